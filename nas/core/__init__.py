@@ -1,0 +1,1 @@
+"""Values, interfaces, errors, registry and seeding; imports nothing heavy."""

@@ -1,0 +1,86 @@
+"""Errors that a user can act on, each saying what was wrong, got, expected and how to fix it.
+
+Two kinds are kept apart. A `HwnasError` means that the program, its configuration or its
+surroundings are wrong: the run stops at once and the command line prints one line. A
+`CandidateFailure` means that one architecture could not be evaluated: it becomes a failed trial
+and the search goes on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+
+class HwnasError(Exception):
+    """Base of every error that ends a run with one clear line."""
+
+
+class ConfigError(HwnasError):
+    """A setting has a value that cannot be used."""
+
+    def __init__(self, argument: str, got: object, expected: str, fix: str = "") -> None:
+        """Compose the line from its parts.
+
+        Args:
+            argument: The setting, named as the user wrote it (`search.evaluations`).
+            got: The value that was given.
+            expected: What would have been accepted.
+            fix: What to do about it, where `expected` does not already say so.
+        """
+        self.argument = argument
+        line = f"{argument}: got {got!r}, expected {expected}"
+        super().__init__(f"{line}; {fix}" if fix else line)
+
+
+class UnknownNameError(ConfigError):
+    """A name is not registered; the message lists those that are."""
+
+    def __init__(self, kind: str, name: object, valid: Iterable[str]) -> None:
+        """Name the kind of component, the unknown name and the valid ones."""
+        super().__init__(kind, name, "one of " + ", ".join(sorted(valid)))
+
+
+class GenotypeError(HwnasError):
+    """A genotype does not belong to its search space."""
+
+
+class DataError(HwnasError):
+    """A data set is missing, unreadable or not what it says it is."""
+
+
+class DeviceError(HwnasError):
+    """A network could not be run or timed on a device."""
+
+
+class LedgerError(HwnasError):
+    """The durable record of a study could not be opened, read or written."""
+
+
+class ExportError(HwnasError):
+    """An exported network does not equal the network that it was exported from."""
+
+
+class NoFeasibleArchitectureError(HwnasError):
+    """No architecture that was sampled meets the constraints."""
+
+
+class CandidateFailure(Exception):  # noqa: N818 - a failed trial is an outcome, not an error
+    """One candidate could not be evaluated; its cause goes into the ledger.
+
+    Attributes:
+        cause: One of `CAUSES`.
+    """
+
+    CAUSES = ("diverged", "timeout", "out_of_memory", "worker_died", "crashed")
+
+    def __init__(self, cause: str, detail: str) -> None:
+        """Record the cause and a line of detail."""
+        if cause not in self.CAUSES:
+            raise ValueError(f"cause {cause!r} is not one of {self.CAUSES}")
+        self.cause = cause
+        self.detail = detail
+        super().__init__(cause, detail)
+
+    def __str__(self) -> str:
+        """Return `cause: detail`."""
+        return f"{self.cause}: {self.detail}"

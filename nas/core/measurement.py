@@ -1,0 +1,103 @@
+"""Measurements, and the device that they are taken on."""
+
+from __future__ import annotations
+
+import dataclasses
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from torch import nn
+
+QUIET_PERCENTILE = 10
+"""The percentile of the samples that is reported as a network's own latency."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measurement:
+    """The samples of one latency and memory run.
+
+    Attributes:
+        samples_ms: Milliseconds per inference of every timed block, in the order taken.
+        relative_ci: Half width of the 95 % confidence interval of `latency_ms`, relative to it.
+        peak_memory_mb: Rise of the process's high-water mark (10^6 bytes) while the network was
+            loaded and run, above the runtime's own; `None` where it was not measured.
+        protocol: The measuring protocol's settings.
+        device: The device's settings.
+        environment: Processor, operating system, load, runtime version and provider that ran.
+    """
+
+    samples_ms: tuple[float, ...]
+    relative_ci: float
+    peak_memory_mb: float | None
+    protocol: dict[str, Any]
+    device: dict[str, Any]
+    environment: dict[str, Any]
+
+    @property
+    def latency_ms(self) -> float:
+        """The quiet estimate: the `QUIET_PERCENTILE`th percentile of the samples."""
+        return float(np.percentile(self.samples_ms, QUIET_PERCENTILE))
+
+    @property
+    def median_ms(self) -> float:
+        """Median of the samples, the machine's other load included."""
+        return float(np.median(self.samples_ms))
+
+    @property
+    def p95_ms(self) -> float:
+        """95th percentile of the samples."""
+        return float(np.percentile(self.samples_ms, 95))
+
+    @property
+    def relative_iqr(self) -> float:
+        """Interquartile range of the samples, relative to their median."""
+        low, high = np.percentile(self.samples_ms, [25, 75])
+        return float((high - low) / self.median_ms)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything, the derived figures included, as plain JSON values."""
+        derived = ("latency_ms", "median_ms", "p95_ms", "relative_iqr")
+        return {name: getattr(self, name) for name in derived} | dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, record: dict[str, Any]) -> Measurement:
+        """Rebuild a measurement from `to_dict`."""
+        fields = {field.name: record[field.name] for field in dataclasses.fields(cls)}
+        return cls(**(fields | {"samples_ms": tuple(fields["samples_ms"])}))
+
+
+class Device(ABC):
+    """A place where a network is run and timed: hardware + runtime + threads + precision."""
+
+    @abstractmethod
+    def measure_many(
+        self,
+        models: Sequence[nn.Module | Path],
+        input_shape: tuple[int, int, int],
+        *,
+        memory: bool = False,
+        seed: int = 0,
+    ) -> list[Measurement]:
+        """Time several networks, interleaved, with exclusive use of the device.
+
+        Args:
+            models: Networks, or paths of ONNX files.
+            input_shape: `(channels, height, width)`; one image at a time is run.
+            memory: Whether to measure the peak memory of each as well.
+            seed: Of the order in which networks are shuffled.
+
+        Raises:
+            DeviceError: A network cannot be converted, loaded or run.
+        """
+
+    def measure(self, model: nn.Module | Path | str, input_shape: Sequence[int]) -> Measurement:
+        """Time one network and measure its peak memory; see `measure_many`."""
+        model = Path(model) if isinstance(model, str) else model
+        channels, height, width = input_shape
+        return self.measure_many([model], (channels, height, width), memory=True)[0]

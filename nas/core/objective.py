@@ -1,0 +1,115 @@
+"""Objectives and the constraints that may limit them."""
+
+from __future__ import annotations
+
+import operator
+import re
+from abc import ABC
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from nas.core.errors import ConfigError
+from nas.core.prediction import FloatArray, LatencyPredictor
+from nas.core.space import Genotype
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is known of candidates before any of them is trained.
+
+    Attributes:
+        costs: Exact counts of genotypes: columns `params_m`, `macs_m`, `peak_activation_mb`,
+            `model_size_mb`, one row a genotype.
+        predictor: The calibrated latency predictor, or `None` where no objective needs one.
+    """
+
+    costs: Callable[[Sequence[Genotype]], pd.DataFrame]
+    predictor: LatencyPredictor | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Objective(ABC):
+    """One number of an architecture, to be made small.
+
+    Its value is known `before_training` or comes out of the evaluation; a subclass overrides one
+    of the two methods.
+
+    Attributes:
+        unit: Unit of the number.
+        column: Its name in tables of trials, where predicted and measured never share a column.
+        needs_predictor: Whether a calibrated latency predictor must be at hand.
+    """
+
+    unit: ClassVar[str]
+    column: ClassVar[str]
+    needs_predictor: ClassVar[bool] = False
+
+    def before_training(self, genotypes: Sequence[Genotype], facts: Facts) -> FloatArray | None:
+        """Return the values, shape `(n,)`, or `None` where only training can tell."""
+        del genotypes, facts
+        return None
+
+    def after_training(self, metrics: Mapping[str, float]) -> float:
+        """Return the value from an evaluation's metrics."""
+        raise KeyError(f"{self.column} is known before training; got metrics {sorted(metrics)}")
+
+
+_OPERATORS: dict[str, Callable[[float, float], bool]] = {
+    "<=": operator.le,
+    "<": operator.lt,
+    ">=": operator.ge,
+    ">": operator.gt,
+}
+_CONSTRAINT = re.compile(r"^\s*([a-z_]+)\s*(<=|>=|<|>)\s*([-+0-9.eE]+)\s*$")
+
+
+@dataclass(frozen=True)
+class Constraint:
+    """A limit on an objective, such as `latency_ms <= 2`.
+
+    Attributes:
+        objective: Name of the objective.
+        relation: One of `<=`, `<`, `>=`, `>`.
+        limit: In the objective's unit.
+    """
+
+    objective: str
+    relation: str
+    limit: float
+
+    @classmethod
+    def parse(cls, text: str) -> Constraint:
+        """Read a constraint from `OBJECTIVE RELATION NUMBER`.
+
+        Raises:
+            ConfigError: The text has another form.
+        """
+        match = _CONSTRAINT.match(text)
+        limit = _number(match[3]) if match else None
+        if match is None or limit is None:
+            expected = "OBJECTIVE <=|<|>=|> NUMBER"
+            raise ConfigError("search.constraints", text, expected, 'write "latency_ms <= 2"')
+        return cls(match[1], match[2], limit)
+
+    def met(self, value: float) -> bool:
+        """Return whether `value` keeps the limit; a value that is not a number does not."""
+        return _OPERATORS[self.relation](value, self.limit)
+
+    def violation(self, value: float) -> float:
+        """Return by how much `value` breaks the limit, 0 or less where it keeps it."""
+        return value - self.limit if self.relation.startswith("<") else self.limit - value
+
+    def __str__(self) -> str:
+        """Return the text that `parse` reads."""
+        return f"{self.objective} {self.relation} {self.limit:g}"
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None

@@ -1,0 +1,49 @@
+"""How a network is trained."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from nas.core.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """SGD with Nesterov momentum on a one-cycle schedule, with light augmentation.
+
+    Attributes:
+        epochs: Passes over the training images.
+        train_samples: Images trained on, the first of a seeded permutation; `None` for all.
+        batch_size: Images a step.
+        learning_rate: Peak of the one-cycle schedule (Smith and Topin, 2019).
+        momentum: Of Nesterov's method.
+        weight_decay: Of convolution and linear weights; biases and normalisations have none.
+        label_smoothing: Of the cross entropy (Szegedy et al., CVPR 2016).
+        shift: Largest random shift in pixels, in both directions.
+        horizontal_flip: Whether half of the images are mirrored.
+    """
+
+    epochs: int = 4
+    train_samples: int | None = None
+    batch_size: int = 64
+    learning_rate: float = 0.1
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    label_smoothing: float = 0.0
+    shift: int = 0
+    horizontal_flip: bool = False
+
+    def __post_init__(self) -> None:
+        """Check every setting."""
+        for name in ("epochs", "batch_size", "train_samples"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ConfigError(f"recipe.{name}", value, "1 or more")
+        if self.learning_rate <= 0:
+            raise ConfigError("recipe.learning_rate", self.learning_rate, "more than 0")
+        for name in ("weight_decay", "shift"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"recipe.{name}", getattr(self, name), "0 or more")
+        for name in ("momentum", "label_smoothing"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ConfigError(f"recipe.{name}", getattr(self, name), "at least 0 and below 1")

@@ -1,0 +1,138 @@
+"""Candidates on their way to a worker, and the trials that come back."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from nas.core.space import Genotype
+
+
+@dataclass(frozen=True, kw_only=True)
+class Candidate:
+    """An architecture to be evaluated.
+
+    Attributes:
+        number: Position in the order in which the search asked, from 0.
+        genotype: Canonical genotype.
+        arch_id: Identity of the architecture.
+        seed: Of its training.
+    """
+
+    number: int
+    genotype: Genotype
+    arch_id: str
+    seed: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What a job made of one candidate.
+
+    Attributes:
+        metrics: What was measured (`error`: error in percent).
+        weights: The trained weights as safetensors, where the job hands them out.
+    """
+
+    metrics: Mapping[str, float]
+    weights: bytes | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """What became of one candidate on a worker.
+
+    Attributes:
+        candidate: The candidate.
+        seconds: Wall-clock seconds that the candidate occupied its worker.
+        outcome: What the job returned, unless the candidate failed.
+        failure: `cause: detail` of a candidate that failed, else `None`.
+    """
+
+    candidate: Candidate
+    seconds: float
+    outcome: Outcome | None = None
+    failure: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """One evaluated architecture, as the ledger holds it.
+
+    Attributes:
+        number: Position in the order in which the search asked, from 0.
+        genotype: Canonical genotype.
+        arch_id: Identity of the architecture.
+        seed: Of its training.
+        values: Value of every objective of the study by the objective's name; empty if it failed.
+        facts: Further columns (`params_m`, `macs_m`, `latency_ms_predicted_std`, ...).
+        seconds: Seconds that its evaluation took.
+        failure: `cause: detail` if it failed, else `None`.
+    """
+
+    number: int
+    genotype: Genotype
+    arch_id: str
+    seed: int
+    values: Mapping[str, float] = field(default_factory=dict)
+    facts: Mapping[str, float] = field(default_factory=dict)
+    seconds: float = 0.0
+    failure: str | None = None
+
+    @property
+    def complete(self) -> bool:
+        """Whether the evaluation succeeded."""
+        return self.failure is None
+
+
+class Job(Protocol):
+    """The work that an evaluator sends to its workers; must be serialisable by Ray.
+
+    Raises `CandidateFailure` where the candidate cannot be evaluated.
+    """
+
+    def __call__(self, candidate: Candidate, deadline: float) -> Outcome:
+        """Evaluate `candidate` before the `time.monotonic()` deadline."""
+
+
+class Evaluator(ABC):
+    """Runs candidates on workers."""
+
+    @property
+    @abstractmethod
+    def workers(self) -> int:
+        """How many candidates run at the same time."""
+
+    @abstractmethod
+    def submit(self, candidates: Sequence[Candidate]) -> None:
+        """Queue candidates; returns at once."""
+
+    @abstractmethod
+    def completed(self) -> list[Evaluation]:
+        """Wait until at least one queued candidate has ended; return all that have.
+
+        Returns an empty list where nothing is queued. A candidate that crashes, diverges or
+        outlives its time limit comes back with its `failure`; nothing is raised for it.
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """Cancel what still runs and release the workers."""
+
+
+class SearchAlgorithm(ABC):
+    """Chooses genotypes; never sees torch or Ray."""
+
+    @abstractmethod
+    def ask(self, n: int) -> list[Genotype]:
+        """Propose `n` new canonical genotypes; fewer where the space is exhausted.
+
+        What is proposed depends on the seed and on what was asked and told so far, in its order,
+        and on nothing else, so that replaying a ledger reproduces a search.
+        """
+
+    @abstractmethod
+    def tell(self, trials: Sequence[Trial]) -> None:
+        """Take note of trials that have ended, failed ones included."""
