@@ -1,0 +1,48 @@
+"""The 8x8 handwritten digits that scikit-learn carries: nothing to fetch, seconds to train."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from nas.core.images import Dataset, Images, SearchSplits
+from nas.data import register
+from nas.data.splitting import three_way
+
+CLASS_NAMES = tuple("0123456789")
+
+
+@register("digits")
+@dataclass(frozen=True, kw_only=True)
+class Digits(Dataset):
+    """1,797 grey images `(1, 8, 8)` of ten digits, split 60/20/20 by class.
+
+    The test part of the UCI set "Optical Recognition of Handwritten Digits" (Alpaydin and Kaynak,
+    1998), as `sklearn.datasets.load_digits` has it. Its grey values 0..16 are spread over 0..255.
+    """
+
+    def search_splits(self) -> SearchSplits:
+        """Load the train and the validation split (1,079 and 359 images)."""
+        splits = self._splits()
+        return SearchSplits(splits["train"], splits["validation"], CLASS_NAMES)
+
+    def test_split(self) -> Images:
+        """Load the test split (359 images)."""
+        return self._splits()["test"]
+
+    def _splits(self) -> dict[str, Images]:
+        from sklearn.datasets import load_digits
+
+        values, classes = load_digits(return_X_y=True)
+        pixels = np.round(values * (255 / 16)).astype(np.uint8).reshape(-1, 1, 8, 8)
+        labels = classes.astype(np.int64)
+        splits = three_way(
+            {"train": labels},
+            validation_share=0.2,
+            test_share=0.2,
+            seed=self.split_seed,
+            class_names=CLASS_NAMES,
+            source="digits",
+        )
+        return {name: Images(pixels[at], labels[at]) for name, (_, at) in splits.items()}

@@ -1,0 +1,146 @@
+"""Stratified, seeded splits, shared by the data sets."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from nas.core.errors import ConfigError, DataError
+from nas.core.images import Dataset
+
+Labels = npt.NDArray[np.int64]
+Positions = npt.NDArray[np.int64]
+
+SPLITS = ("train", "validation", "test")
+
+
+@dataclass(frozen=True, kw_only=True)
+class UserDataset(Dataset):
+    """Base of the data sets that users bring along.
+
+    Attributes:
+        path: Where the data is.
+        validation_share: Share of the images for validation, where the data names none.
+        test_share: Share of the images for test, where the data names none.
+    """
+
+    path: str
+    validation_share: float = 0.2
+    test_share: float = 0.2
+
+    def __post_init__(self) -> None:
+        """Check the shares."""
+        for name, share in (
+            ("validation_share", self.validation_share),
+            ("test_share", self.test_share),
+        ):
+            if not 0 < share < 1:
+                raise ConfigError(f"data.{name}", share, "a share between 0 and 1")
+        if self.validation_share + self.test_share >= 1:
+            got = self.validation_share + self.test_share
+            raise ConfigError("data.validation_share + data.test_share", got, "less than 1")
+
+
+def hold_out(labels: Labels, size: int, seed: int, source: str) -> tuple[Positions, Positions]:
+    """Hold images out, every class by its share.
+
+    Args:
+        labels: `(n,)`, class of every image.
+        size: How many images to hold out.
+        seed: Of the draw.
+        source: What the labels are of, for the message.
+
+    Returns:
+        Positions `(n - size,)` that stay and `(size,)` that are held out, ascending.
+
+    Raises:
+        ConfigError: The seed is not one that NumPy takes.
+        DataError: There are too few images for such a split.
+    """
+    from sklearn.model_selection import train_test_split
+
+    if not 0 <= seed < 2**32:
+        raise ConfigError("data.split_seed", seed, "an integer from 0 to 4294967295")
+    try:
+        kept, held = train_test_split(
+            np.arange(len(labels)), test_size=size, random_state=seed, stratify=labels
+        )
+    except ValueError as error:
+        raise DataError(
+            f"{source}: {size} of {len(labels)} images cannot be held out by class ({error});"
+            " add images or choose other shares"
+        ) from error
+    return np.sort(kept), np.sort(held)
+
+
+def three_way(
+    pools: Mapping[str, Labels],
+    *,
+    validation_share: float,
+    test_share: float,
+    seed: int,
+    class_names: Sequence[str],
+    source: str,
+) -> dict[str, tuple[str, Positions]]:
+    """Say for each of the three splits where its images are.
+
+    A split that the data brings along is taken whole; one that it lacks is cut from `train`.
+
+    Args:
+        pools: Labels `(n,)` of each pool of images; `train`, and `validation`, `test` if given.
+        validation_share: Share of the train pool to cut off where there is no validation pool.
+        test_share: Share of the train pool to cut off where there is no test pool.
+        seed: Of the cuts.
+        class_names: Name of every class.
+        source: What is split, for the message.
+
+    Returns:
+        The pool and the positions within it of every split.
+
+    Raises:
+        DataError: A class does not occur in every split.
+    """
+    total = len(pools["train"])
+    train = np.arange(total)
+    splits = {name: (name, np.arange(len(labels))) for name, labels in pools.items()}
+    for name, share in (("test", test_share), ("validation", validation_share)):
+        if name not in pools:
+            size = max(len(class_names), round(share * total))
+            check_classes(pools["train"], class_names, f"{source} (train)", at_least=3)
+            kept, held = hold_out(pools["train"][train], size, seed, source)
+            splits[name] = ("train", train[held])
+            train = train[kept]
+    splits["train"] = ("train", train)
+    for name in SPLITS:
+        pool, positions = splits[name]
+        check_classes(pools[pool][positions], class_names, f"{source} ({name} split)")
+    return splits
+
+
+def check_classes(
+    labels: Labels, class_names: Sequence[str], source: str, at_least: int = 1
+) -> None:
+    """Check that every class occurs.
+
+    Args:
+        labels: `(n,)`, in `0 .. len(class_names) - 1`.
+        class_names: Name of every class.
+        source: What the labels are of, for the message.
+        at_least: How many images a class must have.
+
+    Raises:
+        DataError: There are fewer than two classes, or a class has too few images.
+    """
+    if len(class_names) < 2:
+        raise DataError(f"{source}: got {len(class_names)} class(es), expected 2 or more")
+    counts = np.bincount(labels, minlength=len(class_names))
+    rarest = int(counts.argmin())
+    if counts[rarest] < at_least:
+        raise DataError(
+            f"{source}: class {class_names[rarest]!r} has {counts[rarest]} image(s), expected"
+            f" {at_least} or more; add images of it, or larger data.validation_share and"
+            " data.test_share where those cut the splits"
+        )

@@ -1,0 +1,101 @@
+"""What every registered data set must keep."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import nas.data
+from nas.core.errors import DataError, UnknownNameError
+from nas.core.images import Dataset, Images
+
+Make = Callable[[int], Dataset]
+
+
+@pytest.fixture(params=nas.data.names())
+def make(request: pytest.FixtureRequest) -> Make:
+    name: str = request.param
+    settings: dict[str, Any] = {}
+    if name == "image_folder":
+        settings["path"] = str(request.getfixturevalue("image_root"))
+    if name == "npz":
+        settings["path"] = str(request.getfixturevalue("npz_path"))
+    if name == "fashion_mnist":
+        settings["download"] = False
+        try:
+            nas.data.get(name, **settings).test_split()
+        except DataError as error:
+            pytest.skip(f"Fashion-MNIST is not here, `make data` fetches it: {error}")
+    return lambda seed: nas.data.get(name, split_seed=seed, **settings)
+
+
+def splits_of(dataset: Dataset) -> tuple[dict[str, Images], tuple[str, ...]]:
+    search = dataset.search_splits()
+    splits = {"train": search.train, "validation": search.validation, "test": dataset.test_split()}
+    return splits, search.class_names
+
+
+def contents(images: Images) -> Counter[tuple[bytes, int]]:
+    return Counter(
+        (pixels.tobytes(), int(label))
+        for pixels, label in zip(images.pixels, images.labels, strict=True)
+    )
+
+
+def same(a: Images, b: Images) -> bool:
+    return np.array_equal(a.pixels, b.pixels) and np.array_equal(a.labels, b.labels)
+
+
+def test_splits_keep_what_the_interface_promises(make: Make) -> None:
+    splits, class_names = splits_of(make(0))
+    channels, height, width = make(0).search_splits().input_shape
+    for images in splits.values():
+        assert images.pixels.dtype == np.uint8
+        assert images.pixels.shape == (len(images), channels, height, width)
+        assert images.labels.dtype == np.int64
+        assert images.labels.shape == (len(images),)
+        assert np.array_equal(np.unique(images.labels), np.arange(len(class_names)))
+
+
+def test_splits_are_disjoint_parts_of_one_whole(make: Make) -> None:
+    parts = {seed: [contents(i) for i in splits_of(make(seed))[0].values()] for seed in (0, 1)}
+    # None of these data sets holds an image twice, so that its bytes identify it.
+    train, validation, test = parts[0]
+    assert not train.keys() & validation.keys()
+    assert not train.keys() & test.keys()
+    assert not validation.keys() & test.keys()
+    assert sum(parts[0], Counter()) == sum(parts[1], Counter())
+
+
+def test_seed_alone_decides_the_split(make: Make) -> None:
+    first, again, other = (splits_of(make(seed))[0] for seed in (3, 3, 4))
+    assert all(same(first[name], again[name]) for name in first)
+    assert not same(first["train"], other["train"])
+    assert not same(first["validation"], other["validation"])
+
+
+def test_splits_have_the_proportions_of_the_classes(make: Make) -> None:
+    splits, class_names = splits_of(make(0))
+    labels = np.concatenate([images.labels for images in splits.values()])
+    whole = np.bincount(labels, minlength=len(class_names)) / len(labels)
+    for images in splits.values():
+        expected = whole * len(images)
+        assert np.abs(np.bincount(images.labels) - expected).max() < 2
+
+
+def test_search_splits_hold_no_test_images(make: Make) -> None:
+    search = make(0).search_splits()
+    assert set(vars(search)) == {"train", "validation", "class_names"}
+
+
+def test_names_lists_every_file_and_unknown_ones_are_refused() -> None:
+    folder = Path(nas.data.__file__).parent
+    files = {file.stem for file in folder.glob("*.py")} - {"__init__"}
+    assert set(nas.data.names()) == files
+    with pytest.raises(UnknownNameError, match=r"one of .*digits"):
+        nas.data.get("digit")
