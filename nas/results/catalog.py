@@ -1,0 +1,71 @@
+"""The studies of a folder."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+from nas.core.errors import HwnasError
+from nas.results.study import RECORD, StudyResults
+
+_logger = logging.getLogger(__name__)
+
+
+def find(path_or_name: Path, runs: Path) -> Path:
+    """Return the folder of a study.
+
+    Args:
+        path_or_name: The study's folder, or its name.
+        runs: Folder that holds the studies.
+
+    Raises:
+        HwnasError: There is no such study; the message lists those that are there.
+    """
+    for folder in (path_or_name, runs / path_or_name):
+        if (folder / RECORD).is_file():
+            return folder
+    known = ", ".join(sorted(folder.name for folder in _folders(runs))) or "none"
+    raise HwnasError(f"study: got {str(path_or_name)!r}, expected a study of {runs}/: {known}")
+
+
+def summaries(runs: Path) -> list[dict[str, Any]]:
+    """Summarise all studies of a folder, newest first.
+
+    A study that cannot be read is left out, with a warning in the log.
+
+    Args:
+        runs: Folder that holds the studies; need not exist.
+
+    Returns:
+        One record a study: `name`, `created_utc`, `status` ("searching", "searched" or
+        "finalised"), `trials_complete`, `trials_failed`, `error_best` (validation, %; `None`
+        without any), `hypervolume`, `hypervolume_share`, `path`.
+    """
+    found: list[dict[str, Any]] = []
+    for folder in _folders(runs):
+        try:
+            found.append(_summary(StudyResults(folder)))
+        except HwnasError as error:
+            _logger.warning("left out: %s", error)
+    return sorted(found, key=lambda summary: summary["created_utc"], reverse=True)
+
+
+def _folders(runs: Path) -> list[Path]:
+    return sorted(record.parent for record in runs.glob(f"*/{RECORD}"))
+
+
+def _summary(study: StudyResults) -> dict[str, Any]:
+    trials = study.trials()
+    errors = trials["error"].dropna() if "error" in trials else trials["number"][:0]
+    return {
+        "name": study.name,
+        "created_utc": study.created_utc,
+        "status": study.status,
+        "trials_complete": int((trials["status"] == "complete").sum()),
+        "trials_failed": int((trials["status"] == "failed").sum()),
+        "error_best": float(errors.min()) if len(errors) else None,
+        "hypervolume": study.hypervolume(),
+        "hypervolume_share": study.hypervolume_share(),
+        "path": str(study.path),
+    }

@@ -1,0 +1,131 @@
+"""Trials as a table: one row a trial, one column a number, predicted and measured kept apart."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from nas.core.errors import HwnasError
+from nas.core.files import json_values
+from nas.core.objective import Constraint
+from nas.core.trial import Trial
+
+IDENTITY = ("number", "arch_id", "genotype", "status", "failure", "seed", "seconds")
+VERIFIED = (
+    "error_test",
+    "latency_ms_measured",
+    "latency_ms_measured_ci",
+    "latency_ms_median",
+    "latency_ms_p95",
+    "peak_memory_mb_measured",
+    "model_size_mb",
+)
+"""Columns that only a verified architecture has values in."""
+
+
+def measured(column: str) -> str:
+    """Return the column of the measured values that belong to `column`, else `column` itself."""
+    name = f"{column.removesuffix('_predicted')}_measured"
+    return name if name in VERIFIED else column
+
+
+def trials_frame(
+    trials: Sequence[Trial],
+    columns: Mapping[str, str],
+    constraints: Sequence[Constraint],
+    verified: Mapping[str, Mapping[str, Any]],
+) -> pd.DataFrame:
+    """Return the table of a study's trials.
+
+    Args:
+        trials: Of the ledger.
+        columns: Column of every objective and of every limited value, by its name.
+        constraints: Of the study.
+        verified: Records of the verified architectures, by `arch_id`.
+
+    Returns:
+        Columns `IDENTITY`, the objectives', the facts', `VERIFIED`, and two of truth values:
+        `verified`, and `feasible`, whether a complete trial keeps all constraints, judged by
+        measured values where there are any. A missing value is NaN.
+    """
+    rows = [_row(trial, columns) | _verified_part(trial, columns, verified) for trial in trials]
+    known = [name for row in rows for name in row if name not in VERIFIED]
+    names = list(dict.fromkeys([*IDENTITY, *columns.values(), *known, *VERIFIED]))
+    frame = pd.DataFrame(rows, columns=names)
+    numbers = [name for name in names if name not in IDENTITY]
+    frame = frame.astype(dict.fromkeys([*numbers, "seconds"], "float64"))
+    frame = frame.astype({"number": "int64", "seed": "int64"})
+    frame["verified"] = frame["arch_id"].isin(list(verified)) & (frame["status"] == "complete")
+    frame["feasible"] = frame["status"] == "complete"
+    for constraint in constraints:
+        own = columns[constraint.objective]
+        values = frame.get(measured(own), frame[own]).fillna(frame[own])
+        frame["feasible"] &= values.map(constraint.met).astype(bool)
+    return frame
+
+
+def read_verified(folder: Path) -> dict[str, dict[str, Any]]:
+    """Return the records of a study's verified architectures, by `arch_id`.
+
+    Args:
+        folder: The study's folder `finalised`; need not exist.
+
+    Raises:
+        HwnasError: A record cannot be read; names the file.
+    """
+    return {path.parent.name: read_json(path) for path in sorted(folder.glob("*/result.json"))}
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Return the record in the JSON file `path`.
+
+    Raises:
+        HwnasError: The file is missing, cannot be read or holds something else.
+    """
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise HwnasError(f"{path}: cannot be read ({error.strerror})") from error
+    except ValueError as error:
+        raise HwnasError(f"{path}: is not JSON ({error}); restore it from a copy") from error
+    if not isinstance(record, dict):
+        raise HwnasError(f"{path}: got {type(record).__name__}, expected a JSON object")
+    return record
+
+
+def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return the rows as plain JSON values: no NaN (`None`), no tuples, no NumPy."""
+    found: list[dict[str, Any]] = json_values(frame.to_dict("records"))
+    return found
+
+
+def _row(trial: Trial, columns: Mapping[str, str]) -> dict[str, Any]:
+    values = {columns[name]: value for name, value in trial.values.items()}
+    # A fact may bear the name of a column that is kept for verified values: it is a prediction.
+    facts = {
+        f"{name}_predicted" if name in VERIFIED else name: value
+        for name, value in trial.facts.items()
+    }
+    return {
+        "number": trial.number,
+        "arch_id": trial.arch_id,
+        "genotype": trial.genotype,
+        "status": "complete" if trial.complete else "failed",
+        "failure": trial.failure,
+        "seed": trial.seed,
+        "seconds": trial.seconds,
+        **facts,
+        **values,
+    }
+
+
+def _verified_part(
+    trial: Trial, columns: Mapping[str, str], verified: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Any]:
+    record = verified.get(trial.arch_id, {}) if trial.complete else {}
+    owned = set(columns.values())
+    return {name: record[name] for name in VERIFIED if name in record and name not in owned}

@@ -1,0 +1,41 @@
+"""How columns are called where people read them: quantity, unit, split, device."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+_LABELS = {
+    "number": "trial",
+    "error": "validation error (%)",
+    "error_test": "test error (%)",
+    "latency_ms_predicted": "predicted latency{device} (ms)",
+    "latency_ms_measured": "measured latency{device} (ms)",
+    "peak_memory_mb_predicted": "predicted peak memory{device} (MB)",
+    "peak_memory_mb_measured": "measured peak memory{device} (MB)",
+    "model_size_mb": "model size (MB)",
+    "params_m": "parameters (millions)",
+    "macs_m": "multiply-accumulates (millions)",
+}
+
+
+def device_label(device: Mapping[str, Any] | str | None) -> str:
+    """Return a device as text, such as `cpu, 1 thread`; empty where it is not known."""
+    if not isinstance(device, Mapping):
+        return str(device or "")
+    name = str(device.get("name", "device"))
+    threads = device.get("threads")
+    if threads is None:
+        return name
+    return f"{name}, {threads} thread" if threads == 1 else f"{name}, {threads} threads"
+
+
+def unit(column: str) -> str:
+    """Return the unit of a column; empty where it has none or is not known."""
+    return _LABELS.get(column, "").partition("(")[2].rstrip(")")
+
+
+def label(column: str, device: str = "") -> str:
+    """Return the text for an axis or a heading: quantity, split, device and unit of a column."""
+    place = f" on {device}" if device else ""
+    return _LABELS.get(column, column).format(device=place)

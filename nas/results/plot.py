@@ -1,0 +1,183 @@
+"""The picture of a study: what was tried, what the search expected, what was measured."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import ScalarFormatter
+
+from nas.core.errors import HwnasError
+from nas.results.frame import measured
+from nas.results.hypervolume import knee
+from nas.results.labels import device_label, label, unit
+from nas.results.study import StudyResults
+
+SIZE_INCHES, DPI = (12.0, 7.5), 100
+_GREY, _BLUE, _RED = "#a8b0b8", "#2f6db3", "#c8381f"
+_WIDE = 20.0
+
+
+@dataclass(frozen=True)
+class _View:
+    """Which columns lie along the axes: what the search saw, and what was measured."""
+
+    x: str
+    y: str
+    colour: str | None
+    joined: bool
+
+    @property
+    def x_verified(self) -> str:
+        """Column of the verified points along the horizontal axis."""
+        return measured(self.x)
+
+    @property
+    def y_verified(self) -> str:
+        """Column of the verified points along the vertical axis."""
+        return measured(self.y)
+
+
+def plot_pareto(study: StudyResults, path_png: Path) -> None:
+    """Draw the study's trials and fronts into a PNG file of 1200 by 750 pixels.
+
+    The first objective is drawn against the second; with a third, the trials' colour shows it.
+    A study of one objective is drawn over the number of its trials. Failed trials are not shown.
+    Verified architectures stand at their measured latency, with the 95 % confidence interval of
+    the measurement.
+
+    Raises:
+        HwnasError: The study cannot be read, or the file cannot be written.
+    """
+    view = _view(study)
+    figure = Figure(figsize=SIZE_INCHES, dpi=DPI, layout="constrained")
+    axes = figure.add_subplot()
+    trials = study.trials()
+    trials = trials[trials["status"] == "complete"].dropna(subset=[view.x, view.y])
+    _draw_trials(figure, axes, trials, view)
+    _draw_predicted_front(axes, study, view)
+    front = study.pareto()
+    _draw_verified(axes, trials[trials["verified"]], front, view)
+    _draw_knee(axes, front, study.front_columns(front), view)
+    _finish(axes, study, view, trials)
+    try:
+        figure.savefig(path_png, format="png")
+    except OSError as error:
+        raise HwnasError(f"{path_png}: cannot be written ({error.strerror})") from error
+
+
+def _view(study: StudyResults) -> _View:
+    columns = list(study.columns.values())
+    if len(columns) == 1:
+        return _View("number", columns[0], None, joined=False)
+    return _View(columns[1], columns[0], columns[2] if columns[2:] else None, len(columns) == 2)
+
+
+def _draw_trials(figure: Figure, axes: Axes, trials: pd.DataFrame, view: _View) -> None:
+    style: dict[str, Any] = {"s": 34, "linewidths": 0, "zorder": 1}
+    text = f"trials ({len(trials)})"
+    if view.colour is None:
+        axes.scatter(trials[view.x], trials[view.y], color=_GREY, alpha=0.6, label=text, **style)
+        return
+    drawn = axes.scatter(
+        trials[view.x], trials[view.y], c=trials[view.colour], cmap="viridis", label=text, **style
+    )
+    figure.colorbar(drawn, ax=axes, label=label(view.colour), pad=0.01)
+
+
+def _draw_predicted_front(axes: Axes, study: StudyResults, view: _View) -> None:
+    front = study.pareto(objectives=list(study.columns.values())).sort_values(view.x)
+    text = "front of the search (predicted)" if view.x != view.x_verified else "front of the search"
+    style: dict[str, Any] = {"color": _BLUE, "zorder": 2, "label": text}
+    if view.joined:
+        style |= {"drawstyle": "steps-post", "linewidth": 1.4}
+    else:
+        style |= {"linestyle": "none"}
+    face = "white" if view.colour is None else "none"
+    axes.plot(front[view.x], front[view.y], marker="o", markersize=7, markerfacecolor=face, **style)
+
+
+def _draw_verified(axes: Axes, verified: pd.DataFrame, front: pd.DataFrame, view: _View) -> None:
+    """Draw every verified architecture; those of the front full and joined, the others pale."""
+    x, y = view.x_verified, view.y_verified
+    verified = verified.dropna(subset=[x, y])
+    on_front = verified["arch_id"].isin(front["arch_id"])
+    bars = f"{x}_ci"
+    groups = {"verified, behind the front": (~on_front, 0.35), "verified front": (on_front, 1.0)}
+    for text, (chosen, alpha) in groups.items():
+        points = verified[chosen].sort_values(x)
+        if points.empty:
+            continue
+        joined = view.joined and alpha == 1.0
+        axes.errorbar(
+            points[x],
+            points[y],
+            xerr=points[bars].fillna(0) if bars in points else None,
+            color=_RED,
+            alpha=alpha,
+            label=f"{text} (measured, 95 % interval)" if bars in points else text,
+            **_marks(joined=joined),
+        )
+
+
+def _marks(*, joined: bool) -> dict[str, Any]:
+    marks: dict[str, Any] = {"fmt": "D", "markersize": 7, "capsize": 4, "elinewidth": 1.5}
+    line = {"linestyle": "-", "linewidth": 1.8, "drawstyle": "steps-post"}
+    return marks | {"zorder": 3} | (line if joined else {})
+
+
+def _draw_knee(axes: Axes, front: pd.DataFrame, columns: list[str], view: _View) -> None:
+    if front.empty:
+        return
+    row = front.iloc[knee(front[columns].to_numpy(dtype=float))]
+    verified = bool(row["verified"])
+    x = float(row[view.x_verified if verified else view.x])
+    y = float(row[view.y_verified if verified else view.y])
+    axes.plot(x, y, marker="o", markersize=19, markeredgewidth=1.8, zorder=4, **_ring())
+    axes.annotate(
+        f"knee {row['arch_id']}\n{y:.3g} {unit(view.y)}, {x:.3g} {unit(view.x)}",
+        (x, y),
+        xytext=(36, 70),
+        textcoords="offset points",
+        fontsize=12,
+        arrowprops={"arrowstyle": "-", "color": "#303030"},
+        bbox={"boxstyle": "round,pad=0.3", "facecolor": "white", "edgecolor": "none"},
+        zorder=5,
+    )
+
+
+def _ring() -> dict[str, Any]:
+    return {"markerfacecolor": "none", "markeredgecolor": "#303030", "linestyle": "none"}
+
+
+def _finish(axes: Axes, study: StudyResults, view: _View, trials: pd.DataFrame) -> None:
+    device = device_label(study.record.get("device"))
+    axes.set_xlabel(_axis_label(view.x, device), fontsize=14)
+    axes.set_ylabel(_axis_label(view.y, device), fontsize=14)
+    if view.x != "number" and _is_wide(trials[view.x]):
+        axes.set_xscale("log")
+        axes.xaxis.set_major_formatter(ScalarFormatter())
+    if _is_wide(trials[view.y]):
+        axes.set_yscale("log")
+        axes.yaxis.set_major_formatter(ScalarFormatter())
+    axes.set_title(study.name, fontsize=15, loc="left")
+    axes.tick_params(labelsize=12)
+    axes.grid(color="#e3e6e9", linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(fontsize=12, frameon=False, loc="upper right")
+
+
+def _is_wide(values: pd.Series[float]) -> bool:
+    """Return whether values span so much that a linear axis would hide the small ones."""
+    return len(values) > 0 and bool(0 < values.min() < values.max() / _WIDE)
+
+
+def _axis_label(column: str, device: str) -> str:
+    text = label(column, device)
+    # Predicted and measured points share the axis; the legend tells them apart.
+    return text.removeprefix("predicted ") if measured(column) != column else text

@@ -1,0 +1,100 @@
+"""The Pareto front as a table on the terminal and as a CSV file."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from rich.table import Table
+
+from nas.core.errors import HwnasError
+from nas.results.hypervolume import knee
+from nas.results.labels import device_label
+from nas.results.study import StudyResults
+
+_HEADINGS = {
+    "arch_id": "arch_id",
+    "error": "validation error %",
+    "error_test": "test error %",
+    "latency_ms_predicted": "latency predicted ms",
+    "latency_ms_measured": "latency measured ms",
+    "latency_deviation_percent": "deviation %",
+    "peak_memory_mb_measured": "peak memory measured MB",
+    "params_m": "params M",
+    "macs_m": "MACs M",
+}
+_FORMATS = {"error": ".2f", "error_test": ".2f", "latency_deviation_percent": "+.1f"}
+_ABSENT = "-"
+
+
+def report_frame(study: StudyResults, front: pd.DataFrame | None = None) -> pd.DataFrame:
+    """Return a front, by default the study's own, with two columns more.
+
+    `latency_deviation_percent` says by how much the measured latency lies above the predicted one,
+    NaN without both; `knee` marks the front's knee.
+    """
+    front = study.pareto() if front is None else front.copy()
+    predicted, seen = (_numbers(front, f"latency_ms_{kind}") for kind in ("predicted", "measured"))
+    front["latency_deviation_percent"] = 100 * (seen / predicted - 1)
+    front["knee"] = False
+    if len(front):
+        points = front[study.front_columns(front)].to_numpy(dtype=float)
+        front["knee"] = np.arange(len(front)) == knee(points)
+    return front
+
+
+def write_pareto_csv(study: StudyResults, path: Path) -> None:
+    """Write `report_frame` to the CSV file `path`; genotypes are JSON lists.
+
+    Raises:
+        HwnasError: The study cannot be read, or the file cannot be written.
+    """
+    frame = report_frame(study)
+    frame["genotype"] = [json.dumps(list(genotype)) for genotype in frame["genotype"]]
+    try:
+        frame.to_csv(path, index=False)
+    except OSError as error:
+        raise HwnasError(f"{path}: cannot be written ({error.strerror})") from error
+
+
+def table(study: StudyResults, front: pd.DataFrame | None = None) -> Table:
+    """Return a front as a table, predicted and measured latency side by side.
+
+    Args:
+        study: Where the front comes from.
+        front: Rows of its trials; `None` for its default front.
+
+    Raises:
+        HwnasError: The study cannot be read.
+    """
+    frame = report_frame(study, front)
+    device = device_label(study.record.get("device"))
+    kind = "verified" if frame["verified"].any() else "not verified yet"
+    title = f"{study.name}: Pareto front ({kind})"
+    drawn = Table(title=title, caption=f"latency on {device}" if device else None)
+    for column, heading in _HEADINGS.items():
+        drawn.add_column(heading, justify="left" if column == "arch_id" else "right")
+    for row in frame.to_dict("records"):
+        style = "bold" if row["knee"] else None
+        drawn.add_row(*(_cell(row, column) for column in _HEADINGS), style=style)
+    return drawn
+
+
+def _cell(row: dict[Any, Any], column: str) -> str:
+    value = row.get(column)
+    if column == "arch_id":
+        return f"{value} (knee)" if row["knee"] else str(value)
+    if value is None or np.isnan(value):
+        return _ABSENT
+    text = format(value, _FORMATS.get(column, ".3f"))
+    interval = row.get("latency_ms_measured_ci")
+    if column != "latency_ms_measured" or interval is None or np.isnan(interval):
+        return text
+    return f"{text} ± {interval:.3f}"
+
+
+def _numbers(frame: pd.DataFrame, column: str) -> pd.Series[float]:
+    return frame.get(column, pd.Series(np.nan, index=frame.index))

@@ -1,0 +1,245 @@
+"""What a study found: its trials, its Pareto front and its hypervolume."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import sqlalchemy
+
+from nas.core.errors import ConfigError, HwnasError, UnknownNameError
+from nas.core.objective import Constraint
+from nas.results.frame import measured, read_json, read_verified, records, trials_frame
+from nas.results.hypervolume import hypervolume, knee, non_dominated
+from nas.results.ledger import Ledger, sqlite_url
+from nas.results.ledger_errors import translated
+from nas.results.query import matching
+
+__all__ = ["RECORD", "StudyResults", "records"]
+
+RECORD = "study.json"
+_KEYS = ("name", "created_utc", "objectives", "columns", "reference_point", "ledger_url")
+_PICKS = {"best": ("error",), "fastest": ("latency_ms_measured", "latency_ms_predicted")}
+
+
+class StudyResults:
+    """A study's folder, for reading; every call sees what the search has written until then.
+
+    Attributes:
+        path: The study's folder.
+        record: What `study.json` holds.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Open the study in the folder `path`.
+
+        Raises:
+            HwnasError: `study.json` is missing or cannot be read.
+        """
+        self.path = path
+        self.record: dict[str, Any] = read_json(path / RECORD)
+        missing = [key for key in _KEYS if key not in self.record]
+        missing += [] if missing else self._unusable()
+        if missing:
+            raise HwnasError(f"{path / RECORD}: lacks {', '.join(missing)}; it is no hwnas study")
+
+    @property
+    def name(self) -> str:
+        """Name of the study."""
+        return str(self.record["name"])
+
+    @property
+    def created_utc(self) -> str:
+        """When the study was started, in ISO 8601."""
+        return str(self.record["created_utc"])
+
+    @property
+    def status(self) -> str:
+        """One of "searching", "searched", "finalised"."""
+        return str(self.record.get("status", "searching"))
+
+    @property
+    def columns(self) -> dict[str, str]:
+        """Column of every objective in `trials`, by the objective's name, in their order."""
+        return {name: self.record["columns"][name] for name in self.record["objectives"]}
+
+    @property
+    def constraints(self) -> list[Constraint]:
+        """Limits on the objectives, and on what only a limit refers to."""
+        limits = [Constraint.parse(text) for text in self.record.get("constraints", [])]
+        for limit in limits:
+            if limit.objective not in self.record["columns"]:
+                raise UnknownNameError("constraint on", limit.objective, self.record["columns"])
+        return limits
+
+    @property
+    def reference_point(self) -> list[float]:
+        """Reference point of the hypervolume, a value for every objective, in their order."""
+        return [float(self.record["reference_point"][name]) for name in self.record["objectives"]]
+
+    def front_columns(self, frame: pd.DataFrame) -> list[str]:
+        """Return the columns of the default front of `frame`, rows of `trials`.
+
+        A study with verified architectures is judged by measured values, another one by what its
+        search saw.
+        """
+        own = list(self.columns.values())
+        return [measured(column) for column in own] if frame["verified"].any() else own
+
+    def trials(self) -> pd.DataFrame:
+        """Return all trials, one row each, ordered by number.
+
+        Columns: `number`, `arch_id`, `genotype` (tuple), `status` ("complete" or "failed"),
+        `failure`, `seed`, `seconds`; the objectives under the names in `columns` (`error`:
+        validation error, %); further facts; of verified architectures, else NaN, `error_test` (%),
+        `latency_ms_measured`, `latency_ms_measured_ci` (half width of the 95 % interval),
+        `latency_ms_median`, `latency_ms_p95`, `peak_memory_mb_measured` and `model_size_mb`;
+        `verified`; `feasible`, whether a complete trial keeps the study's constraints.
+
+        Raises:
+            HwnasError: The ledger or a verified architecture's record cannot be read.
+        """
+        trials = self._ledger.trials() if self._has_ledger else []
+        verified = read_verified(self.path / "finalised")
+        return trials_frame(trials, self.record["columns"], self.constraints, verified)
+
+    def pareto(
+        self,
+        where: str | None = None,
+        objectives: Sequence[str] | None = None,
+        sort: str | None = None,
+    ) -> pd.DataFrame:
+        """Return the Pareto front: feasible architectures that no other one dominates.
+
+        Args:
+            where: Condition on the columns, applied first; see `nas.results.query.matching`.
+            objectives: Columns of numbers, or names of the study's objectives, all minimised.
+                Rows without a value in one of them are left out. By default, a study with
+                verified architectures gives the front of these, with measured values in place of
+                predicted ones; another study gives the front of its own objectives.
+            sort: Column to sort by, ascending; the first objective by default.
+
+        Returns:
+            Rows of `trials`, one per architecture.
+
+        Raises:
+            ConfigError: `where`, an objective or `sort` cannot be used.
+            HwnasError: The study cannot be read.
+        """
+        frame = self.trials()
+        names = self.front_columns(frame) if objectives is None else list(objectives)
+        chosen = [self._numeric(frame, name) for name in names]
+        if not chosen:
+            raise ConfigError("objectives", objectives, "one column or more")
+        order = self._column(frame, sort, "sort") if sort is not None else chosen[0]
+        kept = frame["feasible"].to_numpy(copy=True)
+        if where is not None:
+            kept &= matching(where, frame, self.columns)
+        if objectives is None and frame["verified"].any():
+            kept &= frame["verified"].to_numpy()
+        front = frame[kept].drop_duplicates("arch_id").dropna(subset=chosen)
+        front = front[non_dominated(front[chosen].to_numpy(dtype=float))]
+        return front.sort_values([order, "number"], ignore_index=True)
+
+    def pick(self, text: str) -> pd.Series[Any]:
+        """Return one architecture's row of `trials`.
+
+        Args:
+            text: Of the default front, "knee", "best" (least error) or "fastest"; or the first
+                digits of the `arch_id` of any complete trial.
+
+        Raises:
+            ConfigError: There is no such architecture, or several.
+        """
+        if text in ("knee", "best", "fastest"):
+            return self._pick_of_front(text)
+        frame = self.trials().drop_duplicates("arch_id")
+        found = frame[frame["arch_id"].str.startswith(text)] if text else frame
+        if len(found) != 1:
+            known = "none" if found.empty else ", ".join(found["arch_id"].head(5))
+            expected = "knee, best, fastest or the beginning of one arch_id"
+            raise ConfigError("architecture", text, expected, f"it fits {known}")
+        row = found.iloc[0]
+        if row["status"] != "complete":
+            raise ConfigError("architecture", text, "a complete trial", str(row["failure"]))
+        return row
+
+    def hypervolume(self) -> float:
+        """Return the hypervolume of the feasible trials over the study's own objectives.
+
+        It is measured from the stored `reference_point`, in the product of the objectives' units,
+        and by what the search saw: predicted latency where that is an objective.
+
+        Raises:
+            HwnasError: The study cannot be read.
+        """
+        frame = self.trials()
+        points = frame.loc[frame["feasible"], list(self.columns.values())].dropna()
+        return hypervolume(points.to_numpy(dtype=float), self.reference_point)
+
+    def hypervolume_share(self) -> float:
+        """Return `hypervolume` as a share of the box between zero and the reference point.
+
+        It lies in 0..1 and has no unit; 1 would be an architecture that costs and errs nothing.
+        """
+        return self.hypervolume() / math.prod(self.reference_point)
+
+    def _pick_of_front(self, text: str) -> pd.Series[Any]:
+        front = self.pareto()
+        if front.empty:
+            limits = ", ".join(str(limit) for limit in self.constraints)
+            fix = f"no trial keeps {limits}" if limits else "no trial is complete"
+            raise ConfigError("architecture", text, "a study with a front", fix)
+        if text == "knee":
+            return front.iloc[knee(front[self.front_columns(front)].to_numpy(dtype=float))]
+        known = [name for name in _PICKS[text] if name in front and front[name].notna().any()]
+        if not known:
+            raise ConfigError("architecture", text, f"a study that knows {_PICKS[text][-1]}")
+        return front.iloc[int(np.nanargmin(front[known[0]].to_numpy(dtype=float)))]
+
+    def _numeric(self, frame: pd.DataFrame, name: str) -> str:
+        column = self._column(frame, name, "objectives")
+        if not pd.api.types.is_float_dtype(frame[column]):
+            raise ConfigError("objectives", name, "a column of measured or predicted numbers")
+        return column
+
+    def _column(self, frame: pd.DataFrame, name: str, argument: str) -> str:
+        column = self.columns.get(name, name)
+        if column not in frame.columns:
+            raise UnknownNameError(argument, name, {*map(str, frame.columns), *self.columns})
+        return column
+
+    def _unusable(self) -> list[str]:
+        """Return which parts of the record a study cannot be read without and has not."""
+        columns, reference = self.record["columns"], self.record["reference_point"]
+        names = self.record["objectives"]
+        lacking = [f"the column of {name}" for name in names if name not in columns]
+        positive = (isinstance(reference.get(n), int | float) and reference[n] > 0 for n in names)
+        good = zip(names, positive, strict=True)
+        return lacking + [f"a positive reference_point of {name}" for name, ok in good if not ok]
+
+    @property
+    def _ledger_file(self) -> Path | None:
+        """The SQLite file, wherever the study's folder has been moved to since."""
+        with translated(self.record["ledger_url"]):
+            url = sqlalchemy.make_url(self.record["ledger_url"])
+        if url.get_backend_name() != "sqlite" or url.database is None:
+            return None
+        beside = self.path / Path(url.database).name
+        return beside if beside.exists() else Path(url.database)
+
+    @property
+    def _has_ledger(self) -> bool:
+        # A study writes its `study.json` a moment before its ledger.
+        return self._ledger_file is None or self._ledger_file.exists()
+
+    @cached_property
+    def _ledger(self) -> Ledger:
+        file = self._ledger_file
+        url = self.record["ledger_url"] if file is None else sqlite_url(file)
+        return Ledger.load(url, self.name)

@@ -1,0 +1,281 @@
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import logging
+import math
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import optuna
+import pytest
+from made_up_studies import GENES, make_trial, random_trials
+
+from nas.core.errors import LedgerError
+from nas.core.space import Gene
+from nas.core.trial import Trial
+from nas.results import ledger as ledger_module
+from nas.results.ledger import Ledger, sqlite_url
+
+OBJECTIVES = ("error", "latency_ms")
+
+WRITER = """
+import sys
+sys.path.insert(0, sys.argv[2])
+from made_up_studies import GENES, make_trial
+from nas.core.errors import LedgerError
+from nas.results.ledger import Ledger
+ledger = Ledger.open(sys.argv[1], "digits", ("error", "latency_ms"), GENES)
+"""
+APPENDING = """
+for number in range(int(sys.argv[3])):
+    ledger.append(make_trial(number, 5.0 + number, 1.0))
+    sys.stdout.write(f"{number}\\n")
+    sys.stdout.flush()
+"""
+UNTIL_FULL = """
+import resource
+from pathlib import Path
+for number in range(3):
+    ledger.append(make_trial(number, 5.0 + number, 1.0))
+size = Path(sys.argv[3]).stat().st_size + 8192
+resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+try:
+    for number in range(3, 500):
+        ledger.append(make_trial(number, 5.0 + number, 1.0))
+except LedgerError as error:
+    assert len(ledger.trials()) == number, "readable where the disk is full"
+    sys.stdout.write(f"{number} {error}")
+"""
+
+
+def open_ledger(url: str, name: str = "digits") -> Ledger:
+    return Ledger.open(url, name, OBJECTIVES, GENES)
+
+
+def writer(code: str, *arguments: str) -> subprocess.Popen[str]:
+    folder = str(Path(__file__).parent)
+    url, *more = arguments
+    command = [sys.executable, "-c", WRITER + code, url, folder, *more]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> str:
+    return sqlite_url(tmp_path / "ledger.db")
+
+
+def test_round_trip_is_ordered_by_number(url: str) -> None:
+    trials = random_trials(8)
+    ledger = open_ledger(url)
+    for trial in reversed(trials):
+        ledger.append(trial)
+    assert ledger.trials() == trials
+    assert Ledger.load(url, "digits").trials() == trials
+    assert sum(not trial.complete for trial in trials) == 1
+
+
+def test_numbers_that_json_does_not_have(url: str) -> None:
+    odd = {"error": math.inf, "latency_ms": math.nan}
+    trial = dataclasses.replace(make_trial(0, 1.0, 1.0), values=odd, facts={"x_ms": -math.inf})
+    endless = dataclasses.replace(make_trial(1, 1.0, 1.0), values={**odd, "latency_ms": math.inf})
+    ledger = open_ledger(url)
+    ledger.append(trial)
+    ledger.append(endless)
+    first, second = Ledger.load(url, "digits").trials()
+    assert first.complete
+    assert first.values["error"] == math.inf
+    assert math.isnan(first.values["latency_ms"])
+    assert first.facts == {"x_ms": -math.inf}
+    assert second == endless
+
+
+def test_appending_twice_writes_once(url: str) -> None:
+    ledger = open_ledger(url)
+    ledger.append(make_trial(3, 1.0, 1.0))
+    ledger.append(make_trial(3, 1.0, 1.0))
+    open_ledger(url).append(make_trial(3, 1.0, 1.0))
+    assert len(ledger.trials()) == 1
+    other = dataclasses.replace(make_trial(3, 1.0, 1.0), arch_id="f" * 12)
+    with pytest.raises(LedgerError, match="trial 3 got architecture ffffffffffff"):
+        ledger.append(other)
+
+
+def test_optuna_opens_it(url: str) -> None:
+    trials = random_trials(7)
+    ledger = open_ledger(url)
+    for trial in trials:
+        ledger.append(trial)
+    study = optuna.load_study(study_name="digits", storage=url)
+    assert study.metric_names == list(OBJECTIVES)
+    assert [direction.name for direction in study.directions] == ["MINIMIZE", "MINIMIZE"]
+    assert [trial.state.name for trial in study.trials].count("FAIL") == 1
+    first = study.trials[0]
+    assert first.params == {"depth": 1, "kernel": 3, "op": "conv", "skip": False}
+    assert first.values == [trials[0].values[name] for name in OBJECTIVES]
+    assert first.user_attrs["arch_id"] == trials[0].arch_id
+    assert study.trials[5].user_attrs["failure"] == "diverged: loss is NaN"
+    assert study.trials[5].params["kernel"] == 7
+
+
+def test_opening_is_quiet(
+    url: str, capfd: pytest.CaptureFixture[str], recwarn: pytest.WarningsRecorder
+) -> None:
+    verbosity = optuna.logging.get_verbosity()
+    open_ledger(url).append(make_trial(0, 1.0, 1.0))
+    assert capfd.readouterr() == ("", "")
+    assert not recwarn.list
+    assert optuna.logging.get_verbosity() == verbosity != logging.WARNING
+
+
+def test_another_study_is_refused(url: str) -> None:
+    open_ledger(url).append(make_trial(0, 1.0, 1.0))
+    for objectives in (("error",), ("error", "params_m")):
+        with pytest.raises(LedgerError, match=r"objectives: got .* expected .*new name"):
+            Ledger.open(url, "digits", objectives, GENES)
+    with pytest.raises(LedgerError, match="another search space"):
+        Ledger.open(url, "digits", OBJECTIVES, (*GENES, Gene("width", (1, 2))))
+    with pytest.raises(LedgerError, match=r"got study 'letters'.*digits"):
+        Ledger.load(url, "letters")
+    # Several studies may share one database.
+    Ledger.open(url, "letters", ("error",), GENES).append(
+        dataclasses.replace(make_trial(0, 1.0, 1.0), values={"error": 2.0})
+    )
+    assert len(Ledger.load(url, "digits").trials()) == 1
+
+
+def test_a_study_set_up_halfway_is_completed(url: str) -> None:
+    optuna.create_study(storage=url, study_name="digits", directions=["minimize"] * 2)
+    with pytest.raises(LedgerError, match="not one of hwnas"):
+        Ledger.load(url, "digits")
+    open_ledger(url).append(make_trial(0, 1.0, 1.0))
+    assert len(Ledger.load(url, "digits").trials()) == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"values": {"error": 1.0}}, "got values of"),
+        ({"genotype": (0, 0)}, "genotype"),
+        ({"genotype": (0, 0, 9, 0)}, "genotype"),
+    ],
+)
+def test_a_trial_of_another_study_is_refused(
+    url: str, change: dict[str, object], message: str
+) -> None:
+    trial: Trial = dataclasses.replace(make_trial(0, 1.0, 1.0), **change)  # type: ignore[arg-type]
+    with pytest.raises(LedgerError, match=message):
+        open_ledger(url).append(trial)
+
+
+def test_kill_loses_nothing_that_was_appended(url: str) -> None:
+    process = writer(APPENDING, url, "1000")
+    assert process.stdout is not None
+    seen = [int(process.stdout.readline()) for _ in range(8)]
+    process.kill()
+    seen += [int(line) for line in process.stdout.read().split()]
+    process.wait()
+    numbers = [trial.number for trial in open_ledger(url).trials()]
+    assert numbers[: len(seen)] == seen
+    assert len(numbers) <= len(seen) + 1
+    open_ledger(url).append(make_trial(len(numbers), 1.0, 1.0))
+
+
+def test_reading_while_another_process_writes(url: str) -> None:
+    process = writer(APPENDING, url, "25")
+    assert process.stdout is not None
+    process.stdout.readline()
+    reader = Ledger.load(url, "digits")
+    counts = []
+    while process.poll() is None:
+        trials = reader.trials()
+        assert [trial.number for trial in trials] == list(range(len(trials)))
+        assert all(len(trial.values) == 2 for trial in trials)
+        counts.append(len(trials))
+    assert process.returncode == 0
+    assert counts == sorted(counts)
+    assert len(reader.trials()) == 25
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs RLIMIT_FSIZE")
+def test_full_disk_is_one_line_and_keeps_the_rest(url: str, tmp_path: Path) -> None:
+    process = writer(UNTIL_FULL, url, str(tmp_path / "ledger.db"))
+    said, _ = process.communicate()
+    assert process.returncode == 0
+    count, message = said.split(" ", 1)
+    assert "\n" not in message
+    assert "free disk space" in message
+    ledger = open_ledger(url)
+    assert [trial.number for trial in ledger.trials()] == list(range(int(count)))
+    ledger.append(make_trial(int(count), 1.0, 1.0))
+    assert len(Ledger.load(url, "digits").trials()) == int(count) + 1
+
+
+def test_no_connection_stays_open(url: str, tmp_path: Path) -> None:
+    ledger = open_ledger(url)
+    ledger.append(make_trial(0, 1.0, 1.0))
+    ledger.close()
+    with sqlite3.connect(tmp_path / "ledger.db", timeout=0) as other:
+        other.execute("BEGIN EXCLUSIVE")
+    assert [path.name for path in tmp_path.iterdir()] == ["ledger.db"]
+
+
+def test_corrupt_file(url: str, tmp_path: Path) -> None:
+    (tmp_path / "ledger.db").write_bytes(b"not a database at all, but long enough" * 50)
+    for attempt in (open_ledger, lambda url: Ledger.load(url, "digits")):
+        with pytest.raises(LedgerError, match=r"not a database; .*damaged") as caught:
+            attempt(url)
+        assert "\n" not in str(caught.value)
+
+
+def test_database_of_something_else(url: str, tmp_path: Path) -> None:
+    with sqlite3.connect(tmp_path / "ledger.db") as other:
+        other.execute("CREATE TABLE cats (name TEXT)")
+    with pytest.raises(LedgerError, match="no ledger of hwnas"):
+        Ledger.load(url, "digits")
+
+
+def test_locked_by_another(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    open_ledger(url)
+    monkeypatch.setattr(ledger_module, "LOCK_TIMEOUT_SECONDS", 0.05)
+    with sqlite3.connect(tmp_path / "ledger.db") as other:
+        other.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(LedgerError, match="is locked; end the other process"):
+            open_ledger(url)
+
+
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("sqlite:////nowhere/at/all/ledger.db", "unable to open.*make its folder exist"),
+        ("mongo://u:secret@host/db", "unknown kind.*sqlite:///FILE"),
+        ("ledger.db", "unknown kind"),
+        ("postgresql://u:secret@127.0.0.1:1/db", "postgresql"),
+    ],
+)
+def test_unusable_urls(url: str, message: str) -> None:
+    with pytest.raises(LedgerError, match=message) as caught:
+        open_ledger(url)
+    assert "\n" not in str(caught.value)
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("psycopg2") is not None, reason="driver is there")
+def test_missing_driver_says_how_to_get_it() -> None:
+    with pytest.raises(LedgerError, match=r"pip install 'hwnas\[postgresql\]'"):
+        open_ledger("postgresql://u:secret@127.0.0.1:1/db")
+
+
+def test_loading_creates_nothing(tmp_path: Path) -> None:
+    with pytest.raises(LedgerError, match="does not exist"):
+        Ledger.load(sqlite_url(tmp_path / "none.db"), "digits")
+    assert not list(tmp_path.iterdir())
+
+
+def test_braces_in_a_path(tmp_path: Path) -> None:
+    folder = tmp_path / "{a} 50%"
+    folder.mkdir()
+    open_ledger(sqlite_url(folder / "ledger.db")).append(make_trial(0, 1.0, 1.0))
+    assert (folder / "ledger.db").exists()

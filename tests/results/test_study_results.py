@@ -1,0 +1,288 @@
+from __future__ import annotations
+
+import csv
+import dataclasses
+import json
+import logging
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from made_up_studies import finalise, make_trial, random_trials
+from PIL import Image
+from rich.console import Console
+
+import nas
+from nas.core.errors import ConfigError, HwnasError, UnknownNameError
+from nas.core.trial import Trial
+from nas.results.frame import records
+from nas.results.plot import plot_pareto
+from nas.results.report import table, write_pareto_csv
+
+Build = Callable[..., Path]
+
+# Errors and predicted latencies; number 3 is dominated, number 4 failed.
+TRIALS = [
+    make_trial(0, 10.0, 2.0),
+    make_trial(1, 12.0, 1.0),
+    make_trial(2, 20.0, 0.5),
+    make_trial(3, 21.0, 0.9),
+    make_trial(4, 0.0, 0.0, "timeout: 60 s"),
+]
+
+
+def numbers(frame: object) -> list[int]:
+    return list(frame["number"])  # type: ignore[index]
+
+
+def test_trials_has_a_row_for_every_trial(study_folder: Build) -> None:
+    study = nas.results.open(study_folder(TRIALS))
+    frame = study.trials()
+    assert numbers(frame) == [0, 1, 2, 3, 4]
+    assert list(frame["status"]) == ["complete"] * 4 + ["failed"]
+    assert frame["genotype"][1] == (1, 1, 1, 1)
+    assert frame["latency_ms_predicted"][1] == 1.0
+    assert frame["params_m"][1] == pytest.approx(0.2)
+    assert frame["failure"][4] == "timeout: 60 s"
+    for column in ("error_test", "latency_ms_measured", "latency_ms_measured_ci", "model_size_mb"):
+        assert frame[column].isna().all()
+    assert np.isnan(frame["error"][4])
+
+
+def test_verified_values_are_joined_and_never_mixed(study_folder: Build) -> None:
+    trial = dataclasses.replace(TRIALS[1], facts={"model_size_mb": 0.8})
+    folder = study_folder([TRIALS[0], trial])
+    finalise(folder, trial, measured_ms=1.1)
+    row = nas.results.open(folder).trials().set_index("number").loc[1]
+    assert (row["latency_ms_predicted"], row["latency_ms_measured"]) == (1.0, 1.1)
+    assert (row["model_size_mb_predicted"], row["model_size_mb"]) == (0.8, 0.5)
+    assert row["error_test"] == 12.0
+    assert row["verified"]
+
+
+def test_pareto_of_a_search(study_folder: Build) -> None:
+    study = nas.results.open(study_folder(TRIALS))
+    assert numbers(study.pareto()) == [0, 1, 2]
+    assert numbers(study.pareto(sort="latency_ms")) == [2, 1, 0]
+    # The filter comes first: what dominated number 3 is filtered out.
+    assert numbers(study.pareto(where="latency_ms > 0.5 and latency_ms < 1")) == [3]
+    assert numbers(study.pareto(where="error < 0")) == []
+    assert numbers(study.pareto(objectives=["error"])) == [0]
+    assert numbers(study.pareto(objectives=["params_m", "latency_ms_predicted"])) == [2, 1, 0][::-1]
+    assert numbers(study.pareto(objectives=["error", "latency_ms_measured"])) == []
+
+
+def test_pareto_of_a_finalised_study_is_measured(study_folder: Build) -> None:
+    folder = study_folder(TRIALS, status="finalised")
+    finalise(folder, TRIALS[1], measured_ms=1.2)
+    finalise(folder, TRIALS[2], measured_ms=1.3)
+    finalise(folder, TRIALS[3], measured_ms=0.8)
+    study = nas.results.open(folder)
+    assert numbers(study.pareto()) == [1, 3]
+    assert numbers(study.pareto(objectives=["error", "latency_ms"])) == [0, 1, 2]
+    assert study.pick("fastest")["number"] == 3
+
+
+def test_infeasible_trials_stay_off_the_front(study_folder: Build) -> None:
+    folder = study_folder(TRIALS, constraints=["latency_ms <= 1"])
+    study = nas.results.open(folder)
+    assert list(study.trials()["feasible"]) == [False, True, True, True, False]
+    assert numbers(study.pareto()) == [1, 2]
+    # A measured value outweighs the predicted one.
+    finalise(folder, TRIALS[1], measured_ms=1.01)
+    assert numbers(study.pareto()) == []
+    with pytest.raises(ConfigError, match="no trial keeps latency_ms <= 1"):
+        study.pick("best")
+
+
+def test_an_architecture_stands_on_the_front_once(study_folder: Build) -> None:
+    again = dataclasses.replace(TRIALS[1], number=9)
+    twin = dataclasses.replace(TRIALS[1], number=10, arch_id="f" * 12)
+    study = nas.results.open(study_folder([*TRIALS, again, twin]))
+    assert numbers(study.pareto()) == [0, 1, 10, 2]
+
+
+def test_nan_objectives_drop_out(study_folder: Build) -> None:
+    odd = {"error": float("nan"), "latency_ms": 0.1}
+    study = nas.results.open(
+        study_folder([*TRIALS, dataclasses.replace(TRIALS[3], number=8, arch_id="e", values=odd)])
+    )
+    assert numbers(study.pareto()) == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"where": "speed < 1"}, "where: got 'speed', expected one of .*latency_ms"),
+        ({"where": "import os"}, "where: got"),
+        ({"objectives": ["speed"]}, "objectives: got 'speed', expected one of"),
+        ({"objectives": ["arch_id"]}, "column of measured or predicted numbers"),
+        ({"objectives": []}, "one column or more"),
+        ({"sort": "speed"}, "sort: got 'speed'"),
+    ],
+)
+def test_pareto_refuses(study_folder: Build, arguments: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        nas.results.open(study_folder(TRIALS)).pareto(**arguments)
+
+
+def test_pick(study_folder: Build) -> None:
+    study = nas.results.open(study_folder(TRIALS))
+    assert study.pick("best")["number"] == 0
+    assert study.pick("fastest")["number"] == 2
+    assert study.pick("knee")["number"] == 1
+    assert study.pick("000000000003")["number"] == 3
+    for text, message in {
+        "0000": "it fits 000000000000, 000000000001",
+        "zz": "it fits none",
+        "": "one arch_id",
+        "000000000004": "timeout: 60 s",
+    }.items():
+        with pytest.raises(ConfigError, match=message):
+            study.pick(text)
+
+
+def test_hypervolume_against_the_stored_reference(study_folder: Build) -> None:
+    study = nas.results.open(study_folder(TRIALS))
+    # Reference (100 %, 4 ms): slices of latency from 0.5, 1 and 2 ms on.
+    expected = (1 - 0.5) * 80 + (2 - 1) * 88 + (4 - 2) * 90
+    assert study.hypervolume() == pytest.approx(expected)
+    assert study.hypervolume_share() == pytest.approx(expected / 400)
+
+
+def test_a_study_that_has_just_started(study_folder: Build) -> None:
+    folder = study_folder([])
+    (folder / "ledger.db").unlink()
+    study = nas.results.open(folder)
+    assert len(study.trials()) == len(study.pareto()) == 0
+    assert study.hypervolume() == 0
+    assert study.status == "searching"
+    assert not (folder / "ledger.db").exists()
+    with pytest.raises(ConfigError, match="no trial is complete"):
+        study.pick("knee")
+
+
+def test_a_study_may_be_moved(study_folder: Build, tmp_path: Path) -> None:
+    folder = study_folder(TRIALS)
+    shutil.move(folder, tmp_path / "elsewhere")
+    assert len(nas.results.open(tmp_path / "elsewhere").trials()) == 5
+
+
+def test_records_are_plain_json(study_folder: Build) -> None:
+    rows = records(nas.results.open(study_folder(TRIALS)).trials())
+    assert json.loads(json.dumps(rows, allow_nan=False)) == rows
+    assert rows[0]["genotype"] == [0, 0, 0, 0]
+    assert rows[4]["error"] is None
+    assert rows[0]["failure"] is None
+
+
+def test_studies_newest_first(study_folder: Build, caplog: pytest.LogCaptureFixture) -> None:
+    runs = study_folder(TRIALS, "old", created_utc="2029-01-01T00:00:00Z").parent
+    study_folder(TRIALS[:1], "new", status="searched")
+    study_folder(TRIALS, "broken")
+    (runs / "broken" / "study.json").write_text("{")
+    study_folder(TRIALS, "corrupt")
+    (runs / "corrupt" / "ledger.db").write_bytes(b"x" * 5000)
+    study_folder(TRIALS, "limitless", reference_point={"error": 100.0})
+    (runs / "other").mkdir()
+    with caplog.at_level(logging.WARNING):
+        found = nas.results.studies(runs)
+    assert [(study["name"], study["status"]) for study in found] == [
+        ("new", "searched"),
+        ("old", "searching"),
+    ]
+    assert (found[1]["trials_complete"], found[1]["trials_failed"]) == (4, 1)
+    assert found[1]["error_best"] == 10.0
+    assert 0 < found[0]["hypervolume_share"] < found[1]["hypervolume_share"] < 1
+    assert len(caplog.records) == 3
+    json.dumps(found, allow_nan=False)
+    assert nas.results.studies(runs / "nothing") == []
+
+
+def test_open_names_the_studies_that_are_there(study_folder: Build) -> None:
+    runs = study_folder(TRIALS).parent
+    assert nas.results.open("digits", runs=runs).name == "digits"
+    with pytest.raises(HwnasError, match=r"got 'digit', expected a study of .*: digits$"):
+        nas.results.open("digit", runs=runs)
+    with pytest.raises(HwnasError, match="none"):
+        nas.results.open("digits", runs=runs / "digits")
+
+
+def test_unknown_objective_of_a_constraint(study_folder: Build) -> None:
+    with pytest.raises(UnknownNameError, match="latency_ms"):
+        nas.results.open(study_folder(TRIALS, constraints=["speed < 3"])).trials()
+
+
+def finalised(build: Build) -> Path:
+    trials = random_trials(40)
+    folder = build(trials, status="finalised")
+    by_id = {trial.arch_id: trial for trial in trials}
+    front = nas.results.open(folder).pareto()
+    for factor, arch_id in enumerate(front["arch_id"]):
+        trial: Trial = by_id[arch_id]
+        finalise(folder, trial, measured_ms=trial.values["latency_ms"] * (1 + factor % 3 / 20))
+    return folder
+
+
+def test_table_and_csv(study_folder: Build, tmp_path: Path) -> None:
+    study = nas.results.open(finalised(study_folder))
+    console = Console(width=200, record=True, file=(tmp_path / "log").open("w"))
+    console.print(table(study))
+    text = console.export_text()
+    knee = study.pick("knee")
+    assert f"{knee['arch_id']} (knee)" in text
+    assert f"{knee['latency_ms_measured']:.3f} ± {knee['latency_ms_measured_ci']:.3f}" in text
+    assert "cpu, 1 thread" in text
+    write_pareto_csv(study, tmp_path / "pareto.csv")
+    with (tmp_path / "pareto.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["arch_id"] for row in rows] == list(study.pareto()["arch_id"])
+    assert [row["arch_id"] for row in rows if row["knee"] == "True"] == [knee["arch_id"]]
+    row = rows[0]
+    ratio = float(row["latency_ms_measured"]) / float(row["latency_ms_predicted"])
+    assert float(row["latency_deviation_percent"]) == pytest.approx(100 * (ratio - 1))
+    assert len(json.loads(row["genotype"])) == 4
+
+
+def size_of_plot(folder: Path) -> tuple[int, int]:
+    path = folder / "pareto.png"
+    plot_pareto(nas.results.open(folder), path)
+    with Image.open(path) as image:
+        assert len(image.convert("RGB").getcolors(1 << 24)) > 50
+        return image.size
+
+
+def test_plot_of_a_finalised_study(study_folder: Build) -> None:
+    assert size_of_plot(finalised(study_folder)) == (1200, 750)
+
+
+@pytest.mark.parametrize("objectives", [("error",), ("error", "latency_ms", "params_m")])
+def test_plot_of_one_and_of_three_objectives(
+    study_folder: Build, objectives: tuple[str, ...]
+) -> None:
+    trials = []
+    for trial in random_trials(20):
+        known = {**trial.values, "params_m": trial.facts["params_m"]}
+        values = {name: known[name] for name in objectives} if trial.complete else {}
+        trials.append(dataclasses.replace(trial, values=values))
+    assert size_of_plot(study_folder(trials, objectives=objectives)) == (1200, 750)
+
+
+def test_plot_and_table_without_trials(study_folder: Build) -> None:
+    folder = study_folder([])
+    assert size_of_plot(folder) == (1200, 750)
+    assert table(nas.results.open(folder)).row_count == 0
+
+
+def test_plot_that_cannot_be_written(study_folder: Build, tmp_path: Path) -> None:
+    with pytest.raises(HwnasError, match="cannot be written"):
+        plot_pareto(nas.results.open(study_folder(TRIALS)), tmp_path / "no" / "pareto.png")
+
+
+def test_the_package_is_light() -> None:
+    code = "import nas.results, sys; sys.exit(any(m in sys.modules for m in ('optuna', 'pandas')))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
