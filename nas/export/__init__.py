@@ -1,0 +1,1 @@
+"""What a user takes away: ONNX file, plain PyTorch module, model card."""

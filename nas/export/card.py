@@ -1,0 +1,157 @@
+"""`MODEL_CARD.md`: the facts about an exported network on one page."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from nas.core.measurement import QUIET_PERCENTILE, Measurement
+from nas.export.exported import ExportedModel
+
+_LABELS = {
+    "error_test": "error on the test split (%)",
+    "test_images": "images of the test split",
+    "error": "error on the validation split, which drove the search (%)",
+    "params_m": "parameters (10^6)",
+    "macs_m": "multiply-accumulate operations per image (10^6)",
+    "model_size_mb": "size of the weights (10^6 bytes)",
+    "peak_activation_mb": "peak memory of the activations, counted (10^6 bytes)",
+    "latency_ms_predicted": "latency, predicted and not measured (ms)",
+    "latency_ms_measured": "latency, measured (ms)",
+    "peak_memory_mb_measured": "peak memory above the runtime's own, measured (10^6 bytes)",
+}
+_SECTIONS = {"dataset": "Data", "training": "Training", "study": "Study"}
+_MOST_CLASSES_LISTED = 20
+
+_LOADING = """\
+## Loading
+
+ONNX Runtime, one image at a time:
+
+```python
+import numpy as np
+import onnxruntime
+
+pixels = np.zeros((1, {shape}), np.uint8)  # the image
+mean = np.array({mean}, np.float32).reshape(1, -1, 1, 1)
+std = np.array({std}, np.float32).reshape(1, -1, 1, 1)
+images = (pixels.astype(np.float32) / np.float32({scale}) - mean) / std
+session = onnxruntime.InferenceSession("model.onnx", providers=["CPUExecutionProvider"])
+logits = session.run(["logits"], {{"images": images}})[0]
+```
+
+PyTorch, any number of images, in this folder:
+
+```python
+import torch
+
+import model
+
+pixels = torch.zeros(1, {shape}, dtype=torch.uint8)  # the images
+with torch.inference_mode():
+    logits = model.load()(model.preprocess(pixels))
+```"""
+
+
+def model_card(exported: ExportedModel, record: Mapping[str, Any]) -> str:
+    """Return the model card as Markdown; facts that were not handed in are left out.
+
+    Args:
+        exported: The network and the facts about it.
+        record: Its `architecture.json`.
+    """
+    name = record["network"]["class"].rpartition(".")[2]
+    parts = [f"# {name} {record['arch_id']}", _summary(exported, record)]
+    figures = record["figures"]
+    accuracy = _accuracy(figures)
+    if accuracy:
+        parts.append(f"## Accuracy\n\n{accuracy}")
+    if exported.measurement is not None:
+        lines = "\n".join(f"- {line}" for line in _measured(exported.measurement))
+        parts.append(f"## Latency and memory, measured\n\n{lines}")
+    if figures:
+        parts.append("## Figures\n\n" + _table(figures))
+    for key, value in record["provenance"].items():
+        parts.append(f"## {_SECTIONS.get(key, key)}\n\n" + "\n".join(_bullets(value)))
+    parts += [_loading(exported), _limits(exported, record)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _summary(exported: ExportedModel, record: Mapping[str, Any]) -> str:
+    channels, height, width = exported.space.input_shape
+    names = exported.class_names
+    classes = ", ".join(names) if len(names) <= _MOST_CLASSES_LISTED else "see architecture.json"
+    versions = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
+    return (
+        f"Image classifier found by hardware-aware architecture search. Input: {channels} x "
+        f"{height} x {width} (channels, height, width). Output: {len(names)} logits ({classes}).\n"
+        f"\nExported with {versions}."
+    )
+
+
+def _accuracy(figures: Mapping[str, float]) -> str:
+    if "error_test" not in figures:
+        return ""
+    count = f" of {figures['test_images']:.0f} images" if "test_images" in figures else ""
+    return f"{100 - figures['error_test']:.2f} % on the test split{count}."
+
+
+def _measured(measurement: Measurement) -> Iterator[str]:
+    latency = measurement.latency_ms
+    yield (
+        f"latency of one image: {latency:.4g} ms ± {latency * measurement.relative_ci:.2g} ms "
+        f"(percentile {QUIET_PERCENTILE} of {len(measurement.samples_ms)} samples, "
+        "95 % confidence interval)"
+    )
+    yield f"median {measurement.median_ms:.4g} ms, 95th percentile {measurement.p95_ms:.4g} ms"
+    if measurement.peak_memory_mb is not None:
+        yield f"peak memory above the runtime's own: {measurement.peak_memory_mb:.4g} MB"
+    for name in ("device", "protocol", "environment"):
+        facts = _flat(getattr(measurement, name))
+        if facts:
+            yield f"{name}: " + ", ".join(f"{key} {value}" for key, value in facts)
+
+
+def _table(figures: Mapping[str, float]) -> str:
+    rows = [f"| {_LABELS.get(name, name)} | {value:.6g} |" for name, value in figures.items()]
+    return "\n".join(["| figure | value |", "| --- | ---: |", *rows])
+
+
+def _bullets(value: object) -> list[str]:
+    if isinstance(value, Mapping):
+        return [f"- {key}: {fact}" for key, fact in _flat(value)]
+    return [str(value)]
+
+
+def _flat(facts: Mapping[str, Any], prefix: str = "") -> list[tuple[str, object]]:
+    """Return nested facts as dotted names and values, without those that are unknown."""
+    flat: list[tuple[str, object]] = []
+    for name, value in facts.items():
+        if isinstance(value, Mapping):
+            flat += _flat(value, f"{prefix}{name}.")
+        elif value is not None:
+            flat.append((prefix + name, value))
+    return flat
+
+
+def _loading(exported: ExportedModel) -> str:
+    preprocessing = exported.preprocessing
+    return _LOADING.format(
+        shape=", ".join(map(str, exported.space.input_shape)),
+        mean=list(preprocessing.mean),
+        std=list(preprocessing.std),
+        scale=preprocessing.scale,
+    )
+
+
+def _limits(exported: ExportedModel, record: Mapping[str, Any]) -> str:
+    channels, height, width = exported.space.input_shape
+    lines = [
+        f"- The ONNX file takes one image of {channels} x {height} x {width} a call.",
+        "- Pixels must be preprocessed as above; every image is assigned to a known class.",
+        "- The ONNX file's logits differ from PyTorch's by "
+        f"{record['onnx_max_abs_difference']:.2g} at most on the images that were compared.",
+    ]
+    if exported.measurement is not None:
+        lines.append("- Latency and memory hold for the device and protocol above, for no other.")
+    return "## Limits\n\n" + "\n".join(lines)

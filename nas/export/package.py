@@ -1,0 +1,220 @@
+"""The folder that a user takes away: written whole or not at all, and verified on its own."""
+
+from __future__ import annotations
+
+import ast
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from safetensors.torch import save
+
+from nas.core.errors import ExportError
+from nas.core.files import write_json_atomically
+from nas.export import isolated
+from nas.export.card import model_card
+from nas.export.closure import PLAIN_PACKAGES
+from nas.export.exported import ExportedModel
+from nas.export.parity import TOLERANCE, check_parity
+from nas.export.record import architecture_record, check_record
+from nas.export.standalone import module_source
+from nas.network.onnx import export_onnx
+
+FILES = ("model.onnx", "model.safetensors", "model.py", "architecture.json", "MODEL_CARD.md")
+"""What an export consists of."""
+
+PROJECT_PACKAGES = ("nas", "search_spaces", "latency_predictors")
+"""What an exported network must run without."""
+
+_COMPARED_IMAGES = 4
+_BYTECODE = "__pycache__"
+_CHILD_TIMEOUT_SECONDS = 600
+
+
+def write(folder: Path, exported: ExportedModel) -> Path:
+    """Export a network into a folder and return the folder.
+
+    The files are written beside `folder` and moved there when all of them are complete and the
+    ONNX file was found to compute what the network computes, so `folder` never holds a part of
+    an export. A former export is replaced.
+
+    Args:
+        folder: New, empty or a former export.
+        exported: The network, on the processor, and the facts about it.
+
+    Raises:
+        ExportError: The folder holds other files, the network needs something that cannot be
+            carried over, the ONNX file computes something else, or the disk is full.
+    """
+    folder = folder.absolute()
+    _check_target(folder)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as beside:
+            new = Path(beside, "new")
+            new.mkdir()
+            _write_files(new, exported)
+            _move(new, folder, Path(beside, "former"))
+    except OSError as error:
+        raise ExportError(f"{folder}: cannot be written ({error}); choose another place") from error
+    return folder
+
+
+def _move(new: Path, folder: Path, former: Path) -> None:
+    """Put `new` in the place of `folder`, whose content goes to `former`."""
+    if folder.exists():
+        folder.rename(former)
+    try:
+        new.rename(folder)
+    except OSError:
+        if former.exists():
+            former.rename(folder)
+        raise
+
+
+def verify(folder: Path) -> float:
+    """Run an export in a fresh interpreter that can import nothing of this project.
+
+    There `model.py` loads the weights and runs on images of a fixed seed, and so does the ONNX
+    file; what both are is compared with `architecture.json`.
+
+    Returns:
+        The largest absolute difference between the logits of both.
+
+    Raises:
+        ExportError: A file is missing, damaged or contradicts another, `model.py` imports more
+            than it may, or the logits differ by more than `TOLERANCE`.
+    """
+    folder = folder.absolute()
+    record = _read_record(folder)
+    check_record(record)
+    _check_imports(folder / "model.py")
+    own_package = record["network"]["class"].partition(".")[0]
+    difference = _run_isolated(folder, sorted({*PROJECT_PACKAGES, own_package}))
+    if not difference <= TOLERANCE:
+        raise ExportError(
+            f"{folder}: logits of model.py and model.onnx differ by {difference:.3g}, expected "
+            f"{TOLERANCE:g} or less; export the network again"
+        )
+    return difference
+
+
+def _check_target(folder: Path) -> None:
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise ExportError(f"{folder}: is a file, expected a folder; choose another name")
+    names = {path.name for path in folder.iterdir()} - {_BYTECODE}
+    others = sorted(names - set(FILES))
+    if others or (names and not names.issuperset(FILES)):
+        found = ", ".join(others or sorted(names))
+        raise ExportError(
+            f"{folder}: holds {found}, expected a new or empty folder or a former export; "
+            "choose another folder"
+        )
+
+
+def _write_files(folder: Path, exported: ExportedModel) -> None:
+    network_class, arguments = exported.space.network(exported.architecture.genotype)
+    onnx_path = export_onnx(exported.network, exported.space.input_shape, folder / "model.onnx")
+    difference = check_parity(exported.network, onnx_path, _random_images(exported))
+    record = architecture_record(exported, difference)
+    source = module_source(
+        network_class,
+        arguments,
+        header=_header(record),
+        preprocessing=exported.preprocessing,
+    )
+    # A copy of every tensor, because safetensors refuses tensors that share memory.
+    weights = {
+        name: tensor.detach().cpu().clone().contiguous()
+        for name, tensor in exported.network.state_dict().items()
+    }
+    (folder / "model.safetensors").write_bytes(save(weights))
+    (folder / "model.py").write_text(source, "utf-8")
+    write_json_atomically(folder / "architecture.json", record)
+    (folder / "MODEL_CARD.md").write_text(model_card(exported, record), "utf-8")
+    missing = [name for name in FILES if not (folder / name).is_file()]
+    if missing:
+        raise ExportError(f"{folder}: {', '.join(missing)} was not written, expected all files")
+
+
+def _random_images(exported: ExportedModel) -> npt.NDArray[np.float32]:
+    shape = (_COMPARED_IMAGES, *exported.space.input_shape)
+    pixels = np.random.default_rng(0).integers(0, 256, shape).astype(np.float32)
+    preprocessing = exported.preprocessing
+    mean = np.array(preprocessing.mean, np.float32).reshape(1, -1, 1, 1)
+    std = np.array(preprocessing.std, np.float32).reshape(1, -1, 1, 1)
+    return np.asarray((pixels / np.float32(preprocessing.scale) - mean) / std, np.float32)
+
+
+def _header(record: dict[str, Any]) -> str:
+    versions = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
+    lines = [
+        f"{record['network']['class'].rpartition('.')[2]} {record['arch_id']}: an image "
+        "classifier found by hardware-aware architecture search.",
+        "Plain PyTorch: needs torch and safetensors, and model.safetensors beside this file.",
+    ]
+    dataset = record["provenance"].get("dataset")
+    if dataset is not None:
+        name = dataset.get("name", dataset) if isinstance(dataset, dict) else dataset
+        lines.append(f"Data set: {name}")
+    return "\n".join([*lines, f"Exported with {versions}."])
+
+
+def _read_record(folder: Path) -> dict[str, Any]:
+    missing = [name for name in FILES if not (folder / name).is_file()]
+    if missing:
+        raise ExportError(f"{folder}: {', '.join(missing)} missing, expected a complete export")
+    path = folder / "architecture.json"
+    try:
+        record = json.loads(path.read_text("utf-8"))
+    except ValueError as error:
+        raise ExportError(f"{path}: {error}, expected JSON; export the network again") from error
+    if not isinstance(record, dict):
+        raise ExportError(f"{path}: got a {type(record).__name__}, expected a JSON object")
+    return record
+
+
+def _check_imports(path: Path) -> None:
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            modules = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            modules = ["." * node.level + (node.module or "")]
+        else:
+            continue
+        for module in modules:
+            if module.partition(".")[0] not in PLAIN_PACKAGES:
+                raise ExportError(
+                    f"{path}: line {node.lineno} imports {module!r}, expected torch, safetensors "
+                    "or the standard library; export the network again"
+                )
+
+
+def _run_isolated(folder: Path, packages: list[str]) -> float:
+    # -I leaves out PYTHONPATH and the working directory; -B leaves no bytecode in the folder.
+    command = [sys.executable, "-I", "-B", isolated.__file__, str(folder), *packages]
+    try:
+        child = subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            timeout=_CHILD_TIMEOUT_SECONDS,
+            cwd=folder,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise ExportError(
+            f"{folder}: did not run within {_CHILD_TIMEOUT_SECONDS} s in a fresh process; "
+            "try again on a quieter machine"
+        ) from error
+    if child.returncode != 0:
+        lines = child.stderr.strip().splitlines() or [f"exit status {child.returncode}"]
+        raise ExportError(f"{folder}: does not run on its own: {lines[-1]}")
+    return float(child.stdout.strip().splitlines()[-1])

@@ -1,0 +1,73 @@
+"""Whether an ONNX file computes what the network computes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import onnxruntime
+import torch
+from torch import nn
+
+from nas.core.errors import ExportError
+
+TOLERANCE = 1e-4
+"""Largest difference of a logit that is put down to the order of floating-point operations."""
+
+
+def max_abs_difference(
+    network: nn.Module, onnx_path: Path, images: npt.NDArray[np.float32]
+) -> float:
+    """Return the largest absolute difference between the logits of a network and its ONNX file.
+
+    The network runs in evaluation mode and is put back into its former mode; ONNX Runtime runs on
+    the processor. Both see one image at a time.
+
+    Args:
+        network: The network, on the processor.
+        onnx_path: Its ONNX file, with the input `images` and the output `logits`.
+        images: `(n, C, H, W)`, float32, preprocessed.
+
+    Raises:
+        ExportError: The file is not valid ONNX.
+    """
+    training = network.training
+    network.eval()
+    try:
+        with torch.inference_mode():
+            expected = np.concatenate([network(torch.from_numpy(i[None])).numpy() for i in images])
+    finally:
+        network.train(training)
+    return float(np.max(np.abs(expected - _onnx_logits(onnx_path, images))))
+
+
+def check_parity(
+    network: nn.Module,
+    onnx_path: Path,
+    images: npt.NDArray[np.float32],
+    tolerance: float = TOLERANCE,
+) -> float:
+    """Return `max_abs_difference` where it is within the tolerance.
+
+    Raises:
+        ExportError: It is not, a logit is not a number, or the file is not valid ONNX.
+    """
+    difference = max_abs_difference(network, onnx_path, images)
+    if not difference <= tolerance:
+        raise ExportError(
+            f"{onnx_path.name}: logits differ from the network's by {difference:.3g}, expected "
+            f"{tolerance:g} or less; an operation of the network is exported differently"
+        )
+    return difference
+
+
+def _onnx_logits(path: Path, images: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    try:
+        onnx.checker.check_model(str(path))
+    except onnx.checker.ValidationError as error:
+        line = str(error).strip().splitlines()[0]
+        raise ExportError(f"{path.name}: not a valid ONNX file: {line}") from error
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    return np.concatenate([session.run(["logits"], {"images": i[None]})[0] for i in images])

@@ -1,0 +1,219 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from nas.core.errors import ConfigError, ExportError
+from nas.export import package
+from nas.export.exported import ExportedModel, Preprocessing
+from nas.export.isolated import load_module
+from nas.export.package import FILES, verify, write
+from nas.export.parity import TOLERANCE, check_parity, max_abs_difference
+
+
+@pytest.fixture(scope="session")
+def original(tmp_path_factory: pytest.TempPathFactory, exported: ExportedModel) -> Path:
+    return write(tmp_path_factory.mktemp("exports") / "network", exported)
+
+
+@pytest.fixture
+def folder(original: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(original, tmp_path / "network"))
+
+
+def test_a_fresh_process_computes_the_same(original: Path) -> None:
+    assert {path.name for path in original.iterdir()} == set(FILES)
+    assert 0 <= verify(original) <= TOLERANCE
+    assert {path.name for path in original.iterdir()} == set(FILES)
+
+
+def test_the_loaded_network_equals_the_trained_one(folder: Path, network: nn.Module) -> None:
+    model = load_module(folder / "model.py")
+    loaded = model.load()
+    assert not loaded.training
+    assert type(loaded) is not type(network)
+    state = network.state_dict()
+    assert loaded.state_dict().keys() == state.keys()
+    for name, value in loaded.state_dict().items():
+        assert torch.equal(value, state[name]), name
+    assert state["blocks.0.norm.running_var"].mean() > 1.5
+    images = torch.randn(5, 3, 12, 8, generator=torch.Generator().manual_seed(1))
+    assert torch.equal(loaded(images), network(images))
+
+
+def test_missing_damaged_and_foreign_weights_are_refused(folder: Path, network: nn.Module) -> None:
+    model = load_module(folder / "model.py")
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-10])
+    with pytest.raises(ValueError, match=r"model\.safetensors: damaged"):
+        model.load()
+    with pytest.raises(ExportError, match=r"on its own: ValueError: .*damaged"):
+        verify(folder)
+    state = {k: v.contiguous() for k, v in network.state_dict().items() if "running_var" not in k}
+    save_file(state, weights)
+    with pytest.raises(RuntimeError, match="running_var"):
+        model.load(weights)
+    weights.unlink()
+    with pytest.raises(FileNotFoundError, match=r"model\.safetensors: no such file"):
+        model.load()
+    with pytest.raises(ExportError, match=r"model\.safetensors missing"):
+        verify(folder)
+
+
+def test_other_weights_than_those_of_the_onnx_file_are_found(folder: Path) -> None:
+    weights = load_file(folder / "model.safetensors")
+    weights["head.linear.bias"] += 0.01
+    save_file(weights, folder / "model.safetensors")
+    with pytest.raises(ExportError, match=r"differ by 0\.01"):
+        verify(folder)
+
+
+@pytest.mark.parametrize("package_name", ["nas", "search_spaces", "export_layers", "numpy"])
+def test_an_import_of_more_than_torch_is_found(folder: Path, package_name: str) -> None:
+    with (folder / "model.py").open("a") as file:
+        file.write(f"\nimport {package_name}\n")
+    with pytest.raises(ExportError, match=f"imports '{package_name}'"):
+        verify(folder)
+
+
+@pytest.mark.parametrize("name", ["nas.core.space", "export_space"])
+def test_the_project_cannot_be_imported_in_the_fresh_process(
+    folder: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = [str(Path(__file__).parents[2]), str(Path(__file__).parent)]
+    with (folder / "model.py").open("a") as file:
+        file.write(f"\nimport sys\nsys.path += {paths!r}\n__import__({name!r})\n")
+    with pytest.raises(ExportError, match=f"on its own: ImportError: '{name.split('.')[0]}"):
+        verify(folder)
+
+
+def test_a_record_that_was_changed_is_found(folder: Path) -> None:
+    path = folder / "architecture.json"
+    record = json.loads(path.read_text())
+    path.write_text(json.dumps(record | {"genotype": [0, 1]}))
+    with pytest.raises(ExportError, match="arch_id"):
+        verify(folder)
+    record["network"]["arguments"]["channels"] = [1.0]
+    path.write_text(json.dumps(record))
+    with pytest.raises(ExportError, match="ValueError: arguments: got"):
+        verify(folder)
+    path.write_text("{")
+    with pytest.raises(ExportError, match="expected JSON"):
+        verify(folder)
+
+
+def test_the_record_rebuilds_the_architecture(original: Path, exported: ExportedModel) -> None:
+    record = json.loads((original / "architecture.json").read_text())
+    space = type(exported.space)(**record["space"]["settings"] | {"widths": (8.5, 12.0)})
+    assert space.architecture(record["genotype"]).arch_id == record["arch_id"]
+    assert record["choices"] == {"width": 12.0, "activation": "hardswish"}
+    assert record["figures"]["params_m"] == 0.003
+    assert record["measurement"]["latency_ms"] == pytest.approx(1.1)
+    assert record["class_names"] == ["ant", "bee", "cat"]
+    assert record["onnx_max_abs_difference"] <= TOLERANCE
+
+
+def test_the_model_card_states_only_what_was_handed_in(
+    original: Path, exported: ExportedModel, tmp_path: Path
+) -> None:
+    card = (original / "MODEL_CARD.md").read_text()
+    assert "87.50 % on the test split of 800 images" in card
+    assert "1.1 ms ± 0.022 ms" in card
+    assert "peak memory above the runtime's own: 3.5 MB" in card
+    assert "environment: cpu.model some processor\n" in card
+    assert "- epochs: 3" in card
+    bare = dataclasses.replace(exported, figures={}, measurement=None, provenance={})
+    card = (write(tmp_path / "bare", bare) / "MODEL_CARD.md").read_text()
+    for absent in ("Accuracy", "atency", "Figures", "Training", "Data", "None", "memory"):
+        assert absent not in card
+
+
+def test_the_snippets_of_the_model_card_run(folder: Path) -> None:
+    card = (folder / "MODEL_CARD.md").read_text()
+    onnx, pytorch = re.findall(r"```python\n(.*?)```", card, re.DOTALL)
+    check = "\nassert np.allclose(logits, onnx_logits, atol=1e-4) and logits.shape == (1, 3)\n"
+    script = folder / "snippets.py"
+    script.write_text(f"{onnx}\nonnx_logits = logits\n{pytorch}{check}")
+    done = subprocess.run(
+        [sys.executable, script], capture_output=True, text=True, check=False, cwd=folder
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_former_export_is_replaced_and_other_folders_are_refused(
+    folder: Path, exported: ExportedModel, tmp_path: Path
+) -> None:
+    (folder / "MODEL_CARD.md").write_text("old")
+    (folder / "__pycache__").mkdir()
+    write(folder, exported)
+    assert (folder / "MODEL_CARD.md").read_text() != "old"
+    (folder / "notes.txt").write_text("mine")
+    with pytest.raises(ExportError, match=r"holds notes\.txt"):
+        write(folder, exported)
+    assert (folder / "notes.txt").read_text() == "mine"
+    with pytest.raises(ExportError, match="is a file"):
+        write(folder / "notes.txt", exported)
+    assert {path.name for path in tmp_path.iterdir()} == {"network"}
+
+
+@pytest.mark.parametrize(
+    ("error", "seen"), [(OSError("disk full"), ExportError), (KeyboardInterrupt(), BaseException)]
+)
+def test_an_interrupted_write_leaves_nothing_and_keeps_the_former(
+    folder: Path,
+    exported: ExportedModel,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    error: BaseException,
+    seen: type[BaseException],
+) -> None:
+    def interrupted(*args: object) -> str:
+        raise error
+
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    monkeypatch.setattr(package, "model_card", interrupted)
+    for target in (folder, tmp_path / "new"):
+        with pytest.raises(seen):
+            write(target, exported)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    assert [path.name for path in tmp_path.iterdir()] == ["network"]
+
+
+def test_parity_is_measured_and_a_difference_refused(original: Path, network: nn.Module) -> None:
+    images = np.random.default_rng(0).normal(size=(3, 3, 12, 8)).astype(np.float32)
+    network.train()
+    assert max_abs_difference(network, original / "model.onnx", images) <= TOLERANCE
+    assert network.training
+    network.eval()
+    bias = network.head.linear.bias
+    with torch.no_grad():
+        bias += 0.5
+    with pytest.raises(ExportError, match=r"by 0\.5, expected 0\.0001"):
+        check_parity(network, original / "model.onnx", images)
+    with torch.no_grad():
+        bias -= 0.5
+    with pytest.raises(ExportError, match="by nan"):
+        check_parity(network, original / "model.onnx", np.full_like(images, np.nan))
+
+
+def test_parts_that_do_not_belong_together_are_refused(exported: ExportedModel) -> None:
+    for change, match in (
+        ({"class_names": ("ant", "bee")}, "class_names"),
+        ({"preprocessing": Preprocessing(mean=(0.5,), std=(0.5,))}, "one a channel"),
+        ({"network": nn.Identity()}, "expected a SampleNetwork"),
+    ):
+        with pytest.raises(ConfigError, match=match):
+            dataclasses.replace(exported, **change)
+    with pytest.raises(ConfigError, match="positive"):
+        Preprocessing(mean=(0.5,), std=(0.0,))
