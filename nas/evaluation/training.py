@@ -1,0 +1,53 @@
+"""Evaluation by training every candidate on a Ray worker."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
+from nas.core.errors import ConfigError
+from nas.core.trial import Evaluator, Job
+from nas.evaluation import EvaluationSettings, register
+
+
+@register("training")
+@dataclass(frozen=True, kw_only=True)
+class TrainingSettings(EvaluationSettings):
+    """Stand-alone training on Ray.
+
+    Attributes:
+        workers: Candidates trained at a time; `None` for as many as the cluster has room for.
+        gpus_per_worker: GPUs, or the share of one, that a worker takes.
+        time_limit_s: Seconds after which a candidate counts as failed.
+    """
+
+    workers: int | None = None
+    gpus_per_worker: float = 0.0
+    time_limit_s: float = 1800.0
+
+    def __post_init__(self) -> None:
+        """Check every setting."""
+        for name in ("workers", "threads_per_worker", "time_limit_s"):
+            value = getattr(self, name)
+            if value is not None and value <= 0:
+                raise ConfigError(f"evaluation.{name}", value, "more than 0")
+        if self.gpus_per_worker < 0:
+            raise ConfigError("evaluation.gpus_per_worker", self.gpus_per_worker, "0 or more")
+
+    def connected(self, address: str | None) -> AbstractContextManager[None]:
+        """Connect to Ray; see `EvaluationSettings.connected`."""
+        from nas.evaluation.workers.ray_evaluator import connected
+
+        return connected(address)
+
+    def start(self, job: Job) -> Evaluator:
+        """Start workers on Ray; see `EvaluationSettings.start`."""
+        from nas.evaluation.workers.ray_evaluator import RayEvaluator
+
+        return RayEvaluator(
+            job,
+            workers=self.workers,
+            cpus_per_worker=self.threads_per_worker,
+            gpus_per_worker=self.gpus_per_worker,
+            time_limit_s=self.time_limit_s,
+        )

@@ -1,0 +1,1 @@
+"""What evaluators share: workers on Ray."""

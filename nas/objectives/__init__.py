@@ -1,0 +1,12 @@
+"""Objectives: one number of an architecture a file."""
+
+from nas.core.objective import Objective
+from nas.core.registry import Registry
+
+registry: Registry[Objective] = Registry("objective", __name__)
+register = registry.register
+component = registry.component
+names = registry.names
+get = registry.get
+
+__all__ = ["component", "get", "names", "register", "registry"]

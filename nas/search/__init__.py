@@ -1,0 +1,1 @@
+"""Choosing what to evaluate: the problem, the algorithms and the loop."""

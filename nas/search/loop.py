@@ -1,0 +1,145 @@
+"""The search loop: ask, evaluate, record, tell.
+
+The loop keeps `lookahead` candidates under way. Candidate `k` is proposed when the algorithm has
+been told the trials `0 .. k - lookahead` and no others, whatever the order in which workers
+finish. A search is therefore the same for any number of workers, and continuing one replays the
+ledger: what was finished is told again and not evaluated again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from nas.core.errors import LedgerError
+from nas.core.seeding import training_seed
+from nas.core.space import Genotype
+from nas.core.trial import Candidate, Evaluation, Evaluator, SearchAlgorithm, Trial
+from nas.search.problem import SearchProblem
+
+
+class TrialRecord(Protocol):
+    """Where the loop records trials; the ledger of `nas.results`."""
+
+    def trials(self) -> list[Trial]:
+        """Return all recorded trials."""
+
+    def append(self, trial: Trial) -> None:
+        """Record one trial durably."""
+
+
+@dataclass
+class SearchLoop:
+    """One search.
+
+    Attributes:
+        problem: What to search for.
+        algorithm: Proposes genotypes.
+        evaluator: Evaluates them.
+        ledger: Records trials, and holds those of an earlier run of the same search.
+        describe: Returns further columns of a candidate for the ledger.
+        on_trial: Called with every trial, also with those that come from the ledger.
+        study_seed: From which the seed of each training derives.
+        evaluations: Trials at which the search ends.
+        lookahead: Candidates under way at a time.
+    """
+
+    problem: SearchProblem
+    algorithm: SearchAlgorithm
+    evaluator: Evaluator
+    ledger: TrialRecord
+    describe: Callable[[Genotype], Mapping[str, float]]
+    on_trial: Callable[[Trial], None]
+    study_seed: int
+    evaluations: int
+    lookahead: int
+
+    def run(self) -> list[Trial]:
+        """Search until `evaluations` trials have ended or the space is exhausted.
+
+        Returns:
+            All trials by number, those of earlier runs included.
+
+        Raises:
+            LedgerError: The ledger holds another search's trials, or cannot be written.
+        """
+        recorded = {trial.number: trial for trial in self.ledger.trials()}
+        ended: dict[int, Trial] = {}
+        asked = 0
+        exhausted = False
+        while True:
+            while not exhausted and asked < min(self.evaluations, len(ended) + self.lookahead):
+                if not self._tell_before(asked, ended):
+                    break
+                genotypes = self.algorithm.ask(1)
+                exhausted = not genotypes
+                for genotype in genotypes:
+                    self._start(asked, genotype, recorded, ended)
+                    asked += 1
+            if len(ended) == asked:
+                break
+            for evaluation in self.evaluator.completed():
+                self._finish(self._trial(evaluation), ended)
+        return [ended[number] for number in sorted(ended)]
+
+    def _tell_before(self, number: int, ended: Mapping[int, Trial]) -> bool:
+        """Tell the one trial that must be known before candidate `number` is asked for."""
+        due = number - self.lookahead
+        if due < 0:
+            return True
+        if due not in ended:
+            return False
+        self.algorithm.tell([ended[due]])
+        return True
+
+    def _start(
+        self,
+        number: int,
+        genotype: Genotype,
+        recorded: Mapping[int, Trial],
+        ended: dict[int, Trial],
+    ) -> None:
+        arch_id = self.problem.space.architecture(genotype).arch_id
+        earlier = recorded.get(number)
+        if earlier is None:
+            seed = training_seed(self.study_seed, arch_id)
+            self.evaluator.submit(
+                [Candidate(number=number, genotype=genotype, arch_id=arch_id, seed=seed)]
+            )
+        elif earlier.arch_id == arch_id:
+            ended[number] = earlier
+            self.on_trial(earlier)
+        else:
+            raise LedgerError(
+                f"ledger: trial {number} is architecture {earlier.arch_id}, expected {arch_id}; "
+                "the settings of the search have changed, so give the study another name"
+            )
+
+    def _trial(self, evaluation: Evaluation) -> Trial:
+        candidate = evaluation.candidate
+        known = self.problem.known([candidate.genotype])[0]
+        values: dict[str, float] = {}
+        facts = dict(self.describe(candidate.genotype))
+        if evaluation.outcome is not None:
+            metrics = evaluation.outcome.metrics
+            for name, objective in self.problem.objectives.items():
+                values[name] = known[name] if name in known else objective.after_training(metrics)
+            for name, objective in self.problem.limited.items():
+                value = known[name] if name in known else objective.after_training(metrics)
+                facts[objective.column] = value
+        return Trial(
+            number=candidate.number,
+            genotype=candidate.genotype,
+            arch_id=candidate.arch_id,
+            seed=candidate.seed,
+            values=values,
+            facts=facts,
+            seconds=evaluation.seconds,
+            failure=evaluation.failure,
+        )
+
+    def _finish(self, trial: Trial, ended: dict[int, Trial]) -> None:
+        self.ledger.append(trial)
+        ended[trial.number] = trial
+        self.on_trial(trial)

@@ -1,0 +1,111 @@
+"""Train one network, and test one."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from nas.core.errors import CandidateFailure
+from nas.core.images import Images
+from nas.core.lease import training_step
+from nas.training.images import Normalisation, flip_randomly, shift_randomly
+from nas.core.recipe import Recipe
+
+EVALUATION_BATCH = 500
+
+
+def train(
+    network: nn.Module,
+    images: Images,
+    recipe: Recipe,
+    normalisation: Normalisation,
+    deadline: float = math.inf,
+) -> None:
+    """Train `network` in place, on the device that it lies on.
+
+    Draws from torch's global random stream, so seed that first.
+
+    Args:
+        network: Maps `(N, C, H, W)` to logits.
+        images: Training split.
+        recipe: How to train.
+        normalisation: Applied to every batch.
+        deadline: In `time.monotonic()` seconds.
+
+    Raises:
+        CandidateFailure: The loss is not finite, or the deadline has passed.
+    """
+    network.train().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    device = next(network.parameters()).device
+    pixels = torch.from_numpy(images.pixels).to(device)
+    labels = torch.from_numpy(images.labels).to(device)
+    used = torch.randperm(len(labels))[: recipe.train_samples]
+    total_steps = recipe.epochs * max(len(used) // recipe.batch_size, 1)
+    optimizer = torch.optim.SGD(
+        _decayed(network, recipe.weight_decay),
+        lr=recipe.learning_rate,
+        momentum=recipe.momentum,
+        nesterov=recipe.momentum > 0,
+    )
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, recipe.learning_rate, total_steps=total_steps + 1
+    )
+    for step, batch in enumerate(_batches(used, recipe)):
+        if time.monotonic() > deadline:
+            detail = f"stopped after {step} of {total_steps} training steps"
+            raise CandidateFailure("timeout", detail)
+        with training_step():
+            x = _augmented(pixels[batch], recipe)
+            x = normalisation(x).contiguous(memory_format=torch.channels_last)
+            loss = F.cross_entropy(
+                network(x), labels[batch], label_smoothing=recipe.label_smoothing
+            )
+            optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            schedule.step()
+        if not torch.isfinite(loss):
+            raise CandidateFailure("diverged", f"the loss became {loss.item()} in step {step}")
+
+
+def error_percent(network: nn.Module, images: Images, normalisation: Normalisation) -> float:
+    """Return the share of `images` that `network` puts into a wrong class, in percent."""
+    network.eval()
+    device = next(network.parameters()).device
+    wrong = 0
+    with torch.inference_mode():
+        for start in range(0, len(images), EVALUATION_BATCH):
+            part = slice(start, start + EVALUATION_BATCH)
+            with training_step():
+                x = normalisation(torch.from_numpy(images.pixels[part]).to(device))
+                logits = network(x.contiguous(memory_format=torch.channels_last))
+            if not torch.isfinite(logits).all():
+                raise CandidateFailure("diverged", "the network returns values that are not finite")
+            wrong += int((logits.argmax(1).cpu().numpy() != images.labels[part]).sum())
+    return 100 * wrong / len(images)
+
+
+def _batches(used: torch.Tensor, recipe: Recipe) -> Iterator[torch.Tensor]:
+    """Yield shuffled batches, all of the same size: a rest of one image would break batch norm."""
+    for _ in range(recipe.epochs):
+        batches = used[torch.randperm(len(used))].split(recipe.batch_size)
+        yield from batches[: max(len(used) // recipe.batch_size, 1)]
+
+
+def _augmented(pixels: torch.Tensor, recipe: Recipe) -> torch.Tensor:
+    if recipe.shift:
+        pixels = shift_randomly(pixels, recipe.shift)
+    return flip_randomly(pixels) if recipe.horizontal_flip else pixels
+
+
+def _decayed(network: nn.Module, weight_decay: float) -> list[dict[str, object]]:
+    """Return parameter groups in which only weights of two dimensions and more decay."""
+    weights = [p for p in network.parameters() if p.ndim > 1]
+    others = [p for p in network.parameters() if p.ndim <= 1]
+    groups = [{"params": weights, "weight_decay": weight_decay}, {"params": others}]
+    return [group for group in groups if group["params"]]
