@@ -1,0 +1,91 @@
+"""Latency predictors: one predictor a file, each calibrated by measurements on one device."""
+
+from __future__ import annotations
+
+import json
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nas.core.errors import ConfigError
+from nas.core.prediction import FloatArray, LatencyPredictor
+from nas.core.registry import Registry
+from nas.core.space import Genotype
+
+if TYPE_CHECKING:
+    from nas.core.measurement import Device
+    from nas.network.space import SearchSpace
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictorSettings:
+    """The settings of a predictor, from which one is fitted.
+
+    Attributes:
+        samples: Networks that a calibration measures.
+    """
+
+    samples: int = 40
+
+    def __post_init__(self) -> None:
+        """Check every setting."""
+        if self.samples < 4:
+            raise ConfigError("latency_predictor.samples", self.samples, "4 or more")
+
+    @abstractmethod
+    def fit(
+        self, space: SearchSpace, genotypes: Sequence[Genotype], latency_ms: FloatArray
+    ) -> LatencyPredictor:
+        """Fit a predictor to measured latencies, shape `(n,)`, in milliseconds."""
+
+    @classmethod
+    @abstractmethod
+    def load(cls, path: Path) -> LatencyPredictor:
+        """Read a predictor that `LatencyPredictor.save` wrote."""
+
+
+registry: Registry[PredictorSettings] = Registry("latency predictor", __name__)
+register = registry.register
+component = registry.component
+names = registry.names
+get = registry.get
+
+__all__ = ["PredictorSettings", "calibrate", "component", "get", "load", "names", "register"]
+
+
+def calibrate(
+    space: SearchSpace,
+    device: Device,
+    *,
+    samples: int = 100,
+    seed: int = 0,
+    predictor: str = "gaussian_process",
+) -> LatencyPredictor:
+    """Measure some networks of `space` on `device` and fit a predictor to them.
+
+    Args:
+        space: Where the networks come from.
+        device: Where they are measured.
+        samples: How many are measured.
+        seed: Of the choice of networks.
+        predictor: Name of the predictor.
+    """
+    from latency_predictors.calibration.sampling import measure_samples
+
+    settings = get(predictor, samples=samples)
+    genotypes, measurements = measure_samples(space, device, samples, seed)
+    return settings.fit(space, genotypes, [m.latency_ms for m in measurements])
+
+
+def load(path: Path | str) -> LatencyPredictor:
+    """Read the predictor that was saved in the folder `path`.
+
+    Raises:
+        ConfigError: There is no predictor in it.
+    """
+    file = Path(path) / "predictor.json"
+    if not file.is_file():
+        raise ConfigError("path", str(path), "a folder with a predictor.json")
+    return component(json.loads(file.read_text())["predictor"]).load(Path(path))

@@ -1,0 +1,1 @@
+"""What predictors share: the networks that a calibration measures, and their features."""
