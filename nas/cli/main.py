@@ -1,0 +1,138 @@
+"""The `nas` command.
+
+Rooms load inside the commands that need them, so that `nas --help` answers at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from nas.core.errors import HwnasError
+
+ABOUT = "Search the network that is most accurate at the latency and memory of a device."
+SEARCH_HELP = """\
+Settings are Hydra overrides, NAME=VALUE; `nas search --cfg job` prints all of them.
+
+  nas search experiment=quickstart
+  nas search experiment=fashion_mnist search.evaluations=96 'search.constraints=["latency_ms <= 1"]'
+  nas search data=image_folder data.path=photos data.image_size=64 name=photos
+  nas search --config-dir my_configs experiment=mine
+  nas search --multirun seed=0,1,2 'name=digits_${seed}'
+
+The same command again goes on where an interrupted one stopped.
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit status: 0, or 2 after a one-line error."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        if given[:1] == ["search"] and not {"-h", "--help"} & set(given):
+            from nas.cli.search import search
+
+            return search(given[1:])
+        parsed = _parser().parse_args(given)
+        command = _COMMANDS[parsed.command]
+        return command(parsed)
+    except HwnasError as error:
+        sys.stderr.write(f"nas: {error}\n")
+        return 2
+    except BrokenPipeError:
+        return 0
+    except KeyboardInterrupt:
+        sys.stderr.write("nas: interrupted; what was finished is kept, run the command again\n")
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="nas", description=ABOUT)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    commands.add_parser(
+        "search",
+        help="run a study, or go on with one",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        usage="nas search [NAME=VALUE ...]",
+        description=SEARCH_HELP,
+    )
+    studies = commands.add_parser("studies", help="list studies, newest first")
+    pareto = commands.add_parser("pareto", help="print a study's Pareto front")
+    export = commands.add_parser("export", help="write one network for use")
+    for command in (pareto, export):
+        command.add_argument("study", metavar="STUDY", help="name of a study, or its folder")
+    for command in (studies, pareto, export):
+        command.add_argument("--runs", default="runs", help="folder of studies (default: runs)")
+    for command in (studies, pareto):
+        command.add_argument("--json", action="store_true", help="print a JSON list of records")
+    pareto.add_argument("--where", help='such as "latency_ms_measured < 1 and params_m < 0.5"')
+    pareto.add_argument("--sort", metavar="COLUMN", help="smallest first (default: error)")
+    pareto.add_argument(
+        "--objectives", metavar="A,B", help="columns in place of the study's objectives"
+    )
+    export.add_argument("--pick", default="knee", help="knee, best, fastest or an arch_id")
+    export.add_argument("--out", default="out", type=Path, help="folder (default: out)")
+    fetch = commands.add_parser("fetch", help="download a data set")
+    fetch.add_argument("data", choices=["fashion_mnist"])
+    return parser
+
+
+def _studies(parsed: argparse.Namespace) -> int:
+    from nas import results
+    from nas.cli.console import print_records
+
+    records = results.studies(parsed.runs)
+    if parsed.json:
+        return _print_json(records)
+    columns = ("name", "status", "trials_complete", "trials_failed", "error_best", "created_utc")
+    print_records(records, columns)
+    return 0
+
+
+def _pareto(parsed: argparse.Namespace) -> int:
+    from nas import results
+    from nas.cli.console import console
+    from nas.results.report import table
+    from nas.results.study import records
+
+    study = results.open(parsed.study, parsed.runs)
+    objectives = parsed.objectives.split(",") if parsed.objectives else None
+    front = study.pareto(parsed.where, objectives, parsed.sort)
+    if parsed.json:
+        return _print_json(records(front))
+    console().print(table(study, front))
+    return 0
+
+
+def _export(parsed: argparse.Namespace) -> int:
+    from nas import results
+    from nas.study.takeaway import export
+
+    folder, difference = export(results.open(parsed.study, parsed.runs), parsed.pick, parsed.out)
+    sys.stdout.write(
+        f"{folder}: runs without this project; PyTorch and ONNX Runtime differ by "
+        f"{difference:.1e} at most\n"
+    )
+    return 0
+
+
+def _fetch(parsed: argparse.Namespace) -> int:
+    del parsed
+    from nas.data import fashion_mnist
+
+    sys.stdout.write(f"{fashion_mnist.fetch()}\n")
+    return 0
+
+
+def _print_json(records: list[dict[str, Any]]) -> int:
+    sys.stdout.write(json.dumps(records, indent=2) + "\n")
+    return 0
+
+
+_COMMANDS = {"studies": _studies, "pareto": _pareto, "export": _export, "fetch": _fetch}
+
+if __name__ == "__main__":
+    sys.exit(main())

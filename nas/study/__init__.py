@@ -1,0 +1,1 @@
+"""One study from configuration to verified front: wires the rooms together."""

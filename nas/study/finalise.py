@@ -1,0 +1,204 @@
+"""Verify the front: retrain its members, export them, measure them, test them once."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import safetensors.torch
+import torch
+from torch import nn
+
+from nas.core.errors import DeviceError, ExportError, HwnasError
+from nas.core.files import write_json_atomically
+from nas.core.images import Images, SearchSplits
+from nas.core.measurement import Measurement
+from nas.core.seeding import training_seed
+from nas.core.trial import Candidate, Evaluation
+from nas.export.parity import check_parity
+from nas.network.onnx import export_onnx
+from nas.results.hypervolume import hypervolume_order
+from nas.results.study import StudyResults
+from nas.search.problem import SearchProblem
+from nas.study.folder import StudyFolder
+from nas.study.reporter import Reporter
+from nas.study.settings import StudySettings
+from nas.training.images import Normalisation
+from nas.training.job import TrainingJob
+
+PARITY_IMAGES = 16
+"""Test images on which PyTorch and ONNX Runtime are compared."""
+
+
+@dataclass
+class Finalisation:
+    """The last stage of a study.
+
+    A member is finished when its `result.json` lies in `finalised/ARCH_ID`; its trained weights
+    and test error lie there before, so that the test split is read once for each member however
+    often the study is interrupted.
+    """
+
+    settings: StudySettings
+    folder: StudyFolder
+    splits: SearchSplits
+    problem: SearchProblem
+    results: StudyResults
+    reporter: Reporter
+
+    def run(self) -> None:
+        """Verify the members of the front that are not verified yet."""
+        members = self._members()
+        unfinished = [m for m in members if not self._path(m, "result.json").is_file()]
+        if not unfinished:
+            return
+        untrained = [m for m in unfinished if not self._path(m, "training.json").is_file()]
+        if untrained:
+            self.reporter.stage(f"retraining {len(untrained)} architectures of the front")
+            self._train(untrained)
+        trained = [m for m in unfinished if self._path(m, "training.json").is_file()]
+        if trained:
+            self.reporter.stage(f"exporting and measuring {len(trained)} networks on the device")
+            self._verify(trained)
+
+    def _members(self) -> list[Candidate]:
+        """Return the front of the search; of a long one those that add the most hypervolume."""
+        columns = list(self.results.columns.values())
+        front = self.results.pareto(objectives=columns)
+        if front.empty:
+            limits = ", ".join(map(str, self.problem.constraints))
+            raise HwnasError(
+                f"study {self.settings.name!r}: no trial meets {limits}; its trials are kept, "
+                "loosen search.constraints under another name or raise search.evaluations"
+            )
+        order = hypervolume_order(front[columns].to_numpy(float), self.results.reference_point)
+        return [self._member(front.iloc[i]) for i in order[: self.settings.finalise.limit]]
+
+    def _member(self, row: pd.Series[Any]) -> Candidate:
+        return Candidate(
+            number=int(row["number"]),
+            genotype=tuple(row["genotype"]),
+            arch_id=str(row["arch_id"]),
+            seed=training_seed(self.settings.seed, str(row["arch_id"])),
+        )
+
+    def _path(self, member: Candidate, name: str) -> Path:
+        return self.folder.verified(member.arch_id) / name
+
+    def _train(self, members: Sequence[Candidate]) -> None:
+        train = _joined(self.splits.train, self.splits.validation)
+        job = TrainingJob(
+            space=self.problem.space,
+            train=train,
+            held_out=self.settings.data.test_split(),
+            normalisation=Normalisation.of(train),
+            recipe=self.settings.finalise.recipe,
+            threads=self.settings.evaluation.threads_per_worker,
+            return_weights=True,
+        )
+        with closing(self.settings.evaluation.start(job)) as evaluator:
+            # The largest first, so that no worker waits long for the last one.
+            macs = self.problem.space.costs([m.genotype for m in members])["macs_m"]
+            evaluator.submit([members[i] for i in np.argsort(-macs.to_numpy())])
+            done = 0
+            while evaluations := evaluator.completed():
+                for evaluation in evaluations:
+                    done += 1
+                    self._keep(evaluation, f"{done}/{len(members)}", job)
+
+    def _keep(self, evaluation: Evaluation, count: str, job: TrainingJob) -> None:
+        member, outcome = evaluation.candidate, evaluation.outcome
+        if outcome is None or outcome.weights is None:
+            self.reporter.stage(f"  {count} {member.arch_id} failed: {evaluation.failure}")
+            return
+        weights = self._path(member, "weights.safetensors")
+        weights.parent.mkdir(parents=True, exist_ok=True)
+        part = weights.with_suffix(".part")
+        part.write_bytes(outcome.weights)
+        part.replace(weights)
+        error_test = outcome.metrics["error"]
+        write_json_atomically(
+            self._path(member, "training.json"),
+            {
+                "error_test": error_test,
+                "seconds": evaluation.seconds,
+                "test_images": len(job.held_out),
+                "train_images": len(job.train),
+                "recipe": dataclasses.asdict(job.recipe),
+                "mean": job.normalisation.mean,
+                "std": job.normalisation.std,
+            },
+        )
+        took = f"{evaluation.seconds:.0f} s"
+        self.reporter.stage(f"  {count} {member.arch_id} test error {error_test:.2f} % in {took}")
+
+    def _verify(self, members: Sequence[Candidate]) -> None:
+        """Export and measure trained members, all of them interleaved."""
+        space = self.problem.space
+        images = self._images()
+        parity = {}
+        for member in members:
+            network = self._network(member)
+            path = export_onnx(network, space.input_shape, self._path(member, "model.onnx"))
+            try:
+                parity[member.arch_id] = check_parity(network, path, images)
+            except ExportError as error:
+                self.reporter.stage(f"  {member.arch_id} is left out: {error}")
+        exported = [m for m in members if m.arch_id in parity]
+        try:
+            measurements = self.settings.device.measure_many(
+                [self._path(m, "model.onnx") for m in exported],
+                space.input_shape,
+                memory=True,
+                seed=self.settings.seed,
+            )
+        except DeviceError as error:
+            raise DeviceError(f"{error}; run the same command again to go on") from error
+        for member, measurement in zip(exported, measurements, strict=True):
+            self._record(member, measurement, parity[member.arch_id])
+
+    def _network(self, member: Candidate) -> nn.Module:
+        network = self.problem.space.build(member.genotype)
+        state = safetensors.torch.load_file(self._path(member, "weights.safetensors"))
+        network.load_state_dict(state)
+        return network.eval()
+
+    def _images(self) -> np.ndarray[Any, np.dtype[np.float32]]:
+        """Return normalised images for the comparison; validation images serve as well as any."""
+        pixels = torch.from_numpy(self.splits.validation.pixels[:PARITY_IMAGES])
+        return Normalisation.of(self.splits.train)(pixels).numpy()
+
+    def _record(self, member: Candidate, measurement: Measurement, parity: float) -> None:
+        write_json_atomically(self._path(member, "measurement.json"), measurement.to_dict())
+        training = json.loads(self._path(member, "training.json").read_text("utf-8"))
+        write_json_atomically(
+            self._path(member, "result.json"),
+            {
+                "arch_id": member.arch_id,
+                "number": member.number,
+                "error_test": training["error_test"],
+                "latency_ms_measured": measurement.latency_ms,
+                "latency_ms_measured_ci": measurement.relative_ci * measurement.latency_ms,
+                "latency_ms_median": measurement.median_ms,
+                "latency_ms_p95": measurement.p95_ms,
+                "peak_memory_mb_measured": measurement.peak_memory_mb,
+                "model_size_mb": self._path(member, "model.onnx").stat().st_size / 1e6,
+                "parity_max_abs_difference": parity,
+                "seconds": training["seconds"],
+            },
+        )
+
+
+def _joined(first: Images, second: Images) -> Images:
+    return replace(
+        first,
+        pixels=np.concatenate([first.pixels, second.pixels]),
+        labels=np.concatenate([first.labels, second.labels]),
+    )

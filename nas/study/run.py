@@ -1,0 +1,211 @@
+"""Run one study: calibrate, search, verify.
+
+Every stage keeps what it has finished in the study's folder, so that the same call goes on where
+an interrupted one stopped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+import latency_predictors
+import search_spaces
+from latency_predictors.calibration import sampling
+from nas import data as data_room
+from nas import devices, objectives
+from nas.core.errors import HwnasError
+from nas.core.files import write_json_atomically
+from nas.core.images import SearchSplits
+from nas.core.objective import Facts
+from nas.core.prediction import LatencyPredictor
+from nas.core.seeding import stream
+from nas.core.space import Genotype
+from nas.core.trial import Trial
+from nas.network.space import SearchSpace
+from nas.results.ledger import Ledger
+from nas.results.study import StudyResults
+from nas.search.loop import SearchLoop
+from nas.search.problem import SearchProblem
+from nas.study import provenance
+from nas.study.finalise import Finalisation
+from nas.study.folder import StudyFolder, now_utc
+from nas.study.reporter import Reporter
+from nas.study.settings import StudySettings
+from nas.training.images import Normalisation
+from nas.training.job import TrainingJob
+
+REFERENCE_SAMPLES = 64
+"""Random architectures whose largest cost becomes the hypervolume's reference point."""
+
+
+def run(settings: StudySettings, reporter: Reporter) -> StudyResults:
+    """Run a study, or go on with one.
+
+    Args:
+        settings: What to do.
+        reporter: Told of the progress.
+
+    Raises:
+        HwnasError: Something in the settings or the surroundings is wrong; what was finished is
+            kept.
+    """
+    folder = StudyFolder(Path(settings.runs) / settings.name)
+    with folder.locked():
+        splits = settings.data.search_splits()
+        space = settings.space(splits.input_shape, len(splits.class_names))
+        folder.claim(settings.config)
+        with settings.evaluation.connected(settings.ray_address):
+            return _Study(settings, folder, splits, space, reporter).run()
+
+
+@dataclass
+class _Study:
+    settings: StudySettings
+    folder: StudyFolder
+    splits: SearchSplits
+    space: SearchSpace
+    reporter: Reporter
+
+    def run(self) -> StudyResults:
+        problem = self._problem(self._predictor())
+        self._record(problem)
+        ledger = Ledger.open(
+            self._ledger_url, self.settings.name, list(problem.objectives), self.space.genes
+        )
+        with closing(ledger):
+            trials = self._search(problem, ledger)
+        self.folder.update(status="searched")
+        results = StudyResults(self.folder.path)
+        if not any(trial.complete for trial in trials):
+            causes = sorted({str(trial.failure) for trial in trials})
+            raise HwnasError(f"study {self.settings.name!r}: every trial failed: {causes[0]}")
+        Finalisation(self.settings, self.folder, self.splits, problem, results, self.reporter).run()
+        self.folder.update(status="finalised", finished_utc=now_utc())
+        return results
+
+    @property
+    def _ledger_url(self) -> str:
+        return self.settings.ledger_url or self.folder.ledger_url
+
+    def _predictor(self) -> LatencyPredictor | None:
+        """Return the study's latency predictor, calibrated now unless that was done before."""
+        used = [*self.settings.objectives.values(), *self.settings.limited.values()]
+        if not any(objective.needs_predictor for objective in used):
+            return None
+        if (self.folder.predictor / "predictor.json").is_file():
+            return latency_predictors.load(self.folder.predictor)
+        calibration = self.settings.predictor
+        self.reporter.stage(f"calibrating the latency predictor on {calibration.samples} networks")
+        seed = int(stream(self.settings.seed, "calibration").integers(2**31))
+        genotypes, measurements = sampling.measure_samples(
+            self.space, self.settings.device, calibration.samples, seed
+        )
+        latency_ms = np.array([m.latency_ms for m in measurements])
+        predictor = calibration.fit(self.space, genotypes, latency_ms)
+        sampling.save_samples(self.folder.predictor, genotypes, measurements)
+        predictor.save(self.folder.predictor)
+        return predictor
+
+    def _problem(self, predictor: LatencyPredictor | None) -> SearchProblem:
+        return SearchProblem(
+            space=self.space,
+            objectives=self.settings.objectives,
+            limited=self.settings.limited,
+            constraints=self.settings.constraints,
+            facts=Facts(self.space.costs, predictor),
+        )
+
+    def _record(self, problem: SearchProblem) -> None:
+        """Write `study.json` when a study begins; afterwards its reference point stays."""
+        if self.folder.record_path.is_file():
+            return
+        self.folder.path.mkdir(parents=True, exist_ok=True)
+        settings = self.settings
+        known = {**settings.objectives, **settings.limited}
+        write_json_atomically(
+            self.folder.record_path,
+            {
+                "name": settings.name,
+                "status": "searching",
+                "created_utc": now_utc(),
+                "seed": settings.seed,
+                "data": data_room.registry.settings(settings.data),
+                "class_names": list(self.splits.class_names),
+                "space": search_spaces.registry.settings(self.space),
+                "device": devices.registry.settings(settings.device),
+                "objectives": list(settings.objectives),
+                "columns": {name: objective.column for name, objective in known.items()},
+                "units": {name: objective.unit for name, objective in known.items()},
+                "constraints": [str(constraint) for constraint in settings.constraints],
+                "reference_point": self._reference_point(problem),
+                "genes": [gene.name for gene in self.space.genes],
+                "ledger_url": self._ledger_url,
+                "versions": provenance.versions(),
+                "hardware": provenance.hardware(),
+            },
+        )
+
+    def _reference_point(self, problem: SearchProblem) -> dict[str, float]:
+        """Return the given reference point, completed by guessing's error and large costs."""
+        rng = stream(self.settings.seed, "reference")
+        samples = [self.space.sample(rng) for _ in range(REFERENCE_SAMPLES)]
+        samples.append(self.space.canonical([n - 1 for n in self.space.cardinalities]))
+        known = problem.known(samples)
+        guessing = 100 * (1 - 1 / self.space.num_classes)
+        derived = {
+            name: max(row[name] for row in known) if name in known[0] else guessing
+            for name in problem.objectives
+        }
+        return {**derived, **self.settings.search.reference_point}
+
+    def _search(self, problem: SearchProblem, ledger: Ledger) -> Sequence[Trial]:
+        settings = self.settings
+        job = TrainingJob(
+            space=self.space,
+            train=self.splits.train,
+            held_out=self.splits.validation,
+            normalisation=Normalisation.of(self.splits.train),
+            recipe=settings.evaluation.recipe,
+            threads=settings.evaluation.threads_per_worker,
+        )
+        seed = int(stream(settings.seed, "search").integers(2**31))
+        reference = self.folder.record()["reference_point"]
+        with closing(settings.evaluation.start(job)) as evaluator:
+            loop = SearchLoop(
+                problem=problem,
+                algorithm=settings.algorithm.start(problem, seed),
+                evaluator=evaluator,
+                ledger=ledger,
+                describe=lambda genotype: self._describe(problem, genotype),
+                on_trial=self.reporter.trial,
+                study_seed=settings.seed,
+                evaluations=settings.search.evaluations,
+                lookahead=settings.search.lookahead,
+            )
+            with self.reporter.search(
+                evaluations=settings.search.evaluations,
+                workers=evaluator.workers,
+                lookahead=settings.search.lookahead,
+                reference_point=reference,
+            ):
+                return loop.run()
+
+    def _describe(self, problem: SearchProblem, genotype: Genotype) -> dict[str, float]:
+        """Return every column of an architecture that is known without training it."""
+        described = {}
+        for name in objectives.names():
+            objective = objectives.get(name)
+            if objective.needs_predictor and problem.facts.predictor is None:
+                continue
+            values = objective.before_training([genotype], problem.facts)
+            if values is not None:
+                described[objective.column] = float(values[0])
+        if problem.facts.predictor is not None:
+            std_ms = problem.facts.predictor.predict([genotype]).std_ms
+            described["latency_ms_predicted_std"] = float(std_ms[0])
+        return described
