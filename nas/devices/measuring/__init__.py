@@ -1,0 +1,1 @@
+"""How a processor is timed: the protocol, the process that runs networks, the surroundings."""

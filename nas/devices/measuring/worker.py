@@ -1,0 +1,98 @@
+"""The process that runs networks, so that nothing else of ours runs beside them.
+
+`python -m nas.devices.measuring.worker` reads one request a line from standard input and writes
+one answer a line to standard output, both JSON objects. A request names its operation as `op`;
+the other entries are the operation's arguments. An answer with an `error` says what was wrong
+with a model; any other failure ends the process. It ends when its input ends.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import platform
+import sys
+from typing import Any, TextIO
+
+import onnxruntime as ort
+
+from nas.devices.measuring import high_water
+from nas.devices.measuring.runner import ModelError, Runner, SessionSettings
+
+
+class Worker:
+    """The operations; each method is one and returns its answer."""
+
+    def __init__(self) -> None:
+        """Begin without networks."""
+        self._runners: list[Runner] = []
+
+    def describe(self) -> dict[str, Any]:
+        """Say which runtime this is."""
+        return {"onnxruntime": ort.__version__, "python": platform.python_version()}
+
+    def load(self, path: str, input_shape: list[int], session: dict[str, Any]) -> dict[str, Any]:
+        """Load one more network, whose index is the number of those loaded before."""
+        runner = Runner(path, input_shape, SessionSettings(**session))
+        runner.run()
+        self._runners.append(runner)
+        return {"providers": runner.providers}
+
+    def warm_up(self, index: int, seconds: float, block_ms: float) -> dict[str, Any]:
+        """Warm a network up; say how many inferences fill a block."""
+        return {"inferences": self._runners[index].warm_up(seconds, block_ms)}
+
+    def block(self, index: int, inferences: int) -> dict[str, Any]:
+        """Time one block of a network."""
+        return {"ms": self._runners[index].block_ms(inferences)}
+
+    def peak_memory(
+        self, path: str, input_shape: list[int], session: dict[str, Any], runs: int
+    ) -> dict[str, Any]:
+        """Say by how much loading and running a network raises the process's high-water mark.
+
+        The mark only rises, so this is for a process that has loaded nothing but a trivial
+        network.
+        """
+        gc.collect()
+        method = high_water.method() + (" after reset" if high_water.reset() else "")
+        before_mb = high_water.high_water_mb()
+        runner = Runner(path, input_shape, SessionSettings(**session))
+        for _ in range(runs):
+            runner.run()
+        after_mb = high_water.high_water_mb()
+        known = before_mb is not None and after_mb is not None
+        return {"mb": after_mb - before_mb if known else None, "method": method}  # type: ignore[operator]
+
+
+OPERATIONS = ("describe", "load", "warm_up", "block", "peak_memory")
+
+
+def serve(requests: TextIO, answers: TextIO) -> None:
+    """Answer every line of `requests` with a line of `answers`."""
+    worker = Worker()
+    for line in requests:
+        request = json.loads(line)
+        operation = request.pop("op")
+        if operation not in OPERATIONS:
+            raise ValueError(f"op: got {operation!r}, expected one of {OPERATIONS}")
+        try:
+            answer = getattr(worker, operation)(**request)
+        except ModelError as error:
+            answer = {"error": str(error)}
+        answers.write(json.dumps(answer) + "\n")
+        answers.flush()
+
+
+def main() -> None:
+    """Serve the standard streams."""
+    # A library that prints must not get between the answers, so standard output is moved away.
+    answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    gc.disable()  # a collection would fall into a timed block
+    serve(sys.stdin, answers)
+
+
+if __name__ == "__main__":
+    main()

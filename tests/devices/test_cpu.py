@@ -1,0 +1,198 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import SHAPE, ModelFactory
+from torch import nn
+
+import nas.devices
+from nas.core.errors import ConfigError, DeviceError
+from nas.core.measurement import Device, Measurement
+
+FAST = {
+    "min_rounds": 36,
+    "min_seconds": 0.0,
+    "warmup_seconds": 0.01,
+    "block_ms": 0.5,
+    "relative_ci": 10.0,
+}
+
+
+def cpu(**fields: Any) -> Device:
+    return nas.devices.get("cpu", **(FAST | fields))
+
+
+def test_cpu_is_registered_by_its_file():
+    assert "cpu" in nas.devices.names()
+
+
+def test_torch_network_is_measured_whole(tmp_path: Path):
+    torch.manual_seed(0)
+    network = nn.Sequential(
+        nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 36, 10)
+    )
+    measurement = cpu().measure(network, (3, 8, 8))
+    assert network.training
+    assert len(measurement.samples_ms) >= 36
+    assert min(measurement.samples_ms) > 0
+    assert measurement.latency_ms <= measurement.median_ms <= measurement.p95_ms
+    assert measurement.relative_ci >= 0
+    assert measurement.device == {
+        "name": "cpu",
+        "threads": 1,
+        "allow_spinning": False,
+        "graph_optimization": "all",
+        "precision": "fp32",
+        "execution_mode": "sequential",
+    }
+    assert measurement.protocol["latency_percentile"] == 10
+    assert measurement.protocol["rounds"] == len(measurement.samples_ms)
+    assert measurement.protocol["inferences_per_block"] >= 1
+    environment = measurement.environment
+    assert environment["providers"] == ["CPUExecutionProvider"]
+    assert environment["logical_cores"] == os.cpu_count()
+    for fact in ("cpu_model", "os", "hostname", "timestamp_utc", "onnxruntime", "python"):
+        assert environment[fact]
+    assert {"cpu_mhz", "governor", "load_before", "load_after"} < set(environment)
+    restored = Measurement.from_dict(json.loads(json.dumps(measurement.to_dict())))
+    assert restored == measurement
+
+
+def test_ten_times_the_work_is_slower(conv_model: ModelFactory):
+    models = [conv_model(2), conv_model(20)]
+    small, large = cpu().measure_many(models, SHAPE)
+    assert large.latency_ms > 2 * small.latency_ms
+    assert small.peak_memory_mb is None
+
+
+def test_measure_takes_a_path_as_text(conv_model: ModelFactory):
+    assert cpu().measure(str(conv_model(1)), list(SHAPE)).latency_ms > 0
+
+
+def test_settings_reach_the_record(conv_model: ModelFactory):
+    device = cpu(threads=2, allow_spinning=True, graph_optimization="basic")
+    (measurement,) = device.measure_many([conv_model(1)], SHAPE, seed=7)
+    assert measurement.device["threads"] == 2
+    assert measurement.device["allow_spinning"] is True
+    assert measurement.device["graph_optimization"] == "basic"
+    assert measurement.protocol["seed"] == 7
+
+
+def test_nothing_to_measure_is_nothing():
+    assert cpu().measure_many([], SHAPE) == []
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="Linux only")
+def test_peak_memory_grows_with_the_weights_and_repeats(linear_model: ModelFactory):
+    small, large = linear_model(1.0), linear_model(11.0)
+    measured = cpu().measure_many([small, large, large], SHAPE, memory=True)
+    small_mb, large_mb, again_mb = (m.peak_memory_mb or 0.0 for m in measured)
+    assert small_mb > 0
+    assert large_mb - small_mb >= 9.5
+    assert abs(large_mb - again_mb) <= 0.1 * large_mb
+    assert measured[0].environment["memory_method"].startswith("VmHWM")
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("precision", "int8"), ("threads", 0), ("graph_optimization", "most"), ("relative_ci", 0)],
+)
+def test_wrong_settings_are_named(field: str, value: Any):
+    with pytest.raises(ConfigError, match=f"device.{field}"):
+        nas.devices.get("cpu", **{field: value})
+
+
+def assert_one_line_error(model: Path, expected: str) -> None:
+    with pytest.raises(DeviceError, match=expected) as caught:
+        cpu().measure_many([model], SHAPE)
+    assert model.name in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_dynamic_shape_is_refused(conv_model: ModelFactory):
+    assert_one_line_error(conv_model(1, ("batch", *SHAPE)), "dynamic shape.*export it with fixed")
+
+
+def test_wrong_shape_is_refused(conv_model: ModelFactory):
+    shape = r"has shape \[1, 8, 9, 9\], expected \[1, 8, 16, 16\]"
+    assert_one_line_error(conv_model(1, (1, 8, 9, 9)), shape)
+
+
+def test_several_inputs_are_refused(two_input_model: Path):
+    assert_one_line_error(two_input_model, r"has 2 inputs \('a', 'b'\)")
+
+
+def test_unknown_operator_is_refused(unknown_operator_model: Path):
+    assert_one_line_error(unknown_operator_model, "cannot load it.*Frobnicate")
+
+
+def test_missing_and_unreadable_files_are_refused(tmp_path: Path):
+    assert_one_line_error(tmp_path / "missing.onnx", "no such file")
+    broken = tmp_path / "broken.onnx"
+    broken.write_bytes(b"this is not a model")
+    assert_one_line_error(broken, "cannot load it")
+
+
+def test_network_that_does_not_take_the_images_is_refused():
+    with pytest.raises(DeviceError, match="network 0: Conv2d: cannot be exported"):
+        cpu().measure_many([nn.Conv2d(3, 4, 1)], (2, 8, 8))
+
+
+HOLDER = """
+from nas.core.lease import training_step
+with training_step():
+    print("held", flush=True)
+    input()
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="the lease needs flock")
+def test_measurement_waits_for_a_training_step(
+    conv_model: ModelFactory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    model, done = conv_model(1), threading.Event()
+
+    def measure() -> None:
+        cpu().measure_many([model], SHAPE)
+        done.set()
+
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLDER],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"TMPDIR": str(tmp_path)},
+    ) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        thread = threading.Thread(target=measure)
+        thread.start()
+        assert not done.wait(4)
+        holder.communicate("\n")
+    thread.join(120)
+    assert done.is_set()
+
+
+def test_sentinel_is_the_same_every_time(tmp_path: Path):
+    from nas.devices.measuring.sentinel import write_sentinel
+
+    first = write_sentinel(tmp_path / "a.onnx").read_bytes()
+    assert write_sentinel(tmp_path / "b.onnx").read_bytes() == first
+
+
+def test_input_is_the_same_every_time():
+    from nas.devices.measuring.runner import INPUT_SEED
+
+    draws = [np.random.default_rng(INPUT_SEED).standard_normal(3) for _ in range(2)]
+    assert np.array_equal(*draws)

@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+
+from nas.core.errors import DeviceError
+from nas.devices.measuring.process import MeasuringProcess
+
+GENEROUS_SECONDS = 120.0
+
+
+def python(code: str) -> tuple[str, ...]:
+    return (sys.executable, "-c", code)
+
+
+def test_worker_imports_neither_torch_nor_onnx():
+    code = (
+        "import sys, nas.devices.measuring.worker\n"
+        "print([m for m in ('torch', 'onnx', 'ray', 'pandas', 'matplotlib') if m in sys.modules])"
+    )
+    answer = subprocess.run(python(code), capture_output=True, text=True, check=True)
+    assert answer.stdout.strip() == "[]"
+
+
+def test_killed_process_is_reported_with_its_signal():
+    with MeasuringProcess(timeout_seconds=GENEROUS_SECONDS) as process:
+        process.ask("describe", about="start")
+        os.kill(process.pid, signal.SIGKILL)
+        with pytest.raises(DeviceError, match=r"net.onnx: .*died during 'load' \(signal SIGKILL"):
+            process.ask("load", about="net.onnx", path="x", input_shape=[1], session={})
+    assert not psutil.pid_exists(process.pid)
+
+
+def test_crash_is_reported_with_the_tail_of_its_stderr():
+    with (
+        MeasuringProcess(timeout_seconds=GENEROUS_SECONDS) as process,
+        pytest.raises(DeviceError, match=r"exit status 1.*IndexError: list index out of range"),
+    ):
+        process.ask("block", about="net.onnx", index=7, inferences=1)
+    assert not psutil.pid_exists(process.pid)
+
+
+def test_hanging_process_is_ended():
+    command = python("import time, sys; print('stuck', file=sys.stderr); time.sleep(3600)")
+    with (
+        MeasuringProcess(timeout_seconds=2.0, command=command) as process,
+        pytest.raises(DeviceError, match=r"no answer to 'load' within 2.5 s and was ended"),
+    ):
+        process.ask("load", about="net.onnx", work_seconds=0.5)
+    assert not psutil.pid_exists(process.pid)
+
+
+@pytest.mark.parametrize("garbage", ["hello", "[1, 2]", "\\xff\\xfe"])
+def test_garbage_is_reported(garbage: str):
+    code = f"input(); import sys; sys.stdout.buffer.write({garbage!r}.encode('latin1') + b'\\n')"
+    with (
+        MeasuringProcess(timeout_seconds=GENEROUS_SECONDS, command=python(code)) as process,
+        pytest.raises(DeviceError, match="expected a JSON object"),
+    ):
+        process.ask("load", about="net.onnx")
+    assert not psutil.pid_exists(process.pid)
+
+
+def test_program_that_cannot_be_started_is_reported(tmp_path: Path):
+    with pytest.raises(DeviceError, match="cannot be started"):
+        MeasuringProcess(timeout_seconds=1.0, command=(str(tmp_path / "none"),))
+
+
+def test_leaving_the_context_by_an_error_leaves_no_process_behind():
+    with (
+        pytest.raises(KeyError),
+        MeasuringProcess(timeout_seconds=GENEROUS_SECONDS) as process,
+    ):
+        raise KeyError
+    assert not psutil.pid_exists(process.pid)
+
+
+def test_print_of_a_library_does_not_disturb_the_answers():
+    code = (
+        "import os\n"
+        "from nas.devices.measuring import worker\n"
+        "original = worker.Worker.describe\n"
+        "def noisy(self):\n"
+        "    print('from Python', flush=True)\n"
+        "    os.write(1, b'from C\\n')\n"
+        "    return original(self)\n"
+        "worker.Worker.describe = noisy\n"
+        "worker.main()\n"
+    )
+    with MeasuringProcess(timeout_seconds=GENEROUS_SECONDS, command=python(code)) as process:
+        assert "onnxruntime" in process.ask("describe", about="start")
