@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import operator
 import re
 from abc import ABC
@@ -64,7 +65,7 @@ _OPERATORS: dict[str, Callable[[float, float], bool]] = {
     ">=": operator.ge,
     ">": operator.gt,
 }
-_CONSTRAINT = re.compile(r"^\s*([a-z_]+)\s*(<=|>=|<|>)\s*([-+0-9.eE]+)\s*$")
+_CONSTRAINT = re.compile(r"^\s*([a-z_][a-z0-9_]*)\s*(<=|>=|<|>)\s*([-+0-9.eE]+)\s*$")
 
 
 @dataclass(frozen=True)
@@ -100,16 +101,23 @@ class Constraint:
         return _OPERATORS[self.relation](value, self.limit)
 
     def violation(self, value: float) -> float:
-        """Return by how much `value` breaks the limit, 0 or less where it keeps it."""
-        return value - self.limit if self.relation.startswith("<") else self.limit - value
+        """Return by how much `value` breaks the limit, 0 or less exactly where it keeps it."""
+        if self.relation == "<":
+            return value - math.nextafter(self.limit, -math.inf)
+        if self.relation == ">":
+            return math.nextafter(self.limit, math.inf) - value
+        return value - self.limit if self.relation == "<=" else self.limit - value
 
     def __str__(self) -> str:
-        """Return the text that `parse` reads."""
-        return f"{self.objective} {self.relation} {self.limit:g}"
+        """Return the text from which `parse` reads an equal constraint."""
+        short = f"{self.limit:g}"
+        limit = short if float(short) == self.limit else repr(self.limit)
+        return f"{self.objective} {self.relation} {limit}"
 
 
 def _number(text: str) -> float | None:
     try:
-        return float(text)
+        number = float(text)
     except ValueError:
         return None
+    return number if math.isfinite(number) else None

@@ -37,8 +37,14 @@ class Registry(Generic[T]):
         """Return a class decorator that registers a frozen, keyword-only dataclass as `name`."""
 
         def decorate(cls: type[T]) -> type[T]:
-            if not dataclasses.is_dataclass(cls):
+            # Fields of a class that only inherits from a dataclass would go unnoticed.
+            if "__dataclass_fields__" not in vars(cls):
                 raise TypeError(f"{self.kind} {name!r}: {cls.__name__} must be a dataclass")
+            if "name" in cls.__dataclass_fields__:  # type: ignore[attr-defined]
+                raise TypeError(f"{self.kind} {name!r}: `name` cannot be a field, it is its own")
+            holder = self._classes.get(name, cls)
+            if (holder.__module__, holder.__qualname__) != (cls.__module__, cls.__qualname__):
+                raise TypeError(f"{self.kind} {name!r}: {holder.__module__} has that name already")
             self._classes[name] = cls
             return cls
 
@@ -60,6 +66,8 @@ class Registry(Generic[T]):
             if name not in self.names():
                 raise UnknownNameError(self.kind, name, self.names())
             importlib.import_module(f"{self._package}.{name}")
+        if name not in self._classes:
+            raise TypeError(f"{self.kind} {name!r}: {self._package}.{name} must register it")
         return self._classes[name]
 
     def get(self, name: str, **fields: Any) -> T:
@@ -81,6 +89,13 @@ class Registry(Generic[T]):
         return cls(**fields)
 
     def settings(self, component: T) -> dict[str, Any]:
-        """Return the name and the fields from which `get` builds an equal component."""
-        name = next(n for n, cls in self._classes.items() if type(component) is cls)
+        """Return the name and the fields from which `get` builds an equal component.
+
+        Raises:
+            TypeError: The component's class is not registered.
+        """
+        registered = [n for n, cls in self._classes.items() if type(component) is cls]
+        if not registered:
+            raise TypeError(f"{type(component).__name__} is not registered as {self.kind}")
+        name = registered[0]
         return {"name": name, **dataclasses.asdict(component)}  # type: ignore[call-overload]

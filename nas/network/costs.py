@@ -15,7 +15,10 @@ from torch import fx, nn
 BYTES_PER_VALUE = 4
 """Activations and weights are counted in 32-bit floating point."""
 
-IN_PLACE_MODULES = (nn.BatchNorm2d, nn.ReLU, nn.ReLU6, nn.Hardswish, nn.Dropout, nn.Identity)
+NO_OPERATION = (nn.Identity, nn.Dropout)
+"""Layers that do nothing to a network in use: their output is their input."""
+
+IN_PLACE_MODULES = (nn.BatchNorm2d, nn.ReLU, nn.ReLU6, nn.Hardswish, *NO_OPERATION)
 """Layers that a runtime fuses into the layer before, so that they need no tensor of their own."""
 
 
@@ -24,7 +27,8 @@ class Layer:
     """One operation of a network in its execution order.
 
     Attributes:
-        kind: `conv1`, `depthwise3` (with the kernel size), `linear`, or the operation's own name.
+        kind: `conv1`, `grouped3`, `depthwise3` (with the kernel size), `linear`, or the
+            operation's own name.
         input_values: Elements of all inputs.
         output_values: Elements of the output.
         params: Trainable parameters.
@@ -105,12 +109,27 @@ def _layer(node: fx.Node, modules: dict[str, nn.Module]) -> Layer:
     module = modules.get(str(node.target)) if node.op == "call_module" else None
     params = sum(p.numel() for p in module.parameters()) if module else 0
     if isinstance(module, nn.Conv2d):
-        kind = f"{'depthwise' if module.groups > 1 else 'conv'}{module.kernel_size[0]}"
-        return Layer(kind, inputs, outputs, params, outputs * module.weight[0].numel())
+        macs = outputs * module.weight[0].numel()
+        return Layer(_convolution(module), inputs, outputs, params, macs)
     if isinstance(module, nn.Linear):
         return Layer("linear", inputs, outputs, params, outputs * module.in_features)
     kind = type(module).__name__ if module else getattr(node.target, "__name__", str(node.target))
     return Layer(kind.lower(), inputs, outputs, params, 0)
+
+
+def _convolution(module: nn.Conv2d) -> str:
+    if module.groups == 1:
+        return f"conv{module.kernel_size[0]}"
+    depthwise = module.groups == module.in_channels
+    return f"{'depthwise' if depthwise else 'grouped'}{module.kernel_size[0]}"
+
+
+def _in_place(node: fx.Node, modules: dict[str, nn.Module]) -> bool:
+    """Return whether a node's output needs no memory beyond its input's."""
+    module = modules.get(str(node.target)) if node.op == "call_module" else None
+    # What another node still reads cannot be overwritten.
+    overwrites = isinstance(module, IN_PLACE_MODULES) and len(node.all_input_nodes[0].users) == 1
+    return isinstance(module, NO_OPERATION) or overwrites
 
 
 def _peak_values(graph: fx.Graph, modules: dict[str, nn.Module]) -> int:
@@ -118,10 +137,7 @@ def _peak_values(graph: fx.Graph, modules: dict[str, nn.Module]) -> int:
     nodes = list(graph.nodes)
     owner: dict[fx.Node, fx.Node] = {}
     for node in nodes:
-        in_place = node.op == "call_module" and isinstance(
-            modules[str(node.target)], IN_PLACE_MODULES
-        )
-        owner[node] = owner[node.all_input_nodes[0]] if in_place else node
+        owner[node] = owner[node.all_input_nodes[0]] if _in_place(node, modules) else node
     last_use: dict[fx.Node, int] = {}
     for step, node in enumerate(nodes):
         for used in (node, *node.all_input_nodes):

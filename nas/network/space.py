@@ -39,9 +39,10 @@ class SearchSpace(ABC):
 
     def __post_init__(self) -> None:
         """Check the settings that every space has."""
-        object.__setattr__(self, "input_shape", tuple(int(n) for n in self.input_shape))
-        if len(self.input_shape) != 3 or min(self.input_shape) < 1:
-            raise ConfigError("input_shape", self.input_shape, "three positive sizes (C, H, W)")
+        shape = tuple(int(n) for n in self.input_shape)
+        if len(shape) != 3 or min(shape) < 1:
+            raise ConfigError("input_shape", shape, "three positive sizes (C, H, W)")
+        object.__setattr__(self, "input_shape", shape)
         if self.num_classes < 2:
             raise ConfigError("num_classes", self.num_classes, "2 or more")
 

@@ -1,0 +1,142 @@
+from __future__ import annotations
+
+import pickle
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from nas.core.errors import ConfigError, GenotypeError
+from nas.core.space import Architecture, Gene, Genotype
+from nas.network.space import SearchSpace
+
+
+@dataclass(frozen=True, kw_only=True)
+class OneConvolution(SearchSpace):
+    """The least that a space has to say."""
+
+    channels: tuple[int, ...] = (4, 8)
+
+    @property
+    def genes(self) -> tuple[Gene, ...]:
+        return (
+            Gene("channels", self.channels),
+            Gene("activation", ("relu", "hardswish"), ordinal=False),
+        )
+
+    def network(self, genotype: Genotype) -> tuple[type[nn.Module], dict[str, Any]]:
+        chosen = self.decode(genotype)
+        return Network, {"shape": list(self.input_shape), "classes": self.num_classes, **chosen}
+
+
+class Network(nn.Module):
+    def __init__(self, shape: list[int], classes: int, channels: int, activation: str) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(shape[0], channels, 3, padding=1)
+        self.activation = {"relu": nn.ReLU, "hardswish": nn.Hardswish}[activation]()
+        self.classifier = nn.Linear(channels, classes)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self.classifier(self.activation(self.conv(x)).mean((2, 3)))
+        return logits
+
+
+@pytest.fixture
+def space() -> OneConvolution:
+    return OneConvolution(input_shape=(3, 8, 8), num_classes=5)
+
+
+def test_genes_and_a_network_are_all_that_a_space_needs(space: OneConvolution):
+    assert space.cardinalities == (2, 2)
+    assert space.decode((1, 0)) == {"channels": 8, "activation": "relu"}
+    assert space.build((1, 0))(torch.zeros(2, 3, 8, 8)).shape == (2, 5)
+    assert space.references() == {}
+
+
+def test_samples_reach_every_architecture_equally_often(space: OneConvolution):
+    rng = np.random.default_rng(0)
+    samples = [space.sample(rng) for _ in range(400)]
+    counts = [samples.count((i, j)) for i in range(2) for j in range(2)]
+    assert sum(counts) == 400
+    assert min(counts) > 70
+
+
+def test_costs_are_one_row_a_genotype(space: OneConvolution):
+    table = space.costs([(0, 0), (1, 0)])
+    assert list(table) == ["params_m", "macs_m", "peak_activation_mb", "model_size_mb"]
+    params = np.array([4 * 27 + 4 + 25, 8 * 27 + 8 + 45])
+    macs = np.array([64 * 4 * 27 + 20, 64 * 8 * 27 + 40])
+    np.testing.assert_allclose(table["params_m"], params / 1e6, rtol=1e-12)
+    np.testing.assert_allclose(table["macs_m"], macs / 1e6, rtol=1e-12)
+    np.testing.assert_allclose(table["model_size_mb"], 4 * params / 1e6, rtol=1e-12)
+    np.testing.assert_allclose(
+        table["peak_activation_mb"], 4 * (192 + 64 * np.array([4, 8])) / 1e6, rtol=1e-12
+    )
+
+
+def test_costs_of_nothing_have_the_columns(space: OneConvolution):
+    table = space.costs([])
+    assert table.shape == (0, 4)
+    assert set(table.dtypes) == {np.dtype(float)}
+
+
+def test_equal_seeds_build_equal_networks_and_leave_the_seed(space: OneConvolution):
+    torch.manual_seed(1)
+    first, again = space.build((1, 0)), space.build((1, 0))
+    torch.manual_seed(2)
+    other = space.build((1, 0))
+    assert torch.equal(first.conv.weight, again.conv.weight)
+    assert not torch.equal(first.conv.weight, other.conv.weight)
+
+
+def test_identity_is_that_of_the_class_and_all_settings(space: OneConvolution):
+    others = [
+        OneConvolution(input_shape=(3, 8, 9), num_classes=5),
+        OneConvolution(input_shape=(3, 8, 8), num_classes=6),
+        OneConvolution(input_shape=(3, 8, 8), num_classes=5, channels=(4, 8, 16)),
+    ]
+    assert len({space.space_id, *(other.space_id for other in others)}) == 4
+    assert OneConvolution(input_shape=[3, 8, 8], num_classes=5).space_id == space.space_id
+    assert pickle.loads(pickle.dumps(space)) == space  # noqa: S301 - as Ray sends it
+
+
+def test_an_arch_id_never_changes(space: OneConvolution):
+    # Ledgers hold it, so it is the same in every process and release.
+    assert space.architecture((1, 0)).arch_id == "f218775cb408"
+    assert space.architecture([np.int64(1), 0]) == space.architecture((1, 0))
+    assert Architecture("x", (1, 2)).arch_id != Architecture("x", (12,)).arch_id
+
+
+@pytest.mark.parametrize(
+    ("genotype", "message"),
+    [
+        ((0,), r"got 1 genes, expected 2"),
+        ((0, 0, 0), r"got 3 genes, expected 2"),
+        ((2, 0), r"gene channels: got 2, expected an index 0..1 into \[4, 8\]"),
+        ((0, -1), r"gene activation: got -1, expected an index 0..1 into \['relu', 'hardswish'\]"),
+        ((0, 1.0), r"gene activation: got 1.0"),
+        ((True, 0), r"gene channels: got True"),
+        (("1", 0), r"gene channels: got '1'"),
+        ((None, 0), r"gene channels: got None"),
+    ],
+)
+def test_a_wrong_genotype_is_refused_by_gene(
+    space: OneConvolution, genotype: tuple[object, ...], message: str
+):
+    for method in (space.check, space.canonical, space.build, space.count, space.architecture):
+        with pytest.raises(GenotypeError, match=message):
+            method(genotype)
+
+
+@pytest.mark.parametrize("shape", [(8, 8), (3, 0, 8), (1, 3, 8, 8)])
+def test_a_wrong_input_shape_is_refused(shape: tuple[int, ...]):
+    with pytest.raises(ConfigError, match="input_shape"):
+        OneConvolution(input_shape=shape, num_classes=2)
+
+
+def test_one_class_is_refused():
+    with pytest.raises(ConfigError, match="num_classes: got 1, expected 2 or more"):
+        OneConvolution(input_shape=(1, 8, 8), num_classes=1)
