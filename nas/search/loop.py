@@ -8,14 +8,15 @@ ledger: what was finished is told again and not evaluated again.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from nas.core.errors import LedgerError
+from nas.core.errors import CandidateFailure, LedgerError
 from nas.core.seeding import training_seed
 from nas.core.space import Genotype
-from nas.core.trial import Candidate, Evaluation, Evaluator, SearchAlgorithm, Trial
+from nas.core.trial import Candidate, Evaluation, Evaluator, Outcome, SearchAlgorithm, Trial
 from nas.search.problem import SearchProblem
 
 
@@ -118,16 +119,17 @@ class SearchLoop:
 
     def _trial(self, evaluation: Evaluation) -> Trial:
         candidate = evaluation.candidate
-        known = self.problem.known([candidate.genotype])[0]
-        values: dict[str, float] = {}
         facts = dict(self.describe(candidate.genotype))
+        values: dict[str, float] = {}
+        failure = evaluation.failure
         if evaluation.outcome is not None:
-            metrics = evaluation.outcome.metrics
-            for name, objective in self.problem.objectives.items():
-                values[name] = known[name] if name in known else objective.after_training(metrics)
-            for name, objective in self.problem.limited.items():
-                value = known[name] if name in known else objective.after_training(metrics)
-                facts[objective.column] = value
+            found = self._found(candidate.genotype, evaluation.outcome)
+            not_finite = [f"{name} is {x}" for name, x in found.items() if not math.isfinite(x)]
+            if not_finite:
+                failure = str(CandidateFailure("diverged", ", ".join(not_finite)))
+            else:
+                values = {name: found[name] for name in self.problem.objectives}
+                facts |= {o.column: found[name] for name, o in self.problem.limited.items()}
         return Trial(
             number=candidate.number,
             genotype=candidate.genotype,
@@ -136,8 +138,16 @@ class SearchLoop:
             values=values,
             facts=facts,
             seconds=evaluation.seconds,
-            failure=evaluation.failure,
+            failure=failure,
         )
+
+    def _found(self, genotype: Genotype, outcome: Outcome) -> dict[str, float]:
+        """Return the value of every objective, those that only a constraint names included."""
+        values = self.problem.known([genotype])[0]
+        for name, objective in {**self.problem.limited, **self.problem.objectives}.items():
+            if name not in values:
+                values[name] = objective.after_training(outcome.metrics)
+        return values
 
     def _finish(self, trial: Trial, ended: dict[int, Trial]) -> None:
         self.ledger.append(trial)

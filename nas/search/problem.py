@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,8 +14,14 @@ from nas.core.space import Genotype
 from nas.core.trial import Trial
 from nas.network.space import SearchSpace
 
-FEASIBILITY_SAMPLES = 300
-"""Random architectures that are tried before a search gives up on its constraints."""
+INFEASIBLE_DRAWS = 100
+"""Random architectures outside the constraints after which the nearest of them is improved."""
+
+WALK_STEPS = 200
+"""Changes of one gene that are tried to bring an architecture within the constraints."""
+
+DUPLICATE_DRAWS = 1000
+"""Random architectures already known after which no new one is expected."""
 
 
 @dataclass(frozen=True)
@@ -64,27 +71,99 @@ class SearchProblem:
             values[name] = trial.facts[objective.column]
         return [c.violation(values[c.objective]) for c in self.constraints]
 
-    def sample_feasible(self, rng: np.random.Generator) -> Genotype:
-        """Draw architectures until one keeps every constraint that is known before training.
+    def sample_feasible(
+        self, rng: np.random.Generator, seen: Collection[Genotype] = ()
+    ) -> Genotype | None:
+        """Draw an architecture that keeps every constraint that is known before training.
+
+        It is drawn uniformly. Where limits are so tight that `INFEASIBLE_DRAWS` draws break them,
+        the nearest of these is changed gene by gene, never away from the limits, until it keeps
+        them.
+
+        Args:
+            rng: Random stream to draw from.
+            seen: Architectures that are not to be returned.
+
+        Returns:
+            A canonical genotype; `None` where only those of `seen` are found any more.
 
         Raises:
-            NoFeasibleArchitectureError: None of `FEASIBILITY_SAMPLES` does; names the nearest
-                value of every limited objective.
+            NoFeasibleArchitectureError: No architecture that keeps the constraints is found;
+                names the nearest value of every limited objective.
         """
-        nearest: dict[Constraint, float] = {}
-        for _ in range(FEASIBILITY_SAMPLES):
-            genotype = self.space.sample(rng)
-            known = self.known([genotype])[0]
-            limits = [c for c in self.constraints if c.objective in known]
-            if all(c.met(known[c.objective]) for c in limits):
+        search = _FeasibilitySearch(self)
+        found = search.draw(rng, seen)
+        if found is None:
+            found = search.walk(rng, seen)
+        if found is None and not seen:
+            near = ", ".join(f"{c.objective} {value:.4g}" for c, value in search.nearest.items())
+            raise NoFeasibleArchitectureError(
+                f"search.constraints: none of {search.examined} architectures meets "
+                f"{', '.join(map(str, self.constraints))}; nearest values seen: {near}; "
+                "loosen a limit or change search_space"
+            )
+        return found
+
+
+class _FeasibilitySearch:
+    """One search for an architecture that keeps the constraints.
+
+    Attributes:
+        examined: Architectures looked at.
+        nearest: For every constraint, the value seen that keeps or least breaks it.
+    """
+
+    def __init__(self, problem: SearchProblem) -> None:
+        self.examined = 0
+        self.nearest: dict[Constraint, float] = {}
+        self._problem = problem
+        self._start: Genotype | None = None
+        self._start_excess = math.inf
+
+    def draw(self, rng: np.random.Generator, seen: Collection[Genotype]) -> Genotype | None:
+        """Draw uniformly; remember where `walk` starts if nothing is found."""
+        duplicates = 0
+        while self.examined < INFEASIBLE_DRAWS and duplicates < DUPLICATE_DRAWS:
+            genotype = self._problem.space.sample(rng)
+            if genotype in seen:
+                duplicates += 1
+                continue
+            excess = self._excess(genotype)
+            if excess == 0:
                 return genotype
-            for c in limits:
-                value = known[c.objective]
-                if c not in nearest or c.violation(value) < c.violation(nearest[c]):
-                    nearest[c] = value
-        seen = ", ".join(f"{c.objective} {value:.4g}" for c, value in nearest.items())
-        raise NoFeasibleArchitectureError(
-            f"search.constraints: none of {FEASIBILITY_SAMPLES} random architectures meets "
-            f"{', '.join(map(str, self.constraints))}; nearest values seen: {seen}; loosen a limit "
-            "or change search_space"
-        )
+            if excess < self._start_excess:
+                self._start, self._start_excess = genotype, excess
+        return None
+
+    def walk(self, rng: np.random.Generator, seen: Collection[Genotype]) -> Genotype | None:
+        """Change genes of the nearest architecture drawn, never for the worse."""
+        space = self._problem.space
+        open_genes = [i for i, choices in enumerate(space.cardinalities) if choices > 1]
+        here, excess = self._start, self._start_excess
+        if here is None or not open_genes:
+            return None
+        for _ in range(WALK_STEPS):
+            gene = rng.choice(open_genes)
+            changed = list(here)
+            changed[gene] += rng.integers(1, space.cardinalities[gene])
+            changed[gene] %= space.cardinalities[gene]
+            step = space.canonical(changed)
+            step_excess = self._excess(step)
+            if step_excess <= excess:
+                here, excess = step, step_excess
+            if excess == 0 and here not in seen:
+                return here
+        return None
+
+    def _excess(self, genotype: Genotype) -> float:
+        """Return the sum of what is broken, each part relative to its limit; 0 if feasible."""
+        self.examined += 1
+        known = self._problem.known([genotype])[0]
+        total = 0.0
+        for c in self._problem.constraints:
+            if c.objective in known:
+                broken = c.violation(known[c.objective])
+                if c not in self.nearest or broken < c.violation(self.nearest[c]):
+                    self.nearest[c] = known[c.objective]
+                total += max(broken, 0.0) / (abs(c.limit) or 1.0)
+        return total

@@ -25,7 +25,6 @@ from nas.core.errors import ConfigError
 from nas.core.space import Genotype
 from nas.core.trial import SearchAlgorithm, Trial
 from nas.search.algorithms import AlgorithmSettings, register
-from nas.search.algorithms.random_search import RandomSearch
 from nas.search.problem import SearchProblem
 
 OFFSPRING_ATTEMPTS = 100
@@ -90,8 +89,9 @@ class Nsga2(SearchAlgorithm):
     def __init__(self, problem: SearchProblem, seed: int, settings: Nsga2Settings) -> None:
         """Search `problem` with the random streams of `seed`."""
         self._problem = problem
+        drawing, mating = np.random.SeedSequence(seed).generate_state(2)
+        self._rng = np.random.default_rng(drawing)
         cardinalities = problem.space.cardinalities
-        self._random = RandomSearch(problem, seed)
         self._initial = settings.population
         self._seen: set[Genotype] = set()
         self._told = 0
@@ -111,7 +111,7 @@ class Nsga2(SearchAlgorithm):
                 xu=np.asarray(cardinalities) - 1,
                 vtype=int,
             ),
-            seed=seed,
+            seed=int(mating),
             termination=NoTermination(),
         )
 
@@ -120,7 +120,8 @@ class Nsga2(SearchAlgorithm):
         proposed: list[Genotype] = []
         for _ in range(n):
             genotype = self._offspring() if len(self._seen) >= self._initial else None
-            genotype = genotype or self._unseen_random()
+            if genotype is None:
+                genotype = self._problem.sample_feasible(self._rng, self._seen)
             if genotype is None:
                 break
             self._seen.add(genotype)
@@ -131,11 +132,10 @@ class Nsga2(SearchAlgorithm):
         """Let complete trials compete; failed ones are only never proposed again."""
         for trial in trials:
             self._seen.add(trial.genotype)
-        complete = [trial for trial in trials if trial.complete]
-        if not complete:
-            return
-        self._told += len(complete)
-        self._pymoo.tell(infills=Population.create(*map(self._individual, complete)))
+            if trial.complete:
+                # One at a time, so that it does not matter how trials are grouped.
+                self._told += 1
+                self._pymoo.tell(infills=Population.create(self._individual(trial)))
 
     def _individual(self, trial: Trial) -> Individual:
         values = [trial.values[name] for name in self._problem.objectives]
@@ -148,17 +148,11 @@ class Nsga2(SearchAlgorithm):
 
     def _offspring(self) -> Genotype | None:
         """Mate until a new, feasible genotype appears; `None` where that does not happen."""
-        if self._told < 2:
+        if self._told < 2:  # a tournament needs two
             return None
         for _ in range(OFFSPRING_ATTEMPTS):
             for individual in self._pymoo.ask():
                 genotype = self._problem.space.canonical([int(gene) for gene in individual.X])
                 if genotype not in self._seen and self._problem.feasible(genotype):
                     return genotype
-        return None
-
-    def _unseen_random(self) -> Genotype | None:
-        while drawn := self._random.ask(1):
-            if drawn[0] not in self._seen:
-                return drawn[0]
         return None

@@ -12,9 +12,6 @@ from nas.core.trial import SearchAlgorithm, Trial
 from nas.search.algorithms import AlgorithmSettings, register
 from nas.search.problem import SearchProblem
 
-DUPLICATES_IN_A_ROW = 1000
-"""After so many repeated draws the space counts as exhausted."""
-
 
 @register("random_search")
 @dataclass(frozen=True, kw_only=True)
@@ -38,13 +35,12 @@ class RandomSearch(SearchAlgorithm):
     def ask(self, n: int) -> list[Genotype]:
         """Propose `n` new genotypes; see `SearchAlgorithm.ask`."""
         proposed: list[Genotype] = []
-        duplicates = 0
-        while len(proposed) < n and duplicates < DUPLICATES_IN_A_ROW:
-            genotype = self._problem.sample_feasible(self._rng)
-            duplicates = duplicates + 1 if genotype in self._seen else 0
-            if not duplicates:
-                self._seen.add(genotype)
-                proposed.append(genotype)
+        while len(proposed) < n:
+            genotype = self._problem.sample_feasible(self._rng, self._seen)
+            if genotype is None:
+                break
+            self._seen.add(genotype)
+            proposed.append(genotype)
         return proposed
 
     def tell(self, trials: Sequence[Trial]) -> None:

@@ -1,0 +1,151 @@
+"""What every search algorithm must keep; a new one is tested because it is registered."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from itertools import product
+from pathlib import Path
+
+import additive
+import pytest
+from additive import AdditiveSpace, evaluated, problem, searched
+
+from nas.core.errors import NoFeasibleArchitectureError
+from nas.search import algorithms
+from nas.search.algorithms import AlgorithmSettings
+
+
+@pytest.fixture(params=algorithms.names())
+def settings(request: pytest.FixtureRequest) -> AlgorithmSettings:
+    return algorithms.get(request.param)
+
+
+def test_proposals_are_canonical_in_range_and_new(settings: AlgorithmSettings):
+    at = problem(AdditiveSpace(count=6, switched=True))
+    genotypes = [trial.genotype for trial in searched(settings.start(at, 0), at, 300)]
+    assert len(genotypes) == len(set(genotypes)) == 300
+    assert all(at.space.canonical(g) == g for g in genotypes)
+    assert all(type(choice) is int for g in genotypes for choice in g)
+
+
+def test_asking_for_several_at_once(settings: AlgorithmSettings):
+    at = problem()
+    run = settings.start(at, 0)
+    first = run.ask(20)
+    run.tell([evaluated(at, i, g) for i, g in enumerate(first)])
+    second = run.ask(30)
+    assert (len(first), len(second), len({*first, *second})) == (20, 30, 50)
+    assert run.ask(0) == []
+
+
+def test_equal_seeds_propose_the_same_and_others_do_not(settings: AlgorithmSettings):
+    at = problem()
+    first, again, other = (searched(settings.start(at, seed), at, 60) for seed in (5, 5, 6))
+    assert first == again
+    assert [t.genotype for t in first] != [t.genotype for t in other]
+
+
+def test_another_process_proposes_the_same(settings: AlgorithmSettings):
+    name = algorithms.registry.settings(settings)["name"]
+    command = [sys.executable, str(Path(additive.__file__)), name]
+    ran = subprocess.run(command, capture_output=True, text=True, check=True)
+    here = [t.genotype for t in searched(settings.start(problem(), 5), problem(), 60)]
+    assert [tuple(genotype) for genotype in json.loads(ran.stdout)] == here
+
+
+def test_replaying_stored_trials_leads_to_the_same_proposal(settings: AlgorithmSettings):
+    at = problem()
+    run = settings.start(at, 3)
+    trials = searched(run, at, 50)
+    replayed = settings.start(at, 3)
+    assert searched(replayed, at, 50) == trials
+    assert replayed.ask(3) == run.ask(3)
+
+
+def test_how_trials_are_grouped_does_not_matter(settings: AlgorithmSettings):
+    at = problem()
+    single, whole = settings.start(at, 3), settings.start(at, 3)
+    trials = [evaluated(at, i, g, failed=i == 5) for i, g in enumerate(single.ask(30))]
+    assert whole.ask(30) == [trial.genotype for trial in trials]
+    for trial in trials:
+        single.tell([trial])
+    whole.tell(trials)
+    assert whole.ask(10) == single.ask(10)
+
+
+def test_failed_trials_only_are_survived(settings: AlgorithmSettings):
+    at = problem()
+    run = settings.start(at, 0)
+    seen = []
+    for number in range(60):
+        (genotype,) = run.ask(1)
+        seen.append(genotype)
+        run.tell([evaluated(at, number, genotype, failed=True)])
+    assert len(set(seen)) == 60
+
+
+@pytest.mark.parametrize("switched", [False, True])
+def test_a_small_space_is_proposed_whole_and_then_nothing(
+    settings: AlgorithmSettings, switched: bool
+):
+    at = problem(AdditiveSpace(count=3, choices=3, switched=switched))
+    run = settings.start(at, 0)
+    trials = searched(run, at, 100)
+    everything = {at.space.canonical(g) for g in product(range(3), repeat=3)}
+    assert {trial.genotype for trial in trials} == everything
+    assert run.ask(5) == []
+    assert run.ask(1) == []
+
+
+def test_a_space_of_one_architecture(settings: AlgorithmSettings):
+    at = problem(AdditiveSpace(count=2, choices=1))
+    run = settings.start(at, 0)
+    assert run.ask(3) == [(0, 0)]
+    run.tell([evaluated(at, 0, (0, 0))])
+    assert run.ask(1) == []
+
+
+@pytest.mark.parametrize("limit", ["cost <= 1.5", "cost < 0.4", "cost >= 2.8", "cost <= 0.2"])
+def test_limits_known_before_training_are_kept(settings: AlgorithmSettings, limit: str):
+    """The first is kept by half of all 16.8 million architectures, the last by 91."""
+    at = problem(constraints=[limit])
+    trials = searched(settings.start(at, 0), at, 12)
+    assert len(trials) == 12
+    assert all(at.feasible(trial.genotype) for trial in trials)
+    assert len({trial.genotype for trial in trials}) == 12
+
+
+def test_what_little_is_feasible_is_proposed_and_then_nothing(settings: AlgorithmSettings):
+    at = problem(AdditiveSpace(count=8, choices=3), constraints=["cost <= 0.125"])
+    trials = searched(settings.start(at, 0), at, 40)
+    cheap = {(0,) * 8} | {(0,) * i + (1,) + (0,) * (7 - i) for i in range(8)}
+    assert {trial.genotype for trial in trials} == cheap
+
+
+def test_limits_that_nothing_keeps_end_the_search_with_the_nearest_value(
+    settings: AlgorithmSettings,
+):
+    at = problem(constraints=["cost <= -1"])
+    with pytest.raises(NoFeasibleArchitectureError) as caught:
+        settings.start(at, 0).ask(1)
+    told = re.match(
+        r"search.constraints: none of 300 architectures meets cost <= -1; "
+        r"nearest values seen: cost ([0-9.]+); loosen a limit or change search_space",
+        str(caught.value),
+    )
+    assert told is not None
+    assert float(told[1]) < 0.5
+
+
+def test_limits_that_exclude_each_other_end_the_search(settings: AlgorithmSettings):
+    at = problem(constraints=["cost <= 1", "cost >= 2"])
+    with pytest.raises(NoFeasibleArchitectureError, match="meets cost <= 1, cost >= 2; nearest"):
+        settings.start(at, 0).ask(1)
+
+
+def test_limits_known_after_training_do_not_stop_a_search(settings: AlgorithmSettings):
+    at = problem(constraints=["loss <= 0.01"])
+    assert len(searched(settings.start(at, 0), at, 60)) == 60
