@@ -177,24 +177,38 @@ class MobileNetSpace(SearchSpace):
         side = min(self.input_shape[1:])
         resolutions = self.resolutions or (max(side * 3 // 4, 1), side)
         object.__setattr__(self, "resolutions", tuple(sorted(set(resolutions))))
-        for name in ("widths", "kernels", "expansions", "squeeze_excite"):
-            self._check_choices(name)
+        for name in ("resolutions", "widths", "kernels", "expansions", "squeeze_excite"):
+            choices = tuple(getattr(self, name))
+            object.__setattr__(self, name, choices)
+            positive = name == "squeeze_excite" or all(choice > 0 for choice in choices)
+            if not choices or len(set(choices)) < len(choices) or not positive:
+                expected = "distinct positive choices"
+                raise ConfigError(f"search_space.{name}", list(choices), expected)
         if any(kernel % 2 == 0 for kernel in self.kernels):
             raise ConfigError("search_space.kernels", list(self.kernels), "odd kernel sizes")
+        self._check_stages()
+        channels = [self._channels(width) for width in self.widths]
+        if len(set(channels)) < len(channels):
+            expected = f"widths that give different numbers of channels, not {channels}"
+            raise ConfigError("search_space.widths", list(self.widths), expected)
+
+    def _check_stages(self) -> None:
         for name in ("stage_channels", "stage_strides"):
-            object.__setattr__(self, name, tuple(getattr(self, name)))
+            sizes = tuple(getattr(self, name))
+            object.__setattr__(self, name, sizes)
+            if not sizes or min(sizes) < 1:
+                raise ConfigError(f"search_space.{name}", list(sizes), "a positive size per stage")
         if len(self.stage_channels) != len(self.stage_strides):
             expected = f"{len(self.stage_channels)} strides, one for each of stage_channels"
             raise ConfigError("search_space.stage_strides", list(self.stage_strides), expected)
-        if self.max_depth < 1:
-            raise ConfigError("search_space.max_depth", self.max_depth, "1 or more")
+        for name in ("max_depth", "stem_channels", "stem_stride", "head_channels"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"search_space.{name}", getattr(self, name), "1 or more")
 
-    def _check_choices(self, name: str) -> None:
-        choices = tuple(getattr(self, name))
-        object.__setattr__(self, name, choices)
-        positive = name == "squeeze_excite" or all(choice > 0 for choice in choices)
-        if not choices or len(set(choices)) < len(choices) or not positive:
-            raise ConfigError(f"search_space.{name}", list(choices), "distinct positive choices")
+    def _channels(self, width: float) -> tuple[int, ...]:
+        """Return the channels of the stem, of every stage and of the head at a width."""
+        sizes = (self.stem_channels, *self.stage_channels, self.head_channels)
+        return tuple(divisible_by_8(size * width) for size in sizes)
 
     @property
     def genes(self) -> tuple[Gene, ...]:
@@ -223,15 +237,15 @@ class MobileNetSpace(SearchSpace):
     def network(self, genotype: Genotype) -> tuple[type[nn.Module], dict[str, Any]]:
         """Return `MobileNet` and its arguments."""
         chosen = self.decode(genotype)
-        width = chosen["width"]
+        stem_channels, *stage_channels, head_channels = self._channels(chosen["width"])
         blocks = []
-        stages = zip(self.stage_channels, self.stage_strides, strict=True)
+        stages = zip(stage_channels, self.stage_strides, strict=True)
         for stage, (channels, stride) in enumerate(stages, 1):
             for block in range(1, chosen[f"stage{stage}.depth"] + 1):
                 prefix = f"stage{stage}.block{block}"
                 blocks.append(
                     {
-                        "outputs": divisible_by_8(channels * width),
+                        "outputs": channels,
                         "kernel": chosen[f"{prefix}.kernel"],
                         "stride": stride if block == 1 else 1,
                         "expansion": chosen[f"{prefix}.expansion"],
@@ -242,9 +256,9 @@ class MobileNetSpace(SearchSpace):
         return MobileNet, {
             "input_shape": list(self.input_shape),
             "image_size": [round(side * chosen["resolution"] / min(sides)) for side in sides],
-            "stem_channels": divisible_by_8(self.stem_channels * width),
+            "stem_channels": stem_channels,
             "stem_stride": self.stem_stride,
             "blocks": blocks,
-            "head_channels": divisible_by_8(self.head_channels * width),
+            "head_channels": head_channels,
             "num_classes": self.num_classes,
         }

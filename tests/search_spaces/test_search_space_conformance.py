@@ -1,0 +1,204 @@
+"""What every search space must keep; a new one is tested because it is registered."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import random
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+import search_spaces
+from nas.core.errors import GenotypeError
+from nas.core.space import Genotype
+from nas.network.onnx import INPUT_NAME, export_onnx
+from nas.network.space import SearchSpace
+
+SHAPE, CLASSES = (3, 24, 16), 5
+SAMPLES = 20
+
+
+@pytest.fixture(scope="module", params=search_spaces.names())
+def space(request: pytest.FixtureRequest) -> SearchSpace:
+    return search_spaces.get(request.param, input_shape=SHAPE, num_classes=CLASSES)
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(0)
+
+
+def corners(space: SearchSpace) -> list[Genotype]:
+    """Return the genotypes of all first and of all last choices."""
+    first, last = [0] * len(space.genes), [n - 1 for n in space.cardinalities]
+    return [space.canonical(first), space.canonical(last)]
+
+
+def trained(space: SearchSpace, genotype: Genotype) -> nn.Module:
+    """Build a network whose statistics are not the initial ones."""
+    torch.manual_seed(0)
+    network = space.build(genotype)
+    with torch.no_grad():
+        for _ in range(3):
+            network(1 + 2 * torch.randn(8, *space.input_shape))
+    return network.eval()
+
+
+def logits(network: nn.Module, weights: nn.Module) -> torch.Tensor:
+    network.load_state_dict(weights.state_dict())
+    images = torch.randn(2, *SHAPE, generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        return network.eval()(images)
+
+
+def mutations(space: SearchSpace, genotype: Genotype) -> list[tuple[str, Genotype]]:
+    """Return, for every gene, the genotype with the gene's next choice."""
+    changed = []
+    for i, gene in enumerate(space.genes):
+        choice = (genotype[i] + 1) % len(gene.choices)
+        changed.append((gene.name, (*genotype[:i], choice, *genotype[i + 1 :])))
+    return changed
+
+
+def test_genes_are_named_once_and_have_distinct_choices(space: SearchSpace):
+    names = [gene.name for gene in space.genes]
+    assert len(set(names)) == len(names)
+    assert all(len(set(gene.choices)) == len(gene.choices) >= 1 for gene in space.genes)
+    assert space.cardinalities == tuple(len(gene.choices) for gene in space.genes)
+
+
+def test_samples_are_in_range_and_canonical(space: SearchSpace, rng: np.random.Generator):
+    samples = [space.sample(rng) for _ in range(SAMPLES)]
+    assert len(set(samples)) > SAMPLES / 2
+    for genotype in samples:
+        assert space.canonical(genotype) == genotype == space.check(genotype)
+        assert all(type(choice) is int for choice in genotype)
+
+
+def test_samples_repeat_with_their_seed(space: SearchSpace):
+    first, again = (space.sample(np.random.default_rng(3)) for _ in range(2))
+    assert first == again
+
+
+def test_canonical_is_idempotent(space: SearchSpace, rng: np.random.Generator):
+    for _ in range(SAMPLES):
+        folded = space.canonical(rng.integers(0, space.cardinalities))
+        assert space.canonical(folded) == folded
+
+
+def test_no_gene_is_dead(space: SearchSpace):
+    """A gene that the canonical form keeps changes the network, one that it folds does not."""
+    unseen = {gene.name for gene in space.genes if len(gene.choices) > 1}
+    for base in corners(space):
+        network = trained(space, base)
+        expected = logits(space.build(base), network)
+        for name, genotype in mutations(space, base):
+            canonical = space.canonical(genotype)
+            assert space.architecture(genotype).arch_id == space.architecture(canonical).arch_id
+            other = space.build(genotype)
+            shapes = {key: value.shape for key, value in other.state_dict().items()}
+            alike = shapes == {k: v.shape for k, v in network.state_dict().items()}
+            same = alike and torch.equal(logits(other, network), expected)
+            assert same == (canonical == base), name
+            if canonical != base:
+                unseen.discard(name)
+    assert not unseen
+
+
+def test_equal_architectures_are_equal_networks(space: SearchSpace, rng: np.random.Generator):
+    for _ in range(2):
+        raw = rng.integers(0, space.cardinalities)
+        network = trained(space, space.canonical(raw))
+        expected = logits(space.build(space.canonical(raw)), network)
+        assert torch.equal(logits(space.build(raw), network), expected)
+
+
+@pytest.mark.parametrize("corner", [0, 1])
+def test_corners_train(space: SearchSpace, corner: int):
+    network = space.build(corners(space)[corner])
+    output = network(torch.randn(4, *SHAPE))
+    assert output.shape == (4, CLASSES)
+    nn.functional.cross_entropy(output, torch.tensor([0, 1, 2, 3])).backward()
+    for name, parameter in network.named_parameters():
+        assert parameter.grad is not None, name
+        assert torch.isfinite(parameter.grad).all(), name
+
+
+@pytest.mark.parametrize("corner", [0, 1])
+def test_corners_export_to_onnx(space: SearchSpace, corner: int, tmp_path: Path):
+    network = trained(space, corners(space)[corner])
+    path = export_onnx(network, SHAPE, tmp_path / "model.onnx")
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    images = np.random.default_rng(0).standard_normal((4, *SHAPE), dtype=np.float32)
+    got = np.concatenate([session.run(None, {INPUT_NAME: image[None]})[0] for image in images])
+    with torch.inference_mode():
+        expected = network(torch.from_numpy(images)).numpy()
+    assert np.abs(got - expected).max() <= 1e-4
+
+
+def test_costs_are_those_of_the_network(space: SearchSpace, rng: np.random.Generator):
+    for genotype in (*corners(space), space.sample(rng)):
+        costs = space.count(genotype)
+        network = space.build(genotype).eval()
+        with FlopCounterMode(display=False) as counter, torch.inference_mode():
+            network(torch.zeros(1, *SHAPE))
+        tensors = [*network.parameters(), *network.buffers()]
+        assert costs.params == sum(p.numel() for p in network.parameters())
+        assert costs.model_bytes == sum(t.numel() * t.element_size() for t in tensors)
+        assert 2 * costs.macs == counter.get_total_flops()
+        assert costs.peak_activation_bytes >= 4 * np.prod(SHAPE)
+        assert sum(layer.macs for layer in costs.layers) == costs.macs
+        assert sum(layer.params for layer in costs.layers) == costs.params
+
+
+def test_global_random_state_is_left_alone(space: SearchSpace, rng: np.random.Generator):
+    def states() -> tuple[object, ...]:
+        legacy = np.random.get_state()[1].tolist()  # noqa: NPY002 - the global one is the point
+        return torch.get_rng_state().tolist(), legacy, random.getstate()
+
+    before = states()
+    genotype = space.sample(rng)
+    space.build(genotype)
+    space.count(genotype)
+    space.references()
+    assert states() == before
+
+
+def test_references_lie_in_the_space(space: SearchSpace):
+    for genotype in space.references().values():
+        assert space.canonical(genotype) == genotype
+
+
+def test_wrong_genotypes_are_refused_by_gene(space: SearchSpace):
+    first, last = space.genes[0], space.genes[-1]
+    rest = [0] * (len(space.genes) - 1)
+    for wrong in (len(first.choices), -1, 0.5, "0", None, True):
+        with pytest.raises(GenotypeError, match=f"gene {first.name}: got {wrong!r}"):
+            space.build([wrong, *rest])
+    with pytest.raises(GenotypeError, match=f"gene {last.name}: got {len(last.choices)}"):
+        space.build([*rest, len(last.choices)])
+    with pytest.raises(GenotypeError, match=f"got {len(rest)} genes, expected {len(rest) + 1}"):
+        space.build(rest)
+
+
+def test_settings_lead_back_to_the_space(space: SearchSpace):
+    settings = json.loads(json.dumps(search_spaces.registry.settings(space)))
+    again = search_spaces.get(**settings)
+    assert again == space
+    assert again.space_id == space.space_id
+    assert pickle.loads(pickle.dumps(space)) == space  # noqa: S301 - as Ray sends it
+
+
+@pytest.mark.parametrize("shape", [(1, 28, 28), (3, 32, 32), (1, 8, 8), (3, 20, 33), (2, 64, 40)])
+def test_images_of_other_shapes(space: SearchSpace, shape: tuple[int, int, int]):
+    settings = search_spaces.registry.settings(space)
+    name = settings["name"]
+    other = search_spaces.get(name, input_shape=shape, num_classes=2)
+    for genotype in corners(other):
+        assert other.build(genotype).eval()(torch.zeros(2, *shape)).shape == (2, 2)
