@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from nas.core.errors import ConfigError
 from nas.core.prediction import FloatArray, LatencyPredictor
 from nas.core.registry import Registry
@@ -76,7 +78,7 @@ def calibrate(
 
     settings = get(predictor, samples=samples)
     genotypes, measurements = measure_samples(space, device, samples, seed)
-    return settings.fit(space, genotypes, [m.latency_ms for m in measurements])
+    return settings.fit(space, genotypes, np.array([m.latency_ms for m in measurements]))
 
 
 def load(path: Path | str) -> LatencyPredictor:
@@ -86,6 +88,8 @@ def load(path: Path | str) -> LatencyPredictor:
         ConfigError: There is no predictor in it.
     """
     file = Path(path) / "predictor.json"
-    if not file.is_file():
-        raise ConfigError("path", str(path), "a folder with a predictor.json")
-    return component(json.loads(file.read_text())["predictor"]).load(Path(path))
+    try:
+        name = json.loads(file.read_text("utf-8"))["predictor"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError("path", str(path), "a folder with a saved predictor") from error
+    return component(name).load(Path(path))

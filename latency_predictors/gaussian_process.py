@@ -3,7 +3,8 @@
 The kernel is the sum of a linear one (latency is close to additive over layers) and a squared
 exponential one (what is not: caches, parallelism); see Rasmussen and Williams, Gaussian Processes
 for Machine Learning, 2006, chapters 2 and 5. The noise of a measurement is proportional to the
-latency.
+latency. Kernel parameters maximise their posterior: with the likelihood of few samples alone, a
+part of the kernel that they do not need would run off to the end of its range.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -24,6 +25,19 @@ from nas.core.files import write_json_atomically
 from nas.core.prediction import FloatArray, LatencyPredictor, Prediction
 from nas.core.space import Genotype
 from nas.network.space import SearchSpace
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+LINEAR_VARIANCE, SMOOTH_VARIANCE, LENGTH = 3e-3, 1e-3, 1.5
+"""Medians of the kernel parameters' log-normal priors, for standardised inputs and latencies that
+are relative to their mean: the linear part explains the latency to about 3 %."""
+
+PRIOR_WIDTH = 2.0
+"""Standard deviation of the priors, in natural logarithms."""
+
+BOUNDS = (1e-9, 1e6)
+"""Far beyond what the priors let through."""
 
 
 @register("gaussian_process")
@@ -47,17 +61,24 @@ class GaussianProcessSettings(PredictorSettings):
     def fit(
         self, space: SearchSpace, genotypes: Sequence[Genotype], latency_ms: FloatArray
     ) -> LatencyPredictor:
-        """Fit kernel parameters by marginal likelihood; see `PredictorSettings.fit`."""
+        """Fit kernel parameters and condition on the samples; see `PredictorSettings.fit`."""
         return GaussianProcess(space, genotypes, latency_ms, self.relative_noise)
 
     @classmethod
     def load(cls, path: Path) -> LatencyPredictor:
-        """Read a saved predictor; see `PredictorSettings.load`."""
+        """Read a saved predictor; see `PredictorSettings.load`.
+
+        Raises:
+            ConfigError: Its architectures have other layers today than when it was fitted.
+        """
         record = json.loads((path / "predictor.json").read_text("utf-8"))
         with np.load(path / "predictor.npz", allow_pickle=False) as arrays:
             genotypes = [tuple(map(int, row)) for row in arrays["genotypes"]]
             latency_ms = arrays["latency_ms"]
         space = search_spaces.get(**record["space"])
+        if (kinds := layer_kinds(space, genotypes)) != record["layer_kinds"]:
+            expected = f"a predictor that was fitted to layers {kinds}"
+            raise ConfigError(str(path), record["layer_kinds"], expected, "calibrate it again")
         noise, theta = record["relative_noise"], np.array(record["log_kernel_parameters"])
         return GaussianProcess(space, genotypes, latency_ms, noise, theta)
 
@@ -132,12 +153,40 @@ class GaussianProcess(LatencyPredictor):
         from sklearn.gaussian_process import GaussianProcessRegressor
         from sklearn.gaussian_process.kernels import RBF, ConstantKernel, DotProduct
 
-        linear = ConstantKernel(0.01, (1e-6, 1e2)) * DotProduct(1.0, (1e-3, 1e3))
-        smooth = ConstantKernel(0.01, (1e-6, 1e2)) * RBF(5.0, (0.5, 1e3))
+        # Inputs and latencies are centred, so the linear part needs no offset.
+        linear = ConstantKernel(LINEAR_VARIANCE, BOUNDS) * DotProduct(0.0, "fixed")
+        smooth = ConstantKernel(SMOOTH_VARIANCE, BOUNDS) * RBF(LENGTH, BOUNDS)
         kernel = linear + smooth
         fitted = theta is not None
         return GaussianProcessRegressor(
             kernel.clone_with_theta(theta) if fitted else kernel,
             alpha=(self._relative_noise * self._latency_ms / self._mean_ms) ** 2,
-            optimizer=None if fitted else "fmin_l_bfgs_b",
+            optimizer=None if fitted else _maximise_posterior,
         )
+
+
+def _maximise_posterior(
+    negative_log_likelihood: Callable[[FloatArray], tuple[float, FloatArray]],
+    prior_medians: FloatArray,
+    bounds: FloatArray,
+) -> tuple[FloatArray, float]:
+    """Return the most probable logarithms of the kernel parameters; an optimizer of scikit-learn.
+
+    Args:
+        negative_log_likelihood: Returns the value and the gradient.
+        prior_medians: Logarithms at which the search starts.
+        bounds: Lower and upper limits, shape `(n, 2)`.
+
+    Returns:
+        The logarithms, and the negative log posterior there.
+    """
+    from scipy.optimize import minimize
+
+    def negative_log_posterior(theta: FloatArray) -> tuple[float, FloatArray]:
+        value, gradient = negative_log_likelihood(theta)
+        deviation = (theta - prior_medians) / PRIOR_WIDTH
+        return value + 0.5 * float(deviation @ deviation), gradient + deviation / PRIOR_WIDTH
+
+    start = np.array(prior_medians)
+    found = minimize(negative_log_posterior, start, jac=True, bounds=bounds, method="L-BFGS-B")
+    return found.x, found.fun

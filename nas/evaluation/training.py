@@ -16,8 +16,8 @@ class TrainingSettings(EvaluationSettings):
     """Stand-alone training on Ray.
 
     Attributes:
-        workers: Candidates trained at a time; `None` for as many as the cluster has room for.
-        gpus_per_worker: GPUs, or the share of one, that a worker takes.
+        workers: Most candidates trained at a time; `None` for as many as the cluster has room for.
+        gpus_per_worker: GPUs, or the share of one, that a worker takes; with 0 it uses none.
         time_limit_s: Seconds after which a candidate counts as failed.
     """
 
@@ -31,8 +31,9 @@ class TrainingSettings(EvaluationSettings):
             value = getattr(self, name)
             if value is not None and value <= 0:
                 raise ConfigError(f"evaluation.{name}", value, "more than 0")
-        if self.gpus_per_worker < 0:
-            raise ConfigError("evaluation.gpus_per_worker", self.gpus_per_worker, "0 or more")
+        if self.gpus_per_worker < 0 or (self.gpus_per_worker > 1 and self.gpus_per_worker % 1):
+            expected = "a share between 0 and 1, or a whole number"
+            raise ConfigError("evaluation.gpus_per_worker", self.gpus_per_worker, expected)
 
     def connected(self, address: str | None) -> AbstractContextManager[None]:
         """Connect to Ray; see `EvaluationSettings.connected`."""

@@ -8,10 +8,10 @@ import safetensors.torch
 import torch
 
 from nas.core.images import Images
-from nas.network.space import SearchSpace
-from nas.core.trial import Candidate, Outcome
-from nas.training.images import Normalisation
 from nas.core.recipe import Recipe
+from nas.core.trial import Candidate, Outcome
+from nas.network.space import SearchSpace
+from nas.training.images import Normalisation
 from nas.training.trainer import error_percent, train
 
 

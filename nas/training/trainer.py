@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import nn
@@ -13,8 +14,8 @@ from torch.nn import functional as F
 from nas.core.errors import CandidateFailure
 from nas.core.images import Images
 from nas.core.lease import training_step
-from nas.training.images import Normalisation, flip_randomly, shift_randomly
 from nas.core.recipe import Recipe
+from nas.training.images import Normalisation, flip_randomly, shift_randomly
 
 EVALUATION_BATCH = 500
 
@@ -53,7 +54,10 @@ def train(
         nesterov=recipe.momentum > 0,
     )
     schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, recipe.learning_rate, total_steps=total_steps + 1
+        optimizer,
+        recipe.learning_rate,
+        total_steps=total_steps + 1,
+        cycle_momentum=False,  # else the schedule replaces the recipe's momentum by its own
     )
     for step, batch in enumerate(_batches(used, recipe)):
         if time.monotonic() > deadline:
@@ -93,7 +97,7 @@ def error_percent(network: nn.Module, images: Images, normalisation: Normalisati
 def _batches(used: torch.Tensor, recipe: Recipe) -> Iterator[torch.Tensor]:
     """Yield shuffled batches, all of the same size: a rest of one image would break batch norm."""
     for _ in range(recipe.epochs):
-        batches = used[torch.randperm(len(used))].split(recipe.batch_size)
+        batches = torch.split(used[torch.randperm(len(used))], recipe.batch_size)
         yield from batches[: max(len(used) // recipe.batch_size, 1)]
 
 
@@ -103,9 +107,12 @@ def _augmented(pixels: torch.Tensor, recipe: Recipe) -> torch.Tensor:
     return flip_randomly(pixels) if recipe.horizontal_flip else pixels
 
 
-def _decayed(network: nn.Module, weight_decay: float) -> list[dict[str, object]]:
+def _decayed(network: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
     """Return parameter groups in which only weights of two dimensions and more decay."""
     weights = [p for p in network.parameters() if p.ndim > 1]
     others = [p for p in network.parameters() if p.ndim <= 1]
-    groups = [{"params": weights, "weight_decay": weight_decay}, {"params": others}]
+    groups: list[dict[str, Any]] = [
+        {"params": weights, "weight_decay": weight_decay},
+        {"params": others},
+    ]
     return [group for group in groups if group["params"]]

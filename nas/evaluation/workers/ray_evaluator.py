@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import socket
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import ray
@@ -19,12 +21,46 @@ from nas.core.trial import Candidate, Evaluation, Evaluator, Job, Outcome
 KILL_AFTER_S = 60.0
 """Seconds beyond its time limit after which a worker that does not stop by itself is killed."""
 
+CONNECT_TIMEOUT_S = 10.0
+"""Seconds in which a cluster's head must answer."""
+
+
+@dataclass(frozen=True)
+class _Ended:
+    """What a worker reports of a candidate that it is through with."""
+
+    seconds: float
+    outcome: Outcome | None = None
+    failure: str | None = None
+
+
+@dataclass
+class _Running:
+    """A candidate that Ray has been given; `started` is on this process's monotonic clock."""
+
+    candidate: Candidate
+    started: float | None = None
+
+    def evaluation(self, ended: _Ended) -> Evaluation:
+        return Evaluation(
+            candidate=self.candidate,
+            seconds=ended.seconds,
+            outcome=ended.outcome,
+            failure=ended.failure,
+        )
+
+    def seconds(self) -> float:
+        """Return how long the candidate has occupied a worker."""
+        return 0.0 if self.started is None else time.monotonic() - self.started
+
 
 class RayEvaluator(Evaluator):
     """Runs one job per candidate as a Ray task.
 
     A task keeps the processor cores that it was given, so as many run at a time as the cluster
     has room for. Nothing is retried: a candidate that takes its worker down would do so again.
+    A task reports that it has begun and then its result, so that waiting for a place in a cluster
+    that others use as well does not count towards the time limit.
     """
 
     def __init__(
@@ -35,27 +71,31 @@ class RayEvaluator(Evaluator):
         cpus_per_worker: int,
         gpus_per_worker: float,
         time_limit_s: float,
+        kill_after_s: float = KILL_AFTER_S,
     ) -> None:
         """Ship the job to the cluster that this process is connected to, once.
 
         Args:
             job: What to do with a candidate.
-            workers: Candidates at a time; `None` for as many as there is room for.
+            workers: Most candidates at a time; `None` for as many as there is room for.
             cpus_per_worker: Processor cores of a worker.
             gpus_per_worker: GPUs of a worker.
             time_limit_s: Seconds after which a candidate fails.
+            kill_after_s: Seconds beyond that after which its worker is killed.
 
         Raises:
             ConfigError: There is not enough room in the cluster for one worker.
         """
-        self._workers = _room(cpus_per_worker, gpus_per_worker, workers)
+        room = _room(cpus_per_worker, gpus_per_worker)
+        self._workers = room if workers is None else min(room, workers)
         self._time_limit_s = time_limit_s
+        self._kill_at_s = time_limit_s + kill_after_s
         self._job = ray.put(job)
         self._task = ray.remote(num_cpus=cpus_per_worker, num_gpus=gpus_per_worker, max_retries=0)(
             _run
         )
         self._queued: deque[Candidate] = deque()
-        self._running: dict[Any, tuple[Candidate, float]] = {}
+        self._running: dict[Any, _Running] = {}
 
     @property
     def workers(self) -> int:
@@ -71,11 +111,11 @@ class RayEvaluator(Evaluator):
         """Wait for candidates to end; see `Evaluator.completed`."""
         evaluations: list[Evaluation] = []
         while self._running and not evaluations:
-            first_kill = min(started for _, started in self._running.values())
-            first_kill += self._time_limit_s + KILL_AFTER_S
-            timeout = max(first_kill - time.monotonic(), 0)
-            done, _ = ray.wait(list(self._running), num_returns=1, timeout=timeout)
-            evaluations += [self._collect(task) for task in done]
+            tasks = list(self._running)
+            ray.wait(tasks, num_returns=1, timeout=self._until_next_kill())
+            reported, _ = ray.wait(tasks, num_returns=len(tasks), timeout=0)
+            for task in reported:
+                evaluations += self._receive(task)
             evaluations += self._kill_overdue()
             self._fill()
         return evaluations
@@ -91,52 +131,60 @@ class RayEvaluator(Evaluator):
         while self._queued and len(self._running) < self._workers:
             candidate = self._queued.popleft()
             task = self._task.remote(self._job, candidate, self._time_limit_s)
-            self._running[task] = candidate, time.monotonic()
+            self._running[task] = _Running(candidate)
 
-    def _collect(self, task: Any) -> Evaluation:
-        candidate, started = self._running.pop(task)
+    def _until_next_kill(self) -> float | None:
+        """Return the seconds until a worker may have to be killed; `None` if none has begun."""
+        seconds = [r.seconds() for r in self._running.values() if r.started is not None]
+        return max(self._kill_at_s - max(seconds), 0) if seconds else None
+
+    def _receive(self, task: Any) -> list[Evaluation]:
+        """Take the next report of a task: first that it has begun, then what came of it."""
+        running = self._running[task]
         try:
-            outcome, failure, seconds = ray.get(task)
+            ended: _Ended | None = ray.get(next(task))
         except exceptions.RayError as error:
-            outcome, failure = None, str(_failure(error))
-            seconds = time.monotonic() - started
-        return Evaluation(candidate=candidate, outcome=outcome, failure=failure, seconds=seconds)
+            ended = _Ended(running.seconds(), failure=str(_failure(error)))
+        if ended is None:
+            running.started = time.monotonic()
+            return []
+        del self._running[task]
+        return [running.evaluation(ended)]
 
     def _kill_overdue(self) -> list[Evaluation]:
-        now = time.monotonic()
-        limit = self._time_limit_s + KILL_AFTER_S
-        overdue = [t for t, (_, started) in self._running.items() if now - started >= limit]
         evaluations = []
-        for task in overdue:
-            ray.cancel(task, force=True)
-            candidate, started = self._running.pop(task)
-            failure = CandidateFailure(
-                "timeout",
-                f"killed after {now - started:.0f} s, the limit is {self._time_limit_s:g}",
-            )
-            evaluations.append(
-                Evaluation(candidate=candidate, failure=str(failure), seconds=now - started)
-            )
+        for task, running in list(self._running.items()):
+            seconds = running.seconds()
+            if seconds >= self._kill_at_s:
+                ray.cancel(task, force=True)
+                del self._running[task]
+                detail = f"killed after {seconds:.0f} s, the limit is {self._time_limit_s:g}"
+                failure = str(CandidateFailure("timeout", detail))
+                evaluations.append(running.evaluation(_Ended(seconds, failure=failure)))
         return evaluations
 
 
-def _run(
-    job: Job, candidate: Candidate, time_limit_s: float
-) -> tuple[Outcome | None, str | None, float]:
+def _run(job: Job, candidate: Candidate, time_limit_s: float) -> Iterator[_Ended | None]:
     """Run the job on a worker; a failure that the job reports itself comes back as text."""
+    yield None
+    if not ray.get_gpu_ids():
+        # Ray leaves the GPUs of the host visible to a worker that was given none.
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
     started = time.monotonic()
+    outcome, failure = None, None
     try:
-        outcome, failure = job(candidate, started + time_limit_s), None
+        outcome = job(candidate, started + time_limit_s)
     except CandidateFailure as error:
-        outcome, failure = None, str(error)
-    return outcome, failure, time.monotonic() - started
+        failure = str(error)
+    yield _Ended(time.monotonic() - started, outcome, failure)
 
 
 def _failure(error: exceptions.RayError) -> CandidateFailure:
     """Return why a task did not return: the job raised, or its worker died."""
     cause = error.cause if isinstance(error, exceptions.RayTaskError) else error
-    if isinstance(cause, MemoryError | exceptions.OutOfMemoryError) or "out of memory" in str(
-        cause
+    no_memory = ("out of memory", "can't allocate memory")  # of a GPU, of torch on the host
+    if isinstance(cause, MemoryError | exceptions.OutOfMemoryError) or any(
+        sign in str(cause) for sign in no_memory
     ):
         return CandidateFailure("out_of_memory", _first_line(cause))
     if isinstance(error, exceptions.RayTaskError):
@@ -156,7 +204,7 @@ def connected(address: str | None) -> Iterator[None]:
         address: Of a running cluster (`auto` finds the one on this host); `None` starts one.
 
     Raises:
-        ConfigError: There is no such cluster.
+        ConfigError: There is no such cluster, or none can be started.
     """
     if ray.is_initialized():
         yield
@@ -165,31 +213,46 @@ def connected(address: str | None) -> Iterator[None]:
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
     try:
         if address is None:
-            ray.init(include_dashboard=False, **quiet)
+            # Without an address Ray would look for a cluster in the environment first.
+            ray.init(address="local", include_dashboard=False, **quiet)
         else:
+            _check_reachable(address)
             ray.init(address=address, **quiet)
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError) as error:
+        expected = "the address of a running cluster" if address else "a host that Ray starts on"
         fix = f"start one with `ray start --head` ({_first_line(error)})"
-        raise ConfigError("ray.address", address, "the address of a running cluster", fix) from error
+        raise ConfigError("ray.address", address, expected, fix) from error
     try:
         yield
     finally:
         ray.shutdown()
 
 
-def _room(cpus: int, gpus: float, wanted: int | None) -> int:
-    """Return how many workers run at a time."""
-    resources = ray.cluster_resources()
-    room = int(resources.get("CPU", 0) // cpus)
-    if gpus:
-        room = min(room, int(resources.get("GPU", 0) / gpus))
+def _check_reachable(address: str) -> None:
+    """Raise an `OSError` where nothing answers: Ray itself tries for a quarter of an hour."""
+    host, _, port = address.rpartition(":")
+    if port.isdecimal() and "//" not in host:
+        socket.create_connection((host, int(port)), timeout=CONNECT_TIMEOUT_S).close()
+
+
+def _room(cpus: int, gpus: float) -> int:
+    """Return how many workers run at a time; each must fit on one node of the cluster."""
+    listed = ray.nodes()  # type: ignore[no-untyped-call]
+    nodes = [node["Resources"] for node in listed if node["Alive"]]
+    room = 0
+    for node in nodes:
+        fitting = node.get("CPU", 0) // cpus
+        if gpus:
+            # Several workers may share a GPU, but a share does not span two of them.
+            cards = node.get("GPU", 0)
+            fitting = min(fitting, cards // gpus if gpus >= 1 else cards * int(1 / gpus))
+        room += int(fitting)
     if room < 1:
-        got = f"{cpus} cores and {gpus:g} GPUs"
-        has = f"{resources.get('CPU', 0):g} cores and {resources.get('GPU', 0):g} GPUs"
+        most = {kind: max(node.get(kind, 0) for node in nodes) for kind in ("CPU", "GPU")}
         raise ConfigError(
             "evaluation",
-            got,
-            f"a worker that fits into the cluster's {has}",
+            f"{cpus} cores and {gpus:g} GPUs",
+            f"a worker that fits on a node of {most['CPU']:g} cores and {most['GPU']:g} GPUs",
             "lower evaluation.threads_per_worker or evaluation.gpus_per_worker",
         )
-    return min(room, wanted) if wanted else room
+    return room
