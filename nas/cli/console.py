@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from nas.core.trial import Trial
 from nas.results.hypervolume import hypervolume
+from nas.study.reporter import SearchPlan
 
-PLAIN_WIDTH = 160
-"""Columns of the output where it is no terminal, so that tables do not wrap."""
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from nas.results.study import StudyResults
+
+PLAIN_WIDTH = 250
+"""Columns of the output where it is no terminal: wider than any table, so that none wraps."""
 
 
 def console() -> Console:
@@ -26,10 +34,30 @@ def console() -> Console:
 
 def print_records(records: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> None:
     """Print records as a table of some of their keys."""
-    table = Table(*columns)
+    table = Table(*columns, box=box.SIMPLE_HEAD)
     for record in records:
         table.add_row(*(_text(record.get(column)) for column in columns))
     console().print(table)
+
+
+def print_front(study: StudyResults, front: pd.DataFrame | None = None) -> None:
+    """Print a front, by default the study's own, as a table; say so if it is empty."""
+    # pandas takes a while to load, and this module serves commands that need none.
+    from nas.results.report import table
+
+    front = study.pareto() if front is None else front
+    drawn = table(study, front)
+    # On a narrow terminal cells fold and lose nothing: an arch_id must be there to be picked.
+    drawn.box, drawn.pad_edge, drawn.collapse_padding = box.SIMPLE_HEAD, False, True
+    drawn.columns[0].no_wrap = True
+    for column in drawn.columns:
+        column.overflow = "fold"
+    console().print(drawn)
+    if front.empty:
+        limits = ", ".join(map(str, study.constraints))
+        console().print(
+            f"no architecture is left; constraints: {limits or 'none'}", highlight=False
+        )
 
 
 def _text(value: Any) -> str:
@@ -47,75 +75,87 @@ class ConsoleReporter:
         self._started = time.monotonic()
         self._progress: Progress | None = None
         self._task: Any = None
-        self._evaluations = 0
-        self._reference: Mapping[str, float] = {}
+        self._plan: SearchPlan | None = None
+        self._trials: list[Trial] = []
         self._points: list[list[float]] = []
-        self._done = 0
-        self._seconds: list[float] = []
-        self._workers = 1
 
     def stage(self, text: str) -> None:
         """Print a line; see `Reporter.stage`."""
-        self._console.print(f"[{time.monotonic() - self._started:6.0f} s] {text}", markup=False)
+        line = f"[{time.monotonic() - self._started:6.0f} s] {text}"
+        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     @contextlib.contextmanager
-    def search(
-        self,
-        *,
-        evaluations: int,
-        workers: int,
-        lookahead: int,
-        reference_point: Mapping[str, float],
-    ) -> Iterator[None]:
+    def search(self, plan: SearchPlan) -> Iterator[None]:
         """Show the progress of a search; see `Reporter.search`."""
-        self._evaluations, self._workers = evaluations, workers
-        self._reference = reference_point
-        self.stage(f"evaluating {evaluations} architectures on {workers} workers")
-        if workers > lookahead:
-            self.stage(f"{workers - lookahead} workers will idle: raise search.lookahead")
+        self._plan = plan
+        self.stage(_announcement(plan))
         if not self._console.is_terminal:
             yield
             return
         columns = (
             TextColumn("search"),
-            BarColumn(),
+            BarColumn(bar_width=16),
             MofNCompleteColumn(),
             TextColumn("{task.description}"),
             TimeElapsedColumn(),
         )
         # Redrawing costs the driver processor time that the workers could use.
         with Progress(*columns, console=self._console, refresh_per_second=1) as self._progress:
-            self._task = self._progress.add_task("", total=evaluations)
+            self._task = self._progress.add_task("", total=plan.evaluations)
             yield
         self._progress = None
 
-    def trial(self, trial: Trial) -> None:
+    def trial(self, trial: Trial, *, feasible: bool) -> None:
         """Show a trial; see `Reporter.trial`."""
-        self._done += 1
-        self._seconds.append(trial.seconds)
-        if trial.complete:
-            self._points.append([trial.values[name] for name in self._reference])
-        summary = self._summary()
+        assert self._plan is not None, "trials come within `search`"
+        self._trials.append(trial)
+        point = [trial.values.get(name, math.nan) for name in self._plan.columns]
+        if feasible and all(map(math.isfinite, point)):
+            self._points.append(point)
+        done = len(self._trials)
         if self._progress is not None:
-            self._progress.update(self._task, completed=self._done, description=summary)
-        else:
-            count = f"{self._done}/{self._evaluations}"
-            self.stage(f"{count} {trial.arch_id} {_values(trial)} | {summary}")
+            self._progress.update(self._task, completed=done, description=self._summary(self._plan))
+        elif trial.number not in self._plan.recorded:
+            count = f"{done}/{self._plan.evaluations}"
+            result = _result(trial, self._plan.columns)
+            self.stage(f"{count} {trial.arch_id} {result} | {self._summary(self._plan)}")
 
-    def _summary(self) -> str:
+    def _summary(self, plan: SearchPlan) -> str:
         parts = []
-        if self._points and "error" in self._reference:
-            column = list(self._reference).index("error")
-            parts.append(f"best error {min(point[column] for point in self._points):.2f} %")
+        names = list(plan.columns)
+        if self._points and "error" in names:
+            best = min(point[names.index("error")] for point in self._points)
+            parts.append(f"best error {best:.2f} %")
         if self._points:
-            volume = hypervolume(self._points, list(self._reference.values()))
+            volume = hypervolume(self._points, [plan.reference_point[name] for name in names])
             parts.append(f"hypervolume {volume:.4g}")
-        left = (self._evaluations - self._done) * sum(self._seconds) / len(self._seconds)
-        parts.append(f"{left / self._workers:.0f} s left")
+        left = plan.evaluations - len(self._trials)
+        if left > 0:
+            mean_s = sum(trial.seconds for trial in self._trials) / len(self._trials)
+            parts.append(f"{_duration(left * mean_s / plan.workers)} left")
         return ", ".join(parts)
 
 
-def _values(trial: Trial) -> str:
+def _announcement(plan: SearchPlan) -> str:
+    new = plan.evaluations - len(plan.recorded)
+    if new <= 0:
+        return f"all {plan.evaluations} architectures are in the ledger"
+    line = f"evaluating {new} architectures on {plan.workers} workers"
+    if plan.recorded:
+        line = f"{len(plan.recorded)} architectures are in the ledger; {line}"
+    if plan.workers > plan.lookahead:
+        idle = plan.workers - plan.lookahead
+        line += f"; {idle} workers will idle: raise search.lookahead under another name"
+    return line
+
+
+def _result(trial: Trial, columns: Mapping[str, str]) -> str:
     if trial.failure is not None:
         return f"failed: {trial.failure}"
-    return ", ".join(f"{name} {value:.4g}" for name, value in trial.values.items())
+    return ", ".join(f"{columns[name]} {value:.4g}" for name, value in trial.values.items())
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -6,12 +6,15 @@ Rooms load inside the commands that need them, so that `nas --help` answers at o
 from __future__ import annotations
 
 import argparse
+import errno
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import nas
 from nas.core.errors import HwnasError
 
 ABOUT = "Search the network that is most accurate at the latency and memory of a device."
@@ -27,6 +30,8 @@ Settings are Hydra overrides, NAME=VALUE; `nas search --cfg job` prints all of t
 The same command again goes on where an interrupted one stopped.
 """
 
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status: 0, or 2 after a one-line error."""
@@ -37,13 +42,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
             return search(given[1:])
         parsed = _parser().parse_args(given)
-        command = _COMMANDS[parsed.command]
-        return command(parsed)
+        status = _COMMANDS[parsed.command](parsed)
+        sys.stdout.flush()
+        return status
     except HwnasError as error:
         sys.stderr.write(f"nas: {error}\n")
         return 2
     except BrokenPipeError:
+        # Python writes what is left at its exit, to where nobody reads any more.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:
+        if error.errno not in _DISK_FULL:
+            raise
+        where = error.filename or "disk"
+        line = f"{where}: {error.strerror}; free space and run the command again"
+        sys.stderr.write(f"nas: {line}; what was finished is kept\n")
+        return 2
     except KeyboardInterrupt:
         sys.stderr.write("nas: interrupted; what was finished is kept, run the command again\n")
         return 130
@@ -51,6 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="nas", description=ABOUT)
+    parser.add_argument("--version", action="version", version=f"%(prog)s {nas.__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     commands.add_parser(
         "search",
@@ -75,7 +91,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     export.add_argument("--pick", default="knee", help="knee, best, fastest or an arch_id")
     export.add_argument("--out", default="out", type=Path, help="folder (default: out)")
-    fetch = commands.add_parser("fetch", help="download a data set")
+    fetch = commands.add_parser("fetch", help="download a data set, unless it is here already")
     fetch.add_argument("data", choices=["fashion_mnist"])
     return parser
 
@@ -94,8 +110,7 @@ def _studies(parsed: argparse.Namespace) -> int:
 
 def _pareto(parsed: argparse.Namespace) -> int:
     from nas import results
-    from nas.cli.console import console
-    from nas.results.report import table
+    from nas.cli.console import print_front
     from nas.results.study import records
 
     study = results.open(parsed.study, parsed.runs)
@@ -103,7 +118,7 @@ def _pareto(parsed: argparse.Namespace) -> int:
     front = study.pareto(parsed.where, objectives, parsed.sort)
     if parsed.json:
         return _print_json(records(front))
-    console().print(table(study, front))
+    print_front(study, front)
     return 0
 
 
@@ -121,9 +136,15 @@ def _export(parsed: argparse.Namespace) -> int:
 
 def _fetch(parsed: argparse.Namespace) -> int:
     del parsed
-    from nas.data import fashion_mnist
+    from nas.data import fashion_mnist as data
 
-    sys.stdout.write(f"{fashion_mnist.fetch()}\n")
+    cached, installed = (
+        all((folder / name).is_file() for name in data.MD5)
+        for folder in (data.cache_folder(), data.SYSTEM_FOLDER)
+    )
+    # `fetch` also repairs what is in the cache, so it is left out only where nothing is.
+    folder = data.SYSTEM_FOLDER if installed and not cached else data.fetch()
+    sys.stdout.write(f"{folder}\n")
     return 0
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import hydra
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
 
 from nas.core.errors import HwnasError
 
@@ -22,13 +25,18 @@ def config_folder() -> Path:
 def search(overrides: Sequence[str]) -> int:
     """Run one study, or several with `--multirun`; return the exit status.
 
-    Hydra itself answers `--cfg job`, `--info`, an unknown name and a mistyped key.
+    Hydra itself answers `--cfg job` and `--info`.
+
+    Raises:
+        HwnasError: The configuration cannot be composed.
     """
     status = 0
+    composed = False
 
     @hydra.main(config_path=str(config_folder()), config_name="config", version_base="1.3")
     def job(config: DictConfig) -> None:
-        nonlocal status
+        nonlocal status, composed
+        composed = True
         try:
             _run(config)
         except HwnasError as error:
@@ -36,22 +44,49 @@ def search(overrides: Sequence[str]) -> int:
             status = 2
 
     sys.argv = ["nas search", *overrides]
-    job()
+    # Hydra then raises its errors, where it would print them on several lines and exit.
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    try:
+        job()
+    except (HydraException, OmegaConfBaseException, ValueError) as error:
+        if composed:
+            raise
+        raise HwnasError(_one_line(error)) from error
     return status
 
 
 def _run(config: DictConfig) -> None:
-    # Ray and torch take seconds to load, so a mistyped override is refused before.
-    from nas.cli.console import ConsoleReporter, console
-    from nas.results.plot import plot_pareto
-    from nas.results.report import table, write_pareto_csv
-    from nas.study.run import run
+    from nas.cli.console import ConsoleReporter, print_front
     from nas.study.settings import read
 
-    study = run(read(config), ConsoleReporter())
+    settings = read(config)
+    # Ray and torch take seconds to load, so a setting that cannot be used is refused before.
+    from nas.results.plot import plot_pareto
+    from nas.results.report import write_pareto_csv
+    from nas.study.run import run
+
+    study = run(settings, ConsoleReporter())
     write_pareto_csv(study, study.path / "pareto.csv")
     plot_pareto(study, study.path / "pareto.png")
-    console().print(table(study))
-    console().print(
-        f"{study.path}: pareto.csv, pareto.png; next: nas export {study.name} --pick knee"
-    )
+    print_front(study)
+    runs = "" if str(study.path.parent) == "runs" else f" --runs {study.path.parent}"
+    following = f"nas export {study.name} --pick knee{runs}"
+    sys.stdout.write(f"{study.path}: pareto.csv, pareto.png; next: {following}\n")
+
+
+def _one_line(error: Exception) -> str:
+    """Return what Hydra says on several lines as one that names the setting."""
+    if isinstance(error, MissingConfigException) and error.options:
+        group, _, name = str(error.missing_cfg_file).rpartition("/")
+        return f"{group}: got {name!r}, expected one of {', '.join(error.options)}"
+    if isinstance(error, OverrideParseException):
+        fix = """quote special characters, as in 'NAME="VALUE"'"""
+        return f"{error.override}: cannot be read, expected NAME=VALUE; {fix}"
+    cause = error.__cause__
+    if isinstance(cause, OmegaConfBaseException) and cause.full_key:
+        known = ", ".join(map(str, cause.parent_node or {}))
+        if not known:
+            return f"{cause.full_key}: cannot be set like this ({str(cause).splitlines()[0]})"
+        # Only what is a mapping for the user to fill, like the reference point, takes new keys.
+        return f"{cause.full_key}: no such setting, expected one of {known}, or + before a new one"
+    return " ".join(str(error).split())

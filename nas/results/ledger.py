@@ -36,6 +36,13 @@ def sqlite_url(path: Path) -> str:
     return f"sqlite:///{path.absolute().as_posix()}"
 
 
+def engine_url(url: str) -> sqlalchemy.URL:
+    """Return `url` for SQLAlchemy, a plain `postgresql://` with the driver that we depend on."""
+    parsed = sqlalchemy.make_url(url)
+    plain = parsed.drivername == "postgresql"
+    return parsed.set(drivername="postgresql+psycopg2") if plain else parsed
+
+
 class Ledger:
     """The trials of one study.
 
@@ -230,10 +237,12 @@ class Ledger:
 def _storage(url: str, *, skip_table_creation: bool = False) -> RDBStorage:
     # NullPool: a candidate may train for hours, in which a server drops an idle connection.
     engine: dict[str, Any] = {"poolclass": sqlalchemy.NullPool}
-    if sqlalchemy.make_url(url).get_backend_name() == "sqlite":
+    parsed = engine_url(url)
+    if parsed.get_backend_name() == "sqlite":
         engine["connect_args"] = {"timeout": LOCK_TIMEOUT_SECONDS}
     # Optuna formats the URL; a brace in a path is only a brace.
-    escaped = url.replace("{", "{{").replace("}", "}}")
+    text = parsed.render_as_string(hide_password=False)
+    escaped = text.replace("{", "{{").replace("}", "}}")
     try:
         return RDBStorage(escaped, engine, skip_table_creation=skip_table_creation)
     except RuntimeError as error:  # the tables are those of another Optuna

@@ -21,6 +21,7 @@ _HINTS = {
     "not a database": "it is no ledger or it is damaged; restore a copy or name a new study",
     "malformed": "it is damaged; restore a copy or name a new study",
     "no such table": "it is a database, but no ledger of hwnas",
+    "no password supplied": "the study's files keep none: set PGPASSWORD, or use ~/.pgpass",
 }
 _URLS = "expected sqlite:///FILE or postgresql://USER:PASSWORD@HOST/DATABASE"
 

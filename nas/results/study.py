@@ -11,13 +11,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import sqlalchemy
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
-from nas.core.errors import ConfigError, HwnasError, UnknownNameError
+from nas.core.errors import ConfigError, HwnasError, LedgerError, UnknownNameError
 from nas.core.objective import Constraint
 from nas.results.frame import measured, read_json, read_verified, records, trials_frame
 from nas.results.hypervolume import hypervolume, knee, non_dominated
 from nas.results.ledger import Ledger, sqlite_url
-from nas.results.ledger_errors import translated
+from nas.results.ledger_errors import one_line, translated
 from nas.results.query import matching
 
 __all__ = ["RECORD", "StudyResults", "records"]
@@ -35,13 +37,19 @@ class StudyResults:
         record: What `study.json` holds.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, ledger_url: str | None = None) -> None:
         """Open the study in the folder `path`.
+
+        Args:
+            path: The study's folder.
+            ledger_url: Of the ledger, with its password; `None` for the one in `study.json`, which
+                has none, but may name an environment variable as `${oc.env:NAME}`.
 
         Raises:
             HwnasError: `study.json` is missing or cannot be read.
         """
         self.path = path
+        self._given_ledger_url = ledger_url
         self.record: dict[str, Any] = read_json(path / RECORD)
         missing = [key for key in _KEYS if key not in self.record]
         missing += [] if missing else self._unusable()
@@ -224,10 +232,18 @@ class StudyResults:
         return lacking + [f"a positive reference_point of {name}" for name, ok in good if not ok]
 
     @property
+    def _ledger_url(self) -> str:
+        recorded: str = self._given_ledger_url or self.record["ledger_url"]
+        try:
+            return str(OmegaConf.create({"url": recorded}).url)
+        except OmegaConfBaseException as error:
+            raise LedgerError(f"ledger {recorded}: {one_line(error)}") from error
+
+    @property
     def _ledger_file(self) -> Path | None:
         """The SQLite file, wherever the study's folder has been moved to since."""
-        with translated(self.record["ledger_url"]):
-            url = sqlalchemy.make_url(self.record["ledger_url"])
+        with translated(self._ledger_url):
+            url = sqlalchemy.make_url(self._ledger_url)
         if url.get_backend_name() != "sqlite" or url.database is None:
             return None
         beside = self.path / Path(url.database).name
@@ -241,5 +257,5 @@ class StudyResults:
     @cached_property
     def _ledger(self) -> Ledger:
         file = self._ledger_file
-        url = self.record["ledger_url"] if file is None else sqlite_url(file)
+        url = self._ledger_url if file is None else sqlite_url(file)
         return Ledger.load(url, self.name)

@@ -34,7 +34,7 @@ from nas.training.images import Normalisation
 from nas.training.job import TrainingJob
 
 PARITY_IMAGES = 16
-"""Test images on which PyTorch and ONNX Runtime are compared."""
+"""Images on which PyTorch and ONNX Runtime are compared."""
 
 
 @dataclass
@@ -53,20 +53,23 @@ class Finalisation:
     results: StudyResults
     reporter: Reporter
 
-    def run(self) -> None:
-        """Verify the members of the front that are not verified yet."""
+    def run(self) -> bool:
+        """Verify the members of the front that are not verified yet; return whether all are."""
         members = self._members()
-        unfinished = [m for m in members if not self._path(m, "result.json").is_file()]
-        if not unfinished:
-            return
-        untrained = [m for m in unfinished if not self._path(m, "training.json").is_file()]
+        untrained = self._without(members, "training.json")
         if untrained:
             self.reporter.stage(f"retraining {len(untrained)} architectures of the front")
             self._train(untrained)
-        trained = [m for m in unfinished if self._path(m, "training.json").is_file()]
-        if trained:
-            self.reporter.stage(f"exporting and measuring {len(trained)} networks on the device")
-            self._verify(trained)
+        trained = [m for m in members if self._path(m, "training.json").is_file()]
+        unverified = self._without(trained, "result.json")
+        if unverified:
+            count = f"{len(unverified)} of {len(members)} networks"
+            self.reporter.stage(f"exporting and measuring {count} on the device")
+            self._verify(unverified)
+        return not self._without(members, "result.json")
+
+    def _without(self, members: Sequence[Candidate], name: str) -> list[Candidate]:
+        return [member for member in members if not self._path(member, name).is_file()]
 
     def _members(self) -> list[Candidate]:
         """Return the front of the search; of a long one those that add the most hypervolume."""

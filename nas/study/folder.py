@@ -4,35 +4,40 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 
 from nas.core.errors import ConfigError, HwnasError
-from nas.core.files import json_values, write_json_atomically
+from nas.core.files import write_json_atomically
 
 try:
     import fcntl
 except ImportError:  # Windows has no flock; there nothing stops a second run of the same study
     fcntl = None  # type: ignore[assignment]
 
-RESULT_SETTINGS = (
-    "seed",
-    "search_space",
-    "data",
-    "device",
-    "latency_predictor",
+CALIBRATION_SETTINGS = ("seed", "search_space", "data", "device", "latency_predictor")
+"""Settings that a calibrated latency predictor depends on."""
+
+SEARCH_SETTINGS = (
+    *CALIBRATION_SETTINGS,
     "search.objectives",
     "search.constraints",
+    "search.reference_point",
     "search.lookahead",
     "search.algorithm",
     "evaluation.recipe",
+    "ledger.url",
 )
-"""Settings that a study's trials depend on; they cannot change while a study goes on."""
+"""Settings that trials and their hypervolume depend on."""
+
+FINALISE_SETTINGS = (*SEARCH_SETTINGS, "finalise.recipe")
+"""Settings that verified architectures depend on."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +85,7 @@ class StudyFolder:
         Raises:
             HwnasError: The folder cannot be written, or another process runs this study.
         """
+        made = [folder for folder in (self.path, self.path.parent) if not folder.exists()]
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             file = (self.path / ".lock").open("a")
@@ -87,39 +93,84 @@ class StudyFolder:
             line = f"{self.path}: cannot be written ({error.strerror}); choose another `runs`"
             raise HwnasError(line) from error
         with file:
-            if fcntl is not None:
-                try:
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except BlockingIOError as error:
-                    line = f"{self.path}: another process runs this study; wait, or set `name`"
-                    raise HwnasError(line) from error
-            yield
+            self._take(file)
+            try:
+                yield
+            finally:
+                # A run that was refused leaves no folder behind.
+                if [part.name for part in self.path.iterdir()] == [".lock"]:
+                    (self.path / ".lock").unlink()
+                    with contextlib.suppress(OSError):
+                        for folder in made:
+                            folder.rmdir()
 
-    def claim(self, config: DictConfig) -> None:
-        """Save the configuration, or check that the study in the folder goes on under it.
+    def _take(self, file: IO[str]) -> None:
+        if fcntl is None:
+            return
+        line = f"{self.path}: another process runs this study; wait, or set `name`"
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise HwnasError(line) from error
+        # The file may have been removed between its opening and its locking.
+        if os.fstat(file.fileno()).st_nlink == 0:
+            raise HwnasError(line)
+
+    def saved(self) -> dict[str, Any]:
+        """Return the configuration that `save` wrote; empty if it never did."""
+        file = self.path / "config.yaml"
+        saved = OmegaConf.to_container(OmegaConf.load(file)) if file.is_file() else {}
+        return cast("dict[str, Any]", saved)
+
+    def check(self, config: Mapping[str, Any]) -> None:
+        """Check that what lies in the folder goes on under a resolved configuration.
 
         Raises:
-            ConfigError: A setting that trials depend on has changed.
+            ConfigError: A setting that something in the folder depends on has changed.
         """
-        saved = self.path / "config.yaml"
-        if saved.is_file():
-            earlier = OmegaConf.load(saved)
-            for name in RESULT_SETTINGS:
-                old, new = (OmegaConf.select(c, name) for c in (earlier, config))
-                if old != new:
-                    raise ConfigError(
-                        name,
-                        json_values(_plain(new)),
-                        f"{json_values(_plain(old))!r}, with which study {config.name!r} began",
-                        "give the new study another name, or delete the old one's folder",
-                    )
-        part = saved.with_name(".config.yaml.part")
-        part.write_text(OmegaConf.to_yaml(config, resolve=True), "utf-8")
-        part.replace(saved)
+        saved = self.saved()
+        for name in self._fixed():
+            changed = _difference(name, _select(saved, name), _select(config, name))
+            if changed is not None:
+                setting, old, new = changed
+                part = "finalised" if name not in SEARCH_SETTINGS else ""
+                raise ConfigError(
+                    setting,
+                    new,
+                    f"{old!r}, with which study {self.path.name!r} began",
+                    f"give the new study another name, or delete {self.path / part}",
+                )
+
+    def save(self, config: Mapping[str, Any]) -> None:
+        """Save a resolved configuration as `config.yaml`."""
+        part = self.path / ".config.yaml.part"
+        part.write_text(OmegaConf.to_yaml(OmegaConf.create(dict(config))), "utf-8")
+        part.replace(self.path / "config.yaml")
+
+    def _fixed(self) -> tuple[str, ...]:
+        """Return the settings that what lies in the folder depends on."""
+        if any(self.path.glob("finalised/*/training.json")):
+            return FINALISE_SETTINGS
+        if self.record_path.is_file():
+            return SEARCH_SETTINGS
+        return CALIBRATION_SETTINGS if self.predictor.exists() else ()
 
 
-def _plain(node: Any) -> Any:
-    return OmegaConf.to_container(node) if OmegaConf.is_config(node) else node
+def _select(config: Mapping[str, Any], name: str) -> Any:
+    """Return the value of a setting, its name in the form `search.objectives`."""
+    value: Any = config
+    for key in name.split("."):
+        value = value.get(key) if isinstance(value, Mapping) else None
+    return value
+
+
+def _difference(name: str, old: Any, new: Any) -> tuple[str, Any, Any] | None:
+    """Return the first setting in which two values of the setting `name` differ, and both."""
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        pairs = ((key, old.get(key), new.get(key)) for key in dict.fromkeys([*old, *new]))
+        found = (_difference(f"{name}.{key}", *values) for key, *values in pairs)
+        return next((difference for difference in found if difference), None)
+    return None if old == new else (name, old, new)
 
 
 def now_utc() -> str:

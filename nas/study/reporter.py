@@ -4,9 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from typing import Protocol
 
 from nas.core.trial import Trial
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchPlan:
+    """What a search is about to do.
+
+    Attributes:
+        evaluations: Trials at which it ends, those of earlier runs included.
+        recorded: Numbers of the trials that the ledger holds already.
+        workers: Candidates evaluated at a time.
+        lookahead: Candidates under way at a time.
+        columns: Column of every objective in tables of trials, by the objective's name.
+        reference_point: Of the hypervolume, by the objective's name.
+    """
+
+    evaluations: int
+    recorded: frozenset[int]
+    workers: int
+    lookahead: int
+    columns: Mapping[str, str]
+    reference_point: Mapping[str, float]
 
 
 class Reporter(Protocol):
@@ -15,15 +37,13 @@ class Reporter(Protocol):
     def stage(self, text: str) -> None:
         """Take note that a stage begins, or of a line worth reading."""
 
-    def search(
-        self,
-        *,
-        evaluations: int,
-        workers: int,
-        lookahead: int,
-        reference_point: Mapping[str, float],
-    ) -> AbstractContextManager[None]:
+    def search(self, plan: SearchPlan) -> AbstractContextManager[None]:
         """Show the progress of a search for the time of a `with` block."""
 
-    def trial(self, trial: Trial) -> None:
-        """Take note of a trial that has ended."""
+    def trial(self, trial: Trial, *, feasible: bool) -> None:
+        """Take note of a trial that has ended, now or in an earlier run.
+
+        Args:
+            trial: The trial.
+            feasible: Whether it is complete and keeps every constraint.
+        """

@@ -34,7 +34,7 @@ from nas.search.problem import SearchProblem
 from nas.study import provenance
 from nas.study.finalise import Finalisation
 from nas.study.folder import StudyFolder, now_utc
-from nas.study.reporter import Reporter
+from nas.study.reporter import Reporter, SearchPlan
 from nas.study.settings import StudySettings
 from nas.training.images import Normalisation
 from nas.training.job import TrainingJob
@@ -54,13 +54,27 @@ def run(settings: StudySettings, reporter: Reporter) -> StudyResults:
         HwnasError: Something in the settings or the surroundings is wrong; what was finished is
             kept.
     """
-    folder = StudyFolder(Path(settings.runs) / settings.name)
+    folder = StudyFolder(Path(settings.runs).expanduser() / settings.name)
+    finished = _finished(settings, folder)
+    if finished is not None:
+        reporter.stage(f"{folder.path}: finished before, nothing is left to do")
+        return finished
+    splits = settings.data.search_splits()
+    space = settings.space(splits.input_shape, len(splits.class_names))
     with folder.locked():
-        splits = settings.data.search_splits()
-        space = settings.space(splits.input_shape, len(splits.class_names))
-        folder.claim(settings.config)
+        folder.check(settings.config)
         with settings.evaluation.connected(settings.ray_address):
+            folder.save(settings.config)
             return _Study(settings, folder, splits, space, reporter).run()
+
+
+def _finished(settings: StudySettings, folder: StudyFolder) -> StudyResults | None:
+    """Return the study if the very same settings have brought it to its end."""
+    if not folder.record_path.is_file() or folder.saved() != settings.config:
+        return None
+    results = StudyResults(folder.path, settings.ledger_url)
+    complete = len(results.trials()) >= settings.search.evaluations
+    return results if complete and results.status == "finalised" else None
 
 
 @dataclass
@@ -73,20 +87,24 @@ class _Study:
 
     def run(self) -> StudyResults:
         problem = self._problem(self._predictor())
-        self._record(problem)
+        # A search that cannot begin leaves its settings open to change.
+        problem.sample_feasible(stream(self.settings.seed, "reference"))
         ledger = Ledger.open(
             self._ledger_url, self.settings.name, list(problem.objectives), self.space.genes
         )
         with closing(ledger):
+            # After the ledger, so that whoever finds the record can read both.
+            self._record(problem)
             trials = self._search(problem, ledger)
-        self.folder.update(status="searched")
-        results = StudyResults(self.folder.path)
+        results = StudyResults(self.folder.path, self._ledger_url)
         if not any(trial.complete for trial in trials):
             causes = sorted({str(trial.failure) for trial in trials})
             raise HwnasError(f"study {self.settings.name!r}: every trial failed: {causes[0]}")
-        Finalisation(self.settings, self.folder, self.splits, problem, results, self.reporter).run()
-        self.folder.update(status="finalised", finished_utc=now_utc())
-        return results
+        parts = (self.settings, self.folder, self.splits, problem, results, self.reporter)
+        # A study whose front could not be verified as a whole tries again when it is started again.
+        if Finalisation(*parts).run() and self.folder.record()["status"] != "finalised":
+            self.folder.update(status="finalised", finished_utc=now_utc())
+        return StudyResults(self.folder.path, self._ledger_url)
 
     @property
     def _ledger_url(self) -> str:
@@ -124,7 +142,6 @@ class _Study:
         """Write `study.json` when a study begins; afterwards its reference point stays."""
         if self.folder.record_path.is_file():
             return
-        self.folder.path.mkdir(parents=True, exist_ok=True)
         settings = self.settings
         known = {**settings.objectives, **settings.limited}
         write_json_atomically(
@@ -144,7 +161,8 @@ class _Study:
                 "constraints": [str(constraint) for constraint in settings.constraints],
                 "reference_point": self._reference_point(problem),
                 "genes": [gene.name for gene in self.space.genes],
-                "ledger_url": self._ledger_url,
+                "imports": list(settings.imports),
+                "ledger_url": settings.config["ledger"]["url"] or self.folder.ledger_url,
                 "versions": provenance.versions(),
                 "hardware": provenance.hardware(),
             },
@@ -161,39 +179,54 @@ class _Study:
             name: max(row[name] for row in known) if name in known[0] else guessing
             for name in problem.objectives
         }
-        return {**derived, **self.settings.search.reference_point}
+        return derived | (self.settings.search.reference_point or {})
 
     def _search(self, problem: SearchProblem, ledger: Ledger) -> Sequence[Trial]:
         settings = self.settings
-        job = TrainingJob(
-            space=self.space,
-            train=self.splits.train,
-            held_out=self.splits.validation,
-            normalisation=Normalisation.of(self.splits.train),
-            recipe=settings.evaluation.recipe,
-            threads=settings.evaluation.threads_per_worker,
-        )
-        seed = int(stream(settings.seed, "search").integers(2**31))
-        reference = self.folder.record()["reference_point"]
-        with closing(settings.evaluation.start(job)) as evaluator:
+        recorded = frozenset(trial.number for trial in ledger.trials())
+        if len(recorded) < settings.search.evaluations:
+            self.folder.update(status="searching")
+        with closing(settings.evaluation.start(self._job())) as evaluator:
             loop = SearchLoop(
                 problem=problem,
-                algorithm=settings.algorithm.start(problem, seed),
+                algorithm=settings.algorithm.start(
+                    problem, int(stream(settings.seed, "search").integers(2**31))
+                ),
                 evaluator=evaluator,
                 ledger=ledger,
                 describe=lambda genotype: self._describe(problem, genotype),
-                on_trial=self.reporter.trial,
+                on_trial=lambda trial: self._report(problem, trial),
                 study_seed=settings.seed,
                 evaluations=settings.search.evaluations,
                 lookahead=settings.search.lookahead,
             )
-            with self.reporter.search(
+            plan = SearchPlan(
                 evaluations=settings.search.evaluations,
+                recorded=recorded,
                 workers=evaluator.workers,
                 lookahead=settings.search.lookahead,
-                reference_point=reference,
-            ):
-                return loop.run()
+                columns={name: o.column for name, o in problem.objectives.items()},
+                reference_point=self.folder.record()["reference_point"],
+            )
+            with self.reporter.search(plan):
+                trials = loop.run()
+        if self.folder.record()["status"] == "searching":
+            self.folder.update(status="searched")
+        return trials
+
+    def _job(self) -> TrainingJob:
+        return TrainingJob(
+            space=self.space,
+            train=self.splits.train,
+            held_out=self.splits.validation,
+            normalisation=Normalisation.of(self.splits.train),
+            recipe=self.settings.evaluation.recipe,
+            threads=self.settings.evaluation.threads_per_worker,
+        )
+
+    def _report(self, problem: SearchProblem, trial: Trial) -> None:
+        feasible = trial.complete and all(v <= 0 for v in problem.violations(trial))
+        self.reporter.trial(trial, feasible=feasible)
 
     def _describe(self, problem: SearchProblem, genotype: Genotype) -> dict[str, float]:
         """Return every column of an architecture that is known without training it."""

@@ -5,13 +5,14 @@ Everything that can be wrong in a configuration is found here, before anything s
 
 from __future__ import annotations
 
-import importlib
+import dataclasses
+import math
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, cast
 
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
 import latency_predictors
 import search_spaces
@@ -22,13 +23,63 @@ from nas.core.images import Dataset
 from nas.core.measurement import Device
 from nas.core.objective import Constraint, Objective
 from nas.core.recipe import Recipe
-from nas.core.registry import Registry
 from nas.evaluation import EvaluationSettings
 from nas.network.space import SearchSpace
 from nas.search import algorithms
 from nas.search.algorithms import AlgorithmSettings
+from nas.study.checking import component, resolved, structured
+from nas.study.imports import import_modules
 
-T = TypeVar("T")
+
+@dataclass(frozen=True, kw_only=True)
+class LedgerSettings:
+    """Where trials are recorded.
+
+    Attributes:
+        url: Of a database; `None` for an SQLite file in the study's folder.
+    """
+
+    url: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RaySettings:
+    """Where candidates are trained.
+
+    Attributes:
+        address: Of a running cluster; `None` starts workers on this host.
+    """
+
+    address: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class GeneralSettings:
+    """What belongs to no component.
+
+    Attributes:
+        name: Of the study and of its folder.
+        seed: From which every stream of random numbers derives.
+        runs: Folder of studies.
+        imports: The user's own modules.
+        ledger: Where trials are recorded.
+        ray: Where candidates are trained.
+    """
+
+    name: str
+    seed: int = 0
+    runs: str = "runs"
+    imports: tuple[str, ...] = ()
+    ledger: LedgerSettings = field(default_factory=LedgerSettings)
+    ray: RaySettings = field(default_factory=RaySettings)
+
+    def __post_init__(self) -> None:
+        """Check every setting."""
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", self.name):
+            raise ConfigError("name", self.name, "letters, digits, '.', '_' and '-'")
+        if self.seed < 0:
+            raise ConfigError("seed", self.seed, "0 or more")
+        _check_texts("imports", self.imports)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +93,7 @@ class SearchSettings:
         constraints: Limits such as `latency_ms <= 2`.
         reference_point: Of the hypervolume, by objective; what is left out is derived: for the
             error that of guessing, for the others the largest of some random architectures.
+            `None` derives all of it.
         algorithm: Name and settings of the search algorithm.
     """
 
@@ -49,7 +101,7 @@ class SearchSettings:
     lookahead: int = 8
     objectives: tuple[str, ...] = ("error", "latency_ms")
     constraints: tuple[str, ...] = ()
-    reference_point: dict[str, float] = field(default_factory=dict)
+    reference_point: dict[str, float] | None = None
     algorithm: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -57,9 +109,18 @@ class SearchSettings:
         for name in ("evaluations", "lookahead"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"search.{name}", getattr(self, name), "1 or more")
+        _check_texts("search.objectives", self.objectives)
+        _check_texts("search.constraints", self.constraints)
         if not self.objectives or len(set(self.objectives)) < len(self.objectives):
             got = list(self.objectives)
             raise ConfigError("search.objectives", got, "at least one objective, each once")
+        for name, value in (self.reference_point or {}).items():
+            setting = f"search.reference_point.{name}"
+            if name not in self.objectives:
+                expected = "one of search.objectives: " + ", ".join(self.objectives)
+                raise ConfigError(setting, name, expected)
+            if not 0 < value < math.inf:
+                raise ConfigError(setting, value, "a number above 0")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,11 +143,32 @@ class FinaliseSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class StudySettings:
-    """The checked settings of a study; components are built, data is not loaded yet."""
+    """The checked settings of a study; components are built, data is not loaded yet.
+
+    Attributes:
+        name: Of the study.
+        seed: From which every stream of random numbers derives.
+        runs: Folder of studies.
+        imports: The user's own modules, imported by now.
+        ledger_url: Of a database that answered; `None` for an SQLite file in the study's folder.
+        ray_address: Of a running cluster; `None` starts workers on this host.
+        data: The data set.
+        device: What latency is measured on.
+        predictor: How latency is predicted.
+        algorithm: What proposes candidates.
+        evaluation: What trains candidates.
+        search: What to search for and how long.
+        finalise: How the front is verified.
+        objectives: What to make small, by name.
+        limited: Further objectives that only a constraint refers to, by name.
+        constraints: Limits.
+        config: The configuration, resolved, as files may keep it: without a password.
+    """
 
     name: str
     seed: int
     runs: str
+    imports: tuple[str, ...]
     ledger_url: str | None
     ray_address: str | None
     data: Dataset
@@ -99,12 +181,13 @@ class StudySettings:
     objectives: dict[str, Objective]
     limited: dict[str, Objective]
     constraints: tuple[Constraint, ...]
-    config: DictConfig
+    config: Mapping[str, Any]
 
     def space(self, input_shape: tuple[int, int, int], num_classes: int) -> SearchSpace:
         """Build the search space for images of a shape and a number of classes."""
         given = {"input_shape": input_shape, "num_classes": num_classes}
-        return _component(search_spaces.registry, self.config.search_space, "search_space", given)
+        node = self.config["search_space"]
+        return component(search_spaces.registry, node, "search_space", given)
 
 
 def read(config: DictConfig) -> StudySettings:
@@ -112,82 +195,55 @@ def read(config: DictConfig) -> StudySettings:
 
     Raises:
         ConfigError: Names the setting, what it got, what was expected.
+        LedgerError: The ledger's database cannot be reached.
     """
-    for module in config.imports:
-        try:
-            importlib.import_module(module)
-        except ImportError as error:
-            raise ConfigError(
-                "imports", module, "a module that can be imported", str(error)
-            ) from error
-    name = config.name
-    if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
-        raise ConfigError("name", name, "letters, digits, '.', '_' and '-'")
-    if not isinstance(config.seed, int) or config.seed < 0:
-        raise ConfigError("seed", config.seed, "a whole number, 0 or more")
-    search = _structured(SearchSettings, config.search, "search")
+    values = resolved(config)
+    names = [f.name for f in dataclasses.fields(GeneralSettings)]
+    general = structured(GeneralSettings, {name: values.get(name) for name in names}, "")
+    import_modules(general.imports)
+    search = structured(SearchSettings, values.get("search"), "search")
     constraints = tuple(Constraint.parse(text) for text in search.constraints)
     chosen = {name: objectives.get(name) for name in search.objectives}
     limits = {c.objective: objectives.get(c.objective) for c in constraints}
-    for objective in search.reference_point:
-        if objective not in chosen:
-            raise ConfigError("search.reference_point", objective, f"one of {sorted(chosen)}")
+    url, values["ledger"]["url"] = _ledger_urls(config, general.ledger.url)
     settings = StudySettings(
-        name=name,
-        seed=config.seed,
-        runs=config.runs,
-        ledger_url=config.ledger.url,
-        ray_address=config.ray.address,
-        data=_component(data.registry, config.data, "data"),
-        device=_component(devices.registry, config.device, "device"),
-        predictor=_component(
-            latency_predictors.registry, config.latency_predictor, "latency_predictor"
+        name=general.name,
+        seed=general.seed,
+        runs=general.runs,
+        imports=general.imports,
+        ledger_url=url,
+        ray_address=general.ray.address,
+        data=component(data.registry, values.get("data"), "data"),
+        device=component(devices.registry, values.get("device"), "device"),
+        predictor=component(
+            latency_predictors.registry, values.get("latency_predictor"), "latency_predictor"
         ),
-        algorithm=_component(algorithms.registry, config.search.algorithm, "search.algorithm"),
-        evaluation=_component(evaluation.registry, config.evaluation, "evaluation"),
+        algorithm=component(algorithms.registry, search.algorithm, "search.algorithm"),
+        evaluation=component(evaluation.registry, values.get("evaluation"), "evaluation"),
         search=search,
-        finalise=_structured(FinaliseSettings, config.finalise, "finalise"),
+        finalise=structured(FinaliseSettings, values.get("finalise"), "finalise"),
         objectives=chosen,
         limited={name: objective for name, objective in limits.items() if name not in chosen},
         constraints=constraints,
-        config=config,
+        config=values,
     )
     settings.space((1, 32, 32), 10)
     return settings
 
 
-def _component(
-    registry: Registry[T], node: Any, path: str, given: dict[str, Any] | None = None
-) -> T:
-    """Build the component that `node` names, with type checks by OmegaConf."""
-    fields = dict(OmegaConf.to_container(node, resolve=True)) if node else {}
-    name = fields.pop("name", None)
-    cls = registry.component(str(name))
-    return _structured(cls, OmegaConf.create({**fields, **(given or {})}), path)
+def _ledger_urls(config: DictConfig, url: str | None) -> tuple[str | None, str | None]:
+    """Return the URL of a database that answered, and what files may keep of it."""
+    if url is None:
+        return None, None
+    # Optuna and SQLAlchemy take a while to load.
+    from nas.study.ledger_url import reachable, recordable
+
+    written = cast("dict[str, str]", OmegaConf.to_container(config.ledger, resolve=False))["url"]
+    url = reachable(url)
+    return url, recordable(written, url)
 
 
-def _structured(cls: type[T], node: Any, path: str) -> T:
-    try:
-        checked = OmegaConf.merge(_writable(OmegaConf.structured(cls)), node)
-        built: T = OmegaConf.to_object(checked)
-    except OmegaConfBaseException as error:
-        line = str(error).splitlines()[0]
-        key = getattr(error, "full_key", None) or getattr(error, "key", "")
-        got = OmegaConf.select(node, str(key), default=None) if key else None
-        raise ConfigError(f"{path}.{key}", got, _expectation(line, cls)) from error
-    return built
-
-
-def _writable(schema: Any) -> Any:
-    """Lift the write protection that a frozen dataclass gives to its schema."""
-    OmegaConf.set_readonly(schema, False)
-    for key in schema:
-        if isinstance(schema._get_node(key), DictConfig) and schema[key] is not None:
-            _writable(schema[key])
-    return schema
-
-
-def _expectation(line: str, cls: type) -> str:
-    if "not in" in line:
-        return "one of the settings " + ", ".join(cls.__dataclass_fields__)  # type: ignore[attr-defined]
-    return f"another value ({line})"
+def _check_texts(setting: str, values: tuple[str, ...]) -> None:
+    for value in values:
+        if not isinstance(value, str):
+            raise ConfigError(setting, value, "a list of texts")

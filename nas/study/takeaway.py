@@ -15,7 +15,9 @@ from nas.core.measurement import Measurement
 from nas.export import package
 from nas.export.exported import ExportedModel, Preprocessing
 from nas.results.study import StudyResults
+from nas.study.checking import component
 from nas.study.folder import StudyFolder
+from nas.study.imports import import_modules
 
 
 def export(study: StudyResults, pick: str, out: Path) -> tuple[Path, float]:
@@ -48,7 +50,8 @@ def export(study: StudyResults, pick: str, out: Path) -> tuple[Path, float]:
 def _exported(
     study: StudyResults, record: dict[str, Any], row: pd.Series[Any], parts: Path
 ) -> ExportedModel:
-    space = search_spaces.get(**record["space"])
+    import_modules(record["imports"])
+    space = component(search_spaces.registry, record["space"], "space")
     network = space.build(row["genotype"])
     network.load_state_dict(safetensors.torch.load_file(parts / "weights.safetensors"))
     training = json.loads((parts / "training.json").read_text("utf-8"))

@@ -1,0 +1,117 @@
+"""A part of a configuration, checked and built into a frozen dataclass."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, TypeVar, cast
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import (
+    ConfigAttributeError,
+    ConfigKeyError,
+    MissingMandatoryValue,
+    OmegaConfBaseException,
+)
+
+from nas.core.errors import ConfigError, HwnasError
+from nas.core.registry import Registry
+
+T = TypeVar("T")
+
+_KINDS = {
+    "Integer": "a whole number",
+    "Float": "a number",
+    "bool": "true or false",
+    "ListConfig": "a list, such as [a, b]",
+    "Dict": "settings, such as {a: 1}",
+    "'None'": "a value",
+}
+"""What was expected, by a word of OmegaConf's message."""
+
+
+def resolved(config: DictConfig) -> dict[str, Any]:
+    """Return a configuration in plain values.
+
+    Raises:
+        HwnasError: An interpolation such as `${oc.env:NAME}` stands for nothing.
+    """
+    try:
+        return cast("dict[str, Any]", OmegaConf.to_container(config, resolve=True))
+    except OmegaConfBaseException as error:
+        line = str(error).splitlines()[0]
+        raise HwnasError(f"{error.full_key}: cannot be resolved ({line})") from error
+
+
+def component(
+    registry: Registry[T], node: Any, path: str, given: dict[str, Any] | None = None
+) -> T:
+    """Build the component that the `name` in `node` names.
+
+    Args:
+        registry: Of the components of its kind.
+        node: Name and fields; fields that are left out have their defaults.
+        path: Where `node` stands in the configuration, for messages.
+        given: Fields that no configuration sets.
+
+    Raises:
+        ConfigError: The name is unknown, or a field is unknown, missing or of another type.
+    """
+    fields = dict(node or {})
+    cls = registry.component(str(fields.pop("name", None)))
+    return structured(cls, {**fields, **(given or {})}, path)
+
+
+def structured(cls: type[T], node: Any, path: str) -> T:
+    """Build the dataclass `cls` from plain values, with type checks by OmegaConf.
+
+    Raises:
+        ConfigError: A field is unknown, missing, or has a value that cannot be used.
+    """
+    prefix = f"{path}." if path else ""
+    given = OmegaConf.create(node or {})
+    try:
+        checked = OmegaConf.merge(_writable(OmegaConf.structured(cls)), given)
+        return _hashable(cast("T", OmegaConf.to_object(checked)))
+    except OmegaConfBaseException as error:
+        key = error.full_key or error.key or ""
+        expected = _expectation(error, cls)
+        raise ConfigError(f"{prefix}{key}", _got(given, str(key)), expected) from error
+    except ConfigError as error:
+        # The two recipes of a study do not know which one they are.
+        if error.argument.startswith("recipe."):
+            raise HwnasError(f"{prefix}{error}") from error
+        raise
+
+
+def _hashable(built: T) -> T:
+    """Turn the lists of a configuration into the tuples that a frozen dataclass declares."""
+    values = {f.name: getattr(built, f.name) for f in dataclasses.fields(built)}  # type: ignore[arg-type]
+    lists = {name: _tuples(value) for name, value in values.items() if isinstance(value, list)}
+    return dataclasses.replace(built, **lists)  # type: ignore[type-var]
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(_tuples(item) for item in value) if isinstance(value, list) else value
+
+
+def _writable(schema: Any) -> Any:
+    """Lift the write protection that a frozen dataclass gives to its schema."""
+    OmegaConf.set_readonly(schema, False)
+    for key in schema:
+        if isinstance(schema._get_node(key), DictConfig) and schema[key] is not None:
+            _writable(schema[key])
+    return schema
+
+
+def _got(node: Any, key: str) -> Any:
+    return OmegaConf.select(node, key, default=None) if key else OmegaConf.to_container(node)
+
+
+def _expectation(error: OmegaConfBaseException, cls: type) -> str:
+    if isinstance(error, ConfigKeyError | ConfigAttributeError):
+        fields = dataclasses.fields(error.object_type or cls)
+        return "one of the settings " + ", ".join(f.name for f in fields)
+    if isinstance(error, MissingMandatoryValue):
+        return "a value"
+    line = str(error).splitlines()[0]
+    return next((kind for word, kind in _KINDS.items() if word in line), line)

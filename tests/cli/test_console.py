@@ -1,0 +1,147 @@
+"""What a study shows while it runs, on a terminal and elsewhere."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import pty
+import re
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from nas_command import COMMAND, SMALL, Ended, Finished, environment
+from rich.console import Console
+
+from nas.cli import console
+from nas.cli.console import ConsoleReporter
+from nas.core.trial import Trial
+from nas.results.study import StudyResults
+from nas.study.reporter import SearchPlan
+
+PLAN = SearchPlan(
+    evaluations=4,
+    recorded=frozenset(),
+    workers=2,
+    lookahead=8,
+    columns={"error": "error", "latency_ms": "latency_ms_predicted"},
+    reference_point={"error": 100.0, "latency_ms": 2.0},
+)
+
+
+def trial(number: int, error: float, latency_ms: float = 1.0, failure: str | None = None) -> Trial:
+    return Trial(
+        number=number,
+        genotype=(0,),
+        arch_id=f"{number:012x}",
+        seed=0,
+        values={} if failure else {"error": error, "latency_ms": latency_ms},
+        seconds=200.0,
+        failure=failure,
+    )
+
+
+@pytest.fixture
+def printed(monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[str]]:
+    """Return what is printed where there is no terminal."""
+    file = io.StringIO()
+    monkeypatch.setattr(console, "console", lambda: Console(file=file, width=250))
+    return lambda: file.getvalue().splitlines()
+
+
+def test_a_line_says_what_came_out_and_how_it_stands(printed: Callable[[], list[str]]) -> None:
+    reporter = ConsoleReporter()
+    with reporter.search(PLAN):
+        reporter.trial(trial(0, 40.0), feasible=True)
+        reporter.trial(trial(1, 0.0, failure="diverged: loss is nan"), feasible=False)
+        # Breaks a constraint, so it is neither best nor does it add to the hypervolume.
+        reporter.trial(trial(2, 1.0), feasible=False)
+        reporter.trial(trial(3, 20.0), feasible=True)
+    begin, *lines = (line.split("] ", 1)[1] for line in printed())
+    assert begin == "evaluating 4 architectures on 2 workers"
+    # By hand: (100 - 40) * (2 - 1) and (100 - 20) * (2 - 1); 200 s each on two workers.
+    assert lines == [
+        "1/4 000000000000 error 40, latency_ms_predicted 1 "
+        "| best error 40.00 %, hypervolume 60, 5 min left",
+        "2/4 000000000001 failed: diverged: loss is nan "
+        "| best error 40.00 %, hypervolume 60, 3 min left",
+        "3/4 000000000002 error 1, latency_ms_predicted 1 "
+        "| best error 40.00 %, hypervolume 60, 2 min left",
+        "4/4 000000000003 error 20, latency_ms_predicted 1 | best error 20.00 %, hypervolume 80",
+    ]
+
+
+def test_trials_of_an_earlier_run_are_counted_and_not_repeated(
+    printed: Callable[[], list[str]],
+) -> None:
+    reporter = ConsoleReporter()
+    with reporter.search(
+        SearchPlan(**{**vars(PLAN), "recorded": frozenset({0}), "workers": 9, "lookahead": 2})
+    ):
+        reporter.trial(trial(0, 40.0), feasible=True)
+        reporter.trial(trial(1, 50.0), feasible=True)
+    begin, line = (line.split("] ", 1)[1] for line in printed())
+    assert begin == (
+        "1 architectures are in the ledger; evaluating 3 architectures on 9 workers; "
+        "7 workers will idle: raise search.lookahead under another name"
+    )
+    assert line.startswith("2/4 000000000001 ")
+    assert "best error 40.00 %" in line
+
+
+def test_a_long_line_does_not_wrap(printed: Callable[[], list[str]]) -> None:
+    ConsoleReporter().stage("word " * 200)
+    assert len(printed()) == 1
+
+
+def test_an_empty_front_is_told(
+    finished: Finished, here: Callable[..., Ended], tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(finished.folder, tmp_path / "runs" / "small"))
+    record = (folder / "study.json").read_text()
+    assert '"constraints": []' in record
+    limited = record.replace('"constraints": []', '"constraints": ["latency_ms <= 1e-9"]')
+    (folder / "study.json").write_text(limited)
+    assert StudyResults(folder).pareto().empty
+    shown = here("pareto", "small")
+    assert shown.returncode == 0
+    assert "no architecture is left; constraints: latency_ms <= 1e-09" in shown.stdout
+    assert here("export", "small").stderr.startswith("nas: architecture: got 'knee'")
+
+
+def shown_on_a_terminal(columns: int, *arguments: str, cwd: Path) -> str:
+    """Run the command on a terminal of its own and return what it shows there."""
+    ours, theirs = pty.openpty()
+    env = environment({"COLUMNS": str(columns), "TERM": "xterm"})
+    with subprocess.Popen(
+        [COMMAND, *arguments], cwd=cwd, env=env, stdout=theirs, stderr=theirs, stdin=theirs
+    ) as process:
+        os.close(theirs)
+        parts = []
+        # The kernel reports the terminal's other end as closed by an input/output error.
+        with contextlib.suppress(OSError):
+            while part := os.read(ours, 65536):
+                parts.append(part)
+        os.close(ours)
+    assert process.returncode == 0
+    return b"".join(parts).decode()
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("nas")
+def test_a_terminal_shows_one_live_line(tmp_path: Path) -> None:
+    settings = ("search.objectives=[error,params_m]", "search.evaluations=4", "finalise.limit=0")
+    shown = shown_on_a_terminal(100, "search", *SMALL, *settings, cwd=tmp_path)
+    plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown)
+    frames = [line for line in re.split(r"[\r\n]+", plain) if line.startswith("search ")]
+    assert len(frames) >= 2
+    assert all(len(line) <= 100 for line in frames)
+    assert "4/4" in frames[-1]
+    assert "best error " in frames[-1]
+    assert "hypervolume " in frames[-1]
+    # Trials have no lines of their own there.
+    assert "] 1/4 " not in plain
+    assert any(" left" in line for line in frames)

@@ -1,0 +1,117 @@
+"""Whatever stops a search, nothing finished is lost and nothing is done twice."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+import signal
+import sqlite3
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+import psutil
+import pytest
+from nas_command import SMALL, Nas, number_of_trials, wait_until, wait_until_gone
+
+from nas.results.study import StudyResults
+
+pytestmark = pytest.mark.slow
+
+# No objective needs a measurement, which would differ between two studies.
+SEARCH = (
+    *SMALL,
+    "search.objectives=[error,params_m]",
+    "search.evaluations=12",
+    "evaluation.workers=1",
+    "finalise.limit=0",
+)
+SAME = ["number", "arch_id", "genotype", "seed", "error", "params_m"]
+
+
+@dataclass
+class Interrupted:
+    """How a study was stopped, again and again, until it was finished.
+
+    Attributes:
+        folder: The study.
+        ended: Exit status and standard error of every run that was stopped, by what stopped it.
+        kept: The trials that each of these runs left behind.
+    """
+
+    folder: Path
+    ended: dict[str, tuple[int, str]]
+    kept: dict[str, pd.DataFrame]
+
+
+def fill_the_disk(pid: int, folder: Path) -> None:
+    """Let files of the process grow no more: a write fails as it does on a full disk."""
+    size = (folder / "ledger.db").stat().st_size
+    _, hard = resource.prlimit(pid, resource.RLIMIT_FSIZE)
+    resource.prlimit(pid, resource.RLIMIT_FSIZE, (size, hard))
+
+
+@pytest.fixture(scope="module")
+def interrupted(tmp_path_factory: pytest.TempPathFactory) -> Interrupted:
+    nas = Nas(tmp_path_factory.mktemp("interrupted"))
+    folder = nas.folder / "runs" / "small"
+    state = Interrupted(folder, {}, {})
+
+    def stop(pid: int, how: str) -> None:
+        if how == "full disk":
+            fill_the_disk(pid, folder)
+        else:
+            os.killpg(pid, getattr(signal, how))
+
+    for how in ("SIGKILL", "SIGINT", "full disk"):
+        before = number_of_trials(folder)
+        with nas.started("search", *SEARCH) as process:
+            wait_until(lambda least=before + 2: number_of_trials(folder) >= least)
+            family = psutil.Process(process.pid).children(recursive=True)
+            stop(process.pid, how)
+            _, errors = process.communicate(timeout=100)
+            wait_until_gone(family)
+        state.ended[how] = process.returncode, errors
+        state.kept[how] = StudyResults(folder).trials()
+    finishing = nas("search", *SEARCH)
+    assert finishing.returncode == 0, finishing.stderr
+    return state
+
+
+def test_an_interrupted_study_equals_an_uninterrupted_one(
+    interrupted: Interrupted, nas: Nas
+) -> None:
+    whole = nas("search", *SEARCH)
+    assert whole.returncode == 0, whole.stderr
+    expected = StudyResults(nas.folder / "runs" / "small").trials()
+    trials = StudyResults(interrupted.folder).trials()
+    assert len(expected) == 12
+    assert trials[SAME].equals(expected[SAME])
+
+
+def test_no_trial_is_lost_or_repeated(interrupted: Interrupted) -> None:
+    last = StudyResults(interrupted.folder).trials()
+    with contextlib.closing(sqlite3.connect(interrupted.folder / "ledger.db")) as ledger:
+        [(rows,)] = ledger.execute("select count(*) from trials").fetchall()
+    assert rows == len(last) == 12
+    for kept in interrupted.kept.values():
+        assert len(kept) >= 2
+        # The seconds that a trial took would differ if it had been repeated.
+        columns = [*SAME, "seconds"]
+        same = last[last["number"].isin(kept["number"])].reset_index(drop=True)
+        assert same[columns].equals(kept[columns])
+
+
+def test_an_interruption_ends_with_one_line(interrupted: Interrupted) -> None:
+    status, errors = interrupted.ended["SIGINT"]
+    assert status == 130
+    assert errors == "nas: interrupted; what was finished is kept, run the command again\n"
+
+
+def test_a_full_disk_ends_with_one_line(interrupted: Interrupted) -> None:
+    status, errors = interrupted.ended["full disk"]
+    assert status == 2
+    assert errors.count("\n") == 1
+    assert errors.startswith("nas: ledger sqlite:///")
+    assert "free disk space" in errors

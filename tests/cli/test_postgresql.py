@@ -1,0 +1,135 @@
+"""A ledger on a PostgreSQL server, whose password no file and no line shows."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pwd
+import shutil
+import socket
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from nas_command import SMALL, Ended
+
+from nas.evaluation.workers.ray_evaluator import connected
+from nas.results.study import StudyResults
+
+pytestmark = pytest.mark.slow
+
+Here = Callable[..., Ended]
+SEARCH = (*SMALL, "search.objectives=[error,params_m]", "search.evaluations=2", "finalise.limit=0")
+PASSWORD = "not-for-your-eyes"
+
+
+def program(name: str) -> str:
+    newest = sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"))
+    found = shutil.which(name) or (str(newest[-1]) if newest else None)
+    if found is None:
+        pytest.skip("PostgreSQL server not installed")
+    return found
+
+
+def unprivileged() -> str | None:
+    """Return the user that the server runs as: it refuses to run as root."""
+    if os.geteuid() != 0:
+        return None
+    with contextlib.suppress(KeyError):
+        return pwd.getpwnam("postgres").pw_name
+    pytest.skip("PostgreSQL server not installed: there is no user postgres")
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[str]:
+    """Start a server; returns HOST:PORT/DATABASE for the user nas."""
+    initdb, pg_ctl = program("initdb"), program("pg_ctl")
+    user = unprivileged()
+    with tempfile.TemporaryDirectory(prefix="hwnas-pg-", dir="/tmp") as name, socket.socket() as s:
+        folder = Path(name)
+        (folder / "password").write_text(PASSWORD)
+        if user is not None:
+            for path in (folder, folder / "password"):
+                shutil.chown(path, user)
+        s.bind(("127.0.0.1", 0))
+        port = s.getsockname()[1]
+        s.close()
+
+        def run(*command: str) -> None:
+            subprocess.run(
+                command, user=user, cwd=folder, check=True, stdout=subprocess.DEVNULL, timeout=120
+            )
+
+        data = str(folder / "data")
+        run(initdb, "-D", data, "-U", "nas", "-A", "scram-sha-256", "--pwfile", "password")
+        options = f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories={folder}"
+        log = str(folder / "log")
+        run(pg_ctl, "-D", data, "-o", options, "-l", log, "-w", "start")
+        try:
+            yield f"127.0.0.1:{port}/postgres"
+        finally:
+            run(pg_ctl, "-D", data, "-m", "immediate", "-w", "stop")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def workers(server: str) -> Iterator[None]:
+    with connected(None):
+        yield
+
+
+def assert_secret(folder: Path, *ended: Ended) -> None:
+    """Check that the password stands nowhere."""
+    assert not [e for e in ended if PASSWORD in e.stdout + e.stderr]
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    assert files
+    assert not [path for path in files if PASSWORD.encode() in path.read_bytes()]
+
+
+def test_the_password_comes_from_the_environment(
+    server: str, here: Here, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LEDGER_PASSWORD", PASSWORD)
+    url = f'ledger.url="postgresql://nas:${{oc.env:LEDGER_PASSWORD}}@{server}"'
+    command = ("search", *SEARCH, "name=from_environment", url)
+    ended = here(*command)
+    assert ended.returncode == 0, ended.stderr
+    shown = here("pareto", "from_environment", "--json")
+    assert shown.returncode == 0, shown.stderr
+    assert len(StudyResults(tmp_path / "runs" / "from_environment").trials()) == 2
+    assert "nothing is left to do" in here(*command).stdout
+
+    monkeypatch.delenv("LEDGER_PASSWORD")
+    refused = here("pareto", "from_environment")
+    assert refused.returncode == 2
+    assert "LEDGER_PASSWORD" in refused.stderr
+    assert refused.stderr.count("\n") == 1
+    assert_secret(tmp_path, ended, shown, refused)
+
+
+def test_a_password_on_the_command_line_is_kept_nowhere(
+    server: str, here: Here, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = f"ledger.url=postgresql://nas:{PASSWORD}@{server}"
+    ended = here("search", *SEARCH, "name=typed", url, "finalise.limit=1")
+    assert ended.returncode == 0, ended.stderr
+    refused = here("pareto", "typed")
+    assert refused.returncode == 2
+    assert "PGPASSWORD" in refused.stderr
+    assert refused.stderr.count("\n") == 1
+    monkeypatch.setenv("PGPASSWORD", PASSWORD)
+    shown = here("pareto", "typed")
+    assert shown.returncode == 0, shown.stderr
+    more = here("search", *SEARCH, "name=typed", f"ledger.url=postgresql://nas@{server}")
+    assert more.returncode == 0, more.stderr
+    assert_secret(tmp_path, ended, refused, shown, more)
+
+
+def test_a_wrong_password_is_one_line(server: str, here: Here, tmp_path: Path) -> None:
+    ended = here("search", *SEARCH, f"ledger.url=postgresql://nas:{PASSWORD[::-1]}@{server}")
+    assert ended.returncode == 2
+    assert ended.stderr.count("\n") == 1
+    assert "password authentication failed" in ended.stderr
+    assert PASSWORD[::-1] not in ended.stderr
+    assert not list(tmp_path.iterdir())

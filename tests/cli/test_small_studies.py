@@ -1,0 +1,114 @@
+"""Studies that are searched in this process, on workers that all of them share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from nas_command import SMALL, Ended
+
+from nas.evaluation.workers.ray_evaluator import connected
+from nas.results.study import StudyResults
+
+pytestmark = pytest.mark.slow
+
+Here = Callable[..., Ended]
+SEARCH = (*SMALL, "search.objectives=[error,params_m]", "search.evaluations=4", "finalise.limit=0")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def workers() -> Iterator[None]:
+    with connected(None):
+        yield
+
+
+def test_an_impossible_constraint_names_the_nearest_value(here: Here, tmp_path: Path) -> None:
+    impossible = 'search.constraints=["params_m <= 0.0001"]'
+    ended = here("search", *SEARCH, impossible)
+    assert ended.returncode == 2
+    assert ended.stderr.count("\n") == 1
+    assert "architectures meets params_m <= 0.0001" in ended.stderr
+    assert "params_m 0.00" in ended.stderr
+    # Nothing was searched, so the limit may be loosened under the same name.
+    loosened = here("search", *SEARCH, 'search.constraints=["params_m <= 0.02"]')
+    assert loosened.returncode == 0, loosened.stderr
+    trials = StudyResults(tmp_path / "runs" / "small").trials()
+    assert len(trials) == 4
+    assert (trials["params_m"] <= 0.02).all()
+    tightened = here("search", *SEARCH, impossible)
+    assert tightened.returncode == 2
+    assert tightened.stderr.startswith("nas: search.constraints: got ['params_m <= 0.0001']")
+
+
+def test_a_constraint_need_not_be_an_objective(here: Here, tmp_path: Path) -> None:
+    limit = 'search.constraints=["macs_m <= 0.3"]'
+    ended = here("search", *SEARCH, limit, "finalise.limit=1")
+    assert ended.returncode == 0, ended.stderr
+    study = StudyResults(tmp_path / "runs" / "small")
+    assert (study.trials()["macs_m"] <= 0.3).all()
+    front = study.pareto()
+    assert len(front) == 1
+    assert front["verified"].all()
+    assert (front["macs_m"] <= 0.3).all()
+
+
+def test_a_ledger_may_lie_elsewhere(
+    here: Here, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    file = tmp_path_factory.mktemp("elsewhere") / "x.db"
+    ended = here("search", *SEARCH, f"ledger.url=sqlite:///{file}")
+    assert ended.returncode == 0, ended.stderr
+    assert file.is_file()
+    folder = tmp_path / "runs" / "small"
+    assert not (folder / "ledger.db").exists()
+    assert len(StudyResults(folder).trials()) == 4
+    moved = here("search", *SEARCH)
+    assert moved.returncode == 2
+    assert moved.stderr.startswith("nas: ledger.url: got None")
+
+
+def test_a_damaged_ledger_of_a_study_is_named(here: Here, tmp_path: Path) -> None:
+    assert here("search", *SEARCH).returncode == 0
+    ledger = tmp_path / "runs" / "small" / "ledger.db"
+    ledger.write_bytes(b"damaged" * 1000)
+    for command in (("search", *SEARCH), ("pareto", "small")):
+        ended = here(*command)
+        assert ended.returncode == 2
+        assert ended.stderr.count("\n") == 1
+        assert "file is not a database" in ended.stderr
+
+
+def test_several_studies_in_one_command(here: Here, tmp_path: Path) -> None:
+    ended = here(
+        "search", "--multirun", *SEARCH, "search.evaluations=2", "seed=0,1", "name=digits_${seed}"
+    )
+    assert ended.returncode == 0, ended.stderr
+    studies = [StudyResults(tmp_path / "runs" / f"digits_{seed}") for seed in (0, 1)]
+    assert [study.record["seed"] for study in studies] == [0, 1]
+    first, second = (study.trials() for study in studies)
+    assert len(first) == len(second) == 2
+    assert list(first["arch_id"]) != list(second["arch_id"])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["runs"]
+
+
+def test_an_experiment_of_the_users_own(here: Here, tmp_path: Path) -> None:
+    folder = tmp_path / "mine" / "experiment"
+    folder.mkdir(parents=True)
+    (folder / "tiny.yaml").write_text(
+        "# @package _global_\n"
+        "defaults:\n  - override /search: random_search\n"
+        "name: tiny\nfinalise: {limit: 0}\nevaluation: {recipe: {epochs: 1}}\n"
+        "search: {evaluations: 2, objectives: [error, macs_m]}\n"
+    )
+    ended = here("search", "--config-dir", str(folder.parent), "experiment=tiny")
+    assert ended.returncode == 0, ended.stderr
+    assert len(StudyResults(tmp_path / "runs" / "tiny").trials()) == 2
+
+
+def test_a_search_without_a_feasible_trial_keeps_its_trials(here: Here, tmp_path: Path) -> None:
+    ended = here("search", *SEARCH, 'search.constraints=["error <= 0.001"]', "finalise.limit=1")
+    assert ended.returncode == 2
+    assert ended.stderr.count("\n") == 1
+    assert "no trial meets error <= 0.001" in ended.stderr
+    assert len(StudyResults(tmp_path / "runs" / "small").trials()) == 4

@@ -1,0 +1,119 @@
+"""Every component has a configuration file that names its settings, and the other way round."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+import latency_predictors
+import search_spaces
+from nas import data, devices, evaluation
+from nas.cli.search import config_folder
+from nas.core.recipe import Recipe
+from nas.core.registry import Registry
+from nas.search import algorithms
+from nas.study.settings import FinaliseSettings, GeneralSettings, SearchSettings
+
+REGISTRIES: dict[str, Registry[Any]] = {
+    "search_space": search_spaces.registry,
+    "data": data.registry,
+    "device": devices.registry,
+    "latency_predictor": latency_predictors.registry,
+    "search": algorithms.registry,
+    "evaluation": evaluation.registry,
+}
+GIVEN = {"input_shape", "num_classes"}
+"""What the data says of every search space."""
+OTHERWISE = {"evaluation.recipe.epochs", "finalise.recipe.epochs"}
+"""Settings whose default in the files is another one: a recipe does not know what it is for."""
+
+COMPONENTS = [(group, name) for group, registry in REGISTRIES.items() for name in registry.names()]
+
+
+def load(path: str) -> dict[str, Any]:
+    return dict(yaml.safe_load((config_folder() / path).read_text("utf-8")))
+
+
+def default(spec: dataclasses.Field[Any]) -> Any:
+    """Return a field's default in plain values; what must be given is `???` in Hydra's files."""
+    if spec.default is not dataclasses.MISSING:
+        return plain(spec.default)
+    if spec.default_factory is not dataclasses.MISSING:
+        return plain(spec.default_factory())
+    return "???"
+
+
+def plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    return [plain(item) for item in value] if isinstance(value, tuple | list) else value
+
+
+def defaults(cls: type) -> dict[str, Any]:
+    fields = dataclasses.fields(cls)
+    return {f.name: default(f) for f in fields if f.init and f.name not in GIVEN}
+
+
+def leaves(node: Any, path: str) -> dict[str, Any]:
+    if not isinstance(node, dict) or not node:
+        return {path: node}
+    pairs = [leaves(value, f"{path}.{key}") for key, value in node.items()]
+    return {key: value for pair in pairs for key, value in pair.items()}
+
+
+def assert_same(node: dict[str, Any], expected: dict[str, Any], path: str) -> None:
+    got, wanted = leaves(node, path), leaves(expected, path)
+    assert set(got) == set(wanted)
+    assert {k: v for k, v in got.items() if k not in OTHERWISE} == {
+        k: v for k, v in wanted.items() if k not in OTHERWISE
+    }
+
+
+@pytest.mark.parametrize("group", REGISTRIES)
+def test_files_and_components_are_the_same(group: str) -> None:
+    files = {path.stem for path in (config_folder() / group).glob("*.yaml")}
+    assert files == set(REGISTRIES[group].names())
+
+
+@pytest.mark.parametrize(("group", "name"), COMPONENTS)
+def test_a_file_names_the_settings_of_its_component(group: str, name: str) -> None:
+    node = load(f"{group}/{name}.yaml")
+    if group == "search":
+        own = node.pop("algorithm")
+        expected = defaults(SearchSettings)
+        del expected["algorithm"]
+        assert_same(node, expected, "search")
+        node = own
+    assert node.pop("name") == name
+    assert_same(node, defaults(REGISTRIES[group].component(name)), group)
+
+
+def test_what_belongs_to_no_component() -> None:
+    node = load("config.yaml")
+    assert_same(node["finalise"], defaults(FinaliseSettings), "finalise")
+    assert set(node["finalise"]["recipe"]) == {f.name for f in dataclasses.fields(Recipe)}
+    general = defaults(GeneralSettings)
+    # The name of a study is that of its data unless it is given.
+    assert general.pop("name") == "???"
+    assert_same({key: node[key] for key in general}, general, "")
+
+
+@pytest.mark.parametrize(
+    "path", sorted((config_folder() / "experiment").glob("*.yaml")), ids=lambda path: path.stem
+)
+def test_an_experiment_is_composed_and_names_only_what_there_is(path: Path) -> None:
+    from hydra import compose, initialize_config_dir
+
+    from nas.study.settings import read
+
+    with initialize_config_dir(str(config_folder()), version_base="1.3"):
+        config = compose("config", overrides=[f"experiment={path.stem}"])
+        settings = read(config)
+    assert settings.name == path.stem
+    plain_config = load("config.yaml")
+    allowed = {*plain_config, *REGISTRIES} - {"hydra"}
+    assert set(load(f"experiment/{path.name}")) <= allowed

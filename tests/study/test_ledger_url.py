@@ -1,0 +1,69 @@
+"""What files may keep of a ledger's URL."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from nas.core.errors import ConfigError, LedgerError
+from nas.study.ledger_url import reachable, recordable
+
+
+@pytest.mark.parametrize(
+    ("url", "kept"),
+    [
+        ("sqlite:////data/x.db", "sqlite:////data/x.db"),
+        ("postgresql://u@h/d", "postgresql://u@h/d"),
+        ("postgresql://u:secret@h:5432/d", "postgresql://u@h:5432/d"),
+        ("postgresql+psycopg2://u:se%40cr:et@h/d?sslmode=require", None),
+        ("postgresql://u:/secret/@h/d", "postgresql://u@h/d"),
+    ],
+)
+def test_a_password_is_left_out(url: str, kept: str | None) -> None:
+    expected = kept or "postgresql+psycopg2://u@h/d?sslmode=require"
+    assert recordable(url, url) == expected
+
+
+@pytest.mark.parametrize(
+    ("written", "kept"),
+    [
+        ("${oc.env:URL}", None),
+        ("postgresql://${oc.env:WHO}:${oc.env:SECRET}@${oc.env:HOST}/d", None),
+        ("postgresql://${oc.env:WHO}@h/d", None),
+        # A password is no less one for standing beside a variable.
+        ("postgresql://${oc.env:WHO}:s%40cret@h/d", "postgresql://${oc.env:WHO}@h/d"),
+        ("postgresql://u:secret@${oc.env:HOST}/d", "postgresql://u@${oc.env:HOST}/d"),
+        ("postgresql://u:secret${oc.env:MORE}@${oc.env:H}/d", "postgresql://u@${oc.env:H}/d"),
+    ],
+)
+def test_a_variable_of_the_environment_stays_one(written: str, kept: str | None) -> None:
+    assert recordable(written, "postgresql://me:secret@h/d") == (kept or written)
+
+
+def test_the_path_of_a_file_becomes_absolute(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert reachable("sqlite:///x.db") == f"sqlite:///{tmp_path}/x.db"
+    # Asking does not make it.
+    assert not list(tmp_path.iterdir())
+    sqlite3.connect("x.db").close()
+    assert reachable("sqlite:///x.db") == f"sqlite:///{tmp_path}/x.db"
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["sqlite://", "sqlite:///:memory:", "sqlite:////nowhere/x.db", "postgresql://h?password=x"],
+)
+def test_a_url_that_cannot_be_used(url: str) -> None:
+    with pytest.raises(ConfigError, match=r"ledger\.url"):
+        reachable(url)
+
+
+@pytest.mark.parametrize("url", ["foo", "foo://h/d", "postgresql://u:secret@127.0.0.1:1/d"])
+def test_a_database_that_does_not_answer(url: str) -> None:
+    with pytest.raises(LedgerError) as refused:
+        reachable(url)
+    assert "secret" not in str(refused.value)
