@@ -14,7 +14,7 @@ from nas.core.space import Genotype
 from nas.core.trial import Trial
 from nas.network.space import SearchSpace
 
-INFEASIBLE_DRAWS = 100
+INFEASIBLE_DRAWS = 50
 """Random architectures outside the constraints after which the nearest of them is improved."""
 
 WALK_STEPS = 200
@@ -78,11 +78,11 @@ class SearchProblem:
 
         It is drawn uniformly. Where limits are so tight that `INFEASIBLE_DRAWS` draws break them,
         the nearest of these is changed gene by gene, never away from the limits, until it keeps
-        them.
+        them; at last one of `seen` is changed so.
 
         Args:
             rng: Random stream to draw from.
-            seen: Architectures that are not to be returned.
+            seen: Architectures that keep the constraints and are not to be returned again.
 
         Returns:
             A canonical genotype; `None` where only those of `seen` are found any more.
@@ -93,8 +93,10 @@ class SearchProblem:
         """
         search = _FeasibilitySearch(self)
         found = search.draw(rng, seen)
-        if found is None:
-            found = search.walk(rng, seen)
+        if found is None and search.start is not None:
+            found = search.walk(rng, seen, search.start)
+        if found is None and seen:
+            found = search.walk(rng, seen, sorted(seen)[rng.integers(len(seen))])
         if found is None and not seen:
             near = ", ".join(f"{c.objective} {value:.4g}" for c, value in search.nearest.items())
             raise NoFeasibleArchitectureError(
@@ -111,17 +113,18 @@ class _FeasibilitySearch:
     Attributes:
         examined: Architectures looked at.
         nearest: For every constraint, the value seen that keeps or least breaks it.
+        start: Of the architectures drawn in vain, the nearest to all constraints.
     """
 
     def __init__(self, problem: SearchProblem) -> None:
         self.examined = 0
         self.nearest: dict[Constraint, float] = {}
+        self.start: Genotype | None = None
         self._problem = problem
-        self._start: Genotype | None = None
-        self._start_excess = math.inf
 
     def draw(self, rng: np.random.Generator, seen: Collection[Genotype]) -> Genotype | None:
-        """Draw uniformly; remember where `walk` starts if nothing is found."""
+        """Draw uniformly; give up after too many that are infeasible or seen."""
+        least = math.inf
         duplicates = 0
         while self.examined < INFEASIBLE_DRAWS and duplicates < DUPLICATE_DRAWS:
             genotype = self._problem.space.sample(rng)
@@ -131,18 +134,18 @@ class _FeasibilitySearch:
             excess = self._excess(genotype)
             if excess == 0:
                 return genotype
-            if excess < self._start_excess:
-                self._start, self._start_excess = genotype, excess
+            if excess < least:
+                self.start, least = genotype, excess
         return None
 
-    def walk(self, rng: np.random.Generator, seen: Collection[Genotype]) -> Genotype | None:
-        """Change genes of the nearest architecture drawn, never for the worse."""
+    def walk(
+        self, rng: np.random.Generator, seen: Collection[Genotype], start: Genotype
+    ) -> Genotype | None:
+        """Change genes one by one, never for the worse."""
         space = self._problem.space
         open_genes = [i for i, choices in enumerate(space.cardinalities) if choices > 1]
-        here, excess = self._start, self._start_excess
-        if here is None or not open_genes:
-            return None
-        for _ in range(WALK_STEPS):
+        here, excess = start, self._excess(start)
+        for _ in range(WALK_STEPS if open_genes else 0):
             gene = rng.choice(open_genes)
             changed = list(here)
             changed[gene] += rng.integers(1, space.cardinalities[gene])

@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+import json
+import pickle
+
+import numpy as np
+import pytest
+
+from nas.core.errors import CandidateFailure, ConfigError, HwnasError, UnknownNameError
+from nas.core.measurement import Measurement
+from nas.core.recipe import Recipe
+from nas.core.trial import Trial
+
+
+def test_a_config_error_says_what_got_expected_and_fix():
+    error = ConfigError("search.evaluations", 0, "1 or more", "raise it")
+    assert str(error) == "search.evaluations: got 0, expected 1 or more; raise it"
+    assert str(ConfigError("a", "b", "c")) == "a: got 'b', expected c"
+    assert isinstance(error, HwnasError)
+
+
+def test_an_unknown_name_lists_the_valid_ones_sorted():
+    error = UnknownNameError("device", "gpu", ["npu", "cpu"])
+    assert str(error) == "device: got 'gpu', expected one of cpu, npu"
+
+
+def test_a_candidate_s_failure_travels_between_processes():
+    failure = pickle.loads(pickle.dumps(CandidateFailure("timeout", "after 3 s")))  # noqa: S301
+    assert (failure.cause, failure.detail, str(failure)) == (
+        "timeout",
+        "after 3 s",
+        "timeout: after 3 s",
+    )
+    assert not isinstance(failure, HwnasError)
+    with pytest.raises(ValueError, match="'bored' is not one of"):
+        CandidateFailure("bored", "")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("epochs", 0),
+        ("train_samples", 0),
+        ("batch_size", 0),
+        ("learning_rate", 0.0),
+        ("momentum", 1.0),
+        ("weight_decay", -1e-4),
+        ("label_smoothing", 1.0),
+        ("shift", -1),
+    ],
+)
+def test_a_wrong_recipe_is_named(name: str, value: float):
+    with pytest.raises(ConfigError, match=rf"recipe\.{name}: got {value}"):
+        Recipe(**{name: value})
+
+
+def test_a_measurement_reports_the_quiet_percentile_and_the_rest_beside_it():
+    samples = tuple(np.random.default_rng(0).permutation(np.arange(1.0, 102.0)))
+    measurement = Measurement(
+        samples_ms=samples,
+        relative_ci=0.01,
+        peak_memory_mb=None,
+        protocol={"rounds": 5},
+        device={"name": "cpu"},
+        environment={"load": None},
+    )
+    assert (measurement.latency_ms, measurement.median_ms, measurement.p95_ms) == (11, 51, 96)
+    assert measurement.relative_iqr == pytest.approx(50 / 51)
+    stored = json.loads(json.dumps(measurement.to_dict()))
+    assert stored["latency_ms"] == 11
+    assert Measurement.from_dict(stored) == measurement
+
+
+def test_a_trial_is_complete_unless_it_failed():
+    trial = Trial(number=0, genotype=(), arch_id="x", seed=0)
+    assert trial.complete
+    assert not Trial(number=0, genotype=(), arch_id="x", seed=0, failure="crashed: y").complete

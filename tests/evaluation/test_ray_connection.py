@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from nas.core.errors import ConfigError
+from nas.evaluation.workers.ray_evaluator import connected
+
+SCRIPT = """
+import time
+from pathlib import Path
+from worker_jobs import Behave
+from nas.core.trial import Candidate
+from nas.evaluation.workers.ray_evaluator import RayEvaluator, connected
+
+with connected(None):
+    evaluator = RayEvaluator(
+        Behave(Path({folder!r})),
+        workers=None,
+        cpus_per_worker=1,
+        gpus_per_worker=0,
+        time_limit_s=100,
+    )
+    what = ["exit", "raise", "kill", "return"]
+    evaluator.submit(
+        [Candidate(number=i, genotype=(), arch_id=a, seed=0) for i, a in enumerate(what)]
+    )
+    causes = {{}}
+    while evaluations := evaluator.completed():
+        for e in evaluations:
+            causes[e.candidate.arch_id] = (e.failure or "fine").split(":")[0]
+    evaluator.close()
+    time.sleep(2)  # Ray reports the end of workers belatedly
+print(sorted(causes.items()))
+"""
+
+
+def unused_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+def test_an_address_where_nothing_answers_is_refused_at_once():
+    address = f"127.0.0.1:{unused_port()}"
+    expected = f"ray.address: got '{address}', expected the address of a running cluster; start"
+    with pytest.raises(ConfigError) as caught, connected(address):
+        pass
+    assert str(caught.value).startswith(expected)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_address_of_another_form_is_refused():
+    expected = r"ray\.address: got 'nonsense', expected"
+    with pytest.raises(ConfigError, match=expected), connected("nonsense"):
+        pass
+
+
+def test_the_console_stays_quiet_and_the_environment_does_not_lead_elsewhere(tmp_path: Path):
+    """Workers die, and another cluster's address is set: neither shows."""
+    environment = os.environ | {
+        "RAY_ADDRESS": f"127.0.0.1:{unused_port()}",
+        "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *filter(None, sys.path)]),
+    }
+    command = [sys.executable, "-c", SCRIPT.format(folder=str(tmp_path))]
+    ran = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200)
+    causes = {"exit": "worker_died", "kill": "worker_died", "raise": "crashed", "return": "fine"}
+    assert (ran.stdout, ran.stderr) == (f"{sorted(causes.items())}\n", "")
+    assert ran.returncode == 0

@@ -1,0 +1,28 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import search_spaces
+from nas.core.space import Genotype
+from nas.network.space import SearchSpace
+
+
+@pytest.fixture(scope="package")
+def space() -> SearchSpace:
+    return search_spaces.get(
+        "mobilenet",
+        input_shape=(1, 8, 8),
+        num_classes=10,
+        resolutions=(8, 12, 16),
+        stem_stride=1,
+        stage_channels=(16, 24),
+        stage_strides=(1, 2),
+        max_depth=2,
+    )
+
+
+@pytest.fixture(scope="package")
+def unseen(space: SearchSpace) -> list[Genotype]:
+    rng = np.random.default_rng(99)
+    return [space.sample(rng) for _ in range(40)]

@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from nas.core.images import Images
+from nas.training.images import Normalisation, flip_randomly, shift_randomly
+
+
+@pytest.fixture
+def images() -> Images:
+    """Images whose channels differ in mean and spread."""
+    rng = np.random.default_rng(0)
+    levels = rng.normal([[40], [128], [200]], [[10], [60], [30]], (50, 3, 7 * 5))
+    pixels = levels.clip(0, 255).astype(np.uint8).reshape(50, 3, 7, 5)
+    return Images(pixels, rng.integers(0, 4, 50))
+
+
+def test_normalisation_has_the_mean_and_deviation_of_every_channel(images: Images):
+    normalisation = Normalisation.of(images)
+    values = images.pixels.astype(np.float64) / 255
+    np.testing.assert_allclose(normalisation.mean, values.mean((0, 2, 3)), rtol=1e-12)
+    np.testing.assert_allclose(normalisation.std, values.std((0, 2, 3)), rtol=1e-12)
+
+
+def test_normalised_images_have_mean_0_and_deviation_1(images: Images):
+    x = Normalisation.of(images)(torch.from_numpy(images.pixels))
+    assert (x.dtype, x.shape) == (torch.float32, images.pixels.shape)
+    torch.testing.assert_close(x.mean((0, 2, 3)), torch.zeros(3), atol=1e-5, rtol=0)
+    torch.testing.assert_close(x.std((0, 2, 3), unbiased=False), torch.ones(3), atol=1e-5, rtol=0)
+
+
+def test_a_constant_channel_does_not_divide_by_zero():
+    images = Images(np.full((4, 1, 3, 3), 7, np.uint8), np.zeros(4, np.int64))
+    x = Normalisation.of(images)(torch.from_numpy(images.pixels))
+    assert torch.isfinite(x).all()
+    assert x.abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("largest", [1, 2])
+def test_images_are_shifted_by_up_to_so_many_pixels_each_by_itself(largest: int):
+    pixels = torch.arange(2 * 6 * 5, dtype=torch.uint8).view(1, 2, 6, 5).repeat(400, 1, 1, 1)
+    torch.manual_seed(0)
+    shifted = shift_randomly(pixels, largest)
+    assert (shifted.shape, shifted.dtype) == (pixels.shape, torch.uint8)
+    padded = np.pad(
+        pixels[0].numpy(), [(0, 0), (largest, largest), (largest, largest)], mode="edge"
+    )
+    steps = range(2 * largest + 1)
+    possible = {
+        padded[:, y : y + 6, x : x + 5].tobytes(): (y - largest, x - largest)
+        for y in steps
+        for x in steps
+    }
+    found = [possible[image.numpy().tobytes()] for image in shifted]
+    assert set(found) == set(possible.values())
+    assert np.abs(np.mean(found, axis=0)).max() < 0.3
+
+
+def test_half_of_the_images_are_mirrored():
+    pixels = torch.arange(12, dtype=torch.uint8).view(1, 1, 3, 4).repeat(400, 1, 1, 1)
+    torch.manual_seed(0)
+    flipped = flip_randomly(pixels)
+    assert (flipped.shape, flipped.dtype) == (pixels.shape, torch.uint8)
+    same = [torch.equal(image, pixels[0]) for image in flipped]
+    other = [torch.equal(image, pixels[0].flip(2)) for image in flipped]
+    assert all(a != b for a, b in zip(same, other, strict=True))
+    assert 150 < sum(same) < 250
