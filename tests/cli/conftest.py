@@ -16,7 +16,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if not COMMAND.exists():
         reason = f"{COMMAND}: the project is not installed in this environment"
         for item in items:
-            if {"nas", "finished", "battered"} & set(getattr(item, "fixturenames", ())):
+            if {"nas", "finished", "interrupted"} & set(getattr(item, "fixturenames", ())):
                 item.add_marker(pytest.mark.skip(reason=reason))
 
 

@@ -124,12 +124,6 @@ def test_a_cluster_that_does_not_answer_is_named(here: Here, tmp_path: Path) -> 
     assert_refused(refused, f"ray.address: got '{address}'", "ray start --head", tmp_path)
 
 
-def test_no_cluster_leaves_no_folder(here: Here, tmp_path: Path) -> None:
-    # Ray itself says so, when the folder of the study is there already.
-    refused = here("search", *SMALL, "ray.address=auto")
-    assert_refused(refused, "ray.address: got 'auto'", "ray start --head", tmp_path)
-
-
 def test_a_study_has_one_writer(here: Here, tmp_path: Path) -> None:
     with StudyFolder(tmp_path / "runs" / "small").locked():
         refused = here("search", *SMALL)

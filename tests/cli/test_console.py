@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
-import os
-import pty
 import re
 import shutil
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from nas_command import COMMAND, SMALL, Ended, Finished, environment
+from nas_command import Ended, Finished
 from rich.console import Console
 
 from nas.cli import console
@@ -112,36 +108,18 @@ def test_an_empty_front_is_told(
     assert here("export", "small").stderr.startswith("nas: architecture: got 'knee'")
 
 
-def shown_on_a_terminal(columns: int, *arguments: str, cwd: Path) -> str:
-    """Run the command on a terminal of its own and return what it shows there."""
-    ours, theirs = pty.openpty()
-    env = environment({"COLUMNS": str(columns), "TERM": "xterm"})
-    with subprocess.Popen(
-        [COMMAND, *arguments], cwd=cwd, env=env, stdout=theirs, stderr=theirs, stdin=theirs
-    ) as process:
-        os.close(theirs)
-        parts = []
-        # The kernel reports the terminal's other end as closed by an input/output error.
-        with contextlib.suppress(OSError):
-            while part := os.read(ours, 65536):
-                parts.append(part)
-        os.close(ours)
-    assert process.returncode == 0
-    return b"".join(parts).decode()
-
-
-@pytest.mark.slow
-@pytest.mark.usefixtures("nas")
-def test_a_terminal_shows_one_live_line(tmp_path: Path) -> None:
-    settings = ("search.objectives=[error,params_m]", "search.evaluations=4", "finalise.limit=0")
-    shown = shown_on_a_terminal(100, "search", *SMALL, *settings, cwd=tmp_path)
-    plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown)
-    frames = [line for line in re.split(r"[\r\n]+", plain) if line.startswith("search ")]
-    assert len(frames) >= 2
-    assert all(len(line) <= 100 for line in frames)
-    assert "4/4" in frames[-1]
-    assert "best error " in frames[-1]
-    assert "hypervolume " in frames[-1]
+def test_a_terminal_shows_one_live_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    file = io.StringIO()
+    terminal = Console(file=file, width=80, force_terminal=True, color_system=None)
+    monkeypatch.setattr(console, "console", lambda: terminal)
+    reporter = ConsoleReporter()
+    with reporter.search(PLAN):
+        reporter.trial(trial(0, 40.0), feasible=True)
+        reporter.trial(trial(1, 20.0), feasible=True)
+    plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", file.getvalue())
+    last = [line for line in re.split(r"[\r\n]+", plain) if line.startswith("search ")][-1]
+    assert len(last) <= 80
+    for part in ("2/4", "best error 20.00 %", "hypervolume 80", "3 min left"):
+        assert part in last
     # Trials have no lines of their own there.
     assert "] 1/4 " not in plain
-    assert any(" left" in line for line in frames)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import resource
 import signal
-import sqlite3
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +13,8 @@ import psutil
 import pytest
 from nas_command import SMALL, Nas, number_of_trials, wait_until, wait_until_gone
 
+from nas.cli.main import main
+from nas.evaluation.workers.ray_evaluator import connected
 from nas.results.study import StudyResults
 
 pytestmark = pytest.mark.slow
@@ -36,11 +36,13 @@ class Interrupted:
 
     Attributes:
         folder: The study.
+        whole: A study of the same settings that nothing stopped.
         ended: Exit status and standard error of every run that was stopped, by what stopped it.
         kept: The trials that each of these runs left behind.
     """
 
     folder: Path
+    whole: Path
     ended: dict[str, tuple[int, str]]
     kept: dict[str, pd.DataFrame]
 
@@ -56,7 +58,8 @@ def fill_the_disk(pid: int, folder: Path) -> None:
 def interrupted(tmp_path_factory: pytest.TempPathFactory) -> Interrupted:
     nas = Nas(tmp_path_factory.mktemp("interrupted"))
     folder = nas.folder / "runs" / "small"
-    state = Interrupted(folder, {}, {})
+    elsewhere = tmp_path_factory.mktemp("uninterrupted")
+    state = Interrupted(folder, elsewhere / "runs" / "small", {}, {})
 
     def stop(pid: int, how: str) -> None:
         if how == "full disk":
@@ -74,17 +77,23 @@ def interrupted(tmp_path_factory: pytest.TempPathFactory) -> Interrupted:
             wait_until_gone(family)
         state.ended[how] = process.returncode, errors
         state.kept[how] = StudyResults(folder).trials()
-    finishing = nas("search", *SEARCH)
-    assert finishing.returncode == 0, finishing.stderr
+    with connected(None):
+        for start in (nas.folder, elsewhere):
+            search(start)
     return state
 
 
-def test_an_interrupted_study_equals_an_uninterrupted_one(
-    interrupted: Interrupted, nas: Nas
-) -> None:
-    whole = nas("search", *SEARCH)
-    assert whole.returncode == 0, whole.stderr
-    expected = StudyResults(nas.folder / "runs" / "small").trials()
+def search(start: Path) -> None:
+    """Run the search to its end in this process, on workers that are there already."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(start)
+        patch.setattr("sys.argv", ["nas"])
+        patch.setenv("HYDRA_FULL_ERROR", "1")
+        assert main(["search", *SEARCH]) == 0
+
+
+def test_an_interrupted_study_equals_an_uninterrupted_one(interrupted: Interrupted) -> None:
+    expected = StudyResults(interrupted.whole).trials()
     trials = StudyResults(interrupted.folder).trials()
     assert len(expected) == 12
     assert trials[SAME].equals(expected[SAME])
@@ -92,9 +101,7 @@ def test_an_interrupted_study_equals_an_uninterrupted_one(
 
 def test_no_trial_is_lost_or_repeated(interrupted: Interrupted) -> None:
     last = StudyResults(interrupted.folder).trials()
-    with contextlib.closing(sqlite3.connect(interrupted.folder / "ledger.db")) as ledger:
-        [(rows,)] = ledger.execute("select count(*) from trials").fetchall()
-    assert rows == len(last) == 12
+    assert number_of_trials(interrupted.folder) == len(last) == 12
     for kept in interrupted.kept.values():
         assert len(kept) >= 2
         # The seconds that a trial took would differ if it had been repeated.

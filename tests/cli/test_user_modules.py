@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable
+
 import pytest
-from nas_command import SMALL, Nas
+from nas_command import SMALL, Ended, Nas
 
 from nas.results.study import StudyResults
 
@@ -47,7 +50,9 @@ class PlainSpace(SearchSpace):
 
 
 @pytest.mark.slow
-def test_a_space_of_the_users_own_is_searched_and_exported(nas: Nas) -> None:
+def test_a_space_of_the_users_own_is_searched_and_exported(
+    nas: Nas, here: Callable[..., Ended], monkeypatch: pytest.MonkeyPatch
+) -> None:
     (nas.folder / "my_space.py").write_text(SPACE)
     group = nas.folder / "settings" / "search_space"
     group.mkdir(parents=True)
@@ -71,13 +76,15 @@ def test_a_space_of_the_users_own_is_searched_and_exported(nas: Nas) -> None:
     assert (trials["status"] == "complete").all(), trials["failure"].tolist()
     assert sorted(trials["genotype"]) == [(0,), (1,), (2,), (3,)]
 
+    # This process has not seen the module yet.
+    monkeypatch.setattr(sys, "path", list(sys.path))
     elsewhere = nas.folder / "elsewhere"
     elsewhere.mkdir()
-    refused = Nas(elsewhere)("export", str(study.path), "--out", "out")
+    monkeypatch.chdir(elsewhere)
+    refused = here("export", str(study.path), "--out", "out")
     assert refused.returncode == 2
     assert refused.stderr.startswith("nas: imports: got 'my_space'")
     assert refused.stderr.count("\n") == 1
-    found = Nas(elsewhere)(
-        "export", str(study.path), "--out", "out", env={"PYTHONPATH": str(nas.folder)}
-    )
-    assert found.returncode == 0, found.stderr
+    monkeypatch.chdir(nas.folder)
+    exported = here("export", "small", "--out", "out")
+    assert exported.returncode == 0, exported.stderr
