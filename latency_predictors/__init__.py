@@ -27,14 +27,19 @@ class PredictorSettings:
 
     Attributes:
         samples: Networks that a calibration measures.
+        seconds_per_sample: Most seconds of timed inference of each.
     """
 
     samples: int = 40
+    seconds_per_sample: float = 0.5
 
     def __post_init__(self) -> None:
         """Check every setting."""
         if self.samples < 4:
             raise ConfigError("latency_predictor.samples", self.samples, "4 or more")
+        if not self.seconds_per_sample > 0:
+            got = self.seconds_per_sample
+            raise ConfigError("latency_predictor.seconds_per_sample", got, "more than 0")
 
     @abstractmethod
     def fit(
@@ -77,7 +82,7 @@ def calibrate(
     from latency_predictors.calibration.sampling import measure_samples
 
     settings = get(predictor, samples=samples)
-    genotypes, measurements = measure_samples(space, device, samples, seed)
+    genotypes, measurements = measure_samples(space, device, settings, seed)
     return settings.fit(space, genotypes, np.array([m.latency_ms for m in measurements]))
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from latency_predictors import PredictorSettings
 from nas.core.errors import ConfigError
 from nas.core.files import write_json_atomically
 from nas.core.measurement import Device, Measurement
@@ -34,12 +35,14 @@ def choose(space: SearchSpace, samples: int, seed: int) -> list[Genotype]:
 
 
 def measure_samples(
-    space: SearchSpace, device: Device, samples: int, seed: int
+    space: SearchSpace, device: Device, settings: PredictorSettings, seed: int
 ) -> tuple[list[Genotype], list[Measurement]]:
     """Measure chosen architectures with random weights, which the latency does not depend on."""
-    genotypes = choose(space, samples, seed)
+    genotypes = choose(space, settings.samples, seed)
     networks = [space.build(genotype) for genotype in genotypes]
-    return genotypes, device.measure_many(networks, space.input_shape, seed=seed)
+    return genotypes, device.measure_many(
+        networks, space.input_shape, seed=seed, seconds_per_model=settings.seconds_per_sample
+    )
 
 
 def save_samples(

@@ -83,6 +83,7 @@ class Device(ABC):
         *,
         memory: bool = False,
         seed: int = 0,
+        seconds_per_model: float | None = None,
     ) -> list[Measurement]:
         """Time several networks, interleaved, with exclusive use of the device.
 
@@ -91,6 +92,8 @@ class Device(ABC):
             input_shape: `(channels, height, width)`; one image at a time is run.
             memory: Whether to measure the peak memory of each as well.
             seed: Of the order in which networks are shuffled.
+            seconds_per_model: Most seconds of timed inference of each; `None` for the device's own
+                setting. Many networks for a calibration need less than the few of a front.
 
         Raises:
             DeviceError: A network cannot be converted, loaded or run.

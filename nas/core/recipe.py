@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from nas.core.errors import ConfigError
@@ -39,8 +40,8 @@ class Recipe:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ConfigError(f"recipe.{name}", value, "1 or more")
-        if self.learning_rate <= 0:
-            raise ConfigError("recipe.learning_rate", self.learning_rate, "more than 0")
+        if not 0 < self.learning_rate < math.inf:
+            raise ConfigError("recipe.learning_rate", self.learning_rate, "a finite number above 0")
         for name in ("weight_decay", "shift"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"recipe.{name}", getattr(self, name), "0 or more")

@@ -71,7 +71,7 @@ class Registry(Generic[T]):
         return self._classes[name]
 
     def get(self, name: str, **fields: Any) -> T:
-        """Build the component `name` from its fields.
+        """Build the component `name` from its fields; lists, as JSON gives them, become tuples.
 
         Raises:
             UnknownNameError: No component has that name.
@@ -86,7 +86,7 @@ class Registry(Generic[T]):
             defaults = (spec.default, spec.default_factory)
             if field not in fields and defaults == (dataclasses.MISSING, dataclasses.MISSING):
                 raise ConfigError(f"{self.kind} {name!r}", "nothing", f"a value for {field!r}")
-        return cls(**fields)
+        return cls(**{field: _tuples(value) for field, value in fields.items()})
 
     def settings(self, component: T) -> dict[str, Any]:
         """Return the name and the fields from which `get` builds an equal component.
@@ -99,3 +99,7 @@ class Registry(Generic[T]):
             raise TypeError(f"{type(component).__name__} is not registered as {self.kind}")
         name = registered[0]
         return {"name": name, **dataclasses.asdict(component)}  # type: ignore[call-overload]
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(_tuples(item) for item in value) if isinstance(value, list) else value

@@ -80,6 +80,7 @@ class Cpu(ProtocolSettings, Device):
         *,
         memory: bool = False,
         seed: int = 0,
+        seconds_per_model: float | None = None,
     ) -> list[Measurement]:
         """Time several networks, interleaved; see `Device.measure_many`.
 
@@ -89,6 +90,9 @@ class Cpu(ProtocolSettings, Device):
         """
         if not models:
             return []
+        if seconds_per_model is not None:
+            limited = dataclasses.replace(self, max_seconds_per_model=seconds_per_model)
+            return limited.measure_many(models, input_shape, memory=memory, seed=seed)
         with tempfile.TemporaryDirectory(prefix="hwnas-") as name:
             folder = Path(name)
             paths = [_onnx_file(m, input_shape, folder, i) for i, m in enumerate(models)]

@@ -17,12 +17,12 @@ from nas.results.study import StudyResults
 
 _HEADINGS = {
     "arch_id": "arch_id",
-    "error": "validation error %",
+    "error": "val. error %",
     "error_test": "test error %",
-    "latency_ms_predicted": "latency predicted ms",
-    "latency_ms_measured": "latency measured ms",
+    "latency_ms_predicted": "predicted ms",
+    "latency_ms_measured": "measured ms",
     "latency_deviation_percent": "deviation %",
-    "peak_memory_mb_measured": "peak memory measured MB",
+    "peak_memory_mb_measured": "measured MB",
     "params_m": "params M",
     "macs_m": "MACs M",
 }
@@ -74,7 +74,8 @@ def table(study: StudyResults, front: pd.DataFrame | None = None) -> Table:
     device = device_label(study.record.get("device"))
     kind = "verified" if frame["verified"].any() else "not verified yet"
     title = f"{study.name}: Pareto front ({kind})"
-    drawn = Table(title=title, caption=f"latency on {device}" if device else None)
+    caption = f"latency and peak memory on {device}" if device else None
+    drawn = Table(title=title, caption=caption)
     for column, heading in _HEADINGS.items():
         drawn.add_column(heading, justify="left" if column == "arch_id" else "right")
     for row in frame.to_dict("records"):
@@ -89,11 +90,11 @@ def _cell(row: dict[Any, Any], column: str) -> str:
         return f"{value} (knee)" if row["knee"] else str(value)
     if value is None or np.isnan(value):
         return _ABSENT
-    text = format(value, _FORMATS.get(column, ".3f"))
+    text = format(value, _FORMATS.get(column, "#.3g"))
     interval = row.get("latency_ms_measured_ci")
     if column != "latency_ms_measured" or interval is None or np.isnan(interval):
         return text
-    return f"{text} ± {interval:.3f}"
+    return f"{text} ± {interval:.1g}"
 
 
 def _numbers(frame: pd.DataFrame, column: str) -> pd.Series[float]:

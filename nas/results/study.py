@@ -112,7 +112,7 @@ class StudyResults:
         Raises:
             HwnasError: The ledger or a verified architecture's record cannot be read.
         """
-        trials = self._ledger.trials() if self._has_ledger else []
+        trials = self._ledger.trials()
         verified = read_verified(self.path / "finalised")
         return trials_frame(trials, self.record["columns"], self.constraints, verified)
 
@@ -248,11 +248,6 @@ class StudyResults:
             return None
         beside = self.path / Path(url.database).name
         return beside if beside.exists() else Path(url.database)
-
-    @property
-    def _has_ledger(self) -> bool:
-        # A study writes its `study.json` a moment before its ledger.
-        return self._ledger_file is None or self._ledger_file.exists()
 
     @cached_property
     def _ledger(self) -> Ledger:

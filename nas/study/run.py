@@ -121,7 +121,7 @@ class _Study:
         self.reporter.stage(f"calibrating the latency predictor on {calibration.samples} networks")
         seed = int(stream(self.settings.seed, "calibration").integers(2**31))
         genotypes, measurements = sampling.measure_samples(
-            self.space, self.settings.device, calibration.samples, seed
+            self.space, self.settings.device, calibration, seed
         )
         latency_ms = np.array([m.latency_ms for m in measurements])
         predictor = calibration.fit(self.space, genotypes, latency_ms)

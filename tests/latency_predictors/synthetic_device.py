@@ -50,6 +50,7 @@ class SyntheticDevice(Device):
         *,
         memory: bool = False,
         seed: int = 0,
+        seconds_per_model: float | None = None,
     ) -> list[Measurement]:
         networks = [model for model in models if isinstance(model, nn.Module)]
         self.measured += networks

@@ -7,6 +7,7 @@ import pytest
 from synthetic_device import SyntheticDevice, latencies_ms
 
 import search_spaces
+from latency_predictors import get
 from latency_predictors.calibration.sampling import choose, measure_samples, save_samples
 from nas.core.errors import ConfigError
 from nas.network.space import SearchSpace
@@ -46,7 +47,9 @@ def test_more_samples_than_architectures_are_refused():
 
 def test_samples_are_the_networks_that_were_chosen(space: SearchSpace, tmp_path: Path):
     device = SyntheticDevice()
-    genotypes, measurements = measure_samples(space, device, 6, seed=2)
+    genotypes, measurements = measure_samples(
+        space, device, get("gaussian_process", samples=6), seed=2
+    )
     assert genotypes == choose(space, 6, seed=2)
     expected = latencies_ms(space, genotypes)
     assert [m.latency_ms for m in measurements] == pytest.approx(expected)

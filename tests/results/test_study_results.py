@@ -17,7 +17,7 @@ from PIL import Image
 from rich.console import Console
 
 import nas
-from nas.core.errors import ConfigError, HwnasError, UnknownNameError
+from nas.core.errors import ConfigError, HwnasError, LedgerError, UnknownNameError
 from nas.core.trial import Trial
 from nas.results.frame import records
 from nas.results.plot import plot_pareto
@@ -155,15 +155,20 @@ def test_hypervolume_against_the_stored_reference(study_folder: Build) -> None:
 
 
 def test_a_study_that_has_just_started(study_folder: Build) -> None:
-    folder = study_folder([])
-    (folder / "ledger.db").unlink()
-    study = nas.results.open(folder)
+    study = nas.results.open(study_folder([]))
     assert len(study.trials()) == len(study.pareto()) == 0
     assert study.hypervolume() == 0
     assert study.status == "searching"
-    assert not (folder / "ledger.db").exists()
     with pytest.raises(ConfigError, match="no trial is complete"):
         study.pick("knee")
+
+
+def test_a_ledger_that_is_gone(study_folder: Build) -> None:
+    folder = study_folder(TRIALS)
+    (folder / "ledger.db").unlink()
+    with pytest.raises(LedgerError, match="does not exist"):
+        nas.results.open(folder).trials()
+    assert not (folder / "ledger.db").exists(), "reading must not make an empty one"
 
 
 def test_a_study_may_be_moved(study_folder: Build, tmp_path: Path) -> None:
