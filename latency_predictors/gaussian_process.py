@@ -125,6 +125,13 @@ class GaussianProcess(LatencyPredictor):
         mean, std = self._process.predict(self._inputs(genotypes), return_std=True)
         return Prediction(mean_ms=(mean + 1) * self._mean_ms, std_ms=std * self._mean_ms)
 
+    def leave_one_out(self) -> FloatArray:
+        """Return relative errors in closed form (Rasmussen and Williams, equation 5.12)."""
+        factor = np.linalg.inv(self._process.L_)
+        precision = np.einsum("ij,ij->j", factor, factor)
+        relative: FloatArray = -self._process.alpha_ / precision * self._mean_ms / self._latency_ms
+        return relative
+
     def save(self, path: Path) -> None:
         """Write `predictor.json` and `predictor.npz`; see `LatencyPredictor.save`."""
         path.mkdir(parents=True, exist_ok=True)

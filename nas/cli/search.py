@@ -69,6 +69,9 @@ def _run(config: DictConfig) -> None:
     write_pareto_csv(study, study.path / "pareto.csv")
     plot_pareto(study, study.path / "pareto.png")
     print_front(study)
+    if settings.finalise.limit and study.status != "finalised":
+        line = "not every member of the front could be verified; the lines above say why"
+        raise HwnasError(f"{study.path}: {line}; run the same command again to go on")
     runs = "" if str(study.path.parent) == "runs" else f" --runs {study.path.parent}"
     following = f"nas export {study.name} --pick knee{runs}"
     sys.stdout.write(f"{study.path}: pareto.csv, pareto.png; next: {following}\n")

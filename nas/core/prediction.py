@@ -36,5 +36,13 @@ class LatencyPredictor(ABC):
         """Predict the latency of every genotype, in milliseconds."""
 
     @abstractmethod
+    def leave_one_out(self) -> FloatArray:
+        """Return how far each sample of the calibration is predicted from the others.
+
+        Returns:
+            Predicted by measured latency, less 1, shape `(n,)`.
+        """
+
+    @abstractmethod
     def save(self, path: Path) -> None:
         """Write the predictor into the folder `path`, as arrays and JSON."""

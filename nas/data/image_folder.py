@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 
 from nas.core.errors import ConfigError, DataError
 from nas.core.images import Images, SearchSplits
@@ -22,6 +22,8 @@ _Listing = tuple[list[Path], npt.NDArray[np.int64]]
 
 # Pillow reports a broken file in any of these ways, depending on its format.
 _UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
+QUARTER_TURNED = (5, 6, 7, 8)
+"""Values of the EXIF orientation with which width and height change places."""
 
 
 @register("image_folder")
@@ -96,6 +98,8 @@ class ImageFolder(UserDataset):
             try:
                 with Image.open(file) as image:
                     size, mode = image.size, image.mode
+                    if image.getexif().get(ExifTags.Base.Orientation, 1) in QUARTER_TURNED:
+                        size = size[::-1]
             except _UNREADABLE as error:
                 raise _unreadable(file, error) from error
             # Pillow clips such values to 255 instead of scaling them.
@@ -119,7 +123,8 @@ class ImageFolder(UserDataset):
         """Read one image, `(height, width)` or `(height, width, 3)`."""
         try:
             with Image.open(file) as image:
-                converted = image.convert("L" if self.grayscale else "RGB")
+                upright = ImageOps.exif_transpose(image)
+                converted = upright.convert("L" if self.grayscale else "RGB")
         except _UNREADABLE as error:
             raise _unreadable(file, error) from error
         if self.image_size is not None:

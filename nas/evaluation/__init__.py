@@ -35,8 +35,12 @@ class EvaluationSettings(ABC):
         """
 
     @abstractmethod
-    def start(self, job: Job) -> Evaluator:
+    def start(self, job: Job, *, limited: bool = True) -> Evaluator:
         """Start workers that run `job`, while connected.
+
+        Args:
+            job: What to do with a candidate.
+            limited: Whether a time limit holds; the retraining of a front takes what it takes.
 
         Raises:
             ConfigError: The cluster has no room for a worker.

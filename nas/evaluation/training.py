@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
@@ -41,7 +42,7 @@ class TrainingSettings(EvaluationSettings):
 
         return connected(address)
 
-    def start(self, job: Job) -> Evaluator:
+    def start(self, job: Job, *, limited: bool = True) -> Evaluator:
         """Start workers on Ray; see `EvaluationSettings.start`."""
         from nas.evaluation.workers.ray_evaluator import RayEvaluator
 
@@ -50,5 +51,5 @@ class TrainingSettings(EvaluationSettings):
             workers=self.workers,
             cpus_per_worker=self.threads_per_worker,
             gpus_per_worker=self.gpus_per_worker,
-            time_limit_s=self.time_limit_s,
+            time_limit_s=self.time_limit_s if limited else math.inf,
         )

@@ -11,12 +11,13 @@ from nas.export.exported import ExportedModel
 _LABELS = {
     "error_test": "error on the test split (%)",
     "test_images": "images of the test split",
-    "error": "error on the validation split, which drove the search (%)",
+    "error": "error on the validation split after the search's training, not of these weights (%)",
     "params_m": "parameters (10^6)",
     "macs_m": "multiply-accumulate operations per image (10^6)",
     "model_size_mb": "size of the weights (10^6 bytes)",
     "peak_activation_mb": "peak memory of the activations, counted (10^6 bytes)",
     "latency_ms_predicted": "latency, predicted and not measured (ms)",
+    "peak_memory_mb_predicted": "memory of weights and activations, counted (10^6 bytes)",
     "latency_ms_measured": "latency, measured (ms)",
     "peak_memory_mb_measured": "peak memory above the runtime's own, measured (10^6 bytes)",
 }

@@ -49,7 +49,7 @@ def translated(url: str) -> Iterator[None]:
         raise LedgerError(f"ledger {shown(url)}: {_explain(error)}") from error
     except ImportError as error:
         postgresql = url.startswith("postgresql")
-        fix = "pip install 'hwnas[postgresql]'" if postgresql else "install the database's driver"
+        fix = "pip install psycopg2-binary" if postgresql else "install the database's driver"
         missing = one_line(error.__cause__ or error)
         raise LedgerError(f"ledger {shown(url)}: {missing}; {fix}") from error
 

@@ -34,14 +34,15 @@ def report_frame(study: StudyResults, front: pd.DataFrame | None = None) -> pd.D
     """Return a front, by default the study's own, with two columns more.
 
     `latency_deviation_percent` says by how much the measured latency lies above the predicted one,
-    NaN without both; `knee` marks the front's knee.
+    NaN without both; `knee` marks the knee where every row has a value in all of the front's own
+    columns.
     """
     front = study.pareto() if front is None else front.copy()
     predicted, seen = (_numbers(front, f"latency_ms_{kind}") for kind in ("predicted", "measured"))
     front["latency_deviation_percent"] = 100 * (seen / predicted - 1)
     front["knee"] = False
-    if len(front):
-        points = front[study.front_columns(front)].to_numpy(dtype=float)
+    points = front[study.front_columns(front)].to_numpy(dtype=float)
+    if len(front) and np.isfinite(points).all():
         front["knee"] = np.arange(len(front)) == knee(points)
     return front
 
@@ -72,15 +73,19 @@ def table(study: StudyResults, front: pd.DataFrame | None = None) -> Table:
     """
     frame = report_frame(study, front)
     device = device_label(study.record.get("device"))
-    kind = "verified" if frame["verified"].any() else "not verified yet"
+    kind = "verified" if len(frame) and frame["verified"].all() else "not verified"
     title = f"{study.name}: Pareto front ({kind})"
-    caption = f"latency and peak memory on {device}" if device else None
+    caption = "val. error: of the search's training; test error: of the retrained network"
+    if device:
+        caption += f"; measured on {device}"
     drawn = Table(title=title, caption=caption)
-    for column, heading in _HEADINGS.items():
+    own = {column: column for column in study.columns.values() if column not in _HEADINGS}
+    headings = _HEADINGS | own
+    for column, heading in headings.items():
         drawn.add_column(heading, justify="left" if column == "arch_id" else "right")
     for row in frame.to_dict("records"):
         style = "bold" if row["knee"] else None
-        drawn.add_row(*(_cell(row, column) for column in _HEADINGS), style=style)
+        drawn.add_row(*(_cell(row, column) for column in headings), style=style)
     return drawn
 
 

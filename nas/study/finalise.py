@@ -72,6 +72,25 @@ class Finalisation:
         return [member for member in members if not self._path(member, name).is_file()]
 
     def _members(self) -> list[Candidate]:
+        """Return the members to verify, the same ones however often the study is interrupted.
+
+        They are chosen once for a number of trials: later, measured values would have a say.
+        """
+        path = self.folder.path / "finalised" / "members.json"
+        trials = self.results.trials()
+        made_for = {"trials": len(trials), "limit": self.settings.finalise.limit}
+        if path.is_file():
+            chosen = json.loads(path.read_text("utf-8"))
+            if chosen["made_for"] == made_for:
+                rows = trials.drop_duplicates("arch_id").set_index("arch_id", drop=False)
+                return [self._member(rows.loc[arch_id]) for arch_id in chosen["members"]]
+        members = self._front()
+        path.parent.mkdir(exist_ok=True)
+        record = {"made_for": made_for, "members": [member.arch_id for member in members]}
+        write_json_atomically(path, record)
+        return members
+
+    def _front(self) -> list[Candidate]:
         """Return the front of the search; of a long one those that add the most hypervolume."""
         columns = list(self.results.columns.values())
         front = self.results.pareto(objectives=columns)
@@ -106,7 +125,7 @@ class Finalisation:
             threads=self.settings.evaluation.threads_per_worker,
             return_weights=True,
         )
-        with closing(self.settings.evaluation.start(job)) as evaluator:
+        with closing(self.settings.evaluation.start(job, limited=False)) as evaluator:
             # The largest first, so that no worker waits long for the last one.
             macs = self.problem.space.costs([m.genotype for m in members])["macs_m"]
             evaluator.submit([members[i] for i in np.argsort(-macs.to_numpy())])

@@ -190,6 +190,24 @@ class StudySettings:
         return component(search_spaces.registry, node, "search_space", given)
 
 
+SECTIONS = (
+    "name",
+    "seed",
+    "runs",
+    "imports",
+    "search_space",
+    "data",
+    "device",
+    "latency_predictor",
+    "search",
+    "evaluation",
+    "finalise",
+    "ledger",
+    "ray",
+)
+"""What a configuration consists of."""
+
+
 def read(config: DictConfig) -> StudySettings:
     """Check a composed configuration.
 
@@ -198,6 +216,9 @@ def read(config: DictConfig) -> StudySettings:
         LedgerError: The ledger's database cannot be reached.
     """
     values = resolved(config)
+    for section in values:
+        if section not in SECTIONS:
+            raise ConfigError("configuration", section, "one of " + ", ".join(SECTIONS))
     names = [f.name for f in dataclasses.fields(GeneralSettings)]
     general = structured(GeneralSettings, {name: values.get(name) for name in names}, "")
     import_modules(general.imports)

@@ -18,6 +18,7 @@ Here = Callable[..., Ended]
 
 REFUSED = {
     "mistyped setting": ("search.evaluation=3", "search.evaluation: no such setting", "lookahead"),
+    "mistyped section": ("+finalize.limit=2", "configuration: got 'finalize'", "finalise"),
     "mistyped added setting": ("+device.thread=3", "device.thread: got 3", "threads"),
     "unknown space": ("search_space=mobilnet", "search_space: got 'mobilnet'", "mobilenet"),
     "unknown experiment": ("experiment=quick", "experiment: got 'quick'", "quickstart"),

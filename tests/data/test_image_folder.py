@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image
 
 from nas.core.errors import ConfigError, DataError
 from nas.data.image_folder import ImageFolder
@@ -91,6 +91,20 @@ def test_image_size_resizes_and_crops_the_centre(image_root: Path, write_image: 
     for file in image_root.glob("*/*.png"):
         Image.fromarray(stripes).save(file)
     assert load(image_root, image_size=10).train.pixels.min() == 255
+
+
+def test_photos_are_turned_upright(image_root: Path) -> None:
+    quarter_turned = Image.Exif()
+    quarter_turned[ExifTags.Base.Orientation] = 6
+    for file in image_root.glob("*/*.png"):
+        pixels = np.zeros((12, 8, 3), dtype=np.uint8)
+        pixels[:, 4:] = 255
+        Image.fromarray(pixels).save(file, exif=quarter_turned)
+    images = load(image_root).train.pixels
+    assert images.shape[1:] == (3, 8, 12)
+    # A quarter turn clockwise brings the left half to the top.
+    assert images[:, :, :4].max() == 0
+    assert images[:, :, 4:].min() == 255
 
 
 def test_palette_grey_and_transparent_images_become_rgb(image_root: Path) -> None:

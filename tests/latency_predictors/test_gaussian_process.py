@@ -48,6 +48,22 @@ def test_more_samples_predict_better(space: SearchSpace, unseen: list[tuple[int,
     assert mistakes[1] < min(mistakes[0] / 2, 0.02)
 
 
+def test_leaving_one_out_tells_of_unseen_networks(
+    space: SearchSpace, unseen: list[tuple[int, ...]]
+):
+    genotypes = choose(space, 40, seed=0)
+    latency_ms = latencies_ms(space, genotypes, noise=0.01)
+    predictor = latency_predictors.get("gaussian_process").fit(space, genotypes, latency_ms)
+    left_out = predictor.leave_one_out()
+    truth = latencies_ms(space, unseen)
+    mistakes = np.abs(predictor.predict(unseen).mean_ms / truth - 1)
+    assert left_out.shape == (40,)
+    assert np.median(mistakes) / 3 < np.median(np.abs(left_out)) < 3 * np.median(mistakes) + 0.02
+    # In the samples themselves the predictor sees what leaving out hides.
+    fitted = np.abs(predictor.predict(genotypes).mean_ms / latency_ms - 1)
+    assert np.abs(left_out).mean() > fitted.mean()
+
+
 @pytest.mark.parametrize("samples", [4, 8, 16, 40])
 @pytest.mark.parametrize("noise", [0.0, 0.005, 0.1])
 def test_fits_end_without_warnings(space: SearchSpace, samples: int, noise: float):

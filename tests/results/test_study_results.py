@@ -21,7 +21,7 @@ from nas.core.errors import ConfigError, HwnasError, LedgerError, UnknownNameErr
 from nas.core.trial import Trial
 from nas.results.frame import records
 from nas.results.plot import plot_pareto
-from nas.results.report import table, write_pareto_csv
+from nas.results.report import report_frame, table, write_pareto_csv
 
 Build = Callable[..., Path]
 
@@ -85,6 +85,11 @@ def test_pareto_of_a_finalised_study_is_measured(study_folder: Build) -> None:
     assert numbers(study.pareto()) == [1, 3]
     assert numbers(study.pareto(objectives=["error", "latency_ms"])) == [0, 1, 2]
     assert study.pick("fastest")["number"] == 3
+    # Verified and other rows in one table: nothing is called verified, no knee is made up.
+    mixed = report_frame(study, study.pareto(objectives=["error", "latency_ms"]))
+    assert not mixed["knee"].any()
+    assert "not verified" in str(table(study, mixed).title)
+    assert report_frame(study)["knee"].sum() == 1
 
 
 def test_infeasible_trials_stay_off_the_front(study_folder: Build) -> None:
@@ -240,7 +245,7 @@ def test_table_and_csv(study_folder: Build, tmp_path: Path) -> None:
     text = console.export_text()
     knee = study.pick("knee")
     assert f"{knee['arch_id']} (knee)" in text
-    assert f"{knee['latency_ms_measured']:.3f} ± {knee['latency_ms_measured_ci']:.3f}" in text
+    assert f"{knee['latency_ms_measured']:#.3g} ± {knee['latency_ms_measured_ci']:.1g}" in text
     assert "cpu, 1 thread" in text
     write_pareto_csv(study, tmp_path / "pareto.csv")
     with (tmp_path / "pareto.csv").open() as file:

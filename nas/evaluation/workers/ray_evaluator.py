@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import os
 import socket
 import time
@@ -136,7 +137,9 @@ class RayEvaluator(Evaluator):
     def _until_next_kill(self) -> float | None:
         """Return the seconds until a worker may have to be killed; `None` if none has begun."""
         seconds = [r.seconds() for r in self._running.values() if r.started is not None]
-        return max(self._kill_at_s - max(seconds), 0) if seconds else None
+        if not seconds or self._kill_at_s == math.inf:
+            return None
+        return max(self._kill_at_s - max(seconds), 0)
 
     def _receive(self, task: Any) -> list[Evaluation]:
         """Take the next report of a task: first that it has begun, then what came of it."""
