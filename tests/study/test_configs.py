@@ -73,10 +73,14 @@ def assert_same(node: dict[str, Any], expected: dict[str, Any], path: str) -> No
     }
 
 
+# Taken before any test runs, because some register components of their own.
+SHIPPED = {group: set(registry.names()) for group, registry in REGISTRIES.items()}
+
+
 @pytest.mark.parametrize("group", REGISTRIES)
 def test_files_and_components_are_the_same(group: str) -> None:
     files = {path.stem for path in (config_folder() / group).glob("*.yaml")}
-    assert files == set(REGISTRIES[group].names())
+    assert files == SHIPPED[group]
 
 
 @pytest.mark.parametrize(("group", "name"), COMPONENTS)
