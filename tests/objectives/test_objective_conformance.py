@@ -29,7 +29,7 @@ class PerGene(LatencyPredictor):
         return np.zeros(1)
 
     def save(self, path: Path) -> None:
-        raise NotImplementedError
+        pass  # objectives never save a predictor
 
 
 @pytest.fixture(scope="module")

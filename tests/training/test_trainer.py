@@ -218,8 +218,11 @@ def test_only_weights_of_convolutions_and_linear_layers_decay(
 
 
 def test_training_needs_no_momentum(digits: SearchSplits):
+    network = small_network()
+    before = [parameter.detach().clone() for parameter in network.parameters()]
     recipe = Recipe(epochs=1, momentum=0.0)
-    train(small_network(), some(digits.train, 64), recipe, Normalisation.of(digits.train))
+    train(network, some(digits.train, 64), recipe, Normalisation.of(digits.train))
+    assert all((a != b).any() for a, b in zip(before, network.parameters(), strict=True))
 
 
 TRAINING_ELSEWHERE = """
