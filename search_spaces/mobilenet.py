@@ -8,118 +8,24 @@ ICLR 2020). The defaults suit images of 28 to 32 pixels.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
 
-import torch
 from torch import nn
-from torch.nn import functional as F
 
 from nas.core.errors import ConfigError
-from nas.core.space import Gene, Genotype
+from nas.core.space import Gene
+from nas.network.blocks import Block, Choices, ModuleSpec
 from nas.network.space import SearchSpace
 from search_spaces import register
-
-
-class SqueezeExcite(nn.Module):
-    """Channel attention from globally pooled features (Hu et al., CVPR 2018)."""
-
-    def __init__(self, channels: int, squeezed: int) -> None:
-        super().__init__()
-        self.reduce = nn.Conv2d(channels, squeezed, 1)
-        self.expand = nn.Conv2d(squeezed, channels, 1)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Scale every channel of `(N, channels, H, W)`."""
-        scale = F.adaptive_avg_pool2d(x, 1)
-        scale = F.relu(self.reduce(scale))
-        return x * F.hardsigmoid(self.expand(scale))
-
-
-def conv_bn(
-    inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1
-) -> list[nn.Module]:
-    """Return a padded convolution without bias and its batch normalisation."""
-    conv = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=False)
-    return [conv, nn.BatchNorm2d(outputs)]
-
-
-class InvertedResidual(nn.Module):
-    """Expand, filter depthwise, optionally attend, project; add the input where shapes allow."""
-
-    def __init__(
-        self,
-        inputs: int,
-        outputs: int,
-        kernel: int,
-        stride: int,
-        expansion: int,
-        squeeze_excite: bool,
-    ) -> None:
-        super().__init__()
-        hidden = inputs * expansion
-        layers: list[nn.Module] = []
-        if expansion > 1:
-            layers += [*conv_bn(inputs, hidden, 1), nn.ReLU6(inplace=True)]
-        layers += [*conv_bn(hidden, hidden, kernel, stride, groups=hidden), nn.ReLU6(inplace=True)]
-        if squeeze_excite:
-            layers.append(SqueezeExcite(hidden, divisible_by_8(hidden / 4)))
-        layers += conv_bn(hidden, outputs, 1)
-        self.layers = nn.Sequential(*layers)
-        self.residual = stride == 1 and inputs == outputs
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Map `(N, inputs, H, W)` to `(N, outputs, H / stride, W / stride)`."""
-        y: torch.Tensor = self.layers(x)
-        return x + y if self.residual else y
-
-
-class MobileNet(nn.Module):
-    """Stem convolution, inverted residuals, 1x1 convolution, pooling, classifier."""
-
-    def __init__(
-        self,
-        input_shape: Sequence[int],
-        image_size: Sequence[int],
-        stem_channels: int,
-        stem_stride: int,
-        blocks: Sequence[dict[str, Any]],
-        head_channels: int,
-        num_classes: int,
-    ) -> None:
-        """Build the network.
-
-        Args:
-            input_shape: `(channels, height, width)` of an image.
-            image_size: `(height, width)` to which images are resized first.
-            stem_channels: Output channels of the stem.
-            stem_stride: Stride of the stem.
-            blocks: Arguments of every `InvertedResidual` but its input channels.
-            head_channels: Channels before the classifier.
-            num_classes: Number of logits.
-        """
-        super().__init__()
-        resized = list(image_size) != list(input_shape[1:])
-        self.resize = nn.Upsample(tuple(image_size), mode="bilinear") if resized else nn.Identity()
-        self.stem = nn.Sequential(
-            *conv_bn(input_shape[0], stem_channels, 3, stem_stride), nn.ReLU6(inplace=True)
-        )
-        channels = stem_channels
-        stages = []
-        for block in blocks:
-            stages.append(InvertedResidual(channels, **block))
-            channels = block["outputs"]
-        self.blocks = nn.Sequential(*stages)
-        self.head = nn.Sequential(*conv_bn(channels, head_channels, 1), nn.ReLU6(inplace=True))
-        self.classifier = nn.Linear(head_channels, num_classes)
-        self.apply(initialise)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Map images `(N, C, H, W)` to logits `(N, num_classes)`."""
-        x = self.head(self.blocks(self.stem(self.resize(x))))
-        logits: torch.Tensor = self.classifier(F.adaptive_avg_pool2d(x, 1).flatten(1))
-        return logits
+from search_spaces.layers.convolution import (
+    Classifier,
+    ConvNormAct,
+    InvertedResidual,
+    Resize,
+    divisible_by_8,
+)
 
 
 def initialise(module: nn.Module) -> None:
@@ -131,12 +37,6 @@ def initialise(module: nn.Module) -> None:
     elif isinstance(module, nn.Linear):
         nn.init.normal_(module.weight, std=0.01)
         nn.init.zeros_(module.bias)
-
-
-def divisible_by_8(channels: float) -> int:
-    """Round to a multiple of 8, never down by more than 10 % (MobileNetV2)."""
-    rounded = max(8, int(channels + 4) // 8 * 8)
-    return rounded if rounded >= 0.9 * channels else rounded + 8
 
 
 @register("mobilenet")
@@ -225,40 +125,42 @@ class MobileNetSpace(SearchSpace):
                 ]
         return tuple(genes)
 
-    def canonical(self, genotype: Sequence[int]) -> Genotype:
-        """Fold the genes of blocks beyond the depth of their stage."""
-        folded = list(self.check(genotype))
-        stage_genes = 1 + 3 * self.max_depth
-        for start in range(2, len(folded), stage_genes):
-            active = 1 + 3 * (folded[start] + 1)
-            folded[start + active : start + stage_genes] = [0] * (stage_genes - active)
-        return tuple(folded)
+    def blocks(self) -> Iterator[Block]:
+        """Resizing, stem, the stages' inverted residuals, 1x1 convolution, classifier."""
+        yield Block("resize", self._resize)
+        yield Block("stem", lambda chosen: self._conv(chosen, 0, 3, self.stem_stride))
+        for stage in range(1, len(self.stage_channels) + 1):
+            for block in range(1, self.max_depth + 1):
+                yield Block(f"stage{stage}_block{block}", partial(self._residual, stage, block))
+        yield Block("head", lambda chosen: self._conv(chosen, -1, 1, 1))
+        yield Block(
+            "classifier", lambda _: ModuleSpec(Classifier, {"num_classes": self.num_classes})
+        )
 
-    def network(self, genotype: Genotype) -> tuple[type[nn.Module], dict[str, Any]]:
-        """Return `MobileNet` and its arguments."""
-        chosen = self.decode(genotype)
-        stem_channels, *stage_channels, head_channels = self._channels(chosen["width"])
-        blocks = []
-        stages = zip(stage_channels, self.stage_strides, strict=True)
-        for stage, (channels, stride) in enumerate(stages, 1):
-            for block in range(1, chosen[f"stage{stage}.depth"] + 1):
-                prefix = f"stage{stage}.block{block}"
-                blocks.append(
-                    {
-                        "outputs": channels,
-                        "kernel": chosen[f"{prefix}.kernel"],
-                        "stride": stride if block == 1 else 1,
-                        "expansion": chosen[f"{prefix}.expansion"],
-                        "squeeze_excite": chosen[f"{prefix}.squeeze_excite"],
-                    }
-                )
+    def _resize(self, chosen: Choices) -> ModuleSpec | None:
         sides = self.input_shape[1:]
-        return MobileNet, {
-            "input_shape": list(self.input_shape),
-            "image_size": [round(side * chosen["resolution"] / min(sides)) for side in sides],
-            "stem_channels": stem_channels,
-            "stem_stride": self.stem_stride,
-            "blocks": blocks,
-            "head_channels": head_channels,
-            "num_classes": self.num_classes,
-        }
+        size = [round(side * chosen["resolution"] / min(sides)) for side in sides]
+        return ModuleSpec(Resize, {"size": size}) if size != list(sides) else None
+
+    def _conv(self, chosen: Choices, place: int, kernel: int, stride: int) -> ModuleSpec:
+        outputs = self._channels(chosen["width"])[place]
+        return ModuleSpec(ConvNormAct, {"outputs": outputs, "kernel": kernel, "stride": stride})
+
+    def _residual(self, stage: int, block: int, chosen: Choices) -> ModuleSpec | None:
+        if chosen[f"stage{stage}.depth"] < block:
+            return None
+        gene = f"stage{stage}.block{block}"
+        return ModuleSpec(
+            InvertedResidual,
+            {
+                "outputs": self._channels(chosen["width"])[stage],
+                "kernel": chosen[f"{gene}.kernel"],
+                "stride": self.stage_strides[stage - 1] if block == 1 else 1,
+                "expansion": chosen[f"{gene}.expansion"],
+                "squeeze_excite": chosen[f"{gene}.squeeze_excite"],
+            },
+        )
+
+    def initialise(self, network: nn.Module) -> None:
+        """Initialise as MobileNetV2 and V3 do."""
+        network.apply(initialise)

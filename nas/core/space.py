@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 Genotype = tuple[int, ...]
 """One integer choice per gene of a space."""
@@ -42,3 +44,34 @@ class Architecture:
         """Twelve hexadecimal digits that stand for the space and the genotype."""
         text = json.dumps([self.space_id, list(self.genotype)])
         return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+@dataclass(frozen=True)
+class Preset:
+    """Settings of a space that are known by a name.
+
+    Attributes:
+        name: Unique among the presets of the space.
+        settings: Fields of the space, `input_shape` and `num_classes` among them.
+        published_size: Number of architectures as a paper states it, such as `> 10^19`, or empty.
+        source: The paper or code that the settings are taken from.
+    """
+
+    name: str
+    settings: Mapping[str, Any]
+    published_size: str = ""
+    source: str = ""
+
+
+@dataclass(frozen=True)
+class Graph:
+    """Operations and who reads whom: a network, or the cell that it repeats.
+
+    Attributes:
+        operations: What stands at every node, in an order in which they can run; `input` where
+            something enters, empty where a genotype has nothing in that place.
+        edges: Pairs of positions, from the operation that is read to the one that reads.
+    """
+
+    operations: tuple[str, ...]
+    edges: tuple[tuple[int, int], ...]

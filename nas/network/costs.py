@@ -1,16 +1,22 @@
 """Exact costs of a network, counted on the network itself.
 
-The module is traced with `torch.fx` on the meta device, where tensors have shapes but no memory.
-Nothing else describes the network, so the counts cannot drift away from it.
+A module is traced with `torch.fx` on the meta device, where tensors have shapes but no memory.
+Nothing else describes it, so the counts cannot drift away from it.
 """
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import cache
+from typing import Any, TypeAlias
 
 import torch
 from torch import fx, nn
+from torch.nn.modules.conv import _ConvNd
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
 
 BYTES_PER_VALUE = 4
 """Activations and weights are counted in 32-bit floating point."""
@@ -18,8 +24,25 @@ BYTES_PER_VALUE = 4
 NO_OPERATION = (nn.Identity, nn.Dropout)
 """Layers that do nothing to a network in use: their output is their input."""
 
-IN_PLACE_MODULES = (nn.BatchNorm2d, nn.ReLU, nn.ReLU6, nn.Hardswish, *NO_OPERATION)
+VIEW_MODULES = (*NO_OPERATION, nn.Flatten, nn.Unflatten)
+VIEWS = ("flatten", "unflatten", "reshape", "view", "squeeze", "unsqueeze")
+"""What gives a tensor another shape without moving its values."""
+
+IN_PLACE_MODULES = (
+    nn.BatchNorm1d,
+    nn.BatchNorm2d,
+    nn.ReLU,
+    nn.ReLU6,
+    nn.Hardswish,
+    nn.Hardsigmoid,
+    nn.Sigmoid,
+    nn.SiLU,
+    nn.GELU,
+    *NO_OPERATION,
+)
 """Layers that a runtime fuses into the layer before, so that they need no tensor of their own."""
+
+Shape: TypeAlias = tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -43,12 +66,99 @@ class Layer:
 
 
 @dataclass(frozen=True)
+class Step:
+    """One operation as memory sees it.
+
+    Attributes:
+        reads: Positions of the tensors that it reads: the inputs of the module first, then the
+            results of its steps.
+        values: Elements of its result.
+        works_in_place: Whether it may write over the first tensor that it reads.
+        is_view: Whether its result is that tensor or a part of it.
+    """
+
+    reads: tuple[int, ...]
+    values: int
+    works_in_place: bool
+    is_view: bool
+
+
+@dataclass(frozen=True)
+class Trace:
+    """What one module does to one image.
+
+    Attributes:
+        input_values: Elements of every input.
+        output_shape: Without the batch.
+        output: Position of the tensor that it returns.
+        params: Trainable parameters.
+        model_bytes: Bytes of parameters and buffers.
+        layers: Every operation, in execution order.
+        steps: The same as memory sees them.
+    """
+
+    input_values: tuple[int, ...]
+    output_shape: Shape
+    output: int
+    params: int
+    model_bytes: int
+    layers: tuple[Layer, ...]
+    steps: tuple[Step, ...]
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulate operations of convolutions and matrix products."""
+        return sum(layer.macs for layer in self.layers)
+
+    @property
+    def activations(self) -> int:
+        """Elements that layers with multiplications return (Radosavovic et al., CVPR 2020)."""
+        return sum(layer.output_values for layer in self.layers if layer.macs)
+
+    def peak_values(self, kept: Sequence[bool]) -> int:
+        """Return the most elements alive at once, by liveness over the execution order.
+
+        Args:
+            kept: Of every input, whether it is still needed when the module is done.
+        """
+        inputs, end = len(self.input_values), len(self.steps)
+        last_use = [end if keep else -1 for keep in kept] + [-1] * end
+        for i, step in enumerate(self.steps):
+            for tensor in step.reads:
+                last_use[tensor] = max(last_use[tensor], i)
+        last_use[self.output] = end
+        # Tensors that share memory are one buffer, needed until the last of them is.
+        buffer = list(range(inputs))
+        needed = last_use[:inputs]
+        sizes = list(self.input_values)
+        peak = sum(sizes)
+        alive = set(range(inputs))
+        for i, step in enumerate(self.steps):
+            shared = step.is_view
+            if step.works_in_place and not shared:
+                shared = needed[buffer[step.reads[0]]] <= i
+            if shared:
+                own = buffer[step.reads[0]]
+            else:
+                own = len(sizes)
+                sizes.append(step.values)
+                needed.append(i)
+            buffer.append(own)
+            needed[own] = max(needed[own], last_use[inputs + i])
+            alive.add(own)
+            peak = max(peak, sum(sizes[held] for held in alive))
+            alive = {held for held in alive if needed[held] > i}
+        return peak
+
+
+@dataclass(frozen=True)
 class Costs:
     """Counts for one image.
 
     Attributes:
         params: Trainable parameters.
-        macs: Multiply-accumulate operations of convolutions and linear layers.
+        macs: Multiply-accumulate operations of convolutions and matrix products.
+        activations: Elements that these operations return.
         peak_activation_bytes: Most bytes of activations alive at once, by liveness over the
             execution order; normalisations and activations work in place, as runtimes fuse them.
         model_bytes: Bytes of parameters and buffers.
@@ -57,40 +167,87 @@ class Costs:
 
     params: int
     macs: int
+    activations: int
     peak_activation_bytes: int
     model_bytes: int
     layers: tuple[Layer, ...]
 
 
-def count(network: nn.Module, input_shape: tuple[int, int, int]) -> Costs:
-    """Count the costs of `network` for one image of `input_shape` (C, H, W).
+def count(network: nn.Module, input_shape: Shape) -> Costs:
+    """Count the costs of a whole `network` for one image.
 
     Args:
         network: On the meta device or elsewhere; it is moved to the meta device, so hand in a
             network that is not needed afterwards.
         input_shape: `(channels, height, width)`.
     """
-    network = network.eval().to("meta")
-    traced = fx.symbolic_trace(network)
-    _ShapeRecorder(traced).run(torch.empty(1, *input_shape, device="meta"))
-    modules = dict(traced.named_modules())
-    layers = [_layer(node, modules) for node in traced.graph.nodes if node.op.startswith("call")]
-    tensors = [*network.parameters(), *network.buffers()]
+    trace = trace_module(network, [input_shape])
     return Costs(
-        params=sum(p.numel() for p in network.parameters()),
-        macs=sum(layer.macs for layer in layers),
-        peak_activation_bytes=_peak_values(traced.graph, modules) * BYTES_PER_VALUE,
-        model_bytes=sum(t.numel() * t.element_size() for t in tensors),
-        layers=tuple(layers),
+        params=trace.params,
+        macs=trace.macs,
+        activations=trace.activations,
+        peak_activation_bytes=trace.peak_values([False]) * BYTES_PER_VALUE,
+        model_bytes=trace.model_bytes,
+        layers=trace.layers,
     )
 
 
-class _ShapeRecorder(fx.Interpreter):
-    """Runs a traced network on the meta device and notes how many values every node returns."""
+@cache
+def trace_spec(key: tuple[type[nn.Module], str], input_shapes: tuple[Shape, ...]) -> Trace:
+    """Build a module on the meta device and trace it, once for equal ones.
+
+    Args:
+        key: Of a `ModuleSpec`: the module's class, and its keyword arguments as JSON.
+        input_shapes: Of every input, without the batch.
+    """
+    module, arguments = key
+    with torch.device("meta"), torch.random.fork_rng(devices=[]):
+        built = module(*map(list, input_shapes), **json.loads(arguments))
+    return trace_module(built, input_shapes)
+
+
+def trace_module(module: nn.Module, input_shapes: Sequence[Shape]) -> Trace:
+    """Trace a module for one image; it is moved to the meta device.
+
+    Args:
+        module: Takes one tensor per input shape and returns one.
+        input_shapes: Without the batch.
+    """
+    module = module.eval().to("meta")
+    traced = fx.symbolic_trace(module)
+    recorder = _Recorder(traced)
+    with torch.no_grad():
+        output = recorder.run(*(torch.empty(1, *shape, device="meta") for shape in input_shapes))
+    nodes = list(traced.graph.nodes)
+    modules = dict(traced.named_modules())
+    inputs = [n for n in nodes if n.op == "placeholder"]
+    calls = [n for n in nodes if n.op.startswith("call") and n.meta["values"] is not None]
+    positions = {node: i for i, node in enumerate([*inputs, *calls])}
+    returned = next(node for node in nodes if node.op == "output").all_input_nodes[0]
+    tensors = [*module.parameters(), *module.buffers()]
+    return Trace(
+        input_values=tuple(torch.Size(shape).numel() for shape in input_shapes),
+        output_shape=tuple(output.shape[1:]),
+        output=positions[returned],
+        params=sum(p.numel() for p in module.parameters()),
+        model_bytes=sum(t.numel() * t.element_size() for t in tensors),
+        layers=tuple(_layer(node, modules, positions) for node in calls),
+        steps=tuple(_step(node, modules, positions) for node in calls),
+    )
+
+
+class _Recorder(fx.Interpreter):
+    """Runs a traced module on the meta device and notes what every node returns and multiplies."""
 
     def run_node(self, n: fx.Node) -> Any:
-        result = super().run_node(n)
-        n.meta["values"] = result.numel() if isinstance(result, torch.Tensor) else 0
+        with _Multiplications() as counted:
+            result = super().run_node(n)
+        parts = result if isinstance(result, tuple | list) else [result]
+        tensors = [part for part in parts if isinstance(part, torch.Tensor)]
+        n.meta["values"] = sum(tensor.numel() for tensor in tensors) if tensors else None
+        n.meta["params"] = result.numel() if isinstance(result, nn.Parameter) else 0
+        n.meta["macs"] = counted.macs
+        n.meta["parts"] = len(parts)
         return result
 
     def call_module(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -100,52 +257,69 @@ class _ShapeRecorder(fx.Interpreter):
         return super().call_module(target, args, kwargs)
 
 
-def _values(node: fx.Node) -> int:
-    return int(node.meta["values"])
+class _Multiplications(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Counts multiply-accumulate operations by the formulas of PyTorch's own counter."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.macs = 0
+
+    def __torch_dispatch__(
+        self,
+        func: Any,
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        del types
+        result = func(*args, **(kwargs or {}))
+        formula = flop_registry.get(func.overloadpacket)
+        if formula is not None:
+            self.macs += formula(*args, **(kwargs or {}), out_val=result) // 2
+        return result
 
 
-def _layer(node: fx.Node, modules: dict[str, nn.Module]) -> Layer:
-    inputs, outputs = sum(map(_values, node.all_input_nodes)), _values(node)
-    module = modules.get(str(node.target)) if node.op == "call_module" else None
+def _module(node: fx.Node, modules: Mapping[str, nn.Module]) -> nn.Module | None:
+    return modules[str(node.target)] if node.op == "call_module" else None
+
+
+def _layer(
+    node: fx.Node, modules: Mapping[str, nn.Module], positions: Mapping[fx.Node, int]
+) -> Layer:
+    module = _module(node, modules)
+    read = [int(n.meta["values"]) for n in node.all_input_nodes if n in positions]
+    # Parameters that the module reads itself, such as a class token, belong to their reader.
+    own = [n for n in node.all_input_nodes if n.op == "get_attr"]
     params = sum(p.numel() for p in module.parameters()) if module else 0
-    if isinstance(module, nn.Conv2d):
-        macs = outputs * module.weight[0].numel()
-        return Layer(_convolution(module), inputs, outputs, params, macs)
-    if isinstance(module, nn.Linear):
-        return Layer("linear", inputs, outputs, params, outputs * module.in_features)
+    params += sum(int(n.meta["params"]) for n in own)
     kind = type(module).__name__ if module else getattr(node.target, "__name__", str(node.target))
-    return Layer(kind.lower(), inputs, outputs, params, 0)
+    if isinstance(module, _ConvNd):
+        kind = _convolution(module)
+    return Layer(kind.lower(), sum(read), int(node.meta["values"]), params, int(node.meta["macs"]))
 
 
-def _convolution(module: nn.Conv2d) -> str:
+def _convolution(module: _ConvNd) -> str:
     if module.groups == 1:
         return f"conv{module.kernel_size[0]}"
     depthwise = module.groups == module.in_channels
     return f"{'depthwise' if depthwise else 'grouped'}{module.kernel_size[0]}"
 
 
-def _in_place(node: fx.Node, modules: dict[str, nn.Module]) -> bool:
-    """Return whether a node's output needs no memory beyond its input's."""
-    module = modules.get(str(node.target)) if node.op == "call_module" else None
-    # What another node still reads cannot be overwritten.
-    overwrites = isinstance(module, IN_PLACE_MODULES) and len(node.all_input_nodes[0].users) == 1
-    return isinstance(module, NO_OPERATION) or overwrites
+def _is_view(node: fx.Node, module: nn.Module | None) -> bool:
+    if module is not None:
+        return isinstance(module, VIEW_MODULES)
+    name = getattr(node.target, "__name__", node.target)
+    picks_part = name == "getitem" and node.all_input_nodes[0].meta["parts"] > 1
+    return picks_part or name in VIEWS
 
 
-def _peak_values(graph: fx.Graph, modules: dict[str, nn.Module]) -> int:
-    """Return the most elements alive at once while the graph is executed in order."""
-    nodes = list(graph.nodes)
-    owner: dict[fx.Node, fx.Node] = {}
-    for node in nodes:
-        owner[node] = owner[node.all_input_nodes[0]] if _in_place(node, modules) else node
-    last_use: dict[fx.Node, int] = {}
-    for step, node in enumerate(nodes):
-        for used in (node, *node.all_input_nodes):
-            last_use[owner[used]] = step
-    alive: dict[fx.Node, int] = {}
-    peak = 0
-    for step, node in enumerate(nodes):
-        alive[owner[node]] = _values(node)
-        peak = max(peak, sum(alive.values()))
-        alive = {held: size for held, size in alive.items() if last_use[held] > step}
-    return peak
+def _step(
+    node: fx.Node, modules: Mapping[str, nn.Module], positions: Mapping[fx.Node, int]
+) -> Step:
+    module = _module(node, modules)
+    return Step(
+        reads=tuple(positions[n] for n in node.all_input_nodes if n in positions),
+        values=int(node.meta["values"]),
+        works_in_place=isinstance(module, IN_PLACE_MODULES),
+        is_view=_is_view(node, module),
+    )

@@ -5,29 +5,38 @@ from __future__ import annotations
 import dataclasses
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
 from nas.core.errors import ConfigError, GenotypeError
-from nas.core.space import Architecture, Gene, Genotype
+from nas.core.space import Architecture, Gene, Genotype, Graph, Preset
 
 if TYPE_CHECKING:
     import pandas as pd
     from torch import nn
 
+    from nas.network.blocks import Block, IntArray
     from nas.network.costs import Costs
+    from nas.network.encoding import GraphEncoding
+    from nas.network.module import Network, PlacedBlock
+    from nas.network.plan import Plan
+
+MEGA = 1e6
+"""Counts are given in millions and sizes in 10^6 bytes."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SearchSpace(ABC):
     """Turns genotypes into networks; knows its genes, never any metric.
 
-    A space declares its genes and says which network class a genotype stands for. Everything
-    else (sampling, checking, building, identity) follows from these two.
+    A space declares its genes, and the blocks of its networks as functions of the choices.
+    Everything else (canonical form, sampling, mutation, building, counting, identity) follows
+    from these two.
 
     Attributes:
         input_shape: `(channels, height, width)` of one image.
@@ -52,22 +61,55 @@ class SearchSpace(ABC):
         """The choices that a genotype makes, in its order."""
 
     @abstractmethod
-    def network(self, genotype: Genotype) -> tuple[type[nn.Module], dict[str, Any]]:
-        """Return the network class that `genotype` stands for and its keyword arguments.
+    def blocks(self) -> Iterable[Block]:
+        """Return the blocks of every network, in execution order.
 
-        The arguments are plain JSON values, so that an exported network can be rebuilt from them.
+        The first one reads `input` `(C, H, W)`, the last one returns logits `(num_classes,)`.
         """
 
-    def canonical(self, genotype: Sequence[int]) -> Genotype:
-        """Return the genotype with inactive genes folded to their first choice.
-
-        Genotypes that stand for the same network have one canonical form.
-        """
-        return self.check(genotype)
+    def initialise(self, network: nn.Module) -> None:
+        """Set the initial weights of a new network; PyTorch's own stay unless a space does."""
+        del network
 
     def references(self) -> dict[str, Genotype]:
         """Return published networks that lie in the space, by name."""
         return {}
+
+    @classmethod
+    def presets(cls) -> tuple[Preset, ...]:
+        """Return published settings of the space, each with the size that its paper states."""
+        return ()
+
+    def graphs(self, genotype: Sequence[int]) -> dict[str, Graph]:
+        """Return the network as graphs of operations, by name.
+
+        Of a space of cells these are the cells; else it is one graph of the network's blocks. All
+        genotypes give graphs of the same names and numbers of nodes.
+        """
+        return {"network": self._plan.graph(self.canonical(genotype))}
+
+    @property
+    def operations(self) -> tuple[str, ...]:
+        """Every operation that occurs in `graphs`, the empty one first."""
+        return self._plan.operations()
+
+    def fold(self, genotypes: IntArray) -> IntArray:
+        """Return the canonical form of every row of checked genotypes, shape `(n, g)`.
+
+        Genes that no block reads are set to their first choice. A space in which different
+        genotypes stand for one network for other reasons overrides this.
+        """
+        return np.where(self._plan.active(genotypes), genotypes, 0)
+
+    @property
+    def size(self) -> int:
+        """Number of canonical genotypes.
+
+        Raises:
+            ValueError: It cannot be told from the declaration; a space that overrides `fold`
+                overrides this too.
+        """
+        return self._plan.size()
 
     @property
     def cardinalities(self) -> tuple[int, ...]:
@@ -79,6 +121,10 @@ class SearchSpace(ABC):
         """The class and all its settings as canonical JSON."""
         fields = dataclasses.asdict(self)
         return json.dumps([type(self).__name__, fields], sort_keys=True, separators=(",", ":"))
+
+    @property
+    def _plan(self) -> Plan:
+        return _compiled(self)
 
     def check(self, genotype: Sequence[int]) -> Genotype:
         """Return `genotype` as a tuple of Python integers.
@@ -99,64 +145,164 @@ class SearchSpace(ABC):
                 )
         return tuple(int(value) for value in values)
 
+    def matrix(self, genotypes: Sequence[Sequence[int]] | IntArray) -> IntArray:
+        """Return genotypes as one array of shape `(n, g)`.
+
+        Raises:
+            GenotypeError: One of them is refused by `check`.
+        """
+        sizes = np.array(self.cardinalities)
+        if isinstance(genotypes, np.ndarray) and np.issubdtype(genotypes.dtype, np.integer):
+            array = genotypes.astype(np.int64)
+            if array.ndim == 2 and array.shape[1] == len(sizes):
+                refused = ((array < 0) | (array >= sizes)).any(axis=1)
+                if refused.any():
+                    self.check(array[refused][0])
+                return array
+        rows = [self.check(genotype) for genotype in genotypes]
+        return np.array(rows, np.int64).reshape(len(rows), len(sizes))
+
+    def canonical(self, genotype: Sequence[int]) -> Genotype:
+        """Return the genotype that stands for all that give the same network.
+
+        Raises:
+            GenotypeError: See `check`.
+        """
+        return _genotype(self.fold(self.matrix([genotype]))[0])
+
+    def active(self, genotype: Sequence[int]) -> tuple[bool, ...]:
+        """Return of every gene whether the network depends on it."""
+        return tuple(self._plan.active(self.matrix([genotype]))[0].tolist())
+
     def decode(self, genotype: Sequence[int]) -> dict[str, Any]:
-        """Return the chosen value of every gene by the gene's name."""
+        """Return the chosen value of every active gene by the gene's name."""
         checked = self.check(genotype)
-        return {g.name: g.choices[i] for g, i in zip(self.genes, checked, strict=True)}
+        choices = zip(self.genes, checked, self.active(checked), strict=True)
+        return {gene.name: gene.choices[i] for gene, i, active in choices if active}
 
     def sample(self, rng: np.random.Generator) -> Genotype:
-        """Draw every gene uniformly and return the canonical form."""
-        return self.canonical([int(rng.integers(n)) for n in self.cardinalities])
+        """Draw every gene uniformly and return the canonical form.
+
+        This is uniform over genotypes, not over networks: a choice that makes other genes
+        inactive, such as a small depth, is as frequent as one that opens a thousand networks.
+        """
+        return _genotype(self.samples(1, rng)[0])
+
+    def samples(self, n: int, rng: np.random.Generator) -> IntArray:
+        """Draw `n` genotypes as `sample` does, shape `(n, g)`; some may be equal."""
+        return self.fold(rng.integers(0, self.cardinalities, (n, len(self.genes))))
+
+    def mutate(self, genotype: Sequence[int], rng: np.random.Generator, genes: int = 1) -> Genotype:
+        """Change active genes to other choices and return the canonical form.
+
+        Args:
+            genotype: To start from.
+            rng: Decides which genes change, and to what; genes that become active by it are
+                drawn too.
+            genes: How many active genes to change; fewer where there are not as many.
+        """
+        old = np.array(self.canonical(genotype))
+        sizes = np.array(self.cardinalities)
+        active = self._plan.active(old[None])[0]
+        open_genes = np.flatnonzero(active & (sizes > 1))
+        changed = rng.choice(open_genes, min(genes, len(open_genes)), replace=False)
+        # Inactive genes are drawn anew: those that stay inactive are folded again.
+        new = np.where(active, old, rng.integers(0, sizes))
+        new[changed] = (old[changed] + rng.integers(1, sizes[changed])) % sizes[changed]
+        return self.canonical(new.tolist())
+
+    def crossover(
+        self, first: Sequence[int], second: Sequence[int], rng: np.random.Generator
+    ) -> Genotype:
+        """Take every gene from one of two genotypes at random and return the canonical form."""
+        parents = self.matrix([first, second])
+        chosen = np.where(rng.random(parents.shape[1]) < 0.5, parents[0], parents[1])
+        return self.canonical(chosen.tolist())
+
+    def one_hot(self, genotypes: Sequence[Sequence[int]] | IntArray) -> npt.NDArray[np.float64]:
+        """Encode genotypes for a learned model, shape `(n, sum(cardinalities))`.
+
+        Each gene has one column a choice: 1 at the chosen one; all 0 if the gene is inactive.
+        """
+        canonical = self.fold(self.matrix(genotypes))
+        active = self._plan.active(canonical)
+        columns = [
+            (canonical[:, [i]] == np.arange(n)) & active[:, [i]]
+            for i, n in enumerate(self.cardinalities)
+        ]
+        return np.concatenate(columns, axis=1).astype(float)
+
+    def encode_graphs(self, genotypes: Sequence[Sequence[int]] | IntArray) -> GraphEncoding:
+        """Encode the graphs of genotypes for a learned model; see `GraphEncoding`."""
+        from nas.network.encoding import encode
+
+        return encode(self, self.matrix(genotypes))
 
     def architecture(self, genotype: Sequence[int]) -> Architecture:
         """Return the architecture that `genotype` stands for."""
         return Architecture(self.space_id, self.canonical(genotype))
 
-    def build(self, genotype: Sequence[int]) -> nn.Module:
+    def place(self, genotype: Sequence[int], *, auxiliary: bool = False) -> tuple[PlacedBlock, ...]:
+        """Return the modules of the network that `genotype` stands for, in execution order.
+
+        Args:
+            genotype: Which network.
+            auxiliary: Whether to include second classifiers that take part in training only.
+        """
+        return self._plan.place(self.canonical(genotype), auxiliary=auxiliary)
+
+    def build(self, genotype: Sequence[int], *, auxiliary: bool = False) -> Network:
         """Build the network, freshly initialised.
 
         The initial weights follow from torch's random state, which is left as it was.
+
+        Args:
+            genotype: Which network.
+            auxiliary: Whether to include second classifiers that take part in training only.
 
         Returns:
             A module that maps images `(N, C, H, W)` to logits `(N, num_classes)`.
         """
         import torch
 
-        network, arguments = self.network(self.canonical(genotype))
+        from nas.network.module import Network
+
         with torch.random.fork_rng(devices=[]):
-            return network(**arguments)
+            network = Network(self.place(genotype, auxiliary=auxiliary))
+            self.initialise(network)
+        return network
 
     def count(self, genotype: Sequence[int]) -> Costs:
         """Return the exact costs of one genotype's network, layer by layer."""
-        return _count(self, self.canonical(genotype))
+        return self._plan.count(self.canonical(genotype))
 
-    def costs(self, genotypes: Sequence[Sequence[int]]) -> pd.DataFrame:
+    def costs(self, genotypes: Sequence[Sequence[int]] | IntArray) -> pd.DataFrame:
         """Return the exact costs of genotypes.
 
         Returns:
-            One row a genotype; columns `params_m`, `macs_m` (10^6), `peak_activation_mb` and
-            `model_size_mb` (10^6 bytes).
+            One row a genotype; columns `params_m`, `macs_m`, `activations_m` (10^6),
+            `peak_activation_mb` and `model_size_mb` (10^6 bytes).
         """
         import pandas as pd
 
-        rows = [self.count(genotype) for genotype in genotypes]
+        tally = self._plan.tally(self.fold(self.matrix(genotypes)))
         return pd.DataFrame(
             {
-                "params_m": [row.params / 1e6 for row in rows],
-                "macs_m": [row.macs / 1e6 for row in rows],
-                "peak_activation_mb": [row.peak_activation_bytes / 1e6 for row in rows],
-                "model_size_mb": [row.model_bytes / 1e6 for row in rows],
+                "params_m": tally["params"] / MEGA,
+                "macs_m": tally["macs"] / MEGA,
+                "activations_m": tally["activations"] / MEGA,
+                "peak_activation_mb": tally["peak_activation_bytes"] / MEGA,
+                "model_size_mb": tally["model_bytes"] / MEGA,
             },
-            dtype=float,
         )
 
 
-@lru_cache(maxsize=65536)
-def _count(space: SearchSpace, genotype: Genotype) -> Costs:
-    import torch
+def _genotype(row: npt.NDArray[np.int64]) -> Genotype:
+    return tuple(row.tolist())
 
-    from nas.network.costs import count
 
-    with torch.device("meta"):
-        network = space.build(genotype)
-    return count(network, space.input_shape)
+@lru_cache(maxsize=64)
+def _compiled(space: SearchSpace) -> Plan:
+    from nas.network.plan import Plan
+
+    return Plan(space.genes, tuple(space.blocks()), space.input_shape)

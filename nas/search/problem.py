@@ -143,14 +143,9 @@ class _FeasibilitySearch:
     ) -> Genotype | None:
         """Change genes one by one, never for the worse."""
         space = self._problem.space
-        open_genes = [i for i, choices in enumerate(space.cardinalities) if choices > 1]
         here, excess = start, self._excess(start)
-        for _ in range(WALK_STEPS if open_genes else 0):
-            gene = rng.choice(open_genes)
-            changed = list(here)
-            changed[gene] += rng.integers(1, space.cardinalities[gene])
-            changed[gene] %= space.cardinalities[gene]
-            step = space.canonical(changed)
+        for _ in range(WALK_STEPS):
+            step = space.mutate(here, rng)
             step_excess = self._excess(step)
             if step_excess <= excess:
                 here, excess = step, step_excess

@@ -1,0 +1,249 @@
+"""How a search space declares its networks: blocks in execution order.
+
+A block says, for given choices, which module stands in its place and what that module reads.
+Which genes a block depends on is not declared a second time: it is seen from the genes that it
+reads. A gene that no block reads for given choices is inactive there.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from nas.core.space import Gene
+
+if TYPE_CHECKING:
+    from torch import nn
+
+INPUT = "input"
+"""The name under which blocks read the network's input."""
+
+MOST_CELLS = 1 << 22
+"""Up to so many combinations of the genes that it reads a block is tabulated."""
+
+IntArray: TypeAlias = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class ModuleSpec:
+    """A module and what it is built with.
+
+    Attributes:
+        module: A class of a module's top level. Its constructor takes the shape of every input,
+            without the batch, as a list: `(C, H, W)` of images; then `arguments`.
+        arguments: Keyword arguments, plain JSON values.
+        inputs: Names of the blocks whose outputs it reads, or `input`; empty for the output of
+            the block before.
+    """
+
+    module: type[nn.Module]
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    inputs: tuple[str, ...] = ()
+
+    @cached_property
+    def key(self) -> tuple[type[nn.Module], str]:
+        """Equal for equal modules, whatever they read."""
+        return self.module, json.dumps(dict(self.arguments), sort_keys=True)
+
+
+class Choices:
+    """The chosen values of a genotype by gene name, which remembers what was read."""
+
+    def __init__(
+        self, genes: Sequence[Gene], positions: Mapping[str, int], indices: Sequence[int]
+    ) -> None:
+        """Offer the choices of a genotype.
+
+        Args:
+            genes: Of the space.
+            positions: Position of every gene by its name.
+            indices: One choice per gene.
+        """
+        self._genes = genes
+        self._positions = positions
+        self._indices = indices
+        self.read: dict[int, None] = {}
+
+    def __getitem__(self, name: str) -> Any:
+        """Return the chosen value of a gene.
+
+        Raises:
+            KeyError: The space has no such gene; lists those that it has.
+        """
+        position = self._positions.get(name)
+        if position is None:
+            raise KeyError(f"gene {name!r}: expected one of {', '.join(self._positions)}")
+        self.read[position] = None
+        return self._genes[position].choices[self._indices[position]]
+
+
+@dataclass(frozen=True)
+class Block:
+    """One place in a network.
+
+    Attributes:
+        name: A Python identifier, unique in the space; the module's name in the network.
+        choose: From the choices, the module in this place; or, where there is none, the name of
+            the block whose output this block's readers get (`None`: the block before). Reads no
+            gene that has no effect on what it returns, so it looks at a stage's depth first.
+        auxiliary: Whether it is a second classifier that takes part in training only.
+    """
+
+    name: str
+    choose: Callable[[Choices], ModuleSpec | str | None]
+    auxiliary: bool = False
+
+
+@dataclass(frozen=True)
+class Variant:
+    """What stands in a block's place.
+
+    Attributes:
+        spec: The module, or `None` for none.
+        inputs: Positions of the tensors that it reads: 0 is the network's input, `i` the output
+            of block `i - 1`. Without a module, the one tensor that is passed on.
+    """
+
+    spec: ModuleSpec | None
+    inputs: tuple[int, ...]
+
+
+class BlockTable:
+    """Every variant of one block, looked up by genotype.
+
+    The table is filled by running `Block.choose` for every combination of the genes that it
+    reads. Where there are too many, rows are looked at one by one when they come.
+    """
+
+    def __init__(
+        self, block: Block, position: int, names: Mapping[str, int], genes: Sequence[Gene]
+    ):
+        """Tabulate a block.
+
+        Args:
+            block: The block.
+            position: Of its own output among the tensors.
+            names: Position of every earlier block's output and of the network's input.
+            genes: Of the space.
+        """
+        self.block = block
+        self.variants: list[Variant] = []
+        self._position = position
+        self._names = names
+        self._genes = genes
+        self._gene_positions = {gene.name: i for i, gene in enumerate(genes)}
+        self._ids: dict[Any, int] = {}
+        self._masks: dict[frozenset[int], int] = {}
+        leaves = self._leaves()
+        self.dense = leaves is not None
+        if leaves is not None:
+            self._fill(leaves)
+
+    def _leaves(self) -> list[tuple[dict[int, int], int]] | None:
+        """Return every way through the choices with its variant, or `None` if there are too many.
+
+        Each way is the genes that were read, in their order, with the choices that led there.
+        """
+        leaves: list[tuple[dict[int, int], int]] = []
+        read: set[int] = set()
+        indices = [0] * len(self._genes)
+        while True:
+            path, variant = self._choose(indices)
+            leaves.append((path, variant))
+            if not read.issuperset(path):
+                read |= path.keys()
+                if math.prod(len(self._genes[i].choices) for i in read) > MOST_CELLS:
+                    return None
+            # The next way: the last gene on this one that has a further choice.
+            for position in reversed(path):
+                if indices[position] + 1 < len(self._genes[position].choices):
+                    indices[position] += 1
+                    break
+                indices[position] = 0
+            else:
+                return leaves
+
+    def _choose(self, indices: Sequence[int]) -> tuple[dict[int, int], int]:
+        choices = Choices(self._genes, self._gene_positions, indices)
+        spec = self.block.choose(choices)
+        path = {position: indices[position] for position in choices.read}
+        return path, self._variant(spec)
+
+    def _variant(self, spec: ModuleSpec | str | None) -> int:
+        if isinstance(spec, ModuleSpec):
+            inputs = tuple(self._input(name) for name in spec.inputs) or (self._position - 1,)
+            key: Any = (spec.key, inputs)
+            variant = Variant(spec, inputs)
+        else:
+            inputs = (self._position - 1 if spec is None else self._input(spec),)
+            key, variant = inputs, Variant(None, inputs)
+        if key not in self._ids:
+            self._ids[key] = len(self.variants)
+            self.variants.append(variant)
+        return self._ids[key]
+
+    def _input(self, name: str) -> int:
+        if name not in self._names:
+            known = ", ".join(self._names)
+            raise KeyError(f"block {self.block.name}: reads {name!r}, expected one of {known}")
+        return self._names[name]
+
+    def _fill(self, leaves: list[tuple[dict[int, int], int]]) -> None:
+        read = sorted({position for path, _ in leaves for position in path})
+        sizes = [len(self._genes[position].choices) for position in read]
+        self.genes = tuple(read)
+        self._radix = np.array([math.prod(sizes[i + 1 :]) for i in range(len(read))], np.int64)
+        variants = np.zeros(sizes, np.int32)
+        self.mask_grid = np.zeros(sizes, np.int32)
+        """Which of the sets of genes is read, by the choices of `genes`."""
+        for path, variant in leaves:
+            where = tuple(path.get(position, slice(None)) for position in read)
+            variants[where] = variant
+            self.mask_grid[where] = self._masks.setdefault(frozenset(path), len(self._masks))
+        self._reads = np.zeros((len(self._masks), len(read)), bool)
+        for genes, mask in self._masks.items():
+            self._reads[mask, [read.index(gene) for gene in genes]] = True
+        self._variant_of, self._mask_of = variants.ravel(), self.mask_grid.ravel()
+
+    def codes(self, genotypes: IntArray) -> IntArray:
+        """Return a number for every row `(n, g)` that tells apart what the block reads."""
+        code = np.zeros(len(genotypes), np.int64)
+        for position, radix in zip(self.genes, self._radix, strict=True):
+            code += genotypes[:, position] * radix
+        return code
+
+    def variant_of(self, genotypes: IntArray) -> npt.NDArray[np.int32]:
+        """Return the position in `variants` for every row of `(n, g)` genotypes."""
+        if self.dense:
+            return self._variant_of[self.codes(genotypes)]
+        rows = (self._choose(row)[1] for row in genotypes.tolist())
+        return np.fromiter(rows, np.int32, len(genotypes))
+
+    def mark_read(self, genotypes: IntArray, read: npt.NDArray[np.bool_]) -> None:
+        """Mark the genes that the block reads, in every row of `read`, shape `(n, g)`."""
+        if self.dense:
+            rows = self._reads[self._mask_of[self.codes(genotypes)]]
+            for column, gene in enumerate(self.genes):
+                read[:, gene] |= rows[:, column]
+            return
+        for row, genotype in zip(read, genotypes.tolist(), strict=True):
+            row[list(self._choose(genotype)[0])] = True
+
+    @cached_property
+    def reading(self) -> tuple[Any, ...]:
+        """Equal for blocks that read the same genes in the same cases."""
+        if not self.dense:
+            return (self.block.name,)
+        order = sorted(self._masks.items(), key=lambda item: sorted(item[0]))
+        ranks = np.empty(len(order), np.int32)
+        for rank, (_, i) in enumerate(order):
+            ranks[i] = rank
+        masks = tuple(tuple(sorted(genes)) for genes, _ in order)
+        return self.genes, masks, ranks[self._mask_of].tobytes()

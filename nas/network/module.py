@@ -1,0 +1,79 @@
+"""A network as the module that runs its blocks in order."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from nas.network.blocks import INPUT
+
+
+@dataclass(frozen=True)
+class PlacedBlock:
+    """One module of one network.
+
+    Attributes:
+        name: Of the block.
+        module: The module's class.
+        input_shapes: Of every input, without the batch.
+        arguments: Keyword arguments of the class, plain JSON values.
+        inputs: Names of the placed blocks that it reads, or `input`.
+        output_shape: Without the batch.
+        auxiliary: Whether it is a second classifier that takes part in training only.
+    """
+
+    name: str
+    module: type[nn.Module]
+    input_shapes: tuple[tuple[int, ...], ...]
+    arguments: Mapping[str, Any]
+    inputs: tuple[str, ...]
+    output_shape: tuple[int, ...]
+    auxiliary: bool
+
+    def build(self) -> nn.Module:
+        """Build the module."""
+        return self.module(*map(list, self.input_shapes), **self.arguments)
+
+
+class Network(nn.Module):
+    """Runs blocks in their order; every block is a child under its own name."""
+
+    def __init__(self, blocks: Sequence[PlacedBlock]) -> None:
+        """Build every block; the last one that is not auxiliary returns the logits."""
+        super().__init__()
+        self._steps = [(block.name, block.inputs) for block in blocks if not block.auxiliary]
+        self._heads = [(block.name, block.inputs) for block in blocks if block.auxiliary]
+        for block in blocks:
+            self.add_module(block.name, block.build())
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Map images `(N, C, H, W)` to logits `(N, num_classes)`."""
+        return self._run(images, kept=())[self._steps[-1][0]]
+
+    def all_logits(self, images: torch.Tensor) -> list[torch.Tensor]:
+        """Return the logits, then those of every auxiliary classifier."""
+        values = self._run(images, kept=[name for _, read in self._heads for name in read])
+        logits = [values[self._steps[-1][0]]]
+        for name, read in self._heads:
+            logits.append(getattr(self, name)(*[values[source] for source in read]))
+        return logits
+
+    def drop_auxiliary(self) -> None:
+        """Remove the auxiliary classifiers, which have no use after training."""
+        for name, _ in self._heads:
+            delattr(self, name)
+        self._heads = []
+
+    def _run(self, images: torch.Tensor, kept: Collection[str]) -> dict[str, torch.Tensor]:
+        last_reader = {source: name for name, read in self._steps for source in read}
+        values = {INPUT: images}
+        for name, read in self._steps:
+            values[name] = getattr(self, name)(*[values[source] for source in read])
+            for source in read:
+                if last_reader[source] == name and source not in kept:
+                    del values[source]
+        return values

@@ -1,0 +1,172 @@
+"""A search space's declaration, compiled into tables that answer for many genotypes at once."""
+
+from __future__ import annotations
+
+import keyword
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from torch import nn
+
+from nas.core.space import Gene, Genotype, Graph
+from nas.network.blocks import INPUT, Block, BlockTable, IntArray, ModuleSpec
+from nas.network.costs import Costs, Shape, Trace, trace_spec
+from nas.network.module import PlacedBlock
+from nas.network.tally import Tally
+
+ROWS_AT_ONCE = 4096
+"""Genotypes are counted in portions that stay in the processor's cache."""
+
+MOST_ACTIVITY_CASES = 1 << 20
+
+
+class Plan:
+    """The blocks of a space with everything that can be said of them."""
+
+    def __init__(self, genes: Sequence[Gene], blocks: Sequence[Block], input_shape: Shape) -> None:
+        """Tabulate every block; modules are traced when they are first met."""
+        self.genes = tuple(genes)
+        self.input_shape = input_shape
+        names = {INPUT: 0}
+        self.tables: list[BlockTable] = []
+        for position, block in enumerate(blocks, 1):
+            reserved = hasattr(nn.Module, block.name) or keyword.iskeyword(block.name)
+            if block.name in names or reserved or not block.name.isidentifier():
+                raise ValueError(f"block {block.name!r}: expected a new Python identifier")
+            self.tables.append(BlockTable(block, position, names, self.genes))
+            if not block.auxiliary:
+                names[block.name] = position
+        self._tally = Tally(self.tables, input_shape)
+
+    def active(self, genotypes: IntArray) -> npt.NDArray[np.bool_]:
+        """Return which genes are read for every row of `(n, g)` genotypes, shape `(n, g)`."""
+        read = np.zeros(genotypes.shape, bool)
+        for table in {table.reading: table for table in self.tables}.values():
+            table.mark_read(genotypes, read)
+        return read
+
+    def size(self) -> int:
+        """Return how many genotypes differ in an active gene.
+
+        Raises:
+            ValueError: Too many combinations decide which genes are active.
+        """
+        deciding = sorted(
+            {g for table in self.tables for g in _deciding_genes(table) if table.dense}
+        )
+        sizes = [len(self.genes[i].choices) for i in deciding]
+        if np.prod(sizes, dtype=float) > MOST_ACTIVITY_CASES or not all(
+            table.dense for table in self.tables
+        ):
+            raise ValueError(f"size: {len(deciding)} genes decide which others are active")
+        cases = np.zeros((int(np.prod(sizes)), len(self.genes)), np.int64)
+        cases[:, deciding] = np.indices(sizes).reshape(len(sizes), -1).T
+        active = self.active(cases)
+        # A deciding gene that is itself inactive is counted at its first choice only.
+        counted = ~((cases > 0) & ~active).any(axis=1)
+        free = np.ones(len(self.genes), bool)
+        free[deciding] = False
+        total = 0
+        patterns, repeats = np.unique(active[counted][:, free], axis=0, return_counts=True)
+        choices = [
+            len(gene.choices) for gene, is_free in zip(self.genes, free, strict=True) if is_free
+        ]
+        for pattern, repeat in zip(patterns, repeats, strict=True):
+            product = int(repeat)
+            for is_active, n in zip(pattern, choices, strict=True):
+                product *= n if is_active else 1
+            total += product
+        return total
+
+    def place(self, genotype: Genotype, *, auxiliary: bool = False) -> tuple[PlacedBlock, ...]:
+        """Return the modules of one network in execution order.
+
+        Args:
+            genotype: Checked.
+            auxiliary: Whether to include the classifiers that take part in training only.
+        """
+        row = np.array([genotype], np.int64)
+        shapes: dict[int, Shape] = {0: self.input_shape}
+        names = {0: INPUT}
+        sources = {0: 0}
+        placed = []
+        for position, table in enumerate(self.tables, 1):
+            variant = table.variants[int(table.variant_of(row)[0])]
+            read = [sources[i] for i in variant.inputs]
+            sources[position] = read[0] if variant.spec is None else position
+            if variant.spec is None or (table.block.auxiliary and not auxiliary):
+                continue
+            input_shapes = tuple(shapes[i] for i in read)
+            trace = trace_spec(variant.spec.key, input_shapes)
+            shapes[position], names[position] = trace.output_shape, table.block.name
+            placed.append(
+                PlacedBlock(
+                    name=table.block.name,
+                    module=variant.spec.module,
+                    input_shapes=input_shapes,
+                    arguments=variant.spec.arguments,
+                    inputs=tuple(names[i] for i in read),
+                    output_shape=trace.output_shape,
+                    auxiliary=table.block.auxiliary,
+                )
+            )
+        return tuple(placed)
+
+    def graph(self, genotype: Genotype) -> Graph:
+        """Return the graph of one network: a node for the input and for every block."""
+        positions = {INPUT: 0}
+        labels = ["input", *("" for _ in self.tables)]
+        edges = []
+        by_name = {block.name: block for block in self.place(genotype)}
+        for position, table in enumerate(self.tables, 1):
+            block = by_name.get(table.block.name)
+            if block is not None:
+                positions[block.name] = position
+                labels[position] = label(block.module, block.arguments)
+                edges += [(positions[name], position) for name in block.inputs]
+        return Graph(tuple(labels), tuple(edges))
+
+    def operations(self) -> tuple[str, ...]:
+        """Return every label in the graphs of the space's networks."""
+        specs = [v.spec for table in self.tables for v in table.variants if v.spec is not None]
+        labels = {label(spec.module, spec.arguments) for spec in specs}
+        return ("", "input", *sorted(labels))
+
+    def traces(self, genotype: Genotype) -> dict[str, Trace]:
+        """Return what every module of one network does, by the block's name."""
+        return {
+            block.name: trace_spec(_key(block), block.input_shapes)
+            for block in self.place(genotype)
+        }
+
+    def count(self, genotype: Genotype) -> Costs:
+        """Return the costs of one network, put together from its blocks."""
+        layers = [layer for trace in self.traces(genotype).values() for layer in trace.layers]
+        totals = {name: int(v[0]) for name, v in self.tally(np.array([genotype])).items()}
+        return Costs(**totals, layers=tuple(layers))
+
+    def tally(self, genotypes: IntArray) -> dict[str, IntArray]:
+        """Return `params`, `macs`, `activations`, ... of every row, each of shape `(n,)`."""
+        portions = [
+            self._tally(genotypes[start : start + ROWS_AT_ONCE])
+            for start in range(0, max(len(genotypes), 1), ROWS_AT_ONCE)
+        ]
+        return {name: np.concatenate([p[name] for p in portions]) for name in portions[0]}
+
+
+def _key(block: PlacedBlock) -> tuple[type[nn.Module], str]:
+    return ModuleSpec(block.module, block.arguments).key
+
+
+def label(module: type[nn.Module], arguments: Mapping[str, Any]) -> str:
+    """Return a module and its arguments as one line."""
+    return " ".join([module.__name__, *(f"{name}={value}" for name, value in arguments.items())])
+
+
+def _deciding_genes(table: BlockTable) -> list[int]:
+    """Return the genes on which it depends what else a block reads."""
+    masks = table.mask_grid
+    moves = [np.diff(masks, axis=axis).any() for axis in range(masks.ndim)]
+    return [gene for gene, moved in zip(table.genes, moves, strict=True) if moved]

@@ -1,0 +1,249 @@
+"""Costs of many genotypes at once.
+
+Blocks are gone through in execution order, all genotypes side by side. A module is traced once per
+distinct shape of its inputs; after that a genotype's costs are sums and maxima of looked-up
+numbers. Memory is followed by liveness, exactly as in a trace of the whole network: while a module
+runs, whatever later blocks still read is alive beside its own tensors.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from nas.network.blocks import BlockTable, IntArray
+from nas.network.costs import BYTES_PER_VALUE, Shape, Trace, trace_spec
+
+SUMMED = ("params", "macs", "activations", "model_bytes")
+
+Ids: TypeAlias = npt.NDArray[np.int32]
+
+
+class Tally:
+    """Counts the costs of genotypes of one space."""
+
+    def __init__(self, tables: Sequence[BlockTable], input_shape: Shape) -> None:
+        """Count networks of `tables`, in execution order, for one input."""
+        self._shapes = _Shapes()
+        self._input = self._shapes.id(input_shape)
+        self._blocks = {
+            position: _BlockTally(table, self._shapes)
+            for position, table in enumerate(tables, 1)
+            if not table.block.auxiliary
+        }
+        self._tensors = len(tables) + 1
+
+    def __call__(self, genotypes: IntArray) -> dict[str, IntArray]:
+        """Return every cost of the rows of `(n, g)` genotypes, by the names in `Costs`."""
+        flow = _Flow(genotypes, self._tensors, self._input)
+        runs = [flow.run(position, block) for position, block in self._blocks.items()]
+        flow.keep_output(max(self._blocks))
+        costs = {name: np.zeros(len(genotypes), np.int64) for name in SUMMED}
+        for name, total in costs.items():
+            for run in runs:
+                total += run.block.cost(name)[run.found]
+        costs["peak_activation_bytes"] = flow.peak(runs, self._shapes) * BYTES_PER_VALUE
+        return costs
+
+
+@dataclass
+class _Run:
+    """One block in all genotypes.
+
+    Attributes:
+        position: Of its output among the tensors.
+        block: The block.
+        found: Which of the block's traces stands there, shape `(n,)`.
+        read: For every input, which tensor it is, shape `(n,)` or one for all.
+        reads: For every input, whether there is one.
+    """
+
+    position: int
+    block: _BlockTally
+    found: Ids
+    read: list[Ids]
+    reads: list[npt.NDArray[np.bool_]]
+
+
+class _Flow:
+    """Which tensors there are in every genotype, and who reads them."""
+
+    def __init__(self, genotypes: IntArray, tensors: int, input_shape: int) -> None:
+        n = len(genotypes)
+        self._genotypes = genotypes
+        self._rows = np.arange(n)
+        self._end = tensors
+        # A block without a module passes another tensor on, so a block's output has a source.
+        self._source = np.zeros((tensors, n), np.int32)
+        self._shape = np.zeros((tensors, n), np.int32)
+        self._shape[0] = input_shape
+        self._last_reader = np.zeros((tensors, n), np.int32)
+
+    def run(self, position: int, block: _BlockTally) -> _Run:
+        """Let the block run after those before it."""
+        variant = block.variant_of(self._genotypes)
+        read = [self._source[inputs[variant], self._rows] for inputs in block.inputs]
+        reads = [has[variant] for has in block.has]
+        found: Ids = variant
+        for level, (tensor, there) in enumerate(zip(read, reads, strict=True)):
+            shape = np.where(there, self._shape[tensor, self._rows], 0)
+            found = block.find(level, found, shape)
+            self._last_reader[tensor[there], self._rows[there]] = position
+        present = block.present[variant]
+        self._source[position] = np.where(present, position, read[0])
+        self._shape[position] = block.output_shapes[found]
+        return _Run(position, block, found, read, reads)
+
+    def keep_output(self, position: int) -> None:
+        """Note that the network returns the output of the block at `position`."""
+        self._last_reader[self._source[position], self._rows] = self._end
+
+    def peak(self, runs: Sequence[_Run], shapes: _Shapes) -> IntArray:
+        """Return the most values alive at once, shape `(n,)`."""
+        held: IntArray = shapes.values[self._shape[0]]
+        peak = held.copy()
+        for run in runs:
+            kept = np.zeros(len(held), np.int32)
+            others, still = held.copy(), np.zeros(len(held), np.int64)
+            for slot, (tensor, there) in enumerate(zip(run.read, run.reads, strict=True)):
+                size = np.where(there, shapes.values[self._shape[tensor, self._rows]], 0)
+                needed = there & (self._last_reader[tensor, self._rows] > run.position)
+                kept += needed.astype(np.int32) << slot
+                others -= size
+                still += np.where(needed, size, 0)
+            np.maximum(peak, others + run.block.peaks(run.found, kept), out=peak)
+            output = shapes.values[self._shape[run.position]]
+            used = self._last_reader[run.position] > run.position
+            held = others + still + np.where(used, output, 0)
+        return peak
+
+
+class _BlockTally:
+    """The variants of one block for every shape of their inputs that was met."""
+
+    def __init__(self, table: BlockTable, shapes: _Shapes) -> None:
+        self.table = table
+        self._shapes = shapes
+        self._levels: list[_Pairs] = []
+        self._traces: list[Trace | None] = []
+        self._costs: dict[str, IntArray] = {}
+        self._peak_pairs, self._peaks = _Pairs(), np.zeros(0, np.int64)
+        self.output_shapes = np.zeros(0, np.int32)
+        self._describe()
+
+    def _describe(self) -> None:
+        """Note what every variant reads; a table that is not dense finds variants as it goes."""
+        variants = self.table.variants
+        slots = max(len(variant.inputs) for variant in variants)
+        self.present = np.array([variant.spec is not None for variant in variants])
+        self.inputs = [
+            np.array([v.inputs[slot] if slot < len(v.inputs) else 0 for v in variants], np.int32)
+            for slot in range(slots)
+        ]
+        self.has = [
+            np.array([v.spec is not None and slot < len(v.inputs) for v in variants])
+            for slot in range(slots)
+        ]
+        self._levels += [_Pairs() for _ in range(slots - len(self._levels))]
+
+    def variant_of(self, genotypes: IntArray) -> Ids:
+        """Return the variant of every row of `(n, g)` genotypes."""
+        variant = self.table.variant_of(genotypes)
+        if len(self.table.variants) > len(self.present):
+            self._describe()
+        return variant
+
+    def find(self, level: int, found: Ids, shape: Ids) -> Ids:
+        """Tell variants apart by the shape of one more input; the last one gives the trace."""
+        ids = self._levels[level](found, shape)
+        if level + 1 == len(self._levels):
+            self._trace_new()
+        return ids
+
+    def _trace_new(self) -> None:
+        last = len(self._levels) - 1
+        new = range(len(self._traces), len(self._levels[last].pairs))
+        for i in new:
+            shape_ids = []
+            for level in reversed(self._levels):
+                i, shape_id = level.pairs[i]
+                shape_ids.append(shape_id)
+            variant = self.table.variants[i]
+            shapes = [self._shapes.shapes[shape_id] for shape_id in reversed(shape_ids)]
+            used = tuple(shapes[: len(variant.inputs)])
+            self._traces.append(trace_spec(variant.spec.key, used) if variant.spec else None)
+        if new:
+            self._costs = {
+                name: np.array([getattr(t, name) if t else 0 for t in self._traces], np.int64)
+                for name in SUMMED
+            }
+            ids = [self._shapes.id(t.output_shape) if t else 0 for t in self._traces]
+            self.output_shapes = np.array(ids, np.int32)
+
+    def cost(self, name: str) -> IntArray:
+        """Return a cost of every trace."""
+        return self._costs[name]
+
+    def peaks(self, found: Ids, kept: Ids) -> IntArray:
+        """Return the peaks of traces, for the inputs that are kept, as bits."""
+        ids = self._peak_pairs(found, kept)
+        for i, bits in self._peak_pairs.pairs[len(self._peaks) :]:
+            trace = self._traces[i]
+            peak = 0
+            if trace is not None:
+                inputs = range(len(trace.input_values))
+                peak = trace.peak_values([bool(bits >> slot & 1) for slot in inputs])
+            self._peaks = np.append(self._peaks, peak)
+        return self._peaks[ids]
+
+
+class _Pairs:
+    """Numbers pairs of small whole numbers in the order in which they appear."""
+
+    def __init__(self) -> None:
+        self.pairs: list[tuple[int, int]] = []
+        self._ids = np.full((1, 1), -1, np.int32)
+
+    def __call__(self, first: Ids, second: Ids) -> Ids:
+        """Return the number of every pair, both of shape `(n,)`."""
+        if not len(first):
+            return first
+        needed = (int(first.max()) + 1, int(second.max()) + 1)
+        if needed[0] > self._ids.shape[0] or needed[1] > self._ids.shape[1]:
+            rows, columns = (
+                max(n, 2 * old) for n, old in zip(needed, self._ids.shape, strict=True)
+            )
+            grown = np.full((rows, columns), -1, np.int32)
+            grown[: self._ids.shape[0], : self._ids.shape[1]] = self._ids
+            self._ids = grown
+        ids: Ids = self._ids[first, second]
+        if (missing := ids < 0).any():
+            for pair in sorted(
+                set(zip(first[missing].tolist(), second[missing].tolist(), strict=True))
+            ):
+                self._ids[pair] = len(self.pairs)
+                self.pairs.append(pair)
+            ids = self._ids[first, second]
+        return ids
+
+
+class _Shapes:
+    """Numbers shapes; 0 stands for none."""
+
+    def __init__(self) -> None:
+        self.shapes: list[Shape] = [(0,)]
+        self.values = np.zeros(1, np.int64)
+        self._ids: dict[Shape, int] = {}
+
+    def id(self, shape: Shape) -> int:
+        """Return the number of a shape."""
+        if shape not in self._ids:
+            self._ids[shape] = len(self.shapes)
+            self.shapes.append(shape)
+            self.values = np.append(self.values, math.prod(shape))
+        return self._ids[shape]
