@@ -122,21 +122,18 @@ class BlockTable:
     reads. Where there are too many, rows are looked at one by one when they come.
     """
 
-    def __init__(
-        self, block: Block, position: int, names: Mapping[str, int], genes: Sequence[Gene]
-    ):
+    def __init__(self, block: Block, names: Mapping[str, int], genes: Sequence[Gene]):
         """Tabulate a block.
 
         Args:
             block: The block.
-            position: Of its own output among the tensors.
             names: Position of every earlier block's output and of the network's input.
             genes: Of the space.
         """
         self.block = block
         self.variants: list[Variant] = []
-        self._position = position
-        self._names = names
+        self._names = dict(names)
+        self._before = max(names.values())
         self._genes = genes
         self._gene_positions = {gene.name: i for i, gene in enumerate(genes)}
         self._ids: dict[Any, int] = {}
@@ -178,11 +175,11 @@ class BlockTable:
 
     def _variant(self, spec: ModuleSpec | str | None) -> int:
         if isinstance(spec, ModuleSpec):
-            inputs = tuple(self._input(name) for name in spec.inputs) or (self._position - 1,)
+            inputs = tuple(self._input(name) for name in spec.inputs) or (self._before,)
             key: Any = (spec.key, inputs)
             variant = Variant(spec, inputs)
         else:
-            inputs = (self._position - 1 if spec is None else self._input(spec),)
+            inputs = (self._before if spec is None else self._input(spec),)
             key, variant = inputs, Variant(None, inputs)
         if key not in self._ids:
             self._ids[key] = len(self.variants)
@@ -201,16 +198,16 @@ class BlockTable:
         self.genes = tuple(read)
         self._radix = np.array([math.prod(sizes[i + 1 :]) for i in range(len(read))], np.int64)
         variants = np.zeros(sizes, np.int32)
-        self.mask_grid = np.zeros(sizes, np.int32)
-        """Which of the sets of genes is read, by the choices of `genes`."""
+        # Which of the sets of genes is read, by the choices of `genes`.
+        self._mask_grid = np.zeros(sizes, np.int32)
         for path, variant in leaves:
             where = tuple(path.get(position, slice(None)) for position in read)
             variants[where] = variant
-            self.mask_grid[where] = self._masks.setdefault(frozenset(path), len(self._masks))
+            self._mask_grid[where] = self._masks.setdefault(frozenset(path), len(self._masks))
         self._reads = np.zeros((len(self._masks), len(read)), bool)
         for genes, mask in self._masks.items():
             self._reads[mask, [read.index(gene) for gene in genes]] = True
-        self._variant_of, self._mask_of = variants.ravel(), self.mask_grid.ravel()
+        self._variant_of, self._mask_of = variants.ravel(), self._mask_grid.ravel()
 
     def codes(self, genotypes: IntArray) -> IntArray:
         """Return a number for every row `(n, g)` that tells apart what the block reads."""
@@ -235,6 +232,14 @@ class BlockTable:
             return
         for row, genotype in zip(read, genotypes.tolist(), strict=True):
             row[list(self._choose(genotype)[0])] = True
+
+    @cached_property
+    def deciding(self) -> tuple[int, ...]:
+        """The genes on which it depends which others the block reads; known of a dense table."""
+        if not self.dense:
+            return ()
+        axes = enumerate(self.genes)
+        return tuple(g for axis, g in axes if np.diff(self._mask_grid, axis=axis).any())
 
     @cached_property
     def reading(self) -> tuple[Any, ...]:

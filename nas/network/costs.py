@@ -16,6 +16,7 @@ import torch
 from torch import fx, nn
 from torch.nn.modules.conv import _ConvNd
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
 BYTES_PER_VALUE = 4
@@ -115,11 +116,12 @@ class Trace:
         """Elements that layers with multiplications return (Radosavovic et al., CVPR 2020)."""
         return sum(layer.output_values for layer in self.layers if layer.macs)
 
-    def peak_values(self, kept: Sequence[bool]) -> int:
+    def peak_values(self, kept: Sequence[bool], same: Sequence[int] | None = None) -> int:
         """Return the most elements alive at once, by liveness over the execution order.
 
         Args:
             kept: Of every input, whether it is still needed when the module is done.
+            same: Of every input, the first one that is the same tensor; itself by default.
         """
         inputs, end = len(self.input_values), len(self.steps)
         last_use = [end if keep else -1 for keep in kept] + [-1] * end
@@ -128,11 +130,13 @@ class Trace:
                 last_use[tensor] = max(last_use[tensor], i)
         last_use[self.output] = end
         # Tensors that share memory are one buffer, needed until the last of them is.
-        buffer = list(range(inputs))
-        needed = last_use[:inputs]
+        buffer = list(range(inputs) if same is None else same)
+        needed = [-1] * inputs
+        for tensor, own in enumerate(buffer):
+            needed[own] = max(needed[own], last_use[tensor])
         sizes = list(self.input_values)
-        peak = sum(sizes)
-        alive = set(range(inputs))
+        alive = set(buffer)
+        peak = sum(sizes[held] for held in alive)
         for i, step in enumerate(self.steps):
             shared = step.is_view
             if step.works_in_place and not shared:
@@ -287,7 +291,13 @@ def _layer(
     node: fx.Node, modules: Mapping[str, nn.Module], positions: Mapping[fx.Node, int]
 ) -> Layer:
     module = _module(node, modules)
-    read = [int(n.meta["values"]) for n in node.all_input_nodes if n in positions]
+    # `all_input_nodes` would name a tensor that is read twice only once.
+    operands = [
+        a
+        for a in tree_leaves((node.args, node.kwargs))
+        if isinstance(a, fx.Node) and a in positions
+    ]
+    read = [int(operand.meta["values"]) for operand in operands]
     # Parameters that the module reads itself, such as a class token, belong to their reader.
     own = [n for n in node.all_input_nodes if n.op == "get_attr"]
     params = sum(p.numel() for p in module.parameters()) if module else 0

@@ -73,7 +73,7 @@ class Network(nn.Module):
         values = {INPUT: images}
         for name, read in self._steps:
             values[name] = getattr(self, name)(*[values[source] for source in read])
-            for source in read:
-                if last_reader[source] == name and source not in kept:
+            for source in set(read).difference(kept):
+                if last_reader[source] == name:
                     del values[source]
         return values

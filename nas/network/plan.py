@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import keyword
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -35,7 +36,7 @@ class Plan:
             reserved = hasattr(nn.Module, block.name) or keyword.iskeyword(block.name)
             if block.name in names or reserved or not block.name.isidentifier():
                 raise ValueError(f"block {block.name!r}: expected a new Python identifier")
-            self.tables.append(BlockTable(block, position, names, self.genes))
+            self.tables.append(BlockTable(block, names, self.genes))
             if not block.auxiliary:
                 names[block.name] = position
         self._tally = Tally(self.tables, input_shape)
@@ -53,32 +54,21 @@ class Plan:
         Raises:
             ValueError: Too many combinations decide which genes are active.
         """
-        deciding = sorted(
-            {g for table in self.tables for g in _deciding_genes(table) if table.dense}
-        )
+        deciding = sorted({gene for table in self.tables for gene in table.deciding})
         sizes = [len(self.genes[i].choices) for i in deciding]
-        if np.prod(sizes, dtype=float) > MOST_ACTIVITY_CASES or not all(
-            table.dense for table in self.tables
-        ):
-            raise ValueError(f"size: {len(deciding)} genes decide which others are active")
-        cases = np.zeros((int(np.prod(sizes)), len(self.genes)), np.int64)
-        cases[:, deciding] = np.indices(sizes).reshape(len(sizes), -1).T
+        if not all(table.dense for table in self.tables) or math.prod(sizes) > MOST_ACTIVITY_CASES:
+            raise ValueError(f"size: {len(deciding)} genes and more decide which are active")
+        cases = np.zeros((math.prod(sizes), len(self.genes)), np.int64)
+        cases[:, deciding] = np.indices(sizes).reshape(len(sizes), len(cases)).T
         active = self.active(cases)
         # A deciding gene that is itself inactive is counted at its first choice only.
-        counted = ~((cases > 0) & ~active).any(axis=1)
-        free = np.ones(len(self.genes), bool)
-        free[deciding] = False
-        total = 0
-        patterns, repeats = np.unique(active[counted][:, free], axis=0, return_counts=True)
-        choices = [
-            len(gene.choices) for gene, is_free in zip(self.genes, free, strict=True) if is_free
-        ]
-        for pattern, repeat in zip(patterns, repeats, strict=True):
-            product = int(repeat)
-            for is_active, n in zip(pattern, choices, strict=True):
-                product *= n if is_active else 1
-            total += product
-        return total
+        counted = active[~((cases > 0) & ~active).any(axis=1)]
+        free = [i for i in range(len(self.genes)) if i not in deciding]
+        patterns, repeats = np.unique(counted[:, free], axis=0, return_counts=True)
+        choices = np.array([len(self.genes[i].choices) for i in free])
+        # Python's integers, because these are beyond 64 bits.
+        ways = (math.prod(choices[pattern].tolist()) for pattern in patterns)
+        return sum(int(repeat) * n for repeat, n in zip(repeats, ways, strict=True))
 
     def place(self, genotype: Genotype, *, auxiliary: bool = False) -> tuple[PlacedBlock, ...]:
         """Return the modules of one network in execution order.
@@ -116,16 +106,13 @@ class Plan:
 
     def graph(self, genotype: Genotype) -> Graph:
         """Return the graph of one network: a node for the input and for every block."""
-        positions = {INPUT: 0}
-        labels = ["input", *("" for _ in self.tables)]
-        edges = []
-        by_name = {block.name: block for block in self.place(genotype)}
-        for position, table in enumerate(self.tables, 1):
-            block = by_name.get(table.block.name)
-            if block is not None:
-                positions[block.name] = position
-                labels[position] = label(block.module, block.arguments)
-                edges += [(positions[name], position) for name in block.inputs]
+        placed = {block.name: block for block in self.place(genotype)}
+        names = [INPUT, *(t.block.name for t in self.tables if not t.block.auxiliary)]
+        labels, edges = [INPUT], []
+        for position, name in enumerate(names[1:], 1):
+            block = placed.get(name)
+            labels.append(label(block.module, block.arguments) if block else "")
+            edges += [(names.index(read), position) for read in (block.inputs if block else ())]
         return Graph(tuple(labels), tuple(edges))
 
     def operations(self) -> tuple[str, ...]:
@@ -163,10 +150,3 @@ def _key(block: PlacedBlock) -> tuple[type[nn.Module], str]:
 def label(module: type[nn.Module], arguments: Mapping[str, Any]) -> str:
     """Return a module and its arguments as one line."""
     return " ".join([module.__name__, *(f"{name}={value}" for name, value in arguments.items())])
-
-
-def _deciding_genes(table: BlockTable) -> list[int]:
-    """Return the genes on which it depends what else a block reads."""
-    masks = table.mask_grid
-    moves = [np.diff(masks, axis=axis).any() for axis in range(masks.ndim)]
-    return [gene for gene, moved in zip(table.genes, moves, strict=True) if moved]

@@ -108,18 +108,22 @@ class _Flow:
         held: IntArray = shapes.values[self._shape[0]]
         peak = held.copy()
         for run in runs:
-            kept = np.zeros(len(held), np.int32)
             others, still = held.copy(), np.zeros(len(held), np.int64)
+            used = run.found
             for slot, (tensor, there) in enumerate(zip(run.read, run.reads, strict=True)):
-                size = np.where(there, shapes.values[self._shape[tensor, self._rows]], 0)
-                needed = there & (self._last_reader[tensor, self._rows] > run.position)
-                kept += needed.astype(np.int32) << slot
+                kept = there & (self._last_reader[tensor, self._rows] > run.position)
+                same = np.full(len(held), slot, np.int32)
+                for former in reversed(range(slot)):
+                    same[tensor == run.read[former]] = former
+                used = run.block.use(slot, used, kept, same)
+                first = there & (same == slot)
+                size = np.where(first, shapes.values[self._shape[tensor, self._rows]], 0)
                 others -= size
-                still += np.where(needed, size, 0)
-            np.maximum(peak, others + run.block.peaks(run.found, kept), out=peak)
+                still += np.where(kept, size, 0)
+            np.maximum(peak, others + run.block.peaks(used), out=peak)
             output = shapes.values[self._shape[run.position]]
-            used = self._last_reader[run.position] > run.position
-            held = others + still + np.where(used, output, 0)
+            needed = self._last_reader[run.position] > run.position
+            held = others + still + np.where(needed, output, 0)
         return peak
 
 
@@ -132,7 +136,8 @@ class _BlockTally:
         self._levels: list[_Pairs] = []
         self._traces: list[Trace | None] = []
         self._costs: dict[str, IntArray] = {}
-        self._peak_pairs, self._peaks = _Pairs(), np.zeros(0, np.int64)
+        self._uses: list[_Pairs] = []
+        self._peaks = np.zeros(0, np.int64)
         self.output_shapes = np.zeros(0, np.int32)
         self._describe()
 
@@ -149,7 +154,9 @@ class _BlockTally:
             np.array([v.spec is not None and slot < len(v.inputs) for v in variants])
             for slot in range(slots)
         ]
-        self._levels += [_Pairs() for _ in range(slots - len(self._levels))]
+        new = slots - len(self._levels)
+        self._levels += [_Pairs() for _ in range(new)]
+        self._uses += [_Pairs() for _ in range(new)]
 
     def variant_of(self, genotypes: IntArray) -> Ids:
         """Return the variant of every row of `(n, g)` genotypes."""
@@ -189,17 +196,31 @@ class _BlockTally:
         """Return a cost of every trace."""
         return self._costs[name]
 
-    def peaks(self, found: Ids, kept: Ids) -> IntArray:
-        """Return the peaks of traces, for the inputs that are kept, as bits."""
-        ids = self._peak_pairs(found, kept)
-        for i, bits in self._peak_pairs.pairs[len(self._peaks) :]:
-            trace = self._traces[i]
+    def use(self, slot: int, used: Ids, kept: npt.NDArray[np.bool_], same: Ids) -> Ids:
+        """Tell traces apart by what becomes of one more input.
+
+        Args:
+            slot: Which input.
+            used: What was told apart so far.
+            kept: Whether the input is still needed after the block.
+            same: The first input that is the same tensor.
+        """
+        return self._uses[slot](used, 2 * same + kept)
+
+    def peaks(self, used: Ids) -> IntArray:
+        """Return the most values alive in a block at once, for traces told apart by all inputs."""
+        for use in range(len(self._peaks), len(self._uses[-1].pairs)):
+            trace, kept, same = use, [], []
+            for pairs in reversed(self._uses):
+                trace, code = pairs.pairs[trace]
+                kept.append(bool(code % 2))
+                same.append(code // 2)
             peak = 0
-            if trace is not None:
-                inputs = range(len(trace.input_values))
-                peak = trace.peak_values([bool(bits >> slot & 1) for slot in inputs])
+            if (found := self._traces[trace]) is not None:
+                inputs = len(found.input_values)
+                peak = found.peak_values(kept[::-1][:inputs], same[::-1][:inputs])
             self._peaks = np.append(self._peaks, peak)
-        return self._peaks[ids]
+        return self._peaks[used]
 
 
 class _Pairs:

@@ -1,8 +1,8 @@
 from __future__ import annotations
 
 import pickle
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pytest
@@ -10,13 +10,14 @@ import torch
 from torch import nn
 
 from nas.core.errors import ConfigError, GenotypeError
-from nas.core.space import Architecture, Gene, Genotype
+from nas.core.space import Architecture, Gene
+from nas.network.blocks import Block, Choices, ModuleSpec
 from nas.network.space import SearchSpace
 
 
 @dataclass(frozen=True, kw_only=True)
 class OneConvolution(SearchSpace):
-    """The least that a space has to say."""
+    """The least that a space has to say: its genes, and one block that is the whole network."""
 
     channels: tuple[int, ...] = (4, 8)
 
@@ -27,12 +28,21 @@ class OneConvolution(SearchSpace):
             Gene("activation", ("relu", "hardswish"), ordinal=False),
         )
 
-    def network(self, genotype: Genotype) -> tuple[type[nn.Module], dict[str, Any]]:
-        chosen = self.decode(genotype)
-        return Network, {"shape": list(self.input_shape), "classes": self.num_classes, **chosen}
+    def blocks(self) -> Iterator[Block]:
+        yield Block("network", self._network)
+
+    def _network(self, chosen: Choices) -> ModuleSpec:
+        return ModuleSpec(
+            Whole,
+            {
+                "classes": self.num_classes,
+                "channels": chosen["channels"],
+                "activation": chosen["activation"],
+            },
+        )
 
 
-class Network(nn.Module):
+class Whole(nn.Module):
     def __init__(self, shape: list[int], classes: int, channels: int, activation: str) -> None:
         super().__init__()
         self.conv = nn.Conv2d(shape[0], channels, 3, padding=1)
@@ -53,6 +63,7 @@ def test_genes_and_a_network_are_all_that_a_space_needs(space: OneConvolution):
     assert space.cardinalities == (2, 2)
     assert space.decode((1, 0)) == {"channels": 8, "activation": "relu"}
     assert space.build((1, 0))(torch.zeros(2, 3, 8, 8)).shape == (2, 5)
+    assert space.size == 4
     assert space.references() == {}
 
 
@@ -66,11 +77,19 @@ def test_samples_reach_every_architecture_equally_often(space: OneConvolution):
 
 def test_costs_are_one_row_a_genotype(space: OneConvolution):
     table = space.costs([(0, 0), (1, 0)])
-    assert list(table) == ["params_m", "macs_m", "peak_activation_mb", "model_size_mb"]
+    assert list(table) == [
+        "params_m",
+        "macs_m",
+        "activations_m",
+        "peak_activation_mb",
+        "model_size_mb",
+    ]
     params = np.array([4 * 27 + 4 + 25, 8 * 27 + 8 + 45])
     macs = np.array([64 * 4 * 27 + 20, 64 * 8 * 27 + 40])
     np.testing.assert_allclose(table["params_m"], params / 1e6, rtol=1e-12)
     np.testing.assert_allclose(table["macs_m"], macs / 1e6, rtol=1e-12)
+    activations = np.array([64 * 4 + 5, 64 * 8 + 5])
+    np.testing.assert_allclose(table["activations_m"], activations / 1e6, rtol=1e-12)
     np.testing.assert_allclose(table["model_size_mb"], 4 * params / 1e6, rtol=1e-12)
     np.testing.assert_allclose(
         table["peak_activation_mb"], 4 * (192 + 64 * np.array([4, 8])) / 1e6, rtol=1e-12
@@ -79,7 +98,7 @@ def test_costs_are_one_row_a_genotype(space: OneConvolution):
 
 def test_costs_of_nothing_have_the_columns(space: OneConvolution):
     table = space.costs([])
-    assert table.shape == (0, 4)
+    assert table.shape == (0, 5)
     assert set(table.dtypes) == {np.dtype(float)}
 
 
@@ -88,8 +107,8 @@ def test_equal_seeds_build_equal_networks_and_leave_the_seed(space: OneConvoluti
     first, again = space.build((1, 0)), space.build((1, 0))
     torch.manual_seed(2)
     other = space.build((1, 0))
-    assert torch.equal(first.conv.weight, again.conv.weight)
-    assert not torch.equal(first.conv.weight, other.conv.weight)
+    assert torch.equal(first.network.conv.weight, again.network.conv.weight)
+    assert not torch.equal(first.network.conv.weight, other.network.conv.weight)
 
 
 def test_identity_is_that_of_the_class_and_all_settings(space: OneConvolution):
