@@ -91,6 +91,31 @@ def _parser() -> argparse.ArgumentParser:
     )
     export.add_argument("--pick", default="knee", help="knee, best, fastest or an arch_id")
     export.add_argument("--out", default="out", type=Path, help="folder (default: out)")
+    spaces = commands.add_parser("spaces", help="list search spaces with their sizes")
+    spaces.add_argument("--json", action="store_true", help="print a JSON list of records")
+    show = commands.add_parser(
+        "show",
+        help="print and draw one network of a search space",
+        usage="nas show SPACE NETWORK [NAME=VALUE ...] [options]",
+    )
+    show.add_argument("space", metavar="SPACE", help="see `nas spaces`")
+    show.add_argument(
+        "network", metavar="NETWORK", help="a reference, such as mobilenet_v2, or 0,1,0,2,..."
+    )
+    show.add_argument(
+        "settings", metavar="NAME=VALUE", nargs="*", help="such as input_shape=[1,28,28]"
+    )
+    show.add_argument("--preset", help="settings to start from (default: the first that fits)")
+    show.add_argument("--out", type=Path, help="file of the drawing (default: ARCH_ID.png)")
+    show.add_argument("--json", action="store_true", help="print a JSON record, draw nothing")
+    show.add_argument(
+        "--import",
+        dest="imports",
+        action="append",
+        default=[],
+        metavar="MODULE",
+        help="a module of yours that registers SPACE",
+    )
     fetch = commands.add_parser("fetch", help="download a data set, unless it is here already")
     fetch.add_argument("data", choices=["fashion_mnist"])
     return parser
@@ -134,6 +159,33 @@ def _export(parsed: argparse.Namespace) -> int:
     return 0
 
 
+def _spaces(parsed: argparse.Namespace) -> int:
+    from nas.cli import spaces
+
+    records = spaces.list_spaces()
+    if parsed.json:
+        return _print_json(records)
+    spaces.print_spaces(records)
+    return 0
+
+
+def _show(parsed: argparse.Namespace) -> int:
+    from nas.cli import spaces
+    from nas.results.drawing import draw_graphs
+    from nas.study.imports import import_modules
+
+    import_modules(parsed.imports)
+    space, genotype = spaces.find(parsed.space, parsed.network, parsed.preset, parsed.settings)
+    record = spaces.description(space, genotype)
+    if parsed.json:
+        return _print_json(record)
+    spaces.print_network(record)
+    path = parsed.out or Path(f"{record['arch_id']}.png")
+    draw_graphs(space.graphs(genotype), f"{parsed.space} {record['arch_id']}", path)
+    sys.stdout.write(f"{path}\n")
+    return 0
+
+
 def _fetch(parsed: argparse.Namespace) -> int:
     del parsed
     from nas.data import fashion_mnist as data
@@ -148,12 +200,19 @@ def _fetch(parsed: argparse.Namespace) -> int:
     return 0
 
 
-def _print_json(records: list[dict[str, Any]]) -> int:
+def _print_json(records: list[dict[str, Any]] | dict[str, Any]) -> int:
     sys.stdout.write(json.dumps(records, indent=2) + "\n")
     return 0
 
 
-_COMMANDS = {"studies": _studies, "pareto": _pareto, "export": _export, "fetch": _fetch}
+_COMMANDS = {
+    "studies": _studies,
+    "pareto": _pareto,
+    "export": _export,
+    "spaces": _spaces,
+    "show": _show,
+    "fetch": _fetch,
+}
 
 if __name__ == "__main__":
     sys.exit(main())

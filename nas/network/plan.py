@@ -121,16 +121,23 @@ class Plan:
         labels = {label(spec.module, spec.arguments) for spec in specs}
         return ("", "input", *sorted(labels))
 
-    def traces(self, genotype: Genotype) -> dict[str, Trace]:
-        """Return what every module of one network does, by the block's name."""
-        return {
-            block.name: trace_spec(_key(block), block.input_shapes)
+    def describe(self, genotype: Genotype) -> list[dict[str, Any]]:
+        """Return a record for every module of one network; see `SearchSpace.describe`."""
+        return [
+            {
+                "name": block.name,
+                "module": label(block.module, block.arguments),
+                "inputs": list(block.inputs),
+                "output_shape": list(block.output_shape),
+                "params": _trace(block).params,
+                "macs": _trace(block).macs,
+            }
             for block in self.place(genotype)
-        }
+        ]
 
     def count(self, genotype: Genotype) -> Costs:
         """Return the costs of one network, put together from its blocks."""
-        layers = [layer for trace in self.traces(genotype).values() for layer in trace.layers]
+        layers = [layer for block in self.place(genotype) for layer in _trace(block).layers]
         totals = {name: int(v[0]) for name, v in self.tally(np.array([genotype])).items()}
         return Costs(**totals, layers=tuple(layers))
 
@@ -143,8 +150,8 @@ class Plan:
         return {name: np.concatenate([p[name] for p in portions]) for name in portions[0]}
 
 
-def _key(block: PlacedBlock) -> tuple[type[nn.Module], str]:
-    return ModuleSpec(block.module, block.arguments).key
+def _trace(block: PlacedBlock) -> Trace:
+    return trace_spec(ModuleSpec(block.module, block.arguments).key, block.input_shapes)
 
 
 def label(module: type[nn.Module], arguments: Mapping[str, Any]) -> str:

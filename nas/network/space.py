@@ -251,6 +251,14 @@ class SearchSpace(ABC):
         """
         return self._plan.place(self.canonical(genotype), auxiliary=auxiliary)
 
+    def describe(self, genotype: Sequence[int]) -> list[dict[str, Any]]:
+        """Return a record for every module of one network, in execution order.
+
+        Keys: `name`, `module` (its class and arguments), `inputs` (names), `output_shape`
+        (without the batch), `params` and `macs`.
+        """
+        return self._plan.describe(self.canonical(genotype))
+
     def build(self, genotype: Sequence[int], *, auxiliary: bool = False) -> Network:
         """Build the network, freshly initialised.
 

@@ -1,0 +1,124 @@
+"""Pictures of architectures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from nas.core.errors import HwnasError
+from nas.core.space import Graph
+
+DPI = 120
+LAYER_INCHES, NODE_INCHES, BLOCK_INCHES = 1.9, 0.55, 0.34
+_COLOURS = ("#dbe7f5", "#fde3cf", "#dcefdc", "#f3dce6", "#e6e0f2", "#f4efd0", "#d8eff0", "#e8e8e8")
+_EDGE, _LINE = "#5b6770", "#9aa5ae"
+_SWEEPS = 8
+
+
+def draw_graphs(graphs: Mapping[str, Graph], title: str, path_png: Path) -> None:
+    """Draw an architecture into a PNG file: each graph below the other.
+
+    A graph in which every node reads the one before is drawn as a stack of blocks from top to
+    bottom, any other from left to right. Nodes that a genotype leaves empty are left out.
+
+    Args:
+        graphs: By name; see `SearchSpace.graphs`.
+        title: Above the picture.
+        path_png: The file to write.
+
+    Raises:
+        HwnasError: The file cannot be written.
+    """
+    drawn = {name: _without_empty(graph) for name, graph in graphs.items()}
+    sizes = [_inches(graph) for graph in drawn.values()]
+    width, heights = max(w for w, _ in sizes), [h for _, h in sizes]
+    figure = Figure(figsize=(width, sum(heights) + 0.6), dpi=DPI, layout="constrained")
+    figure.suptitle(title)
+    columns = figure.subplots(len(drawn), 1, height_ratios=heights, squeeze=False)
+    for axes, (name, graph) in zip(columns[:, 0], drawn.items(), strict=True):
+        axes.set_axis_off()
+        if len(drawn) > 1:
+            axes.set_title(name, loc="left")
+        _draw(axes, graph)
+    try:
+        figure.savefig(path_png)
+    except OSError as error:
+        raise HwnasError(f"{path_png}: cannot be written ({error}); choose another file") from error
+
+
+def _without_empty(graph: Graph) -> Graph:
+    kept = [i for i, operation in enumerate(graph.operations) if operation]
+    place = {old: new for new, old in enumerate(kept)}
+    edges = tuple((place[i], place[j]) for i, j in graph.edges if i in place and j in place)
+    return Graph(tuple(graph.operations[i] for i in kept), edges)
+
+
+def _is_chain(graph: Graph) -> bool:
+    return sorted(graph.edges) == [(i, i + 1) for i in range(len(graph.operations) - 1)]
+
+
+def _layers(graph: Graph) -> list[list[int]]:
+    """Return nodes by the length of the longest way to them, each layer in an order to draw."""
+    depth = [0] * len(graph.operations)
+    for i, j in sorted(graph.edges):
+        depth[j] = max(depth[j], depth[i] + 1)
+    layers: list[list[int]] = [[] for _ in range(max(depth) + 1)]
+    for node, level in enumerate(depth):
+        layers[level].append(node)
+    # Sugiyama's heuristic: a node stands at the mean height of its neighbours.
+    height = {node: float(i) for layer in layers for i, node in enumerate(layer)}
+    neighbours: dict[int, list[int]] = {node: [] for node in height}
+    for i, j in graph.edges:
+        neighbours[i].append(j)
+        neighbours[j].append(i)
+    for _ in range(_SWEEPS):
+        for layer in layers:
+            mean = {
+                n: sum(height[m] for m in neighbours[n]) / max(len(neighbours[n]), 1) for n in layer
+            }
+            layer.sort(key=lambda node: (mean[node], node))
+            height |= {node: i - (len(layer) - 1) / 2 for i, node in enumerate(layer)}
+    return layers
+
+
+def _inches(graph: Graph) -> tuple[float, float]:
+    if _is_chain(graph):
+        return 7.0, BLOCK_INCHES * len(graph.operations)
+    layers = _layers(graph)
+    return LAYER_INCHES * len(layers), NODE_INCHES * max(map(len, layers)) + 0.4
+
+
+def _draw(axes: Axes, graph: Graph) -> None:
+    if _is_chain(graph):
+        positions = {node: (0.0, -float(node)) for node in range(len(graph.operations))}
+    else:
+        positions = {
+            node: (float(x), (len(layer) - 1) / 2 - i)
+            for x, layer in enumerate(_layers(graph))
+            for i, node in enumerate(layer)
+        }
+    kinds = sorted({operation.split()[0] for operation in graph.operations})
+    for node, operation in enumerate(graph.operations):
+        colour = _COLOURS[kinds.index(operation.split()[0]) % len(_COLOURS)]
+        axes.text(
+            *positions[node],
+            operation,
+            ha="center",
+            va="center",
+            fontsize=8,
+            bbox={"boxstyle": "round,pad=0.3", "facecolor": colour, "edgecolor": _EDGE},
+        )
+    for i, j in graph.edges:
+        axes.annotate(
+            "",
+            xy=positions[j],
+            xytext=positions[i],
+            zorder=0,
+            arrowprops={"arrowstyle": "->", "color": _LINE, "shrinkA": 8, "shrinkB": 10},
+        )
+    across, down = zip(*positions.values(), strict=True)
+    axes.set_xlim(min(across) - 0.6, max(across) + 0.6)
+    axes.set_ylim(min(down) - 0.6, max(down) + 0.6)
