@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import pickle
 import random
 from pathlib import Path
@@ -17,6 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import search_spaces
 from nas.core.errors import GenotypeError
 from nas.core.space import Genotype
+from nas.network.costs import count
 from nas.network.onnx import INPUT_NAME, export_onnx
 from nas.network.space import SearchSpace
 
@@ -81,6 +83,19 @@ def test_samples_are_in_range_and_canonical(space: SearchSpace, rng: np.random.G
         assert all(type(choice) is int for choice in genotype)
 
 
+def test_samples_are_uniform_over_genotypes(space: SearchSpace):
+    """As `sample` says: every gene is drawn uniformly, then the canonical form is taken."""
+    drawn = space.samples(2000, np.random.default_rng(0))
+    raw = np.random.default_rng(0).integers(0, space.cardinalities, drawn.shape)
+    np.testing.assert_array_equal(drawn, space.fold(raw))
+    assert (
+        space.samples(1, np.random.default_rng(1))[0] == space.sample(np.random.default_rng(1))
+    ).all()
+    for column, n in zip(raw.T, space.cardinalities, strict=True):
+        counts = np.bincount(column, minlength=n)
+        assert np.abs(counts - 2000 / n).max() < 6 * np.sqrt(2000 / n)
+
+
 def test_samples_repeat_with_their_seed(space: SearchSpace):
     first, again = (space.sample(np.random.default_rng(3)) for _ in range(2))
     assert first == again
@@ -109,6 +124,36 @@ def test_no_gene_is_dead(space: SearchSpace):
             if canonical != base:
                 unseen.discard(name)
     assert not unseen
+
+
+def test_mutation_changes_as_many_active_genes_as_it_says(
+    space: SearchSpace, rng: np.random.Generator
+):
+    for genes in (1, 3):
+        for _ in range(SAMPLES):
+            old = space.sample(rng)
+            new = space.mutate(old, rng, genes)
+            assert new == space.canonical(new)
+            pairs = zip(old, new, space.active(old), space.active(new), strict=True)
+            # Genes that were inactive, or are now, follow from those that were changed.
+            changed = [a != b for a, b, before, after in pairs if before and after]
+            assert sum(changed) <= genes
+    assert any(space.mutate(old, rng) != old for _ in range(SAMPLES))
+
+
+def test_crossover_stays_in_the_space(space: SearchSpace, rng: np.random.Generator):
+    for _ in range(SAMPLES):
+        first, second = space.sample(rng), space.sample(rng)
+        child = space.crossover(first, second, rng)
+        assert child == space.canonical(child)
+        assert space.crossover(first, first, rng) == first
+
+
+def test_the_size_bounds_the_canonical_genotypes(space: SearchSpace, rng: np.random.Generator):
+    assert 1 < space.size <= math.prod(space.cardinalities)
+    if space.size < 10**6:
+        every = np.indices(space.cardinalities).reshape(len(space.genes), -1).T
+        assert len(np.unique(space.fold(every), axis=0)) == space.size
 
 
 def test_equal_architectures_are_equal_networks(space: SearchSpace, rng: np.random.Generator):
@@ -155,6 +200,49 @@ def test_costs_are_those_of_the_network(space: SearchSpace, rng: np.random.Gener
         assert costs.peak_activation_bytes >= 4 * np.prod(SHAPE)
         assert sum(layer.macs for layer in costs.layers) == costs.macs
         assert sum(layer.params for layer in costs.layers) == costs.params
+
+
+def test_looked_up_costs_are_those_of_a_trace_of_the_whole_network(
+    space: SearchSpace, rng: np.random.Generator
+):
+    genotypes = [*corners(space), *space.samples(SAMPLES, rng).tolist()]
+    table = space.costs(genotypes)
+    for genotype, (_, row) in zip(genotypes, table.iterrows(), strict=True):
+        with torch.device("meta"):
+            network = space.build(genotype)
+        whole = count(network, space.input_shape)
+        assert space.count(genotype) == whole
+        assert row["params_m"] == whole.params / 1e6
+        assert row["macs_m"] == whole.macs / 1e6
+        assert row["activations_m"] == whole.activations / 1e6
+        assert row["peak_activation_mb"] == whole.peak_activation_bytes / 1e6
+        assert row["model_size_mb"] == whole.model_bytes / 1e6
+        described = space.describe(genotype)
+        assert sum(block["params"] for block in described) == whole.params
+        assert sum(block["macs"] for block in described) == whole.macs
+
+
+def test_encodings_tell_architectures_apart(space: SearchSpace, rng: np.random.Generator):
+    genotypes = sorted({space.sample(rng) for _ in range(SAMPLES)} | set(corners(space)))
+    one_hot = space.one_hot(genotypes)
+    assert one_hot.shape == (len(genotypes), sum(space.cardinalities))
+    assert len(np.unique(one_hot, axis=0)) == len(genotypes)
+    graphs = space.encode_graphs(genotypes)
+    n, m = graphs.operations.shape
+    assert n == len(genotypes)
+    assert graphs.adjacency.shape == (n, m, m)
+    assert not np.tril(graphs.adjacency).any()  # operations come in an order in which they run
+    assert graphs.operations.max() < len(space.operations)
+
+
+def test_presets_are_spaces(space: SearchSpace):
+    for preset in type(space).presets():
+        settings = json.loads(json.dumps(preset.settings))
+        other = search_spaces.get(search_spaces.registry.settings(space)["name"], **settings)
+        assert other.size > 1
+        for genotype in other.references().values():
+            assert other.canonical(genotype) == genotype
+        assert not preset.published_size or preset.source
 
 
 def test_global_random_state_is_left_alone(space: SearchSpace, rng: np.random.Generator):
