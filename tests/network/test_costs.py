@@ -124,6 +124,41 @@ class TestPeakActivations:
         assert self.peak(network) == 2 * 256
 
 
+class Attention(nn.Module):
+    """A class token, and self-attention by one matrix for queries, keys and values."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.token = nn.Parameter(torch.zeros(1, 1, 8))
+        self.qkv = nn.Linear(8, 24)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.cat([self.token.expand(x.shape[0], -1, -1), x], 1)
+        query, key, value = self.qkv(x).chunk(3, 2)
+        return F.scaled_dot_product_attention(query, key, value)
+
+
+def test_attention_by_hand():
+    costs = count(Attention(), (15, 8))
+    assert costs.params == 8 + 8 * 24 + 24
+    assert sum(layer.params for layer in costs.layers) == costs.params
+    # 16 tokens: the projection, then queries by keys and weights by values.
+    assert costs.macs == 16 * 8 * 24 + 2 * 16 * 16 * 8
+    with FlopCounterMode(display=False) as counter, torch.inference_mode():
+        Attention().eval()(torch.zeros(1, 15, 8))
+    assert 2 * costs.macs == counter.get_total_flops()
+
+
+def test_the_parts_of_a_split_are_one_copy():
+    # As in ONNX Runtime: 3 * 128 before the split and as much after it.
+    assert count(Attention(), (15, 8)).peak_activation_bytes == 4 * (3 * 128 + 3 * 128)
+
+
+def test_reshaping_moves_nothing():
+    network = Applied(lambda x, a: a(x).reshape(1, -1).unsqueeze(0), a=conv(1, 4))
+    assert count(network, (1, 8, 8)).peak_activation_bytes == 4 * (64 + 256)
+
+
 def test_nothing_random_is_drawn():
     state = torch.get_rng_state()
     count(nn.Sequential(nn.Flatten(), nn.Dropout(), nn.Identity()), (1, 4, 4))
