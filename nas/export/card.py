@@ -7,6 +7,7 @@ from typing import Any
 
 from nas.core.measurement import QUIET_PERCENTILE, Measurement
 from nas.export.exported import ExportedModel
+from nas.export.record import title
 
 _LABELS = {
     "error_test": "error on the test split (%)",
@@ -61,8 +62,7 @@ def model_card(exported: ExportedModel, record: Mapping[str, Any]) -> str:
         exported: The network and the facts about it.
         record: Its `architecture.json`.
     """
-    name = record["network"]["class"].rpartition(".")[2]
-    parts = [f"# {name} {record['arch_id']}", _summary(exported, record)]
+    parts = [f"# {title(record)}", _summary(exported, record)]
     figures = record["figures"]
     accuracy = _accuracy(figures)
     if accuracy:
@@ -148,7 +148,8 @@ def _loading(exported: ExportedModel) -> str:
 def _limits(exported: ExportedModel, record: Mapping[str, Any]) -> str:
     channels, height, width = exported.space.input_shape
     lines = [
-        f"- The ONNX file takes one image of {channels} x {height} x {width} a call.",
+        f"- The ONNX file takes one image of {channels} x {height} x {width} a call; bring others "
+        "to that size as the training images were.",
         "- Pixels must be preprocessed as above; every image is assigned to a known class.",
         "- The ONNX file's logits differ from PyTorch's by "
         f"{record['onnx_max_abs_difference']:.2g} at most on the images that were compared.",

@@ -1,4 +1,4 @@
-"""The source closure of a class: every definition and import that it needs, and no other."""
+"""The source closure of classes: every definition and import that they need, and no other."""
 
 from __future__ import annotations
 
@@ -40,47 +40,51 @@ class Closure:
 
 
 def collect(
-    root: type, *, imports: Iterable[ImportedName] = (), reserved: Iterable[str] = ()
+    roots: Iterable[type], *, imports: Iterable[ImportedName] = (), reserved: Iterable[str] = ()
 ) -> Closure:
-    """Return the source closure of a class.
+    """Return the source closure of classes.
 
     Bases, decorators, defaults, class bodies and function bodies are followed. Annotations are
     not: the names in them that are not carried anyway become `Any`, so the text is to be run
     under `from __future__ import annotations`.
 
     Args:
-        root: A class of a module's top level.
+        roots: Classes of modules' top levels.
         imports: Names that the exporting module imports itself, `typing.Any` among them.
         reserved: Names that it defines itself.
 
     Raises:
         ExportError: Something is needed that cannot be carried over; names it and its user.
     """
-    if root.__qualname__ != root.__name__:
-        raise ExportError(
-            f"network class: got {root.__qualname__}, which is defined inside another class or "
-            "function, expected one of the module's top level; move it there"
-        )
-    walk = _Walk(root.__module__)
+    roots = list(dict.fromkeys(roots))
+    for root in roots:
+        if root.__qualname__ != root.__name__:
+            raise ExportError(
+                f"module class: got {root.__qualname__}, which is defined inside another class or "
+                "function, expected one of the module's top level; move it there"
+            )
+    walk = _Walk([root.__module__ for root in roots])
     for imported in imports:
         walk.claim_import(imported, "model.py")
     for name in reserved:
         walk.claim(name, "model.py", "model.py")
-    walk.need(root.__module__, root.__name__, "export")
+    for root in roots:
+        walk.need(root.__module__, root.__name__, "export")
     return walk.closure()
 
 
 class _Walk:
     """Follows names from definition to definition and remembers what was needed."""
 
-    def __init__(self, root_module: str) -> None:
-        self._own_package = root_module.partition(".")[0]
+    def __init__(self, root_modules: Iterable[str]) -> None:
+        modules = list(root_modules)
+        self._own_packages = {module.partition(".")[0] for module in modules}
         self._sources: dict[str, ModuleSource] = {}
         self._carried: dict[tuple[str, str], Definition] = {}
         self._aliases: dict[str, dict[str, str]] = {}
         self._origins: dict[str, object] = {}
         self._imports: list[ImportedName] = []
-        self._needs: dict[str, set[str]] = {root_module: set()}
+        self._needs: dict[str, set[str]] = {module: set() for module in modules}
         self._seen: set[tuple[str, str]] = set()
 
     def source(self, module: str) -> ModuleSource:
@@ -151,7 +155,7 @@ class _Walk:
                 f"{user}: uses {name!r}, a part of the platform, which an exported network cannot "
                 f"take along; write what it needs in the network's own file or in {_SHARED_MODULES}"
             )
-        if imported.package not in {self._own_package, _SPACES, *_PLATFORM}:
+        if imported.package not in {*self._own_packages, _SPACES, *_PLATFORM}:
             file = getattr(sys.modules.get(imported.package), "__file__", None)
             if file is None or {"site-packages", "dist-packages"} & set(Path(file).parts):
                 raise ExportError(

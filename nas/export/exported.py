@@ -79,11 +79,13 @@ class ExportedModel:
         if len(self.preprocessing.mean) != channels:
             expected = f"{channels} values, one a channel"
             raise ConfigError("preprocessing.mean", self.preprocessing.mean, expected)
-        network_class, _ = self.space.network(self.architecture.genotype)
-        if type(self.network) is not network_class:
-            expected = f"a {network_class.__name__}, which the genotype stands for"
-            fix = "hand in what space.build(genotype) returned"
-            raise ConfigError("network", type(self.network).__name__, expected, fix)
+        blocks = {b.name: b.module.__name__ for b in self.space.place(self.genotype)}
+        children = {name: type(child).__name__ for name, child in self.network.named_children()}
+        for name in [*blocks, *children]:
+            if children.get(name) != blocks.get(name):
+                fix = "hand in what space.build(genotype) returned, without auxiliary classifiers"
+                got = children.get(name)
+                raise ConfigError(f"network, block {name}", got, str(blocks.get(name)), fix)
 
     @property
     def architecture(self) -> Architecture:

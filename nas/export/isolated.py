@@ -69,8 +69,8 @@ def compare(folder: Path) -> float:
     model = load_module(folder / "model.py")
     network = model.load()
     channels, height, width = record["input_shape"]
-    expect("network class", type(network).__name__, record["network"]["class"].split(".")[-1])
-    expect("arguments", model.ARGUMENTS, record["network"]["arguments"])
+    got = [[name, type(block).__name__] for name, block in network.named_children()]
+    expect("blocks", got, [[b["name"], b["class"].split(".")[-1]] for b in record["blocks"]])
     for name, constant in (("scale", model.PIXEL_SCALE), ("std", list(model.PIXEL_STD))):
         expect(f"preprocessing {name}", constant, record["preprocessing"][name])
     expect("preprocessing mean", list(model.PIXEL_MEAN), record["preprocessing"]["mean"])

@@ -21,7 +21,7 @@ from nas.export.card import model_card
 from nas.export.closure import PLAIN_PACKAGES
 from nas.export.exported import ExportedModel
 from nas.export.parity import TOLERANCE, check_parity
-from nas.export.record import architecture_record, check_record
+from nas.export.record import architecture_record, check_record, title
 from nas.export.standalone import module_source
 from nas.network.onnx import export_onnx
 
@@ -94,8 +94,8 @@ def verify(folder: Path) -> float:
     record = _read_record(folder)
     check_record(record)
     _check_imports(folder / "model.py")
-    own_package = record["network"]["class"].partition(".")[0]
-    difference = _run_isolated(folder, sorted({*PROJECT_PACKAGES, own_package}))
+    own_packages = {block["class"].partition(".")[0] for block in record["blocks"]}
+    difference = _run_isolated(folder, sorted({*PROJECT_PACKAGES, *own_packages}))
     if not difference <= TOLERANCE:
         raise ExportError(
             f"{folder}: logits of model.py and model.onnx differ by {difference:.3g}, expected "
@@ -120,13 +120,11 @@ def _check_target(folder: Path) -> None:
 
 
 def _write_files(folder: Path, exported: ExportedModel) -> None:
-    network_class, arguments = exported.space.network(exported.architecture.genotype)
     onnx_path = export_onnx(exported.network, exported.space.input_shape, folder / "model.onnx")
     difference = check_parity(exported.network, onnx_path, _random_images(exported))
     record = architecture_record(exported, difference)
     source = module_source(
-        network_class,
-        arguments,
+        exported.space.place(exported.architecture.genotype),
         header=_header(record),
         preprocessing=exported.preprocessing,
     )
@@ -156,8 +154,7 @@ def _random_images(exported: ExportedModel) -> npt.NDArray[np.float32]:
 def _header(record: dict[str, Any]) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
     lines = [
-        f"{record['network']['class'].rpartition('.')[2]} {record['arch_id']}: an image "
-        "classifier found by hardware-aware architecture search.",
+        f"{title(record)}: an image classifier found by hardware-aware architecture search.",
         "Plain PyTorch: needs torch and safetensors, and model.safetensors beside this file.",
     ]
     dataset = record["provenance"].get("dataset")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import platform
+from collections.abc import Mapping
 from importlib import metadata
 from typing import Any
 
@@ -14,7 +15,7 @@ from nas.core.files import json_values
 from nas.core.space import Architecture
 from nas.export.exported import ExportedModel
 
-FORMAT = "hwnas-export-1"
+FORMAT = "hwnas-export-2"
 """Marks a folder as an export; a later layout gets another name."""
 
 _LIBRARIES = ("torch", "onnx", "onnxruntime", "safetensors", "numpy")
@@ -37,7 +38,6 @@ def architecture_record(exported: ExportedModel, max_abs_difference: float) -> d
         ExportError: A fact is not a plain JSON value.
     """
     space, architecture = exported.space, exported.architecture
-    network_class, arguments = space.network(architecture.genotype)
     record: dict[str, Any] = {
         "format": FORMAT,
         "arch_id": architecture.arch_id,
@@ -48,10 +48,16 @@ def architecture_record(exported: ExportedModel, max_abs_difference: float) -> d
         },
         "genotype": architecture.genotype,
         "choices": space.decode(architecture.genotype),
-        "network": {
-            "class": f"{network_class.__module__}.{network_class.__name__}",
-            "arguments": arguments,
-        },
+        "blocks": [
+            {
+                "name": block.name,
+                "class": f"{block.module.__module__}.{block.module.__name__}",
+                "inputs": block.inputs,
+                "input_shapes": block.input_shapes,
+                "arguments": dict(block.arguments),
+            }
+            for block in space.place(architecture.genotype)
+        ],
         "input_shape": space.input_shape,
         "class_names": exported.class_names,
         "preprocessing": {
@@ -74,6 +80,12 @@ def architecture_record(exported: ExportedModel, max_abs_difference: float) -> d
     except TypeError as error:
         raise ExportError(f"architecture.json: {error}; hand in plain JSON values") from error
     return plain
+
+
+def title(record: Mapping[str, Any]) -> str:
+    """Return the family and the `arch_id` of a record's network."""
+    family = str(record["space"]["class"]).rpartition(".")[2].removesuffix("Space")
+    return f"{family} {record['arch_id']}"
 
 
 def check_record(record: dict[str, Any]) -> None:

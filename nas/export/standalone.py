@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import json
 import textwrap
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Sequence
 from string import Template
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from nas.core.errors import ExportError
 from nas.core.files import json_values
 from nas.export.closure import collect
 from nas.export.exported import Preprocessing
 from nas.export.source import ImportedName
-
-if TYPE_CHECKING:
-    from torch import nn
+from nas.network.blocks import INPUT
+from nas.network.module import PlacedBlock
 
 LINE_LENGTH = 100
+ANYWHERE = -(10**6)
+"""The column of a text that is wrapped later, if at all."""
 
 _IMPORTS = (
     ImportedName("pathlib", "Path", "Path"),
@@ -27,7 +28,10 @@ _IMPORTS = (
     ImportedName("torch", "nn", "nn"),
     ImportedName("typing", "Any", "Any"),
 )
-_RESERVED = ("ARGUMENTS", "PIXEL_SCALE", "PIXEL_MEAN", "PIXEL_STD", "load", "preprocess")
+NETWORK_CLASS = "ChosenNetwork"
+"""Name of the class that runs the chosen blocks."""
+
+_RESERVED = (NETWORK_CLASS, "PIXEL_SCALE", "PIXEL_MEAN", "PIXEL_STD", "load", "preprocess")
 
 _FUNCTIONS = Template('''\
 def load(path: str | Path | None = None) -> nn.Module:
@@ -52,7 +56,7 @@ def load(path: str | Path | None = None) -> nn.Module:
     except SafetensorError as error:
         message = f"{path}: damaged ({error}); expected safetensors; copy the file again"
         raise ValueError(message) from error
-    network = $network(**ARGUMENTS)
+    network = $network()
     network.load_state_dict(weights, strict=True)
     return network.eval()
 
@@ -73,57 +77,100 @@ def preprocess(pixels: torch.Tensor) -> torch.Tensor:
 
 
 def module_source(
-    network_class: type[nn.Module],
-    arguments: Mapping[str, Any],
-    *,
-    header: str,
-    preprocessing: Preprocessing,
+    blocks: Sequence[PlacedBlock], *, header: str, preprocessing: Preprocessing
 ) -> str:
     """Return the text of a Python module that rebuilds a network.
 
     It imports torch, safetensors and the standard library only, holds the source of exactly the
-    definitions that the class needs, and offers `load(path=None)` and `preprocess(pixels)`.
+    definitions that the blocks need, the network written out block by block, and offers
+    `load(path=None)` and `preprocess(pixels)`.
 
     Args:
-        network_class: Class of a module's top level.
-        arguments: Keyword arguments of the class, plain JSON values.
+        blocks: Of the network, in execution order; see `SearchSpace.place`.
         header: Text of the comment at the top, of any number of lines.
         preprocessing: What `preprocess` does.
 
     Raises:
-        ExportError: The class needs something that cannot be carried over, or the arguments are
+        ExportError: A block needs something that cannot be carried over, or its arguments are
             not plain JSON.
     """
-    plain = _plain(arguments, network_class.__name__)
-    closure = collect(network_class, imports=_IMPORTS, reserved=_RESERVED)
+    network = _network(blocks)
+    roots = [block.module for block in blocks]
+    closure = collect(roots, imports=_IMPORTS, reserved=_RESERVED)
     lines = [part for line in header.splitlines() for part in textwrap.wrap(line, LINE_LENGTH - 2)]
     comment = "\n".join(f"# {line}" for line in lines)
     head = [comment, "from __future__ import annotations", *_import_blocks(closure.imports)]
     body = [_section(module, definitions) for module, definitions in closure.sections]
-    functions = _FUNCTIONS.substitute(
-        network=network_class.__name__, channels=len(preprocessing.mean)
-    )
-    parts = [*body, _constants(plain, preprocessing), functions]
+    functions = _FUNCTIONS.substitute(network=NETWORK_CLASS, channels=len(preprocessing.mean))
+    parts = [*body, network, _constants(preprocessing), functions]
     return "\n\n".join(head) + "\n\n" + "\n\n\n".join(parts)
 
 
-def _plain(arguments: Mapping[str, Any], name: str) -> dict[str, Any]:
+def _network(blocks: Sequence[PlacedBlock]) -> str:
+    """Return the class that runs `blocks`, every block on a line of its own."""
+    built = [f"        {_statement(block)}" for block in blocks]
+    ran = []
+    for i, block in enumerate(blocks):
+        target = "return" if i + 1 == len(blocks) else f"{block.name} ="
+        read = ", ".join("images" if name == INPUT else name for name in block.inputs)
+        ran.append(_wrapped(f"        {target} self.{block.name}(", read, ")"))
+    return "\n".join(
+        [
+            f"class {NETWORK_CLASS}(nn.Module):",
+            '    """The chosen architecture, block by block."""',
+            "",
+            "    def __init__(self) -> None:",
+            "        super().__init__()",
+            *built,
+            "",
+            "    def forward(self, images: torch.Tensor) -> torch.Tensor:",
+            '        """Map images `(N, C, H, W)` to logits `(N, num_classes)`."""',
+            *ran,
+        ]
+    )
+
+
+def _statement(block: PlacedBlock) -> str:
+    """Return the statement that builds a block, as it is formatted eight columns in."""
+    arguments = _plain(block)
+    opening = f"self.{block.name} = {block.module.__name__}("
+    flat = [_literal(list(shape), column=ANYWHERE) for shape in block.input_shapes]
+    flat += [f"{name}={_literal(value, column=ANYWHERE)}" for name, value in arguments.items()]
+    statement = _wrapped(" " * 8 + opening, ", ".join(flat), ")")
+    fits = max(map(len, statement.splitlines())) <= LINE_LENGTH
+    if fits and not any("\n" in part for part in flat):
+        return statement[8:]
+    parts = [_literal(list(shape), 12, 12) for shape in block.input_shapes]
+    parts += [f"{k}={_literal(value, 12, 12 + len(k) + 1)}" for k, value in arguments.items()]
+    inner = "".join(f"{' ' * 12}{part},\n" for part in parts)
+    return f"{opening}\n{inner}{' ' * 8})"
+
+
+def _wrapped(opening: str, inner: str, closing: str) -> str:
+    """Return a call on one line, or with its arguments on the next where that is too short."""
+    line = opening + inner + closing
+    indent = len(opening) - len(opening.lstrip())
+    if len(line) <= LINE_LENGTH:
+        return line
+    return f"{opening}\n{' ' * (indent + 4)}{inner}\n{' ' * indent}{closing}"
+
+
+def _plain(block: PlacedBlock) -> dict[str, Any]:
+    what = f"block {block.name}, arguments of {block.module.__name__}"
     try:
-        plain: dict[str, Any] = json_values(arguments)
+        plain: dict[str, Any] = json_values(block.arguments)
     except TypeError as error:
-        raise ExportError(f"arguments of {name}: {error}; expected plain JSON values") from error
-    if plain != arguments:
+        raise ExportError(f"{what}: {error}; expected plain JSON values") from error
+    if plain != block.arguments:
         raise ExportError(
-            f"arguments of {name}: got {arguments!r}, expected plain JSON values, which come back "
+            f"{what}: got {block.arguments!r}, expected plain JSON values, which come back "
             "as they are; use lists for tuples, texts for keys and finite numbers"
         )
     return plain
 
 
-def _constants(arguments: dict[str, Any], preprocessing: Preprocessing) -> str:
-    declaration = "ARGUMENTS: dict[str, Any] = "
+def _constants(preprocessing: Preprocessing) -> str:
     return (
-        f"{declaration}{_literal(arguments, column=len(declaration))}\n\n"
         f"PIXEL_SCALE = {preprocessing.scale!r}\n"
         f"PIXEL_MEAN = {preprocessing.mean!r}\n"
         f"PIXEL_STD = {preprocessing.std!r}"

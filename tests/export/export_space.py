@@ -6,7 +6,7 @@ import functools
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -14,7 +14,8 @@ from export_layers import Block as ConvBlock
 from export_layers import Described
 from torch import nn
 
-from nas.core.space import Gene, Genotype
+from nas.core.space import Gene
+from nas.network.blocks import Block, Choices, ModuleSpec
 from nas.network.space import SearchSpace
 
 if TYPE_CHECKING:
@@ -30,8 +31,30 @@ def divisible(channels: float, divisor: int = STRIDE) -> int:
     return max(divisor, int(channels) // divisor * divisor)
 
 
-class SampleNetwork(nn.Module, Described):
-    """Blocks, pooling, classifier."""
+class Features(nn.Module, Described):
+    """Convolutions, each followed by pooling."""
+
+    def __init__(
+        self, input_shape: Sequence[int], channels: Sequence[float], activation: str
+    ) -> None:
+        super().__init__()
+        sizes = [input_shape[0], *(divisible(count) for count in channels)]
+        self.blocks = nn.ModuleList(self._blocks(sizes, activation))
+
+    def _blocks(self, sizes: Sequence[int], activation: str) -> Iterator[ConvBlock]:
+        for low, high in itertools.pairwise(sizes):
+            yield ConvBlock(low, high, activation)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        import torch.nn.functional as F
+
+        for block in self.blocks:
+            x = F.avg_pool2d(block(x), STRIDE)
+        return x
+
+
+class Join(nn.Module):
+    """Concatenates the means of two inputs and classifies them."""
 
     class Head(nn.Module):
         """A class inside a class."""
@@ -44,24 +67,12 @@ class SampleNetwork(nn.Module, Described):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return self.linear(self.drop(x))
 
-    def __init__(
-        self, channels: Sequence[float], activation: str, inputs: int, classes: int
-    ) -> None:
+    def __init__(self, features: Sequence[int], image: Sequence[int], classes: int) -> None:
         super().__init__()
-        sizes = [inputs, *(divisible(count) for count in channels)]
-        self.blocks = nn.ModuleList(self._blocks(sizes, activation))
-        self.head = self.Head(sizes[-1], classes)
+        self.head = self.Head(features[0] + image[0], classes)
 
-    def _blocks(self, sizes: Sequence[int], activation: str) -> Iterator[ConvBlock]:
-        for low, high in itertools.pairwise(sizes):
-            yield ConvBlock(low, high, activation)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        import torch.nn.functional as F
-
-        for block in self.blocks:
-            x = F.avg_pool2d(block(x), STRIDE)
-        return self.head(x.mean((2, 3)))
+    def forward(self, features: torch.Tensor, image: torch.Tensor) -> torch.Tensor:
+        return self.head(torch.cat([features.mean((2, 3)), image.mean((2, 3))], 1))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,11 +86,13 @@ class SampleSpace(SearchSpace):
             Gene("activation", ("relu", "hardswish"), ordinal=False),
         )
 
-    def network(self, genotype: Genotype) -> tuple[type[nn.Module], dict[str, Any]]:
-        chosen = self.decode(genotype)
-        return SampleNetwork, {
-            "channels": [chosen["width"], 2 * chosen["width"]],
-            "activation": chosen["activation"],
-            "inputs": self.input_shape[0],
-            "classes": self.num_classes,
-        }
+    def blocks(self) -> Iterator[Block]:
+        yield Block("features", self._features)
+        yield Block("never", lambda _: None)
+        head = ModuleSpec(Join, {"classes": self.num_classes}, ("never", "input"))
+        yield Block("join", lambda _: head)
+
+    def _features(self, chosen: Choices) -> ModuleSpec:
+        width = chosen["width"]
+        arguments = {"channels": [width, 2 * width], "activation": chosen["activation"]}
+        return ModuleSpec(Features, arguments)

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import export_space
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -18,19 +19,23 @@ from nas.export.closure import PLAIN_PACKAGES, collect
 from nas.export.exported import Preprocessing
 from nas.export.isolated import load_module
 from nas.export.standalone import module_source
+from nas.network.module import PlacedBlock
 
-ARGUMENTS = {"channels": [8.5, 12.0], "activation": "hardswish", "inputs": 3, "classes": 4}
+SPACE = export_space.SampleSpace(input_shape=(3, 12, 8), num_classes=4)
 PREPROCESSING = Preprocessing(mean=(0.1, 0.2, 0.3), std=(0.5, 0.5, 0.5))
 
 
 @pytest.fixture(scope="module")
 def source() -> str:
     return module_source(
-        export_space.SampleNetwork,
-        ARGUMENTS,
+        SPACE.place((0, 1)),
         header="Sample\n" + "of two " * 30,
         preprocessing=PREPROCESSING,
     )
+
+
+def placed(name: str, module: type[nn.Module], **arguments: object) -> PlacedBlock:
+    return PlacedBlock(name, module, ((3, 8, 8),), arguments, ("input",), (4,), False)
 
 
 def imported_packages(source: str) -> set[str]:
@@ -59,8 +64,8 @@ def define(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, text: str
 
 
 def test_exactly_the_needed_definitions_are_carried(source: str) -> None:
-    expected = {"Described", "Block", "normalised", "SampleNetwork", "divisible"}
-    assert top_level_names(source) == expected | {"load", "preprocess"}
+    expected = {"Described", "Block", "normalised", "Features", "Join", "divisible"}
+    assert top_level_names(source) == expected | {"ChosenNetwork", "load", "preprocess"}
     assert "UNUSED" not in source
     assert "NOT_NEEDED" not in source
 
@@ -125,7 +130,7 @@ def test_functions_that_need_each_other_are_carried(
         "class Net(nn.Module):\n"
         "    def forward(self, x):\n        return x if even(4) else [odd(n) for n in x]\n"
     )
-    closure = collect(define(tmp_path, monkeypatch, "mutual", text))
+    closure = collect([define(tmp_path, monkeypatch, "mutual", text)])
     ((module, texts),) = closure.sections
     assert module == "mutual"
     assert [text.split("(")[0] for text in texts] == ["def even", "def odd", "class Net"]
@@ -156,7 +161,7 @@ def test_what_cannot_be_carried_is_named(
     text = f"from torch import nn\n\n{head}\n\n" + NET.format(body)
     network_class = define(tmp_path, monkeypatch, name, text)
     with pytest.raises(ExportError, match=match) as caught:
-        module_source(network_class, {}, header="", preprocessing=PREPROCESSING)
+        module_source([placed("net", network_class)], header="", preprocessing=PREPROCESSING)
     assert "\n" not in str(caught.value)
     assert f"{name}." in str(caught.value)
 
@@ -169,7 +174,7 @@ def test_a_platform_import_inside_a_function_is_refused(
     )
     network_class = define(tmp_path, monkeypatch, "local_import", text)
     with pytest.raises(ExportError, match=r"local_import\.Net: imports 'nas\.core\.seeding'"):
-        collect(network_class)
+        collect([network_class])
 
 
 def test_a_class_inside_a_function_is_refused() -> None:
@@ -177,23 +182,51 @@ def test_a_class_inside_a_function_is_refused() -> None:
         pass
 
     with pytest.raises(ExportError, match="top level"):
-        collect(Local)
+        collect([Local])
 
 
 @pytest.mark.parametrize("arguments", [{"sizes": (1, 2)}, {"rate": float("nan")}, {"f": nn.ReLU}])
 def test_arguments_must_be_plain_json(arguments: dict[str, object]) -> None:
-    with pytest.raises(ExportError, match="plain JSON"):
-        module_source(export_space.SampleNetwork, arguments, header="", preprocessing=PREPROCESSING)
+    blocks = [placed("first", export_space.Features, **arguments)]
+    with pytest.raises(ExportError, match=r"block first, arguments of Features: .*plain JSON"):
+        module_source(blocks, header="", preprocessing=PREPROCESSING)
+
+
+def test_the_network_is_written_out_block_by_block(source: str) -> None:
+    for line in (
+        'self.features = Features([3, 12, 8], channels=[8.5, 17.0], activation="hardswish")',
+        "self.join = Join([16, 3, 2], [3, 12, 8], classes=4)",
+        "features = self.features(images)",
+        "return self.join(features, images)",
+    ):
+        assert f"        {line}\n" in source
+
+
+def test_long_lines_are_wrapped_as_a_formatter_wraps_them(tmp_path: Path) -> None:
+    name = "a_block_with_a_name_that_fills_half_of_a_line"
+    blocks = [
+        placed("one", export_space.Features, channels=[float(i) for i in range(9)], activation="r"),
+        placed(name, export_space.Features, channels=[1.0, 2.0], activation="relu"),
+        placed("three", export_space.Features, channels=list(range(60)), activation="relu"),
+        placed("four", export_space.Features, channels=[{"a": list(range(50))}], activation="r"),
+    ]
+    path = tmp_path / "model.py"
+    path.write_text(module_source(blocks, header="long", preprocessing=PREPROCESSING))
+    command = [sys.executable, "-m", "ruff", "format", "--isolated", "--line-length=100", "--diff"]
+    done = subprocess.run([*command, path], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
 
 
 @pytest.mark.parametrize("name", search_spaces.names())
 def test_every_registered_space_stands_alone(name: str, tmp_path: Path) -> None:
     space = search_spaces.get(name, input_shape=(3, 32, 32), num_classes=10)
-    network_class, arguments = space.network(space.canonical([0] * len(space.cardinalities)))
-    source = module_source(network_class, arguments, header=name, preprocessing=PREPROCESSING)
+    genotype = space.sample(np.random.default_rng(0))
+    source = module_source(space.place(genotype), header=name, preprocessing=PREPROCESSING)
     assert imported_packages(source) <= PLAIN_PACKAGES
     (tmp_path / f"standalone_{name}.py").write_text(source)
     model = load_module(tmp_path / f"standalone_{name}.py")
-    network = getattr(model, network_class.__name__)(**model.ARGUMENTS).eval()
-    assert type(network) is not network_class
-    assert network(torch.zeros(2, 3, 32, 32)).shape == (2, 10)
+    original, network = space.build(genotype).eval(), model.ChosenNetwork().eval()
+    network.load_state_dict(original.state_dict())
+    images = torch.randn(2, 3, 32, 32)
+    with torch.inference_mode():
+        assert torch.equal(network(images), original(images))

@@ -47,7 +47,7 @@ def test_the_loaded_network_equals_the_trained_one(folder: Path, network: nn.Mod
     assert loaded.state_dict().keys() == state.keys()
     for name, value in loaded.state_dict().items():
         assert torch.equal(value, state[name]), name
-    assert state["blocks.0.norm.running_var"].mean() > 1.5
+    assert state["features.blocks.0.norm.running_var"].mean() > 1.5
     images = torch.randn(5, 3, 12, 8, generator=torch.Generator().manual_seed(1))
     assert torch.equal(loaded(images), network(images))
 
@@ -73,7 +73,7 @@ def test_missing_damaged_and_foreign_weights_are_refused(folder: Path, network: 
 
 def test_other_weights_than_those_of_the_onnx_file_are_found(folder: Path) -> None:
     weights = load_file(folder / "model.safetensors")
-    weights["head.linear.bias"] += 0.01
+    weights["join.head.linear.bias"] += 0.01
     save_file(weights, folder / "model.safetensors")
     with pytest.raises(ExportError, match=r"differ by 0\.01"):
         verify(folder)
@@ -104,9 +104,9 @@ def test_a_record_that_was_changed_is_found(folder: Path) -> None:
     path.write_text(json.dumps(record | {"genotype": [0, 1]}))
     with pytest.raises(ExportError, match="arch_id"):
         verify(folder)
-    record["network"]["arguments"]["channels"] = [1.0]
+    record["blocks"][0]["class"] = "export_space.Join"
     path.write_text(json.dumps(record))
-    with pytest.raises(ExportError, match="ValueError: arguments: got"):
+    with pytest.raises(ExportError, match="ValueError: blocks: got"):
         verify(folder)
     path.write_text("{")
     with pytest.raises(ExportError, match="expected JSON"):
@@ -196,7 +196,7 @@ def test_parity_is_measured_and_a_difference_refused(original: Path, network: nn
     assert max_abs_difference(network, original / "model.onnx", images) <= TOLERANCE
     assert network.training
     network.eval()
-    bias = network.head.linear.bias
+    bias = network.join.head.linear.bias
     with torch.no_grad():
         bias += 0.5
     with pytest.raises(ExportError, match=r"by 0\.5, expected 0\.0001"):
@@ -211,7 +211,7 @@ def test_parts_that_do_not_belong_together_are_refused(exported: ExportedModel) 
     for change, match in (
         ({"class_names": ("ant", "bee")}, "class_names"),
         ({"preprocessing": Preprocessing(mean=(0.5,), std=(0.5,))}, "one a channel"),
-        ({"network": nn.Identity()}, "expected a SampleNetwork"),
+        ({"network": nn.Identity()}, "block features: got None, expected Features"),
     ):
         with pytest.raises(ConfigError, match=match):
             dataclasses.replace(exported, **change)
