@@ -14,6 +14,7 @@ from typing import Any, TypeAlias
 
 import torch
 from torch import fx, nn
+from torch.fx._symbolic_trace import PH
 from torch.nn.modules.conv import _ConvNd
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -218,15 +219,15 @@ def trace_module(module: nn.Module, input_shapes: Sequence[Shape]) -> Trace:
         input_shapes: Without the batch.
     """
     module = module.eval().to("meta")
-    traced = fx.symbolic_trace(module)
-    recorder = _Recorder(traced)
+    inputs = [torch.empty(1, *shape, device="meta") for shape in input_shapes]
+    traced = fx.symbolic_trace(_Called(module), {"inputs": [PH for _ in inputs]})
     with torch.no_grad():
-        output = recorder.run(*(torch.empty(1, *shape, device="meta") for shape in input_shapes))
+        output = _Recorder(traced).run(inputs)
     nodes = list(traced.graph.nodes)
     modules = dict(traced.named_modules())
-    inputs = [n for n in nodes if n.op == "placeholder"]
+    placeholders = [n for n in nodes if n.op == "placeholder"]
     calls = [n for n in nodes if n.op.startswith("call") and n.meta["values"] is not None]
-    positions = {node: i for i, node in enumerate([*inputs, *calls])}
+    positions = {node: i for i, node in enumerate([*placeholders, *calls])}
     returned = next(node for node in nodes if node.op == "output").all_input_nodes[0]
     tensors = [*module.parameters(), *module.buffers()]
     return Trace(
@@ -238,6 +239,17 @@ def trace_module(module: nn.Module, input_shapes: Sequence[Shape]) -> Trace:
         layers=tuple(_layer(node, modules, positions) for node in calls),
         steps=tuple(_step(node, modules, positions) for node in calls),
     )
+
+
+class _Called(nn.Module):
+    """Calls a module with any number of inputs, which a trace needs to know."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, inputs: Sequence[torch.Tensor]) -> Any:
+        return self.module(*inputs)
 
 
 class _Recorder(fx.Interpreter):
