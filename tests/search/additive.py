@@ -7,16 +7,19 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from functools import partial
+from typing import ClassVar
 
 import numpy as np
+from torch import nn
 
 from nas.core.objective import Constraint, Facts, Objective
 from nas.core.prediction import FloatArray
 from nas.core.space import Gene, Genotype
 from nas.core.trial import SearchAlgorithm, Trial
+from nas.network.blocks import Block, Choices, ModuleSpec
 from nas.network.space import SearchSpace
 from nas.search import algorithms
 from nas.search.problem import SearchProblem
@@ -36,12 +39,15 @@ class AdditiveSpace(SearchSpace):
     def genes(self) -> tuple[Gene, ...]:
         return tuple(Gene(f"gene{i}", tuple(range(self.choices))) for i in range(self.count))
 
-    def canonical(self, genotype: Sequence[int]) -> Genotype:
-        checked = self.check(genotype)
-        return (0,) * self.count if self.switched and checked[0] == 0 else checked
+    def blocks(self) -> Iterator[Block]:
+        """Return a block for every gene; a search never builds them."""
+        for i in range(self.count):
+            yield Block(f"block{i}", partial(self._block, i))
 
-    def network(self, genotype: Genotype) -> tuple[type[Any], dict[str, Any]]:
-        raise AssertionError("a search needs no network")
+    def _block(self, i: int, chosen: Choices) -> ModuleSpec | None:
+        if self.switched and chosen["gene0"] == 0:
+            return None
+        return ModuleSpec(nn.Identity, {"share": chosen[f"gene{i}"]})
 
 
 @dataclass(frozen=True, kw_only=True)
