@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache, partial, reduce
+from functools import lru_cache, partial
 
 import numpy as np
 import torch
@@ -28,7 +28,7 @@ from nas.core.space import Gene, Genotype, Graph, Preset
 from nas.network.blocks import Block, Choices, IntArray, ModuleSpec
 from nas.network.space import SearchSpace
 from search_spaces import register
-from search_spaces.layers.cells import ReLUConvNorm, Zeros
+from search_spaces.layers.cells import Node, ReLUConvNorm, Zeros
 from search_spaces.tables import load_nasbench201
 
 OPERATIONS = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
@@ -36,30 +36,6 @@ EDGES = ((1, 0), (2, 0), (2, 1), (3, 0), (3, 1), (3, 2))
 """Target and source of every edge, in the order of the genes; node 0 is the cell's input."""
 
 NONE, SKIP, POOL = (OPERATIONS.index(name) for name in ("none", "skip_connect", "avg_pool_3x3"))
-
-
-class Node(nn.Module):
-    """The sum of operations, one on each of a node's inputs."""
-
-    def __init__(self, *input_shapes: Sequence[int], operations: Sequence[str]) -> None:
-        super().__init__()
-        pairs = zip(input_shapes, operations, strict=True)
-        self.edges = nn.ModuleList(operation(name, shape[0]) for shape, name in pairs)
-
-    def forward(self, *inputs: torch.Tensor) -> torch.Tensor:
-        """Map tensors `(N, C, H, W)` to their sum after the operations."""
-        terms = [edge(x) for edge, x in zip(self.edges, inputs, strict=True)]
-        total: torch.Tensor = reduce(torch.add, terms)
-        return total
-
-
-def operation(name: str, channels: int) -> nn.Module:
-    """Return an operation that keeps the shape."""
-    if name == "skip_connect":
-        return nn.Identity()
-    if name == "avg_pool_3x3":
-        return nn.AvgPool2d(3, 1, 1, count_include_pad=False)
-    return ReLUConvNorm(channels, channels, 1 if name == "nor_conv_1x1" else 3)
 
 
 class Stem(nn.Module):

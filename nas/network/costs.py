@@ -117,6 +117,14 @@ class Trace:
         """Elements that layers with multiplications return (Radosavovic et al., CVPR 2020)."""
         return sum(layer.output_values for layer in self.layers if layer.macs)
 
+    @property
+    def returns_input(self) -> bool:
+        """Whether the output is an input, unchanged."""
+        tensor, inputs = self.output, len(self.input_values)
+        while tensor >= inputs and self.steps[tensor - inputs].is_view:
+            tensor = self.steps[tensor - inputs].reads[0]
+        return tensor < inputs
+
     def peak_values(self, kept: Sequence[bool], same: Sequence[int] | None = None) -> int:
         """Return the most elements alive at once, by liveness over the execution order.
 
@@ -208,7 +216,11 @@ def trace_spec(key: tuple[type[nn.Module], str], input_shapes: tuple[Shape, ...]
     module, arguments = key
     with torch.device("meta"), torch.random.fork_rng(devices=[]):
         built = module(*map(list, input_shapes), **json.loads(arguments))
-    return trace_module(built, input_shapes)
+    trace = trace_module(built, input_shapes)
+    if trace.returns_input:
+        fix = "let the block name the block whose output it passes on"
+        raise ValueError(f"{module.__name__}({arguments}): returns what it reads; {fix}")
+    return trace
 
 
 def trace_module(module: nn.Module, input_shapes: Sequence[Shape]) -> Trace:

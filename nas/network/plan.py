@@ -40,6 +40,7 @@ class Plan:
             if not block.auxiliary:
                 names[block.name] = position
         self._tally = Tally(self.tables, input_shape)
+        self._deciding = sorted({gene for table in self.tables for gene in table.deciding})
 
     def active(self, genotypes: IntArray) -> npt.NDArray[np.bool_]:
         """Return which genes are read for every row of `(n, g)` genotypes, shape `(n, g)`."""
@@ -54,7 +55,7 @@ class Plan:
         Raises:
             ValueError: Too many combinations decide which genes are active.
         """
-        deciding = sorted({gene for table in self.tables for gene in table.deciding})
+        deciding = self._deciding
         sizes = [len(self.genes[i].choices) for i in deciding]
         if not all(table.dense for table in self.tables) or math.prod(sizes) > MOST_ACTIVITY_CASES:
             raise ValueError(f"size: {len(deciding)} genes and more decide which are active")
@@ -143,11 +144,17 @@ class Plan:
 
     def tally(self, genotypes: IntArray) -> dict[str, IntArray]:
         """Return `params`, `macs`, `activations`, ... of every row, each of shape `(n,)`."""
+        # Genotypes with the same blocks side by side, so that absent ones are passed over.
+        deciding = [genotypes[:, gene] for gene in reversed(self._deciding)]
+        order = np.lexsort(deciding) if deciding else np.arange(len(genotypes))
         portions = [
-            self._tally(genotypes[start : start + ROWS_AT_ONCE])
+            self._tally(genotypes[order[start : start + ROWS_AT_ONCE]])
             for start in range(0, max(len(genotypes), 1), ROWS_AT_ONCE)
         ]
-        return {name: np.concatenate([p[name] for p in portions]) for name in portions[0]}
+        costs = {name: np.empty(len(genotypes), np.int64) for name in portions[0]}
+        for name, values in costs.items():
+            values[order] = np.concatenate([portion[name] for portion in portions])
+        return costs
 
 
 def _trace(block: PlacedBlock) -> Trace:

@@ -41,7 +41,8 @@ class Tally:
     def __call__(self, genotypes: IntArray) -> dict[str, IntArray]:
         """Return every cost of the rows of `(n, g)` genotypes, by the names in `Costs`."""
         flow = _Flow(genotypes, self._tensors, self._input)
-        runs = [flow.run(position, block) for position, block in self._blocks.items()]
+        all_runs = [flow.run(position, block) for position, block in self._blocks.items()]
+        runs = [run for run in all_runs if run is not None]
         flow.keep_output(max(self._blocks))
         costs = {name: np.zeros(len(genotypes), np.int64) for name in SUMMED}
         for name, total in costs.items():
@@ -52,6 +53,19 @@ class Tally:
 
 
 @dataclass
+class _Input:
+    """What one input of a block is in all genotypes.
+
+    Attributes:
+        tensor: Which tensor, shape `(n,)`; one number where it is the same everywhere.
+        there: Whether there is one, shape `(n,)`; `None` for everywhere.
+    """
+
+    tensor: Ids | int
+    there: npt.NDArray[np.bool_] | None
+
+
+@dataclass
 class _Run:
     """One block in all genotypes.
 
@@ -59,15 +73,13 @@ class _Run:
         position: Of its output among the tensors.
         block: The block.
         found: Which of the block's traces stands there, shape `(n,)`.
-        read: For every input, which tensor it is, shape `(n,)` or one for all.
-        reads: For every input, whether there is one.
+        inputs: What it reads.
     """
 
     position: int
     block: _BlockTally
     found: Ids
-    read: list[Ids]
-    reads: list[npt.NDArray[np.bool_]]
+    inputs: list[_Input]
 
 
 class _Flow:
@@ -78,30 +90,65 @@ class _Flow:
         self._genotypes = genotypes
         self._rows = np.arange(n)
         self._end = tensors
-        # A block without a module passes another tensor on, so a block's output has a source.
-        self._source = np.zeros((tensors, n), np.int32)
+        # A block without a module passes another tensor on, so a block's output has a source:
+        # one for all genotypes, or one for each.
+        self._source: list[Ids | int] = [0] * tensors
         self._shape = np.zeros((tensors, n), np.int32)
         self._shape[0] = input_shape
         self._last_reader = np.zeros((tensors, n), np.int32)
 
-    def run(self, position: int, block: _BlockTally) -> _Run:
-        """Let the block run after those before it."""
+    def run(self, position: int, block: _BlockTally) -> _Run | None:
+        """Let the block run after those before it; `None` if no genotype has it."""
         variant = block.variant_of(self._genotypes)
-        read = [self._source[inputs[variant], self._rows] for inputs in block.inputs]
-        reads = [has[variant] for has in block.has]
-        found: Ids = variant
-        for level, (tensor, there) in enumerate(zip(read, reads, strict=True)):
-            shape = np.where(there, self._shape[tensor, self._rows], 0)
-            found = block.find(level, found, shape)
-            self._last_reader[tensor[there], self._rows[there]] = position
         present = block.present[variant]
-        self._source[position] = np.where(present, position, read[0])
+        if not present.any():
+            self._source[position] = self._tensor(block.inputs[0], variant)
+            return None
+        inputs = []
+        found: Ids = variant
+        for level, table in enumerate(block.inputs):
+            tensor = self._tensor(table, variant)
+            there = None if block.has[level].all() else block.has[level][variant]
+            shape = self._at(self._shape, tensor)
+            found = block.find(level, found, shape if there is None else np.where(there, shape, 0))
+            self._note_reader(tensor, there, position)
+            inputs.append(_Input(tensor, there))
+        everywhere = present.all()
+        self._source[position] = (
+            position if everywhere else np.where(present, np.int32(position), inputs[0].tensor)
+        )
         self._shape[position] = block.output_shapes[found]
-        return _Run(position, block, found, read, reads)
+        return _Run(position, block, found, inputs)
+
+    def _tensor(self, table: Ids, variant: Ids) -> Ids | int:
+        """Return which tensor an input is, from the blocks that variants read there."""
+        blocks = np.unique(table)
+        if len(blocks) == 1:
+            return self._source[int(blocks[0])]
+        chosen = table[variant]
+        tensor = np.empty(len(chosen), np.int32)
+        for block in blocks:
+            rows = chosen == block
+            source = self._source[block]
+            tensor[rows] = source if isinstance(source, int) else source[rows]
+        return tensor
+
+    def _at(self, matrix: Ids, tensor: Ids | int) -> Ids:
+        """Return the row of a tensor, or of each genotype's own tensor, shape `(n,)`."""
+        return matrix[tensor] if isinstance(tensor, int) else matrix[tensor, self._rows]
+
+    def _note_reader(
+        self, tensor: Ids | int, there: npt.NDArray[np.bool_] | None, position: int
+    ) -> None:
+        rows = self._rows if there is None else self._rows[there]
+        if isinstance(tensor, int):
+            self._last_reader[tensor, slice(None) if there is None else rows] = position
+        else:
+            self._last_reader[tensor if there is None else tensor[there], rows] = position
 
     def keep_output(self, position: int) -> None:
         """Note that the network returns the output of the block at `position`."""
-        self._last_reader[self._source[position], self._rows] = self._end
+        self._note_reader(self._source[position], None, self._end)
 
     def peak(self, runs: Sequence[_Run], shapes: _Shapes) -> IntArray:
         """Return the most values alive at once, shape `(n,)`."""
@@ -110,20 +157,23 @@ class _Flow:
         for run in runs:
             others, still = held.copy(), np.zeros(len(held), np.int64)
             used = run.found
-            for slot, (tensor, there) in enumerate(zip(run.read, run.reads, strict=True)):
-                kept = there & (self._last_reader[tensor, self._rows] > run.position)
+            for slot, read in enumerate(run.inputs):
+                kept = self._at(self._last_reader, read.tensor) > run.position
+                size = shapes.values[self._at(self._shape, read.tensor)]
                 same = np.full(len(held), slot, np.int32)
                 for former in reversed(range(slot)):
-                    same[tensor == run.read[former]] = former
+                    same[read.tensor == run.inputs[former].tensor] = former
+                counted = same == slot
+                if read.there is not None:
+                    kept &= read.there
+                    counted &= read.there
                 used = run.block.use(slot, used, kept, same)
-                first = there & (same == slot)
-                size = np.where(first, shapes.values[self._shape[tensor, self._rows]], 0)
+                size *= counted
                 others -= size
-                still += np.where(kept, size, 0)
+                still += size * kept
             np.maximum(peak, others + run.block.peaks(used), out=peak)
             output = shapes.values[self._shape[run.position]]
-            needed = self._last_reader[run.position] > run.position
-            held = others + still + np.where(needed, output, 0)
+            held = others + still + output * (self._last_reader[run.position] > run.position)
         return peak
 
 
