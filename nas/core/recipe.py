@@ -20,6 +20,8 @@ class Recipe:
         momentum: Of Nesterov's method.
         weight_decay: Of convolution and linear weights; biases and normalisations have none.
         label_smoothing: Of the cross entropy (Szegedy et al., CVPR 2016).
+        auxiliary_weight: Of the losses of a network's auxiliary classifiers, where its space has
+            any; without a weight they are not built. DARTS has 0.4.
         shift: Largest random shift in pixels, in both directions.
         horizontal_flip: Whether half of the images are mirrored.
     """
@@ -31,6 +33,7 @@ class Recipe:
     momentum: float = 0.9
     weight_decay: float = 5e-4
     label_smoothing: float = 0.0
+    auxiliary_weight: float = 0.0
     shift: int = 0
     horizontal_flip: bool = False
 
@@ -42,7 +45,7 @@ class Recipe:
                 raise ConfigError(f"recipe.{name}", value, "1 or more")
         if not 0 < self.learning_rate < math.inf:
             raise ConfigError("recipe.learning_rate", self.learning_rate, "a finite number above 0")
-        for name in ("weight_decay", "shift"):
+        for name in ("weight_decay", "auxiliary_weight", "shift"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"recipe.{name}", getattr(self, name), "0 or more")
         for name in ("momentum", "label_smoothing"):

@@ -42,8 +42,10 @@ class TrainingJob:
         torch.set_num_threads(self.threads)
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         torch.manual_seed(candidate.seed)
-        network = self.space.build(candidate.genotype).to(device)
+        auxiliary = self.recipe.auxiliary_weight > 0
+        network = self.space.build(candidate.genotype, auxiliary=auxiliary).to(device)
         train(network, self.train, self.recipe, self.normalisation, deadline)
+        network.drop_auxiliary()
         error = error_percent(network, self.held_out, self.normalisation)
         weights = None
         if self.return_weights:

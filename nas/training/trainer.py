@@ -15,6 +15,7 @@ from nas.core.errors import CandidateFailure
 from nas.core.images import Images
 from nas.core.lease import training_step
 from nas.core.recipe import Recipe
+from nas.network.module import Network
 from nas.training.images import Normalisation, flip_randomly, shift_randomly
 
 EVALUATION_BATCH = 500
@@ -66,15 +67,22 @@ def train(
         with training_step():
             x = _augmented(pixels[batch], recipe)
             x = normalisation(x).contiguous(memory_format=torch.channels_last)
-            loss = F.cross_entropy(
-                network(x), labels[batch], label_smoothing=recipe.label_smoothing
-            )
+            loss = _loss(network, x, labels[batch], recipe)
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             schedule.step()
         if not torch.isfinite(loss):
             raise CandidateFailure("diverged", f"the loss became {loss.item()} in step {step}")
+
+
+def _loss(
+    network: nn.Module, x: torch.Tensor, labels: torch.Tensor, recipe: Recipe
+) -> torch.Tensor:
+    """Return the cross entropy, and that of auxiliary classifiers with their weight."""
+    every = network.all_logits(x) if isinstance(network, Network) else [network(x)]
+    losses = [F.cross_entropy(y, labels, label_smoothing=recipe.label_smoothing) for y in every]
+    return torch.stack([losses[0], *(recipe.auxiliary_weight * loss for loss in losses[1:])]).sum()
 
 
 def error_percent(network: nn.Module, images: Images, normalisation: Normalisation) -> float:

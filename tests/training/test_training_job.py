@@ -100,3 +100,21 @@ def test_threads_are_those_of_the_settings(job: TrainingJob):
     assert torch.get_num_threads() == 2
     replace(quick, threads=1)(candidate(job), math.inf)
     assert torch.get_num_threads() == 1
+
+
+def test_auxiliary_classifiers_train_the_network_and_are_gone_afterwards(
+    splits: SearchSplits, job: TrainingJob
+):
+    space = search_spaces.get(
+        "darts", input_shape=splits.input_shape, num_classes=10, channels=(4,), cells_per_stage=(1,)
+    )
+    genotype = space.canonical([min(2, n - 1) for n in space.cardinalities])
+    candidate = Candidate(number=0, genotype=genotype, arch_id="x", seed=1)
+    losses = {}
+    for weight in (0.0, 0.4):
+        recipe = Recipe(epochs=1, train_samples=128, auxiliary_weight=weight)
+        outcome = replace(job, space=space, recipe=recipe)(candidate, math.inf)
+        weights = safetensors.torch.load(outcome.weights)
+        assert weights.keys() == space.build(candidate.genotype).state_dict().keys()
+        losses[weight] = weights["stem.layers.0.weight"]
+    assert not torch.equal(losses[0.0], losses[0.4])
