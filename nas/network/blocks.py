@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -140,6 +140,7 @@ class BlockTable:
         self._masks: dict[frozenset[int], int] = {}
         leaves = self._leaves()
         self.dense = leaves is not None
+        self.genes = tuple(range(len(genes)))
         if leaves is not None:
             self._fill(leaves)
 
@@ -232,6 +233,54 @@ class BlockTable:
             return
         for row, genotype in zip(read, genotypes.tolist(), strict=True):
             row[list(self._choose(genotype)[0])] = True
+
+    def first_of_equals(self, own: Collection[int]) -> IntArray | None:
+        """Return, for every code, the first code that gives the same module.
+
+        Args:
+            own: The genes that may differ between them.
+
+        Returns:
+            Codes, shape `(codes,)`; `None` where no two give the same, or the table is not dense.
+        """
+        if not self.dense:
+            return None
+        axes = [axis for axis, gene in enumerate(self.genes) if gene in own]
+        others = [axis for axis in range(len(self.genes)) if axis not in axes]
+        codes = np.arange(self._variant_of.size).reshape(self._mask_grid.shape)
+        rows = math.prod(codes.shape[axis] for axis in others)
+        grouped = np.transpose(codes, [*others, *axes]).reshape(rows, -1)
+        # A code's group and module as one number, whose first occurrence is looked for.
+        keys = self._variant_of[grouped] + np.arange(rows)[:, None] * len(self.variants)
+        _, first, inverse = np.unique(keys.ravel(), return_index=True, return_inverse=True)
+        if len(first) == keys.size:
+            return None
+        found = np.empty(self._variant_of.size, np.int64)
+        found[grouped.ravel()] = grouped.ravel()[first][inverse]
+        return found
+
+    def place_codes(self, codes: IntArray, genotypes: IntArray) -> None:
+        """Write the choices that codes stand for into the rows of genotypes."""
+        choices = np.unravel_index(codes, self._mask_grid.shape)
+        for gene, chosen in zip(self.genes, choices, strict=True):
+            genotypes[:, gene] = chosen
+
+    def distinct(self, own: Collection[int]) -> IntArray:
+        """Return how many modules there are for each case of the genes that are not `own`.
+
+        Returns:
+            An array with an axis for every gene that the block reads; of length 1 for its own.
+        """
+        axes = [axis for axis, gene in enumerate(self.genes) if gene in own]
+        others = [axis for axis in range(len(self.genes)) if axis not in axes]
+        grid = self._variant_of.reshape(self._mask_grid.shape)
+        rows = math.prod(grid.shape[axis] for axis in others)
+        grouped = np.sort(np.transpose(grid, [*others, *axes]).reshape(rows, -1), axis=1)
+        counts = 1 + (np.diff(grouped, axis=1) > 0).sum(axis=1)
+        sizes: list[int] = list(grid.shape)
+        for axis in axes:
+            sizes[axis] = 1
+        return np.asarray(counts.reshape(sizes), np.int64)
 
     @cached_property
     def deciding(self) -> tuple[int, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import keyword
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -20,7 +21,7 @@ from nas.network.tally import Tally
 ROWS_AT_ONCE = 4096
 """Genotypes are counted in portions that stay in the processor's cache."""
 
-MOST_ACTIVITY_CASES = 1 << 20
+MOST_SHARED_CASES = 1 << 20
 
 
 class Plan:
@@ -40,6 +41,10 @@ class Plan:
             if not block.auxiliary:
                 names[block.name] = position
         self._tally = Tally(self.tables, input_shape)
+        readers = Counter(gene for table in self.tables for gene in table.genes)
+        self._own = {gene for gene, count in readers.items() if count == 1}
+        firsts = [(table, table.first_of_equals(self._own)) for table in self.tables]
+        self._equals = [(table, first) for table, first in firsts if first is not None]
         self._deciding = sorted({gene for table in self.tables for gene in table.deciding})
 
     def active(self, genotypes: IntArray) -> npt.NDArray[np.bool_]:
@@ -49,27 +54,43 @@ class Plan:
             table.mark_read(genotypes, read)
         return read
 
+    def fold(self, genotypes: IntArray) -> IntArray:
+        """Return the first of the genotypes that differ in choices without an effect.
+
+        These are choices that no block reads, and choices that give the only block that reads them
+        the same module.
+        """
+        folded = np.where(self.active(genotypes), genotypes, 0)
+        for table, first in self._equals:
+            table.place_codes(first[table.codes(folded)], folded)
+        return folded
+
     def size(self) -> int:
-        """Return how many genotypes differ in an active gene.
+        """Return the number of genotypes that `fold` returns.
 
         Raises:
-            ValueError: Too many combinations decide which genes are active.
+            ValueError: Too many combinations of genes concern several blocks.
         """
-        deciding = self._deciding
-        sizes = [len(self.genes[i].choices) for i in deciding]
-        if not all(table.dense for table in self.tables) or math.prod(sizes) > MOST_ACTIVITY_CASES:
-            raise ValueError(f"size: {len(deciding)} genes and more decide which are active")
+        shared = [gene for gene in range(len(self.genes)) if gene not in self._own]
+        sizes = [len(self.genes[i].choices) for i in shared]
+        if not all(table.dense for table in self.tables) or math.prod(sizes) > MOST_SHARED_CASES:
+            raise ValueError(f"size: {len(shared)} genes concern several blocks")
         cases = np.zeros((math.prod(sizes), len(self.genes)), np.int64)
-        cases[:, deciding] = np.indices(sizes).reshape(len(sizes), len(cases)).T
-        active = self.active(cases)
-        # A deciding gene that is itself inactive is counted at its first choice only.
-        counted = active[~((cases > 0) & ~active).any(axis=1)]
-        free = [i for i in range(len(self.genes)) if i not in deciding]
-        patterns, repeats = np.unique(counted[:, free], axis=0, return_counts=True)
-        choices = np.array([len(self.genes[i].choices) for i in free])
+        cases[:, shared] = np.indices(sizes).reshape(len(sizes), len(cases)).T
+        # A gene that is inactive in a case is counted at its first choice only.
+        cases = cases[~((cases > 0) & ~self.active(cases)).any(axis=1)]
+        factors = [self._ways(table, cases) for table in self.tables if not table.block.auxiliary]
         # Python's integers, because these are beyond 64 bits.
-        ways = (math.prod(choices[pattern].tolist()) for pattern in patterns)
-        return sum(int(repeat) * n for repeat, n in zip(repeats, ways, strict=True))
+        return sum(math.prod(row) for row in np.stack(factors, axis=1).tolist())
+
+    def _ways(self, table: BlockTable, cases: IntArray) -> IntArray:
+        """Return how many modules a block can have in every case of the shared genes."""
+        counts = table.distinct(self._own)
+        picked = [
+            np.zeros(len(cases), np.int64) if gene in self._own else cases[:, gene]
+            for gene in table.genes
+        ]
+        return counts[tuple(picked)] if picked else np.full(len(cases), int(counts))
 
     def place(self, genotype: Genotype, *, auxiliary: bool = False) -> tuple[PlacedBlock, ...]:
         """Return the modules of one network in execution order.

@@ -96,10 +96,11 @@ class SearchSpace(ABC):
     def fold(self, genotypes: IntArray) -> IntArray:
         """Return the canonical form of every row of checked genotypes, shape `(n, g)`.
 
-        Genes that no block reads are set to their first choice. A space in which different
-        genotypes stand for one network for other reasons overrides this.
+        Genes that no block reads are set to their first choice, and so are choices that give a
+        block the same module as an earlier choice. A space in which different genotypes stand for
+        one network for other reasons overrides this.
         """
-        return np.where(self._plan.active(genotypes), genotypes, 0)
+        return self._plan.fold(genotypes)
 
     @property
     def size(self) -> int:

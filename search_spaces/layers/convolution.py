@@ -8,6 +8,13 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+ACTIVATIONS: dict[str, type[nn.Module]] = {
+    "relu": nn.ReLU,
+    "relu6": nn.ReLU6,
+    "hswish": nn.Hardswish,
+}
+"""Activations by the names that papers give them."""
+
 
 class SqueezeExcite(nn.Module):
     """Channel attention from globally pooled features (Hu et al., CVPR 2018)."""
@@ -50,30 +57,52 @@ class ConvNormAct(nn.Sequential):
     """Convolution, batch normalisation, activation."""
 
     def __init__(
-        self, input_shape: Sequence[int], outputs: int, kernel: int, stride: int = 1
+        self,
+        input_shape: Sequence[int],
+        outputs: int,
+        kernel: int,
+        stride: int = 1,
+        activation: str = "relu6",
     ) -> None:
-        super().__init__(*conv_bn(input_shape[0], outputs, kernel, stride), nn.ReLU6(inplace=True))
+        layers = conv_bn(input_shape[0], outputs, kernel, stride)
+        super().__init__(*layers, ACTIVATIONS[activation]())
 
 
 class InvertedResidual(nn.Module):
-    """Expand, filter depthwise, optionally attend, project; add the input where shapes allow."""
+    """Expand, filter depthwise, optionally attend, project; add the input where shapes allow.
+
+    From MobileNetV2 (Sandler et al., CVPR 2018); with attention and the order of layers of
+    MobileNetV3 (Howard et al., ICCV 2019).
+    """
 
     def __init__(
         self,
         input_shape: Sequence[int],
         outputs: int,
+        hidden: int,
         kernel: int,
         stride: int,
-        expansion: int,
         squeeze_excite: bool,
+        activation: str,
     ) -> None:
+        """Build the block.
+
+        Args:
+            input_shape: `(C, H, W)`.
+            outputs: Channels of the output.
+            hidden: Channels of the depthwise convolution; as many as the input has: no expansion.
+            kernel: Size of the depthwise convolution.
+            stride: Of the depthwise convolution.
+            squeeze_excite: Whether to attend to channels, through a quarter of the hidden ones.
+            activation: Name in `ACTIVATIONS`.
+        """
         super().__init__()
         inputs = input_shape[0]
-        hidden = inputs * expansion
         layers: list[nn.Module] = []
-        if expansion > 1:
-            layers += [*conv_bn(inputs, hidden, 1), nn.ReLU6(inplace=True)]
-        layers += [*conv_bn(hidden, hidden, kernel, stride, groups=hidden), nn.ReLU6(inplace=True)]
+        if hidden != inputs:
+            layers += [*conv_bn(inputs, hidden, 1), ACTIVATIONS[activation]()]
+        layers += conv_bn(hidden, hidden, kernel, stride, groups=hidden)
+        layers.append(ACTIVATIONS[activation]())
         if squeeze_excite:
             layers.append(SqueezeExcite(hidden, divisible_by_8(hidden / 4)))
         layers += conv_bn(hidden, outputs, 1)
@@ -87,16 +116,42 @@ class InvertedResidual(nn.Module):
 
 
 class Classifier(nn.Module):
-    """Global average pooling and a linear layer."""
+    """Global average pooling, a hidden layer where there is one, and a linear layer."""
 
-    def __init__(self, input_shape: Sequence[int], num_classes: int) -> None:
+    def __init__(
+        self, input_shape: Sequence[int], num_classes: int, hidden: int = 0, bias: bool = True
+    ) -> None:
+        """Build the classifier.
+
+        Args:
+            input_shape: `(C, H, W)`.
+            num_classes: Number of logits.
+            hidden: Units of a layer with h-swish before the last one (MobileNetV3); 0 for none.
+            bias: Whether the hidden layer has one.
+        """
         super().__init__()
-        self.linear = nn.Linear(input_shape[0], num_classes)
+        inputs = input_shape[0]
+        self.hidden = nn.Identity() if not hidden else nn.Linear(inputs, hidden, bias)
+        self.act = nn.Identity() if not hidden else nn.Hardswish()
+        self.linear = nn.Linear(hidden or inputs, num_classes)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map `(N, C, H, W)` to logits `(N, num_classes)`."""
-        logits: torch.Tensor = self.linear(F.adaptive_avg_pool2d(x, 1).flatten(1))
+        pooled = F.adaptive_avg_pool2d(x, 1).flatten(1)
+        logits: torch.Tensor = self.linear(self.act(self.hidden(pooled)))
         return logits
+
+
+def initialise(module: nn.Module) -> None:
+    """Initialise one layer as MobileNetV2 and V3 do."""
+    if isinstance(module, nn.Conv2d):
+        nn.init.kaiming_normal_(module.weight, mode="fan_out")
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+    elif isinstance(module, nn.Linear):
+        nn.init.normal_(module.weight, std=0.01)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
 
 
 def divisible_by_8(channels: float) -> int:

@@ -135,6 +135,36 @@ def test_the_size_is_the_number_of_canonical_genotypes(space: Tangle):
     assert space.size == 2 * (1 + 2 + 4) * 3 * (1 + 2 * 2)
 
 
+def test_choices_that_give_the_same_module_are_one():
+    @dataclass(frozen=True, kw_only=True)
+    class Rounded(Tangle):
+        """Eight channels are the least: three of four widths are the same at depth 1."""
+
+        @property
+        def genes(self) -> tuple[Gene, ...]:
+            return Gene("deep", (False, True)), Gene("width", (1, 5, 8, 16)), Gene("kernel", (1, 3))
+
+        def blocks(self) -> Iterator[Block]:
+            yield Block("conv", self._conv)
+            yield Block("extra", self._extra)
+            yield Block("head", lambda _: ModuleSpec(Head, {"classes": self.num_classes}))
+
+        def _conv(self, chosen: Choices) -> ModuleSpec:
+            least = 8 if not chosen["deep"] else 2
+            outputs = max(least, chosen["width"])
+            return ModuleSpec(Conv, {"outputs": outputs, "kernel": chosen["kernel"]})
+
+        def _extra(self, chosen: Choices) -> ModuleSpec | None:
+            return ModuleSpec(Conv, {"outputs": 4}) if chosen["deep"] else None
+
+    space = Rounded(input_shape=(3, 8, 8), num_classes=5)
+    every = list(itertools.product(range(2), range(4), range(2)))
+    assert space.canonical((0, 2, 1)) == space.canonical((0, 1, 1)) == (0, 0, 1)
+    assert space.canonical((0, 3, 1)) == (0, 3, 1)
+    assert space.canonical((1, 2, 1)) == (1, 2, 1)
+    assert space.size == len({space.canonical(genotype) for genotype in every}) == 2 * 2 + 4 * 2
+
+
 def test_costs_equal_those_of_a_trace_of_the_whole_network_for_every_genotype(space: Tangle):
     table = space.costs(ALL)
     assert len(table) == len(ALL)
