@@ -45,7 +45,8 @@ def find(
     Args:
         name: Of the space.
         which: Name of a reference, or a genotype as integers between commas.
-        preset: Name of a preset; without one, the first that holds the reference.
+        preset: Name of a preset; without one, the first that holds the reference or has as many
+            genes as the genotype.
         overrides: Further settings of the space as `NAME=VALUE`, with values in YAML.
 
     Raises:
@@ -57,15 +58,17 @@ def find(
     presets = {p.name: p for p in _presets(name)}
     if preset is not None and preset not in presets:
         raise UnknownNameError(f"preset of {name}", preset, presets)
-    known: list[str] = []
-    for candidate in presets.values() if preset is None else [presets[preset]]:
-        space = search_spaces.get(name, **{**candidate.settings, **settings})
-        if (genotype := _genotype(which)) is not None:
-            return space, space.check(genotype)
-        references = space.references()
-        if which in references:
-            return space, references[which]
-        known += [reference for reference in references if reference not in known]
+    chosen = presets.values() if preset is None else [presets[preset]]
+    spaces = [search_spaces.get(name, **{**p.settings, **settings}) for p in chosen]
+    genotype = _genotype(which)
+    if genotype is not None:
+        fitting = [space for space in spaces if len(space.genes) == len(genotype)]
+        space = (fitting or spaces)[0]
+        return space, space.check(genotype)
+    for space in spaces:
+        if which in space.references():
+            return space, space.references()[which]
+    known = dict.fromkeys(reference for space in spaces for reference in space.references())
     expected = f"a reference ({', '.join(known) or 'none'}) or integers between commas"
     raise ConfigError(f"network of {name}", which, expected)
 

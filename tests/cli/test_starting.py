@@ -119,6 +119,10 @@ def test_a_wheel_brings_its_configurations(tmp_path: Path) -> None:
     assert all(Path(path).is_relative_to(site) for path in used), used
     printed = yaml.safe_load(run("-m", "nas.cli.main", "search", "--cfg", "job"))
     assert printed["search_space"]["name"] == "mobilenet"
+    shown = json.loads(run("-m", "nas.cli.main", "show", "nasbench201", "residual", "--json"))
+    assert shown["blocks"]
+    notices = {path.name for path in (site / "search_spaces" / "tables").iterdir()}
+    assert {"nasbench201.npz", "LICENSES.md", "LICENSE-APACHE-2.0.txt"} <= notices
     known = "import json, search_spaces; print(json.dumps(search_spaces.names()))"
     assert "mobilenet" in json.loads(run("-c", known))
     refused = "from nas.cli.main import main; print(main(['search', 'device.name=foo']))"

@@ -203,7 +203,7 @@ def test_the_network_is_written_out_block_by_block(source: str) -> None:
 
 
 def test_long_lines_are_wrapped_as_a_formatter_wraps_them(tmp_path: Path) -> None:
-    name = "a_block_with_a_name_that_fills_half_of_a_line"
+    name = "a_block_whose_name_fills_a_third_of_it_"
     blocks = [
         placed("one", export_space.Features, channels=[float(i) for i in range(9)], activation="r"),
         placed(name, export_space.Features, channels=[1.0, 2.0], activation="relu"),

@@ -36,6 +36,7 @@ def test_more_samples_than_architectures_are_refused():
         widths=(1.0,),
         kernels=(3,),
         expansions=(2, 4),
+        activations=("relu6",),
         stage_channels=(8,),
         stage_strides=(1,),
         max_depth=1,
