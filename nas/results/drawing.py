@@ -7,6 +7,7 @@ from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 from nas.core.errors import HwnasError
 from nas.core.space import Graph
@@ -37,12 +38,17 @@ def draw_graphs(graphs: Mapping[str, Graph], title: str, path_png: Path) -> None
     width, heights = max(w for w, _ in sizes), [h for _, h in sizes]
     figure = Figure(figsize=(width, sum(heights) + 0.6), dpi=DPI, layout="constrained")
     figure.suptitle(title)
+    nodes: dict[str, list[Text]] = {}
     columns = figure.subplots(len(drawn), 1, height_ratios=heights, squeeze=False)
     for axes, (name, graph) in zip(columns[:, 0], drawn.items(), strict=True):
         axes.set_axis_off()
         if len(drawn) > 1:
             axes.set_title(name, loc="left")
-        _draw(axes, graph)
+        nodes[name] = _draw_nodes(axes, graph)
+    # Where a label's box ends is known once it has been laid out.
+    figure.draw_without_rendering()
+    for axes, (name, graph) in zip(columns[:, 0], drawn.items(), strict=True):
+        _draw_edges(axes, graph, nodes[name])
     try:
         figure.savefig(path_png)
     except OSError as error:
@@ -91,7 +97,7 @@ def _inches(graph: Graph) -> tuple[float, float]:
     return LAYER_INCHES * len(layers), NODE_INCHES * max(map(len, layers)) + 0.4
 
 
-def _draw(axes: Axes, graph: Graph) -> None:
+def _draw_nodes(axes: Axes, graph: Graph) -> list[Text]:
     if _is_chain(graph):
         positions = {node: (0.0, -float(node)) for node in range(len(graph.operations))}
     else:
@@ -100,25 +106,29 @@ def _draw(axes: Axes, graph: Graph) -> None:
             for x, layer in enumerate(_layers(graph))
             for i, node in enumerate(layer)
         }
-    kinds = sorted({operation.split()[0] for operation in graph.operations})
-    for node, operation in enumerate(graph.operations):
-        colour = _COLOURS[kinds.index(operation.split()[0]) % len(_COLOURS)]
-        axes.text(
-            *positions[node],
-            operation,
-            ha="center",
-            va="center",
-            fontsize=8,
-            bbox={"boxstyle": "round,pad=0.3", "facecolor": colour, "edgecolor": _EDGE},
-        )
-    for i, j in graph.edges:
-        axes.annotate(
-            "",
-            xy=positions[j],
-            xytext=positions[i],
-            zorder=0,
-            arrowprops={"arrowstyle": "->", "color": _LINE, "shrinkA": 8, "shrinkB": 10},
-        )
     across, down = zip(*positions.values(), strict=True)
     axes.set_xlim(min(across) - 0.6, max(across) + 0.6)
     axes.set_ylim(min(down) - 0.6, max(down) + 0.6)
+    kinds = sorted({operation.split()[0] for operation in graph.operations})
+    texts = []
+    for node, operation in enumerate(graph.operations):
+        colour = _COLOURS[kinds.index(operation.split()[0]) % len(_COLOURS)]
+        box = {"boxstyle": "round,pad=0.3", "facecolor": colour, "edgecolor": _EDGE}
+        text = axes.text(*positions[node], operation, ha="center", va="center", bbox=box)
+        text.set_fontsize(8)
+        texts.append(text)
+    return texts
+
+
+def _draw_edges(axes: Axes, graph: Graph, nodes: list[Text]) -> None:
+    for i, j in graph.edges:
+        arrow = {
+            "arrowstyle": "->",
+            "color": _LINE,
+            "patchA": nodes[i].get_bbox_patch(),
+            "patchB": nodes[j].get_bbox_patch(),
+            "shrinkA": 1,
+            "shrinkB": 2,
+        }
+        ends = {"xy": nodes[j].get_position(), "xytext": nodes[i].get_position()}
+        axes.annotate("", **ends, zorder=0, arrowprops=arrow)
