@@ -13,9 +13,10 @@ import numpy.typing as npt
 from torch import nn
 
 from nas.core.space import Gene, Genotype, Graph
-from nas.network.blocks import INPUT, Block, BlockTable, IntArray, ModuleSpec
+from nas.network.blocks import INPUT, Block, IntArray, ModuleSpec
 from nas.network.costs import Costs, Shape, Trace, trace_spec
 from nas.network.module import PlacedBlock
+from nas.network.table import BlockTable
 from nas.network.tally import Tally
 
 ROWS_AT_ONCE = 4096

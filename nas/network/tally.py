@@ -16,8 +16,9 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from nas.network.blocks import BlockTable, IntArray
+from nas.network.blocks import IntArray
 from nas.network.costs import BYTES_PER_VALUE, Shape, Trace, trace_spec
+from nas.network.table import BlockTable
 
 SUMMED = ("params", "macs", "activations", "model_bytes")
 

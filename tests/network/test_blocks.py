@@ -12,10 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from nas.core.space import Gene, Genotype, Graph
-from nas.network import blocks
-from nas.network.blocks import Block, BlockTable, Choices, ModuleSpec
+from nas.network import table
+from nas.network.blocks import Block, Choices, ModuleSpec
 from nas.network.costs import count
 from nas.network.space import SearchSpace
+from nas.network.table import BlockTable
 
 SIZES = {"channels": 2, "depth": 3, "second": 2, "third": 2, "source": 3, "operation": 3, "wide": 2}
 ALL = list(itertools.product(*(range(n) for n in SIZES.values())))
@@ -190,7 +191,7 @@ def test_costs_do_not_depend_on_what_was_counted_before():
 def test_a_table_that_would_be_too_large_is_looked_up_row_by_row(
     space: Tangle, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(blocks, "MOST_CELLS", 1)
+    monkeypatch.setattr(table, "MOST_CELLS", 1)
     sparse = Tangle(input_shape=(3, 8, 8), num_classes=6)
     assert not any(table.dense for table in sparse._plan.tables[1:4])
     dense = space.costs(ALL)
