@@ -130,5 +130,5 @@ def _draw_edges(axes: Axes, graph: Graph, nodes: list[Text]) -> None:
             "shrinkA": 1,
             "shrinkB": 2,
         }
-        ends = {"xy": nodes[j].get_position(), "xytext": nodes[i].get_position()}
-        axes.annotate("", **ends, zorder=0, arrowprops=arrow)
+        start, end = nodes[i].get_position(), nodes[j].get_position()
+        axes.annotate("", xy=end, xytext=start, zorder=0, arrowprops=arrow)
