@@ -259,8 +259,9 @@ class MobileNetSpace(SearchSpace):
     def references(self) -> dict[str, Genotype]:
         """The published networks of the layout, at width 1 and the images' own resolution."""
         found = {}
+        changed = (self.stage_channels, self.stem_channels, self.stem_stride, self.head_channels)
         for name, (layout, stages) in PUBLISHED.items():
-            if layout == self.layout and not self.stage_channels:
+            if layout == self.layout and not any(changed):
                 chosen = self._choices(stages)
                 named = [(gene, chosen.get(gene.name, gene.choices[0])) for gene in self.genes]
                 if all(value in gene.choices for gene, value in named):
