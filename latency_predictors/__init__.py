@@ -18,6 +18,7 @@ from nas.core.space import Genotype
 
 if TYPE_CHECKING:
     from nas.core.measurement import Device
+    from nas.devices.store import MeasurementStore
     from nas.network.space import SearchSpace
 
 
@@ -68,7 +69,8 @@ def calibrate(
     *,
     samples: int = 100,
     seed: int = 0,
-    predictor: str = "gaussian_process",
+    predictor: str = "auto",
+    store: MeasurementStore | None = None,
 ) -> LatencyPredictor:
     """Measure some networks of `space` on `device` and fit a predictor to them.
 
@@ -78,11 +80,12 @@ def calibrate(
         samples: How many are measured.
         seed: Of the choice of networks.
         predictor: Name of the predictor.
+        store: Measurements that need not be taken again, and where new ones are kept.
     """
     from latency_predictors.calibration.sampling import measure_samples
 
     settings = get(predictor, samples=samples)
-    genotypes, measurements = measure_samples(space, device, settings, seed)
+    genotypes, measurements = measure_samples(space, device, settings, seed, store)
     return settings.fit(space, genotypes, np.array([m.latency_ms for m in measurements]))
 
 

@@ -118,6 +118,14 @@ def _parser() -> argparse.ArgumentParser:
     )
     fetch = commands.add_parser("fetch", help="download a data set, unless it is here already")
     fetch.add_argument("data", choices=["fashion_mnist"])
+    benchmark = commands.add_parser("benchmark", help="measure how good the platform is here")
+    kinds = benchmark.add_subparsers(dest="benchmark", required=True, metavar="WHAT")
+    accuracy = kinds.add_parser("predictor", help="accuracy of the latency predictor")
+    accuracy.add_argument("spaces", metavar="SPACE", nargs="*", help="default: all")
+    accuracy.add_argument("--device", default="cpu", help="name of a device (default: cpu)")
+    accuracy.add_argument(
+        "--out", type=Path, default=Path("experiments/latency_predictors"), help="folder"
+    )
     return parser
 
 
@@ -186,6 +194,12 @@ def _show(parsed: argparse.Namespace) -> int:
     return 0
 
 
+def _benchmark(parsed: argparse.Namespace) -> int:
+    from nas.cli import benchmark
+
+    return benchmark.predictor(parsed.spaces, parsed.device, parsed.out)
+
+
 def _fetch(parsed: argparse.Namespace) -> int:
     del parsed
     from nas.data import fashion_mnist as data
@@ -212,6 +226,7 @@ _COMMANDS = {
     "spaces": _spaces,
     "show": _show,
     "fetch": _fetch,
+    "benchmark": _benchmark,
 }
 
 if __name__ == "__main__":

@@ -99,6 +99,10 @@ class Device(ABC):
             DeviceError: A network cannot be converted, loaded or run.
         """
 
+    def identity(self) -> dict[str, Any]:
+        """Return what makes measurements comparable: settings, hardware, runtime; JSON values."""
+        return {"device": type(self).__name__, **vars(self)}
+
     def measure(self, model: nn.Module | Path | str, input_shape: Sequence[int]) -> Measurement:
         """Time one network and measure its peak memory; see `measure_many`."""
         model = Path(model) if isinstance(model, str) else model

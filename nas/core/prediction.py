@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -21,22 +22,52 @@ class Prediction:
 
     Attributes:
         mean_ms: Expected latency, shape `(n,)`.
-        std_ms: Standard deviation of the prediction, shape `(n,)`.
+        std_ms: How unsure it is, shape `(n,)`: a scale, which `interval_ms` turns into an
+            interval.
+        scores: By how many `std_ms` each sample of the calibration was missed when it was
+            predicted from the others, ascending.
     """
 
     mean_ms: FloatArray
     std_ms: FloatArray
+    scores: FloatArray = field(default_factory=lambda: np.zeros(0))
+
+    def interval_ms(self, coverage: float = 0.9) -> tuple[FloatArray, FloatArray]:
+        """Return the lower and upper ends of an interval that covers new networks so often.
+
+        Conformal: the interval is as wide as it had to be for that share of the samples of the
+        calibration (Vovk, Machine Learning 92, 2013, cross-conformal predictors; scaled as in
+        Lei et al., JASA 2018, section 5.2). With few samples and a high coverage it is infinite.
+
+        Args:
+            coverage: Between 0 and 1.
+        """
+        rank = math.ceil((len(self.scores) + 1) * coverage)
+        factor = float(self.scores[rank - 1]) if rank <= len(self.scores) else math.inf
+        half = factor * self.std_ms
+        return np.maximum(self.mean_ms - half, 0), self.mean_ms + half
 
 
 class LatencyPredictor(ABC):
-    """Maps architectures to milliseconds on the device that it was calibrated on."""
+    """Maps architectures to milliseconds on the device that it was calibrated on.
+
+    Attributes:
+        compared: Root mean square of the relative errors of every predictor that stood for
+            election, by name; empty where there was no election.
+    """
+
+    compared: Mapping[str, float] = {}
 
     @abstractmethod
-    def predict(self, genotypes: Sequence[Genotype]) -> Prediction:
-        """Predict the latency of every genotype, in milliseconds."""
+    def predict(self, genotypes: Sequence[Genotype] | npt.NDArray[np.int64]) -> Prediction:
+        """Predict the latency of every genotype, in milliseconds.
+
+        Args:
+            genotypes: A sequence, or an array of shape `(n, genes)`.
+        """
 
     @abstractmethod
-    def leave_one_out(self) -> FloatArray:
+    def held_out_errors(self) -> FloatArray:
         """Return how far each sample of the calibration is predicted from the others.
 
         Returns:

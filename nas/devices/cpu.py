@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +15,7 @@ from nas.core.errors import ConfigError, DeviceError, ExportError
 from nas.core.lease import measuring
 from nas.core.measurement import QUIET_PERCENTILE, Device, Measurement
 from nas.devices import register
-from nas.devices.measuring.environment import describe_host, load_average
+from nas.devices.measuring.environment import cpu_model, describe_host, load_average
 from nas.devices.measuring.process import MeasuringProcess
 from nas.devices.measuring.protocol import ProtocolSettings, Rounds, relative_ci, run_rounds
 from nas.devices.measuring.sentinel import SHAPE as SENTINEL_SHAPE
@@ -112,6 +114,11 @@ class Cpu(ProtocolSettings, Device):
                 timing.rounds.samples_ms, timing.inferences, peaks, strict=True
             )
         ]
+
+    def identity(self) -> dict[str, Any]:
+        """Return settings, processor and runtime; see `Device.identity`."""
+        host = {"cpu_model": cpu_model(), "logical_cores": os.cpu_count()}
+        return dataclasses.asdict(self) | host | {"onnxruntime": version("onnxruntime")}
 
     def _time(
         self, paths: Sequence[Path], input_shape: tuple[int, int, int], sentinel: Path, seed: int

@@ -52,8 +52,10 @@ class Layer:
     """One operation of a network in its execution order.
 
     Attributes:
-        kind: `conv1`, `grouped3`, `depthwise3` (with the kernel size), `linear`, or the
-            operation's own name.
+        kind: `conv1`, `grouped3`, `depthwise3d2` (with the kernel size, and the dilation if it
+            is above 1), `linear`, or the operation's own name.
+        input_shape: Of its first input, without the batch.
+        output_shape: Without the batch; of several outputs, the first.
         input_values: Elements of all inputs.
         output_values: Elements of the output.
         params: Trainable parameters.
@@ -61,6 +63,8 @@ class Layer:
     """
 
     kind: str
+    input_shape: Shape
+    output_shape: Shape
     input_values: int
     output_values: int
     params: int
@@ -272,6 +276,7 @@ class _Recorder(fx.Interpreter):
             result = super().run_node(n)
         parts = result if isinstance(result, tuple | list) else [result]
         tensors = [part for part in parts if isinstance(part, torch.Tensor)]
+        n.meta["shape"] = tuple(tensors[0].shape[1:]) if tensors else ()
         n.meta["values"] = sum(tensor.numel() for tensor in tensors) if tensors else None
         n.meta["params"] = result.numel() if isinstance(result, nn.Parameter) else 0
         n.meta["macs"] = counted.macs
@@ -329,14 +334,25 @@ def _layer(
     kind = type(module).__name__ if module else getattr(node.target, "__name__", str(node.target))
     if isinstance(module, _ConvNd):
         kind = _convolution(module)
-    return Layer(kind.lower(), sum(read), int(node.meta["values"]), params, int(node.meta["macs"]))
+    return Layer(
+        kind=kind.lower(),
+        input_shape=operands[0].meta["shape"] if operands else (),
+        output_shape=node.meta["shape"],
+        input_values=sum(read),
+        output_values=int(node.meta["values"]),
+        params=params,
+        macs=int(node.meta["macs"]),
+    )
 
 
 def _convolution(module: _ConvNd) -> str:
+    size = str(module.kernel_size[0])
+    if module.dilation[0] > 1:
+        size += f"d{module.dilation[0]}"
     if module.groups == 1:
-        return f"conv{module.kernel_size[0]}"
+        return f"conv{size}"
     depthwise = module.groups == module.in_channels
-    return f"{'depthwise' if depthwise else 'grouped'}{module.kernel_size[0]}"
+    return f"{'depthwise' if depthwise else 'grouped'}{size}"
 
 
 def _is_view(node: fx.Node, module: nn.Module | None) -> bool:

@@ -7,7 +7,7 @@ import io
 import logging
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import onnx
@@ -50,8 +50,15 @@ def export_onnx(
     images = _zeros_for(network, input_shape) if example is None else example
     if images.shape != (1, *input_shape):
         raise ExportError(f"example: got shape {tuple(images.shape)}, expected {(1, *input_shape)}")
-    model = _convert(network, images)
-    _strip_metadata(model.graph)
+    return write_model(convert(network, (images,), ([INPUT_NAME], [OUTPUT_NAME])), path)
+
+
+def write_model(model: onnx.ModelProto, path: Path) -> Path:
+    """Write a model as one file, which appears whole or not at all; return `path`.
+
+    Raises:
+        ExportError: The file cannot be written.
+    """
     _write_atomically(path, model.SerializeToString(deterministic=True))
     return path
 
@@ -61,7 +68,19 @@ def _zeros_for(network: nn.Module, input_shape: tuple[int, int, int]) -> Tensor:
     return torch.zeros(1, *input_shape, device=None if parameter is None else parameter.device)
 
 
-def _convert(network: nn.Module, images: Tensor) -> onnx.ModelProto:
+def convert(
+    network: nn.Module, inputs: tuple[Tensor, ...], names: tuple[Sequence[str], Sequence[str]]
+) -> onnx.ModelProto:
+    """Return `network` as an ONNX model, in evaluation mode and without traces of its source.
+
+    Args:
+        network: Takes `inputs`.
+        inputs: To trace with; their shapes are the model's.
+        names: Of the inputs and of the outputs.
+
+    Raises:
+        ExportError: The network cannot be expressed in ONNX.
+    """
     with _evaluation_mode(network), _silence(), torch.no_grad():
         try:
             # Without the exporter's own optimisation batch normalisations stay unfolded and come
@@ -69,22 +88,24 @@ def _convert(network: nn.Module, images: Tensor) -> onnx.ModelProto:
             # slower.
             program = torch.onnx.export(
                 network,
-                (images,),
+                inputs,
                 dynamo=True,
                 optimize=True,
                 verbose=False,
                 opset_version=OPSET,
-                input_names=[INPUT_NAME],
-                output_names=[OUTPUT_NAME],
+                input_names=list(names[0]),
+                output_names=list(names[1]),
             )
         except torch.onnx.OnnxExporterError as error:
             reason = _reason(error)
             raise ExportError(
                 f"{type(network).__name__}: cannot be exported to ONNX for images of shape "
-                f"{tuple(images.shape)}: {reason}"
+                f"{tuple(inputs[0].shape)}: {reason}"
             ) from error
     assert program is not None  # only the TorchScript exporter returns nothing
-    return program.model_proto
+    model = program.model_proto
+    _strip_metadata(model.graph)
+    return model
 
 
 def _reason(error: BaseException) -> str:

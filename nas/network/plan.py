@@ -6,6 +6,7 @@ import keyword
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from nas.network.costs import Costs, Shape, Trace, trace_spec
 from nas.network.module import PlacedBlock
 from nas.network.table import BlockTable
 from nas.network.tally import Tally
+from nas.network.traces import PlacedTraces, tabulate
 
 ROWS_AT_ONCE = 4096
 """Genotypes are counted in portions that stay in the processor's cache."""
@@ -163,6 +165,15 @@ class Plan:
         layers = [layer for block in self.place(genotype) for layer in _trace(block).layers]
         totals = {name: int(v[0]) for name, v in self.tally(np.array([genotype])).items()}
         return Costs(**totals, layers=tuple(layers))
+
+    @cached_property
+    def traces(self) -> tuple[PlacedTraces, ...]:
+        """Everything that can stand in each place; traces every distinct module.
+
+        Raises:
+            ValueError: See `tabulate`.
+        """
+        return tabulate(self.tables, self.genes, self.input_shape)
 
     def tally(self, genotypes: IntArray) -> dict[str, IntArray]:
         """Return `params`, `macs`, `activations`, ... of every row, each of shape `(n,)`."""

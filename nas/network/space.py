@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from nas.network.encoding import GraphEncoding
     from nas.network.module import Network, PlacedBlock
     from nas.network.plan import Plan
+    from nas.network.traces import PlacedTraces
 
 MEGA = 1e6
 """Counts are given in millions and sizes in 10^6 bytes."""
@@ -280,6 +281,16 @@ class SearchSpace(ABC):
             network = Network(self.place(genotype, auxiliary=auxiliary))
             self.initialise(network)
         return network
+
+    def traces(self) -> tuple[PlacedTraces, ...]:
+        """Return what can stand in each place of the networks, as tables over the genes.
+
+        The first call traces every distinct module of the space, which takes seconds.
+
+        Raises:
+            ValueError: A block depends on too many combinations of genes.
+        """
+        return self._plan.traces
 
     def count(self, genotype: Sequence[int]) -> Costs:
         """Return the exact costs of one genotype's network, layer by layer."""

@@ -127,6 +127,11 @@ class BlockTable:
             self._reads[mask, [read.index(gene) for gene in genes]] = True
         self._variant_of, self._mask_of = variants.ravel(), self._mask_grid.ravel()
 
+    @property
+    def grid(self) -> npt.NDArray[np.int32]:
+        """The position in `variants` with one axis for each of `genes`; of a dense table."""
+        return self._variant_of.reshape(self._mask_grid.shape)
+
     def codes(self, genotypes: IntArray) -> IntArray:
         """Return a number for every row `(n, g)` that tells apart what the block reads."""
         code = np.zeros(len(genotypes), np.int64)
@@ -190,7 +195,7 @@ class BlockTable:
         """
         axes = [axis for axis, gene in enumerate(self.genes) if gene in own]
         others = [axis for axis in range(len(self.genes)) if axis not in axes]
-        grid = self._variant_of.reshape(self._mask_grid.shape)
+        grid = self.grid
         rows = math.prod(grid.shape[axis] for axis in others)
         grouped = np.sort(np.transpose(grid, [*others, *axes]).reshape(rows, -1), axis=1)
         counts = 1 + (np.diff(grouped, axis=1) > 0).sum(axis=1)

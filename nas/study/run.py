@@ -129,7 +129,7 @@ class _Study:
         predictor = calibration.fit(self.space, genotypes, latency_ms)
         sampling.save_samples(self.folder.predictor, genotypes, measurements)
         predictor.save(self.folder.predictor)
-        error, worst = np.percentile(100 * np.abs(predictor.leave_one_out()), [50, 90])
+        error, worst = np.percentile(100 * np.abs(predictor.held_out_errors()), [50, 90])
         noise = 100 * np.median([m.relative_ci for m in measurements])
         self.reporter.stage(
             f"a sample is predicted from the others within {error:.1f} % (median) and "

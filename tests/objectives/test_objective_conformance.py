@@ -25,7 +25,7 @@ class PerGene(LatencyPredictor):
         mean_ms = np.array([0.1 + 0.01 * sum(genotype) for genotype in genotypes])
         return Prediction(mean_ms=mean_ms, std_ms=0.02 * mean_ms)
 
-    def leave_one_out(self) -> FloatArray:
+    def held_out_errors(self) -> FloatArray:
         return np.zeros(1)
 
     def save(self, path: Path) -> None:

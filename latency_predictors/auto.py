@@ -1,0 +1,60 @@
+"""The predictor that explains the samples best, chosen by cross-validation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from latency_predictors import PredictorSettings, get, load, register
+from nas.core.errors import ConfigError
+from nas.core.prediction import FloatArray, LatencyPredictor
+from nas.core.space import Genotype
+from nas.network.space import SearchSpace
+
+
+@register("auto")
+@dataclass(frozen=True, kw_only=True)
+class AutoSettings(PredictorSettings):
+    """Settings of the choice.
+
+    Attributes:
+        candidates: Names of the predictors to choose from; the baseline is always compared.
+    """
+
+    candidates: tuple[str, ...] = ("kernels", "block_table", "gaussian_process", "macs")
+
+    def __post_init__(self) -> None:
+        """Check every setting."""
+        super().__post_init__()
+        object.__setattr__(self, "candidates", tuple(self.candidates))
+        if not self.candidates or "auto" in self.candidates:
+            got = list(self.candidates)
+            raise ConfigError("latency_predictor.candidates", got, "names of other predictors")
+
+    def fit(
+        self, space: SearchSpace, genotypes: Sequence[Genotype], latency_ms: FloatArray
+    ) -> LatencyPredictor:
+        """Fit all candidates and return the best; its `compared` says why it was chosen."""
+        fitted = {}
+        for name in self.candidates:
+            try:
+                fitted[name] = get(name).fit(space, genotypes, latency_ms)
+            except ConfigError:
+                # A space may be too entangled for tables; there are others to choose from.
+                if len(self.candidates) == 1:
+                    raise
+        errors = {
+            name: float(np.sqrt(np.mean(predictor.held_out_errors() ** 2)))
+            for name, predictor in fitted.items()
+        }
+        best = fitted[min(errors, key=errors.__getitem__)]
+        object.__setattr__(best, "compared", errors)
+        return best
+
+    @classmethod
+    def load(cls, path: Path) -> LatencyPredictor:
+        """Read a saved predictor: it was saved under its own name."""
+        return load(path)
