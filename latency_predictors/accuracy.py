@@ -119,9 +119,7 @@ def evaluate(
     run = _Run(space, device, store, settings)
     progress(f"calibrating on {settings.samples} networks")
     start = time.perf_counter()
-    sampled, taken = measure_samples(
-        space, device, predictor, settings.seed, store, memory=True
-    )
+    sampled, taken = measure_samples(space, device, predictor, settings.seed, store, memory=True)
     sampled_ms = _latencies(taken)
     measured_seconds = time.perf_counter() - start
     fitted = predictor.fit(space, sampled, sampled_ms)
@@ -287,10 +285,8 @@ def near_front(
     for _ in range(GENERATIONS):
         parents = population[_fronts(space, predictor, population)[: POPULATION // 4]]
         children = [space.mutate(parent, rng, genes=2) for parent in parents.tolist()]
-        mixed = [
-            space.crossover(*parents[rng.integers(len(parents), size=2)].tolist(), rng)
-            for _ in parents
-        ]
+        pairs = parents[rng.integers(len(parents), size=(len(parents), 2))].tolist()
+        mixed = [space.crossover(mother, father, rng) for mother, father in pairs]
         population = np.unique(np.vstack([parents, children, mixed]), axis=0)
     best = population[_fronts(space, predictor, population)[: 4 * n]]
     by_latency = best[np.argsort(predictor.predict(best).mean_ms)]

@@ -4,8 +4,9 @@ What ONNX Runtime does on a processor (and other runtimes with it): a normalisat
 the convolution before it; an activation, or the addition of a shortcut, is computed by the
 convolution that feeds it; layers that only give a tensor another shape are no call. nn-Meter
 (Zhang et al., MobiSys 2021) calls the result the kernels of a network and predicts a latency for
-each. Equal computations on one tensor are done once, so what several blocks
-do to their common input is a kernel of the tensor. `tests/latency_predictors/test_fusion.py` compares with the graphs that ONNX Runtime makes.
+each. Equal computations on one tensor are done once, so what several blocks do to their common
+input is a kernel of the tensor. `tests/latency_predictors/test_fusion.py` compares with the graphs
+that ONNX Runtime makes.
 """
 
 from __future__ import annotations

@@ -114,9 +114,7 @@ class PartProcess:
             errors[width] = squares
         return min(errors, key=errors.__getitem__)
 
-    def _most_probable(
-        self, counts: FloatArray, latency_ms: FloatArray
-    ) -> torch.Tensor:
+    def _most_probable(self, counts: FloatArray, latency_ms: FloatArray) -> torch.Tensor:
         """Return the logarithms of the hyperparameters of greatest posterior probability."""
         from scipy.optimize import minimize
 
@@ -219,18 +217,23 @@ class _Similarity:
         if not self._shared:
             positions = torch.arange(len(self._kind))
             same = positions[rows][:, None] == positions[columns]
-            return amplitude**2 * same + kind**2 * same_kind
+            apart: torch.Tensor = amplitude**2 * same + kind**2 * same_kind
+            return apart
         lengths = log[len(PRIOR) :].exp()
         scaled = self._logs / lengths
-        distances = torch.cdist(scaled[rows], scaled[columns], compute_mode="donot_use_mm_for_euclid_dist")
+        distances = torch.cdist(
+            scaled[rows], scaled[columns], compute_mode="donot_use_mm_for_euclid_dist"
+        )
         same_epilogue = self._epilogue[rows][:, None] == self._epilogue[columns]
         common = torch.where(same_epilogue, 1.0, torch.exp(-epilogue))
         smooth = torch.exp(-0.5 * distances**2)
-        return same_kind * (amplitude**2 * smooth * common + kind**2)
+        covariance: torch.Tensor = same_kind * (amplitude**2 * smooth * common + kind**2)
+        return covariance
 
     def variance(self, log: torch.Tensor) -> torch.Tensor:
         amplitude, _, kind = log[:3].exp()
-        return (amplitude**2 + kind**2).expand(len(self._kind))
+        variance: torch.Tensor = (amplitude**2 + kind**2).expand(len(self._kind))
+        return variance
 
 
 def _numbers(labels: Sequence[object]) -> list[int]:

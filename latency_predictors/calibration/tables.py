@@ -127,7 +127,9 @@ class GeneTables:
     def __call__(self, genotypes: IntArray) -> FloatArray:
         """Return the sums for rows of `(n, g)` checked genotypes, shape `(n, columns)`."""
         columns = self.tables[0].values.shape[-1]
-        flat = [(t.genes, np.ascontiguousarray(t.values.reshape(-1, columns).T)) for t in self.tables]
+        flat = [
+            (t.genes, np.ascontiguousarray(t.values.reshape(-1, columns).T)) for t in self.tables
+        ]
         shared = [
             ([(genes, table.ravel()) for genes, table in term.readers], term.values.T.copy())
             for term in self.shared
@@ -176,7 +178,8 @@ class GeneTables:
                 raise ValueError(f"{name}: got shape {values.shape}, expected {expected}")
             return genes, values
 
-        tables, shared = [], []
+        tables: list[Table] = []
+        shared: list[SharedTerm] = []
         while f"table{len(tables)}_genes" in arrays:
             genes, values = read(f"table{len(tables)}", "values")
             tables.append(Table(genes, np.asarray(values, float)))
@@ -185,8 +188,8 @@ class GeneTables:
             while f"{name}_reader{len(readers)}_genes" in arrays:
                 genes, cases = read(f"{name}_reader{len(readers)}", "cases")
                 readers.append((genes, cases.astype(np.int32)))
-            values = np.asarray(arrays[f"{name}_values"], float)
-            shared.append(SharedTerm(tuple(readers), values))
+            of_cases = np.asarray(arrays[f"{name}_values"], float)
+            shared.append(SharedTerm(tuple(readers), of_cases))
         return cls(tables, shared, cardinalities)
 
 
@@ -213,5 +216,7 @@ class _Codes:
         if genes not in self._known:
             if not genes:
                 return np.zeros(self._columns.shape[1], np.intp)
-            self._known[genes] = self[genes[:-1]] * self._sizes[genes[-1]] + self._columns[genes[-1]]
+            self._known[genes] = (
+                self[genes[:-1]] * self._sizes[genes[-1]] + self._columns[genes[-1]]
+            )
         return self._known[genes]

@@ -15,7 +15,6 @@ import numpy as np
 import numpy.typing as npt
 
 from nas.core.space import Gene
-from nas.network.blocks import IntArray
 from nas.network.costs import Shape, Trace, trace_spec
 from nas.network.table import BlockTable
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from latency_predictors.calibration.features import features, layer_kinds
 from synthetic_device import latencies_ms
 
 import latency_predictors
-from latency_predictors.calibration.features import features, layer_kinds
 from latency_predictors.calibration.sampling import choose
 from nas.core.errors import ConfigError
 from nas.network.space import SearchSpace
