@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 
 if TYPE_CHECKING:
     from torch import nn
+
+ImageArray: TypeAlias = npt.NDArray[np.float32]
 
 QUIET_PERCENTILE = 10
 """The percentile of the samples that is reported as a network's own latency."""
@@ -73,22 +77,47 @@ class Measurement:
 
 
 class Device(ABC):
-    """A place where a network is run and timed: hardware + runtime + threads + precision."""
+    """A place where a network is run and timed: hardware + runtime + threads + precision.
+
+    A measurement has two steps, which need not happen on the same machine: networks are prepared
+    where they come from, and the files are measured where the hardware is.
+    """
 
     @abstractmethod
-    def measure_many(
+    def prepare(
         self,
         models: Sequence[nn.Module | Path],
+        input_shape: tuple[int, int, int],
+        folder: Path,
+        images: ImageArray | None = None,
+    ) -> list[Path]:
+        """Bring networks into the form that the device's runtime and precision take.
+
+        Args:
+            models: Networks, or paths of ONNX files.
+            input_shape: `(channels, height, width)` of one image.
+            folder: Where new files may be written.
+            images: What a network is given in use, normalised, shape `(n, C, H, W)`: a quantised
+                precision takes the ranges of its activations from them. `None` for random ones.
+
+        Raises:
+            DeviceError: A network cannot be converted.
+        """
+
+    @abstractmethod
+    def measure_files(
+        self,
+        files: Sequence[Path],
         input_shape: tuple[int, int, int],
         *,
         memory: bool = False,
         seed: int = 0,
         seconds_per_model: float | None = None,
     ) -> list[Measurement]:
-        """Time several networks, interleaved, with exclusive use of the device.
+        """Time prepared networks, interleaved, with exclusive use of the device.
 
         Args:
-            models: Networks, or paths of ONNX files.
+            files: What `prepare` returned.
             input_shape: `(channels, height, width)`; one image at a time is run.
             memory: Whether to measure the peak memory of each as well.
             seed: Of the order in which networks are shuffled.
@@ -96,12 +125,29 @@ class Device(ABC):
                 setting. Many networks for a calibration need less than the few of a front.
 
         Raises:
-            DeviceError: A network cannot be converted, loaded or run.
+            DeviceError: A network cannot be loaded or run.
         """
 
+    @abstractmethod
     def identity(self) -> dict[str, Any]:
         """Return what makes measurements comparable: settings, hardware, runtime; JSON values."""
-        return {"device": type(self).__name__, **vars(self)}
+
+    def measure_many(
+        self,
+        models: Sequence[nn.Module | Path],
+        input_shape: tuple[int, int, int],
+        *,
+        images: ImageArray | None = None,
+        memory: bool = False,
+        seed: int = 0,
+        seconds_per_model: float | None = None,
+    ) -> list[Measurement]:
+        """Prepare and measure several networks; see `prepare` and `measure_files`."""
+        with tempfile.TemporaryDirectory(prefix="hwnas-") as name:
+            files = self.prepare(models, input_shape, Path(name), images)
+            return self.measure_files(
+                files, input_shape, memory=memory, seed=seed, seconds_per_model=seconds_per_model
+            )
 
     def measure(self, model: nn.Module | Path | str, input_shape: Sequence[int]) -> Measurement:
         """Time one network and measure its peak memory; see `measure_many`."""

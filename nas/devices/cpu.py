@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from nas.core.errors import ConfigError, DeviceError, ExportError
 from nas.core.lease import measuring
-from nas.core.measurement import QUIET_PERCENTILE, Device, Measurement
+from nas.core.measurement import QUIET_PERCENTILE, Device, ImageArray, Measurement
 from nas.devices import register
 from nas.devices.measuring.environment import cpu_model, describe_host, load_average
 from nas.devices.measuring.process import MeasuringProcess
@@ -75,32 +75,41 @@ class Cpu(ProtocolSettings, Device):
         if not self.timeout_seconds > 0:
             raise ConfigError("device.timeout_seconds", self.timeout_seconds, "a number above 0")
 
-    def measure_many(
+    def prepare(
         self,
         models: Sequence[nn.Module | Path],
+        input_shape: tuple[int, int, int],
+        folder: Path,
+        images: ImageArray | None = None,
+    ) -> list[Path]:
+        """Convert networks to ONNX; see `Device.prepare`."""
+        del images
+        return [_onnx_file(m, input_shape, folder, i) for i, m in enumerate(models)]
+
+    def measure_files(
+        self,
+        files: Sequence[Path],
         input_shape: tuple[int, int, int],
         *,
         memory: bool = False,
         seed: int = 0,
         seconds_per_model: float | None = None,
     ) -> list[Measurement]:
-        """Time several networks, interleaved; see `Device.measure_many`.
+        """Time ONNX files, interleaved; see `Device.measure_files`.
 
-        Networks are converted and loaded first; then the host's lease is waited for, and all
-        warming up and timing happens under it. Memory is measured before, in one new process a
-        network: it does not depend on what else the host does.
+        Networks are loaded first; then the host's lease is waited for, and all warming up and
+        timing happens under it. Memory is measured before, in one new process a network: it does
+        not depend on what else the host does.
         """
-        if not models:
+        if not files:
             return []
         if seconds_per_model is not None:
             limited = dataclasses.replace(self, max_seconds_per_model=seconds_per_model)
-            return limited.measure_many(models, input_shape, memory=memory, seed=seed)
+            return limited.measure_files(files, input_shape, memory=memory, seed=seed)
         with tempfile.TemporaryDirectory(prefix="hwnas-") as name:
-            folder = Path(name)
-            paths = [_onnx_file(m, input_shape, folder, i) for i, m in enumerate(models)]
-            sentinel = write_sentinel(folder / "sentinel.onnx")
-            peaks = [self._peak(p, input_shape, sentinel) if memory else {} for p in paths]
-            timing = self._time(paths, input_shape, sentinel, seed)
+            sentinel = write_sentinel(Path(name) / "sentinel.onnx")
+            peaks = [self._peak(p, input_shape, sentinel) if memory else {} for p in files]
+            timing = self._time(files, input_shape, sentinel, seed)
         return [
             Measurement(
                 samples_ms=tuple(samples_ms),
