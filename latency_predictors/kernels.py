@@ -10,13 +10,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from latency_predictors import PredictorSettings, register
 from latency_predictors.calibration.compiled import CompiledPredictor
-from latency_predictors.calibration.parts import kernels
-from latency_predictors.calibration.process import PartProcess
+from latency_predictors.calibration.parts import Parts, kernels
+from latency_predictors.calibration.process import PartProcess, roofline_error
 from nas.core.prediction import FloatArray, LatencyPredictor
 from nas.core.space import Genotype
 from nas.network.space import SearchSpace
+
+BLOCK_WIDTHS = (1, 8, 16)
+"""Channels of a block in the layouts of ONNX Runtime: none, 8 with AVX, 16 with AVX-512; the one
+that explains the samples best is taken."""
 
 
 @register("kernels")
@@ -28,7 +34,12 @@ class KernelSettings(PredictorSettings):
         self, space: SearchSpace, genotypes: Sequence[Genotype], latency_ms: FloatArray
     ) -> LatencyPredictor:
         """Learn the kernels' latencies; see `PredictorSettings.fit`."""
-        parts = kernels(space)
+        latency_ms = np.asarray(latency_ms, float)
+
+        def error(parts: Parts) -> float:
+            return roofline_error(parts.parts, parts.counts(genotypes), latency_ms)
+
+        parts = min((kernels(space, width) for width in BLOCK_WIDTHS), key=error)
         process = PartProcess(parts.parts)
         return CompiledPredictor.fit("kernels", space, parts, process, genotypes, latency_ms)
 

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 
 import search_spaces
+from latency_predictors.calibration.deviation import NetworkDeviation
 from latency_predictors.calibration.parts import Parts
-from latency_predictors.calibration.process import PartProcess
+from latency_predictors.calibration.process import PartProcess, of_networks
 from latency_predictors.calibration.tables import GeneTables
 from nas.core.errors import ConfigError
 from nas.core.files import write_json_atomically
@@ -32,7 +33,8 @@ class CompiledPredictor(LatencyPredictor):
     Attributes:
         name: Of the predictor that was fitted.
         space: Of the networks.
-        tables: Sums over the genes: latency and how unsure it is, in milliseconds.
+        tables: Sums over the genes; see `Learned.columns`.
+        deviation: Of whole networks from the sum of their parts.
         latency_ms: Measured latencies of the calibration, shape `(n,)`.
         held_out: The same predicted from the other samples, and how unsure, shape `(n, 2)`.
     """
@@ -40,6 +42,7 @@ class CompiledPredictor(LatencyPredictor):
     name: str
     space: SearchSpace
     tables: GeneTables
+    deviation: NetworkDeviation
     latency_ms: FloatArray
     held_out: FloatArray
 
@@ -65,13 +68,15 @@ class CompiledPredictor(LatencyPredictor):
         """
         latency_ms = np.asarray(latency_ms, float)
         counts = parts.counts(genotypes)
-        tables = parts.tables(process.fit(counts, latency_ms).columns)
+        learned = process.fit(counts, latency_ms)
+        tables = parts.tables(learned.columns)
         held_out = process.cross_validate(counts, latency_ms)
-        return cls(name, space, tables, latency_ms, held_out)
+        return cls(name, space, tables, learned.deviation, latency_ms, held_out)
 
     def predict(self, genotypes: Sequence[Genotype] | IntArray) -> Prediction:
         """Look latencies up; see `LatencyPredictor.predict`."""
-        mean_ms, std_ms = self.tables(self.space.matrix(genotypes)).T
+        sums = self.tables(self.space.matrix(genotypes))
+        mean_ms, std_ms = of_networks(sums, self.deviation).T
         floor = SMALLEST * self.latency_ms.min()
         scores = np.abs(self.held_out[:, 0] - self.latency_ms) / self.held_out[:, 1]
         return Prediction(np.maximum(mean_ms, floor), std_ms, np.sort(scores))
@@ -84,7 +89,7 @@ class CompiledPredictor(LatencyPredictor):
     def save(self, path: Path) -> None:
         """Write `predictor.json` and `predictor.npz`; see `LatencyPredictor.save`."""
         path.mkdir(parents=True, exist_ok=True)
-        arrays: dict[str, Any] = self.tables.arrays()
+        arrays: dict[str, Any] = self.tables.arrays() | self.deviation.arrays()
         arrays |= {"latency_ms": self.latency_ms, "held_out": self.held_out}
         np.savez(path / "predictor.npz", **arrays)
         record = {"predictor": self.name, "space": search_spaces.registry.settings(self.space)}
@@ -104,9 +109,10 @@ class CompiledPredictor(LatencyPredictor):
         latency_ms, held_out = arrays.pop("latency_ms"), arrays.pop("held_out")
         try:
             tables = GeneTables.from_arrays(arrays, space.cardinalities)
-        except (ValueError, IndexError) as error:
+            deviation = NetworkDeviation.from_arrays(arrays)
+        except (ValueError, IndexError, KeyError) as error:
             expected = "tables over the genes that the space has today"
             raise ConfigError(str(path), str(error), expected, "calibrate it again") from error
-        loaded = cls(record["predictor"], space, tables, latency_ms, held_out)
+        loaded = cls(record["predictor"], space, tables, deviation, latency_ms, held_out)
         object.__setattr__(loaded, "compared", record["compared"])
         return loaded

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+import math
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TypeAlias
 
@@ -12,8 +13,9 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
-from latency_predictors.calibration.fusion import Kernel, fuse
-from latency_predictors.calibration.tables import GeneTables, SharedTerm, Table
+from latency_predictors.calibration.derived import DerivedGenes
+from latency_predictors.calibration.fusion import Fused, Kernel, Origin, fuse
+from latency_predictors.calibration.tables import GeneTables, Table
 from nas.core.errors import ConfigError
 from nas.core.prediction import FloatArray
 from nas.core.space import Genotype
@@ -22,11 +24,36 @@ from nas.network.costs import Trace
 from nas.network.space import SearchSpace
 from nas.network.traces import GeneTable, PlacedTraces
 
-_Action: TypeAlias = tuple[str, float]
-"""What a kernel does, whatever the size of its tensor: its layers, and outputs by inputs."""
+Split: TypeAlias = Callable[[Trace, tuple[bool, ...]], Fused]
+"""Returns the parts of a module, given of every input whether its channels are blocked."""
+
+_Action: TypeAlias = tuple[str, str, float]
+"""What a kernel does, whatever the size of its tensor: what was done to the tensor before, its
+own layers, and outputs by inputs."""
 
 _Read: TypeAlias = tuple[int, _Action]
 """A tensor, by the place that made it, and what is done to it."""
+
+_Set: TypeAlias = frozenset[tuple[_Action, int]]
+"""What is done to a tensor, each with the number of the part that does it."""
+
+_Tables: TypeAlias = list[tuple[_Action, GeneTable]]
+"""Of what is done to a tensor, the part that does it by the genes; -1 for none."""
+
+
+@dataclass
+class _Place:
+    """What can stand in one place.
+
+    Attributes:
+        rows: Kernels of everything that can.
+        table: Which of them, by the genes.
+        sources: Of every input, the place that made it.
+    """
+
+    rows: list[tuple[Kernel, ...]]
+    table: GeneTable
+    sources: tuple[GeneTable, ...]
 
 
 class Parts:
@@ -36,7 +63,7 @@ class Parts:
         parts: Every distinct one, in order of appearance.
     """
 
-    def __init__(self, space: SearchSpace, split: Callable[[Trace], Sequence[Kernel]]) -> None:
+    def __init__(self, space: SearchSpace, split: Split) -> None:
         """Split everything that can stand in a place of the networks.
 
         Args:
@@ -47,92 +74,144 @@ class Parts:
             ConfigError: The space is too entangled to be tabulated.
         """
         try:
-            self._places = space.traces()
+            traces = space.traces()
         except ValueError as error:
             fix = "use latency_predictor=gaussian_process"
             raise ConfigError("search_space", str(error), "blocks of few genes", fix) from error
         self._space = space
+        self._genes = DerivedGenes(space.cardinalities, _common(traces))
+        places = _split(traces, split, self._genes)
         self._found: dict[Kernel, int] = {}
-        known: dict[int, tuple[Kernel, ...]] = {}
-        for place in self._places:
-            for trace in place.traces:
-                if id(trace) not in known:
-                    known[id(trace)] = () if trace is None else tuple(split(trace))
-        kernels = [[known[id(trace)] for trace in place.traces] for place in self._places]
-        self._shared = self._share(kernels)
+        places += self._shared(places)
         rows = [
-            [[self._number(kernel) for kernel in row if kernel.reads is None] for row in of_place]
-            for of_place in kernels
+            [[self._number(kernel) for kernel in row if kernel.origin is None] for row in p.rows]
+            for p in places
         ]
         self.parts = tuple(self._found)
+        self._tables = [place.table for place in places]
         self._incidence = [_incidence(of_place, len(self.parts)) for of_place in rows]
 
     def _number(self, kernel: Kernel) -> int:
-        return self._found.setdefault(replace(kernel, reads=None), len(self._found))
+        return self._found.setdefault(replace(kernel, origin=None), len(self._found))
 
-    def _share(self, kernels: list[list[tuple[Kernel, ...]]]) -> list[list[GeneTable]]:
-        """Find what several places do to one tensor.
+    def _shared(self, places: Sequence[_Place]) -> list[_Place]:
+        """Return what several places do to one tensor, as places of the tensors.
 
-        Kernels that no other place can share become kernels of their own, in `kernels`.
-
-        Returns:
-            For each such thing, a table for every place that may do it: the part's number, or -1.
+        Kernels that no other place can share become kernels of their own place.
         """
-        readers: dict[_Read, dict[int, GeneTable]] = defaultdict(dict)
+        readers: dict[_Read, dict[tuple[int, int], GeneTable]] = defaultdict(dict)
         inputs: dict[tuple[int, int, _Action], set[_Read]] = defaultdict(set)
-        for number, (place, of_place) in enumerate(zip(self._places, kernels, strict=True)):
+        for number, place in enumerate(places):
             for slot in range(len(place.sources)):
-                for read, table in self._reads(place, of_place, slot).items():
-                    before = readers[read].get(number)
-                    readers[read][number] = table if before is None else _either(before, table)
+                for read, table in self._reads(place, slot).items():
+                    readers[read][number, slot] = table
                     inputs[number, slot, read[1]].add(read)
-        alone = {read for read, tables in readers.items() if len(tables) == 1}
+        alone = {read for read, tables in readers.items() if len({n for n, _ in tables}) == 1}
         # An input that may come from several tensors is shared if one of them is.
         while partly := [reads for reads in inputs.values() if reads & alone and reads - alone]:
             alone = alone.difference(*partly)
-        for number, of_place in enumerate(kernels):
-            for row, chosen in enumerate(of_place):
-                of_place[row] = tuple(
-                    replace(kernel, reads=None)
-                    if kernel.reads is not None
-                    and inputs[number, kernel.reads, _action(kernel)] <= alone
+        for number, place in enumerate(places):
+            place.rows = [
+                tuple(
+                    replace(kernel, origin=None)
+                    if kernel.origin is not None
+                    and inputs[number, kernel.origin[0], _action(kernel, kernel.origin)] <= alone
                     else kernel
-                    for kernel in chosen
+                    for kernel in row
                 )
-        return [list(tables.values()) for read, tables in readers.items() if read not in alone]
+                for row in place.rows
+            ]
+        by_tensor: dict[int, dict[int, _Tables]] = defaultdict(lambda: defaultdict(list))
+        for read, tables in readers.items():
+            for (number, _), table in tables.items() if read not in alone else ():
+                by_tensor[read[0]][number].append((read[1], table))
+        of_tensors = [list(tables.values()) for tables in by_tensor.values()]
+        return [place for tables in of_tensors for place in self._of_tensor(tables)]
 
-    def _reads(
-        self, place: PlacedTraces, kernels: Sequence[tuple[Kernel, ...]], slot: int
-    ) -> dict[_Read, GeneTable]:
+    def _of_tensor(self, readers: Sequence[_Tables]) -> list[_Place]:
+        """Return all that is done to one tensor as places: each part once.
+
+        Args:
+            readers: For every place that reads it, what that place does.
+        """
+        parts = tuple(self._found)
+        does = [_sets(tables) for tables in readers]
+        common = self._genes.common_of([table for table, _ in does])
+        sizes = [self._genes.sizes[gene] for gene in common]
+        found: dict[int | None, dict[int, list[_Set]]] = defaultdict(dict)
+        for cell, index in enumerate(np.ndindex(*sizes)):
+            gene, sets = None, [_Set()]
+            for table, of_reader in does:
+                gene, sets = self._united(gene, sets, table.at(common, index), of_reader)
+            if any(sets):
+                found[gene][cell] = sets
+        places = []
+        for gene, by_cell in found.items():
+            rows: dict[_Set, int] = {_Set(): 0}
+            choices = 1 if gene is None else self._genes.sizes[gene]
+            values = np.zeros((math.prod(sizes), choices), np.int32)
+            for cell, sets in by_cell.items():
+                values[cell] = [rows.setdefault(each, len(rows)) for each in sets]
+            genes, shape = (common, sizes) if gene is None else ((*common, gene), [*sizes, choices])
+            kernels = [tuple(parts[number] for _, number in sorted(each)) for each in rows]
+            places.append(_Place(kernels, GeneTable(genes, values.reshape(shape)).reduced(), ()))
+        return places
+
+    def _united(
+        self, gene: int | None, sets: Sequence[_Set], table: GeneTable, others: Sequence[_Set]
+    ) -> tuple[int | None, list[_Set]]:
+        """Return a gene that tells the union of two sets of parts, and the sets by its choices.
+
+        Args:
+            gene: That tells the first set.
+            sets: By its choices.
+            table: Which of the others it is.
+            others: What the table's numbers stand for.
+        """
+        other, meaning = self._genes.gene_of(table)
+        second = [others[number] for number in meaning]
+        genes = tuple(sorted(g for g in {gene, other} if g is not None))
+        union = [[first | each for each in second] for first in sets]
+        if gene is not None and gene == other:
+            flat = [union[i][i] for i in range(len(sets))]
+        elif gene is not None and other is not None and gene > other:
+            flat = [row[i] for i in range(len(second)) for row in union]
+        else:
+            flat = [each for row in union for each in row]
+        known = {each: i for i, each in enumerate(dict.fromkeys(flat))}
+        numbers = np.array([known[each] for each in flat], np.int32)
+        shape = [self._genes.sizes[g] for g in genes]
+        united, choices = self._genes.gene_of(GeneTable(genes, numbers.reshape(shape)))
+        every = list(known)
+        return united, [every[number] for number in choices]
+
+    def _reads(self, place: _Place, slot: int) -> dict[_Read, GeneTable]:
         """Return, for every tensor and action of one input, the part's number by the genes."""
-        actions = {_action(k) for row in kernels for k in row if k.reads == slot}
+        numbers: dict[_Action, npt.NDArray[np.int32]] = {}
+        for i, row in enumerate(place.rows):
+            for kernel in row:
+                if kernel.origin is not None and kernel.origin[0] == slot:
+                    none = np.full(len(place.rows), -1, np.int32)
+                    found = numbers.setdefault(_action(kernel, kernel.origin), none)
+                    found[i] = self._number(kernel)
         source = place.sources[slot]
         genes = tuple(sorted({*place.table.genes, *source.genes}))
         tables = {}
-        for action in actions:
-            numbers = np.full(len(kernels), -1, np.int32)
-            for i, row in enumerate(kernels):
-                for kernel in row:
-                    if kernel.reads == slot and _action(kernel) == action:
-                        numbers[i] = self._number(kernel)
-            part = numbers[place.table.over(genes)]
+        for action, of_row in numbers.items():
+            part = of_row[place.table.over(genes)]
             for tensor in np.unique(source.values):
                 there = np.where(source.over(genes) == tensor, part, -1).astype(np.int32)
                 if tensor >= 0 and (there >= 0).any():
-                    tables[int(tensor), action] = GeneTable(genes, there)
+                    tables[int(tensor), action] = GeneTable(genes, there).reduced()
         return tables
 
     def counts(self, genotypes: Sequence[Genotype] | IntArray) -> FloatArray:
         """Return how often every part occurs in every network, shape `(n, parts)`."""
-        matrix = self._space.matrix(genotypes)
-        counts = np.zeros((len(matrix), len(self.parts) + 1))
-        for place, incidence in zip(self._places, self._incidence, strict=True):
-            counts[:, :-1] += incidence[_look_up(place.table, matrix)].toarray()
-        rows = np.arange(len(matrix))
-        for tables in self._shared:
-            parts = np.max([_look_up(table, matrix) for table in tables], axis=0)
-            counts[rows, parts] += 1  # what nobody does is -1, the column beyond the parts
-        return counts[:, :-1]
+        codes = self._genes.codes(self._space.matrix(genotypes))
+        counts = np.zeros((len(genotypes), len(self.parts)))
+        for table, incidence in zip(self._tables, self._incidence, strict=True):
+            counts += incidence[table.values.take(codes[table.genes])].toarray()
+        return counts
 
     def tables(self, values: FloatArray) -> GeneTables:
         """Return sums over the parts of a network as tables over the genes.
@@ -141,28 +220,77 @@ class Parts:
             values: Of every part, shape `(parts, columns)`.
         """
         tables = [
-            Table(place.table.genes, np.asarray(incidence @ values)[place.table.values])
-            for place, incidence in zip(self._places, self._incidence, strict=True)
+            Table(table.genes, np.asarray(incidence @ values)[table.values])
+            for table, incidence in zip(self._tables, self._incidence, strict=True)
         ]
-        shared = [
-            SharedTerm.of([(table.genes, table.values) for table in tables], values)
-            for tables in self._shared
-        ]
-        return GeneTables(tables, shared, self._space.cardinalities)
+        return GeneTables(tables, self._genes)
 
 
-def _action(kernel: Kernel) -> _Action:
-    return "+".join([kernel.kind, *kernel.epilogue]), kernel.output_values / kernel.input_values
+def _split(traces: Sequence[PlacedTraces], split: Split, derived: DerivedGenes) -> list[_Place]:
+    """Split all modules, in execution order; `derived` learns what becomes of their outputs."""
+    blocked = [GeneTable((), np.zeros((), np.int32))]  # of every tensor; the images are not
+    places = []
+    for place in traces:
+        orders = [_order_of_input(source, blocked, derived) for source in place.sources]
+        genes = tuple(sorted({*place.table.genes, *(g for t in orders for g in t.genes)}))
+        sizes = [derived.sizes[gene] for gene in genes]
+        code = np.broadcast_to(place.table.over(genes), sizes).astype(np.int32)
+        for order in orders:
+            code = code * 2 + order.over(genes)
+        codes, row_of = np.unique(code, return_inverse=True)
+        fused = []
+        for number in codes.tolist():
+            trace = place.traces[number >> len(orders)]
+            flags = [bool(number >> slot & 1) for slot in reversed(range(len(orders)))]
+            inputs = 0 if trace is None else len(trace.input_values)
+            fused.append(Fused((), False) if trace is None else split(trace, tuple(flags[:inputs])))
+        table = GeneTable(genes, row_of.reshape(sizes).astype(np.int32))
+        output = np.array([f.blocked for f in fused], np.int32)[table.values]
+        there = np.array([place.traces[n >> len(orders)] is not None for n in codes.tolist()])
+        blocked.append(derived.add(GeneTable(genes, output), there[table.values]))
+        places.append(_Place([f.kernels for f in fused], table.reduced(), place.sources))
+    return places
 
 
-def _either(first: GeneTable, second: GeneTable) -> GeneTable:
-    """Return the greater of two tables' numbers."""
-    genes = tuple(sorted({*first.genes, *second.genes}))
-    return GeneTable(genes, np.maximum(first.over(genes), second.over(genes)))
+def _order_of_input(
+    source: GeneTable, blocked: Sequence[GeneTable], derived: DerivedGenes
+) -> GeneTable:
+    """Return whether an input has blocked channels, given of every tensor whether it has."""
+    tensors = [int(tensor) for tensor in np.unique(source.values) if tensor >= 0]
+    genes = tuple(sorted({*source.genes, *(g for t in tensors for g in blocked[t].genes)}))
+    sizes = [derived.sizes[gene] for gene in genes]
+    which = np.broadcast_to(source.over(genes), sizes)
+    order = np.zeros(sizes, np.int32)
+    for tensor in tensors:
+        order = np.where(which == tensor, blocked[tensor].over(genes), order).astype(np.int32)
+    return derived.add(GeneTable(genes, order), which >= 0)
 
 
-def _look_up(table: GeneTable, matrix: IntArray) -> npt.NDArray[np.int32]:
-    return np.broadcast_to(table.values[tuple(matrix[:, g] for g in table.genes)], len(matrix))
+def _action(kernel: Kernel, origin: Origin) -> _Action:
+    layers = "+".join([kernel.kind, *kernel.epilogue])
+    return origin[1], layers, kernel.output_values / kernel.input_values
+
+
+def _sets(tables: _Tables) -> tuple[GeneTable, list[_Set]]:
+    """Return which set of parts there is by the genes, and the sets; -1 is no part."""
+    genes = tuple(sorted({gene for _, table in tables for gene in table.genes}))
+    stacked = np.stack(np.broadcast_arrays(*[table.over(genes) for _, table in tables]), -1)
+    rows = stacked.reshape(-1, len(tables))
+    # Rows are told apart by a random projection, which is faster than comparing them.
+    projected = rows @ np.random.default_rng(0).integers(1, 1 << 40, len(tables))
+    _, first, number = np.unique(projected, return_index=True, return_inverse=True)
+    actions = [action for action, _ in tables]
+    sets = [
+        _Set((action, part) for action, part in zip(actions, row, strict=True) if part >= 0)
+        for row in rows[first].tolist()
+    ]
+    return GeneTable(genes, number.reshape(stacked.shape[:-1]).astype(np.int32)), sets
+
+
+def _common(places: Sequence[PlacedTraces]) -> set[int]:
+    """Return the genes on which most places depend."""
+    dependent = Counter(gene for place in places for gene in place.table.genes)
+    return {gene for gene, count in dependent.items() if 2 * count > len(places)}
 
 
 def _incidence(rows: Sequence[Sequence[int]], parts: int) -> sparse.csr_array:
@@ -172,28 +300,34 @@ def _incidence(rows: Sequence[Sequence[int]], parts: int) -> sparse.csr_array:
     return sparse.csr_array((ones, (row_of, part_of)), shape=(len(rows), parts))
 
 
-def _whole(trace: Trace) -> tuple[Kernel, ...]:
+def _whole(trace: Trace, blocked: tuple[bool, ...]) -> Fused:
     """Return a module as one part, of the kind of its layers taken together."""
+    del blocked
     kinds = sorted({layer.kind for layer in trace.layers})
     inputs, outputs = trace.layers[0].input_shape, trace.output_shape
-    return (
-        Kernel(
-            kind="-".join(kinds),
-            epilogue=(),
-            macs=trace.macs,
-            params=trace.params,
-            input_values=sum(layer.input_values for layer in trace.layers),
-            output_values=sum(layer.output_values for layer in trace.layers),
-            input_channels=inputs[0] if inputs else 1,
-            output_channels=outputs[0] if outputs else 1,
-        ),
+    whole = Kernel(
+        kind="-".join(kinds),
+        epilogue=(),
+        blocked=False,
+        macs=trace.macs,
+        params=trace.params,
+        input_values=sum(layer.input_values for layer in trace.layers),
+        output_values=sum(layer.output_values for layer in trace.layers),
+        input_channels=inputs[0] if inputs else 1,
+        output_channels=outputs[0] if outputs else 1,
     )
+    return Fused((whole,), blocked=False)
 
 
 @lru_cache(maxsize=8)
-def kernels(space: SearchSpace) -> Parts:
-    """Return the kernels of a space's networks; see `fuse`."""
-    return Parts(space, fuse)
+def kernels(space: SearchSpace, width: int) -> Parts:
+    """Return the kernels of a space's networks; see `fuse`.
+
+    Args:
+        space: Of the networks.
+        width: Channels of a block in the runtime's layout.
+    """
+    return Parts(space, lambda trace, blocked: fuse(trace, blocked, width))
 
 
 @lru_cache(maxsize=8)

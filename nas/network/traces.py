@@ -41,6 +41,13 @@ class GeneTable:
         ]
         return self.values.reshape(shape)
 
+    def at(self, genes: Sequence[int], choices: Sequence[int]) -> GeneTable:
+        """Return the table for given choices of some genes, over the rest of its own."""
+        chosen = dict(zip(genes, choices, strict=True))
+        index = tuple(chosen.get(gene, slice(None)) for gene in self.genes)
+        rest = tuple(gene for gene in self.genes if gene not in chosen)
+        return GeneTable(rest, np.asarray(self.values[index]))
+
     def reduced(self) -> GeneTable:
         """Return the table without the genes that make no difference."""
         genes, values = list(self.genes), self.values
