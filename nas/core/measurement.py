@@ -33,7 +33,11 @@ class Measurement:
             loaded and run, above the runtime's own; `None` where it was not measured.
         protocol: The measuring protocol's settings.
         device: The device's settings.
-        environment: Processor, operating system, load, runtime version and provider that ran.
+        environment: Processor, operating system, load, runtime version, provider and threads that
+            ran.
+        model_size_mb: Size of the file that was run (10^6 bytes): what is deployed.
+        energy_mj: Millijoules per inference, as a counter of the machine tells (idle power
+            included); `None` where there is none, or it was not read.
     """
 
     samples_ms: tuple[float, ...]
@@ -42,6 +46,8 @@ class Measurement:
     protocol: dict[str, Any]
     device: dict[str, Any]
     environment: dict[str, Any]
+    model_size_mb: float | None = None
+    energy_mj: float | None = None
 
     @property
     def latency_ms(self) -> float:
@@ -119,7 +125,8 @@ class Device(ABC):
         Args:
             files: What `prepare` returned.
             input_shape: `(channels, height, width)`; one image at a time is run.
-            memory: Whether to measure the peak memory of each as well.
+            memory: Whether to measure the peak memory of each as well, and its energy where the
+                machine counts it.
             seed: Of the order in which networks are shuffled.
             seconds_per_model: Most seconds of timed inference of each; `None` for the device's own
                 setting. Many networks for a calibration need less than the few of a front.

@@ -81,7 +81,7 @@ def convert(
     Raises:
         ExportError: The network cannot be expressed in ONNX.
     """
-    with _evaluation_mode(network), _silence(), torch.no_grad():
+    with evaluation_mode(network), _silence(), torch.no_grad():
         try:
             # Without the exporter's own optimisation batch normalisations stay unfolded and come
             # out as operators that ONNX Runtime does not fuse: networks then run 5 to 10 times
@@ -117,7 +117,8 @@ def _reason(error: BaseException) -> str:
 
 
 @contextlib.contextmanager
-def _evaluation_mode(network: nn.Module) -> Iterator[None]:
+def evaluation_mode(network: nn.Module) -> Iterator[None]:
+    """Put a network into evaluation mode for a while."""
     modes = [(module, module.training) for module in network.modules()]
     network.eval()
     try:
