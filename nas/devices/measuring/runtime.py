@@ -39,8 +39,8 @@ class ModelError(Exception):
 class LoadedNetwork(ABC):
     """One network, ready to run, its input in place.
 
-    The input and the output stay where they are between runs: the copies that a caller makes
-    belong to the caller and not to the network.
+    Input and output stay where they are between runs, as far as the runtime lets them: the copies
+    that a caller makes belong to the caller and not to the network.
     """
 
     @abstractmethod

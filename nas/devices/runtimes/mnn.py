@@ -107,11 +107,14 @@ class Mnn(Runtime):
 class _Session(LoadedNetwork):
     def __init__(self, runtime: Mnn, interpreter: Any, session: Any, images: ImageArray) -> None:
         self._runtime, self._interpreter, self._session = runtime, interpreter, session
-        target = interpreter.getSessionInput(session)
-        target.copyFrom(_tensor(np.ascontiguousarray(images)))
+        self._images = np.ascontiguousarray(images)
+        self._source = _tensor(self._images)
+        self._input = interpreter.getSessionInput(session)
         self._run = interpreter.runSession
 
     def run(self) -> None:
+        # MNN lays later values over its input, so that every run begins with a copy.
+        self._input.copyFrom(self._source)
         code = self._run(self._session)
         if code:
             raise ModelError(f"MNN cannot run it (error code {code})")

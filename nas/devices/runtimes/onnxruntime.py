@@ -88,7 +88,8 @@ class OnnxRuntime(Runtime):
 
     def load(self, path: Path, images: ImageArray) -> LoadedNetwork:
         """Load an ONNX file; see `Runtime.load`."""
-        self.library()
+        # A report that is sent must not fall into a timed block.
+        self.library().disable_telemetry_events()
         return _Session(self, path, images)
 
     def session(self, path: Path, profile: Path | None = None) -> Any:
