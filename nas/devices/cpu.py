@@ -12,6 +12,9 @@ from nas.devices.measuring.local import LocalDevice
 @register("cpu")
 @dataclass(frozen=True, kw_only=True)
 class Cpu(LocalDevice):
-    """Runs networks on this machine's processor; see `LocalDevice` for the settings."""
+    """The processor of this machine.
+
+    See `LocalDevice` for the settings.
+    """
 
     label: ClassVar[str] = "cpu"

@@ -13,9 +13,9 @@ from nas.devices.measuring.local import LocalDevice
 @register("gpu")
 @dataclass(frozen=True, kw_only=True)
 class Gpu(LocalDevice):
-    """Runs networks on a GPU or another accelerator; see `LocalDevice` for the settings.
+    """A GPU or another accelerator of this machine.
 
-    An inference is timed from the input in the host's memory to the output there.
+    See `LocalDevice` for the settings. An inference is timed from the input in the host's memory to the output there.
 
     Attributes:
         provider: Of ONNX Runtime: `cuda`, `tensorrt`, `coreml`, `qnn`, ...; or the plugin `gpu` or

@@ -13,23 +13,12 @@ import numpy as np
 import pytest
 import torch
 from conftest import SHAPE, ModelFactory
+from fast_device import cpu
 from torch import nn
 
 import nas.devices
 from nas.core.errors import ConfigError, DeviceError
 from nas.core.measurement import Device, Measurement
-
-FAST = {
-    "min_rounds": 36,
-    "min_seconds": 0.0,
-    "warmup_seconds": 0.01,
-    "block_ms": 0.5,
-    "relative_ci": 10.0,
-}
-
-
-def cpu(**fields: Any) -> Device:
-    return nas.devices.get("cpu", **(FAST | fields))
 
 
 def test_devices_are_the_files_of_the_room():

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from conftest import SHAPE, ModelFactory
-from test_cpu import cpu
+from fast_device import cpu
 
 from nas.devices.measuring import energy
 from nas.devices.measuring.energy import read, read_nvml, read_rapl

@@ -8,9 +8,8 @@ import numpy as np
 import onnx
 import pytest
 from conftest import SHAPE, ModelFactory
+from fast_device import cpu, installed
 from onnx import helper
-from test_cpu import cpu
-from test_runtime_conformance import installed
 
 from nas.core.errors import DeviceError
 from nas.devices import runtimes

@@ -5,7 +5,7 @@ from __future__ import annotations
 import onnxruntime
 import pytest
 from conftest import SHAPE, ModelFactory
-from test_cpu import FAST, cpu
+from fast_device import FAST, cpu
 
 import nas.devices
 from nas.core.errors import DeviceError

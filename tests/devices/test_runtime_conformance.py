@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from test_cpu import cpu
+from fast_device import cpu, installed
 from torch import nn
 
 from nas.core.errors import ConfigError, DeviceError
@@ -51,15 +51,6 @@ print("RESULT" + json.dumps({
     "modules": sorted(sys.modules),
 }))
 """
-
-
-def installed(name: str) -> str:
-    """Return `name`, or skip where its package is missing."""
-    try:
-        runtimes.component(name).version()
-    except DeviceError as error:
-        pytest.skip(str(error))
-    return name
 
 
 @pytest.fixture(params=runtimes.names())

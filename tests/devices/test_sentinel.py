@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+from fast_device import installed
 from onnx import TensorProto, helper, numpy_helper
-from test_runtime_conformance import installed
 
 from nas.devices import runtimes
 from nas.devices.measuring import runtime

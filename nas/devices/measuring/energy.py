@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,6 +79,7 @@ def read_nvml(library: Any = None) -> Counters | None:
         return Counters("NVML", {"gpu": float(energy_mj.value)}, {})
 
 
+@functools.cache
 def gpu_name(library: Any = None) -> str | None:
     """Return the name of the only NVIDIA GPU, `None` if there is none, or several."""
     with _only_gpu(library) as gpu:

@@ -10,6 +10,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import numpy as np
+
 from nas.core.errors import ConfigError, DeviceError, ExportError
 from nas.core.lease import measuring
 from nas.core.measurement import QUIET_PERCENTILE, Device, ImageArray, Measurement
@@ -192,7 +194,8 @@ class LocalDevice(ProtocolSettings, Device):
                     return float(process.ask("block", about=about[index], **arguments)["ms"])
 
                 rounds = run_rounds(run_block, inferences, self, seed=seed)
-                environment["load_after"] = load_average()
+                quiet_ms = float(np.percentile(rounds.sentinel_ms, QUIET_PERCENTILE))
+                environment |= {"load_after": load_average(), "sentinel_ms": quiet_ms}
                 spent = [
                     self._energy(process, i, about[i]) if energy else {} for i in range(len(files))
                 ]
