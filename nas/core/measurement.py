@@ -20,6 +20,8 @@ ImageArray: TypeAlias = npt.NDArray[np.float32]
 
 QUIET_PERCENTILE = 10
 """The percentile of the samples that is reported as a network's own latency."""
+CALIBRATION_KEY = "hwnas.calibration"
+"""Metadata of a quantised ONNX file that says which images it was calibrated with."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,7 +15,8 @@ from nas.devices.measuring.local import LocalDevice
 class Gpu(LocalDevice):
     """A GPU or another accelerator of this machine.
 
-    See `LocalDevice` for the settings. An inference is timed from the input in the host's memory to the output there.
+    See `LocalDevice` for the settings. An inference is timed from the input in the host's memory
+    to the output there.
 
     Attributes:
         provider: Of ONNX Runtime: `cuda`, `tensorrt`, `coreml`, `qnn`, ...; or the plugin `gpu` or

@@ -24,11 +24,9 @@ from onnxruntime.capi import onnxruntime_pybind11_state as state
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from nas.core.errors import ExportError
-from nas.core.measurement import ImageArray
+from nas.core.measurement import CALIBRATION_KEY, ImageArray
 from nas.network.onnx import write_model
 
-CALIBRATION_KEY = "hwnas.calibration"
-"""Metadata of the file that says which images it was calibrated with."""
 CALIBRATION_IMAGES = 64
 """Most images that are used; the ranges of activations change little beyond."""
 _RANDOM_IMAGES = 16

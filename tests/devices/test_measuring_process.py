@@ -14,6 +14,7 @@ from nas.core.errors import DeviceError
 from nas.devices.measuring.process import MeasuringProcess
 
 GENEROUS_SECONDS = 120.0
+START = {"module": "nas.devices.runtimes.onnxruntime", "name": "onnxruntime", "settings": {}}
 
 
 def python(code: str) -> tuple[str, ...]:
@@ -35,7 +36,7 @@ def test_measuring_imports_nothing_heavy(conv_model: ModelFactory):
 
 def test_killed_process_is_reported_with_its_signal():
     with MeasuringProcess(timeout_seconds=GENEROUS_SECONDS) as process:
-        process.ask("start", about="start", name="onnxruntime", settings={})
+        process.ask("start", about="start", **START)
         os.kill(process.pid, signal.SIGKILL)
         with pytest.raises(DeviceError, match=r"net.onnx: .*died during 'load' \(signal SIGKILL"):
             process.ask("load", about="net.onnx", path="x", input_shape=[1])
@@ -99,4 +100,4 @@ def test_print_of_a_library_does_not_disturb_the_answers():
         "worker.main()\n"
     )
     with MeasuringProcess(timeout_seconds=GENEROUS_SECONDS, command=python(code)) as process:
-        assert "python" in process.ask("start", about="start", name="onnxruntime", settings={})
+        assert "python" in process.ask("start", about="start", **START)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import importlib
 import json
 import subprocess
 import sys
@@ -220,3 +221,27 @@ def test_precision_that_a_runtime_lacks_is_refused():
             ConfigError, match=r"device.precision: got 'int8', expected one of fp32"
         ):
             cpu(runtime=name, precision="int8")
+
+
+OWN = """
+from dataclasses import dataclass
+from nas.devices.runtimes import register
+from nas.devices.runtimes.onnxruntime import OnnxRuntime
+
+@register("my_runtime")
+@dataclass(frozen=True, kw_only=True)
+class MyRuntime(OnnxRuntime):
+    \"\"\"A runtime of a user's own.\"\"\"
+"""
+
+
+def test_runtime_of_ones_own_is_one_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, network: nn.Module
+):
+    (tmp_path / "my_runtime.py").write_text(OWN)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=":")
+    monkeypatch.setattr(runtimes.registry, "_classes", dict(runtimes.registry._classes))
+    importlib.import_module("my_runtime")
+    measurement = cpu(runtime="my_runtime").measure(network, SHAPE)
+    assert measurement.device["runtime"] == "my_runtime"

@@ -12,8 +12,9 @@ import pytest
 from onnx import numpy_helper
 
 import search_spaces
+from nas.core.measurement import CALIBRATION_KEY
 from nas.network.onnx import export_onnx
-from nas.network.quantisation import CALIBRATION_IMAGES, CALIBRATION_KEY, quantise
+from nas.network.quantisation import CALIBRATION_IMAGES, quantise
 
 SHAPE = (3, 32, 32)
 PRODUCTS = {"Conv", "FusedConv", "Gemm", "MatMul", "FusedMatMul"}

@@ -205,7 +205,8 @@ class LocalDevice(ProtocolSettings, Device):
         return MeasuringProcess(timeout_seconds=self.timeout_seconds)
 
     def _start(self) -> dict[str, Any]:
-        return {"name": self.runtime, "settings": dataclasses.asdict(self._runtime)}
+        module, settings = type(self._runtime).__module__, dataclasses.asdict(self._runtime)
+        return {"module": module, "name": self.runtime, "settings": settings}
 
     def _load(
         self, process: MeasuringProcess, path: Path, input_shape: tuple[int, int, int]

@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 
 SENTINEL_SHAPE = (16, 32, 32)
 """`(channels, height, width)` of the sentinel's input."""
-CALIBRATION_KEY = "hwnas.calibration"
-"""Metadata of an ONNX file that says which images a quantised network was calibrated with."""
 _LONGEST_REASON = 300
 
 

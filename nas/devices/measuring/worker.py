@@ -9,6 +9,7 @@ with a model; any other failure ends the process. It ends when its input ends.
 from __future__ import annotations
 
 import gc
+import importlib
 import json
 import os
 import platform
@@ -30,8 +31,9 @@ class Worker:
         self._runtime: Runtime
         self._runners: list[Runner] = []
 
-    def start(self, name: str, settings: dict[str, Any]) -> dict[str, Any]:
-        """Choose the runtime of all networks."""
+    def start(self, module: str, name: str, settings: dict[str, Any]) -> dict[str, Any]:
+        """Choose the runtime of all networks; `module` registers it, which may be a user's own."""
+        importlib.import_module(module)
         self._runtime = runtimes.get(name, **settings)
         self._runtime.start()
         return {"python": platform.python_version()}

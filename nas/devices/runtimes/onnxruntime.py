@@ -12,9 +12,8 @@ from types import MappingProxyType
 from typing import Any, ClassVar
 
 from nas.core.errors import ConfigError
-from nas.core.measurement import ImageArray
+from nas.core.measurement import CALIBRATION_KEY, ImageArray
 from nas.devices.measuring.runtime import (
-    CALIBRATION_KEY,
     LoadedNetwork,
     ModelError,
     Runtime,

@@ -12,9 +12,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from nas.core.measurement import ImageArray
+from nas.core.measurement import CALIBRATION_KEY, ImageArray
 from nas.devices.measuring.runtime import (
-    CALIBRATION_KEY,
     LoadedNetwork,
     ModelError,
     Runtime,
