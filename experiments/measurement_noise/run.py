@@ -146,6 +146,13 @@ def halves(series: Sequence[Sequence[float]], percentile: float) -> FloatArray:
     return differences(np.array(first), np.array(second))
 
 
+def odd_even(series: Sequence[Sequence[float]], percentile: float) -> FloatArray:
+    """Return, for every network, the difference between its odd and its even rounds."""
+    odd = [np.percentile(samples[::2], percentile) for samples in series]
+    even = [np.percentile(samples[1::2], percentile) for samples in series]
+    return differences(np.array(odd), np.array(even))
+
+
 def summary(values: FloatArray) -> dict[str, float]:
     """Return median and 95th percentile."""
     return {"median": float(np.median(values)), "p95": float(np.percentile(values, 95))}
@@ -193,11 +200,16 @@ def second_process() -> Iterator[None]:
 
 
 def under_load(paths: Sequence[Path]) -> dict[str, Any]:
-    """Run part 3; return the split-half repeatability of all networks and runs, in percent."""
+    """Run part 3; return the split-half repeatability of all networks and runs, in percent.
+
+    Odd against even rounds tells how well the samples determine the latency; the first half against
+    the second one also how often a whole half had no quiet moment.
+    """
     device = nas.devices.get("cpu", threads=1)
     with second_process():
         runs = [device.measure_many(paths, SHAPE, seed=number) for number in range(LOADED_RUNS)]
     series = [m.samples_ms for run in runs for m in run]
+    latencies = np.array([[m.latency_ms for m in run] for run in runs])
     return {
         "load_seconds": LOAD_SECONDS,
         "idle_seconds": IDLE_SECONDS,
@@ -206,8 +218,10 @@ def under_load(paths: Sequence[Path]) -> dict[str, Any]:
         "rounds": [run[0].protocol["rounds"] for run in runs],
         "rounds_repeated": [run[0].protocol["rounds_repeated"] for run in runs],
         "target_percent": TARGET_PERCENT,
+        "odd_even_p10": summary(odd_even(series, 10)),
         "halves_p10": summary(halves(series, 10)),
         "halves_p50": summary(halves(series, 50)),
+        "again": summary(differences(latencies[:-1], latencies[1:])),
         "relative_ci_percent": summary(np.array([100 * m.relative_ci for r in runs for m in r])),
     }
 
@@ -245,8 +259,8 @@ def show(
         for name in names:
             print(f"    {name:<22}{row[name]['median']:6.2f} / {row[name]['p95']:.2f}")
     target = f"{TARGET_PERCENT['median']} / {TARGET_PERCENT['p95']}"
-    print(f"beside a second process, first half against second half (target {target})")
-    for name in ("halves_p10", "halves_p50", "relative_ci_percent"):
+    print(f"beside a second process, median / p95 in % (target of split halves: {target})")
+    for name in ("odd_even_p10", "halves_p10", "halves_p50", "again", "relative_ci_percent"):
         print(f"    {name:<22}{part_3[name]['median']:6.2f} / {part_3[name]['p95']:.2f}")
 
 
