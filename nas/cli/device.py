@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nas.core.errors import DeviceError
+from nas.core.errors import DeviceError, ExportError
 
 if TYPE_CHECKING:
     from nas.core.measurement import Measurement
@@ -122,46 +122,20 @@ def _summary(cls: type) -> str:
 def _measure(parsed: argparse.Namespace) -> int:
     import nas.devices
     from nas.cli.spaces import parse_settings
+    from nas.network.onnx import image_shape
     from nas.study.checking import component
 
     node = {"name": parsed.device, **parse_settings(parsed.settings)}
     device = component(nas.devices.registry, node, "device")
-    measurement = device.measure(parsed.model, input_shape(parsed.model))
+    try:
+        shape = image_shape(parsed.model)
+    except ExportError as error:
+        raise DeviceError(f"{parsed.model}: {error}") from error
+    measurement = device.measure(parsed.model, shape)
     if parsed.json:
         return _print_json(measurement.to_dict())
     print_measurement(parsed.model, measurement)
     return 0
-
-
-def input_shape(path: Path) -> tuple[int, int, int]:
-    """Return `(channels, height, width)` of the only input of an ONNX file.
-
-    Raises:
-        DeviceError: It is no ONNX file, or its input is no single image of a fixed shape.
-    """
-    import onnx
-    from google.protobuf.message import DecodeError
-
-    if not path.is_file():
-        raise DeviceError(f"{path}: got no such file, expected an ONNX file")
-    try:
-        graph = onnx.load(path, load_external_data=False).graph
-    except DecodeError as error:
-        raise DeviceError(f"{path}: is no ONNX file ({error})") from error
-    weights = {each.name for each in graph.initializer}
-    inputs = [each for each in graph.input if each.name not in weights]
-    shapes = [
-        [size.dim_value or size.dim_param or "?" for size in each.type.tensor_type.shape.dim]
-        for each in inputs
-    ]
-    if len(shapes) == 1 and len(shapes[0]) == 4 and shapes[0][0] == 1:
-        _, channels, height, width = shapes[0]
-        if isinstance(channels, int) and isinstance(height, int) and isinstance(width, int):
-            return channels, height, width
-    raise DeviceError(
-        f"{path}: got inputs of shape {shapes or 'none'}, expected one image of fixed shape "
-        "(1, channels, height, width); export it with fixed sizes and batch 1"
-    )
 
 
 def print_measurement(model: Path, measurement: Measurement) -> None:

@@ -79,9 +79,9 @@ def test_mistakes_are_one_line(here: Here, model: Path, tmp_path: Path):
         verbose=False,
     ).save(str(dynamic))
     for arguments, expected in (
-        (["missing.onnx"], "missing.onnx: got no such file"),
+        (["missing.onnx"], "missing.onnx: cannot be read (No such file or directory)"),
         ([str(garbage)], "garbage.onnx: is no ONNX file"),
-        ([str(dynamic)], "expected one image of fixed shape"),
+        ([str(dynamic)], "export it with fixed sizes and batch 1"),
         ([str(model), "thread=2"], "device.thread"),
         ([str(model), "threads=two"], "device.threads: got 'two', expected a whole number"),
         ([str(model), "threads"], "NAME=VALUE"),

@@ -66,6 +66,11 @@ class Mnn(Runtime):
                 "pip install 'hwnas[mnn]'"
             )
         source, path = onnx_file(model, input_shape, stem), stem.with_suffix(f".{self.takes}")
+        from nas.network.onnx import image_shape
+
+        # The converter takes a size that is not fixed for 1.
+        if (shape := image_shape(source)) != input_shape:
+            raise ExportError(f"takes images of shape {list(shape)}, expected {list(input_shape)}")
         files = ("--modelFile", str(source), "--MNNModel", str(path))
         arguments = ("-f", "ONNX", *files, "--bizCode", "hwnas")
         done = subprocess.run(
