@@ -17,7 +17,7 @@ from fast_device import cpu
 from torch import nn
 
 import nas.devices
-from nas.core.errors import ConfigError, DeviceError
+from nas.core.errors import ConfigError
 from nas.core.measurement import Device, Measurement
 
 
@@ -104,42 +104,6 @@ def test_peak_memory_grows_with_the_weights_and_repeats(linear_model: ModelFacto
 def test_wrong_settings_are_named(field: str, value: Any):
     with pytest.raises(ConfigError, match=f"device.{field}"):
         nas.devices.get("cpu", **{field: value})
-
-
-def assert_one_line_error(model: Path, expected: str) -> None:
-    with pytest.raises(DeviceError, match=expected) as caught:
-        cpu().measure_many([model], SHAPE)
-    assert model.name in str(caught.value)
-    assert "\n" not in str(caught.value)
-
-
-def test_dynamic_shape_is_refused(conv_model: ModelFactory):
-    assert_one_line_error(conv_model(1, ("batch", *SHAPE)), "dynamic shape.*export it with fixed")
-
-
-def test_wrong_shape_is_refused(conv_model: ModelFactory):
-    shape = r"has shape \[1, 8, 9, 9\], expected \[1, 8, 16, 16\]"
-    assert_one_line_error(conv_model(1, (1, 8, 9, 9)), shape)
-
-
-def test_several_inputs_are_refused(two_input_model: Path):
-    assert_one_line_error(two_input_model, r"has 2 inputs \('a', 'b'\)")
-
-
-def test_unknown_operator_is_refused(unknown_operator_model: Path):
-    assert_one_line_error(unknown_operator_model, "cannot load it.*Frobnicate")
-
-
-def test_missing_and_unreadable_files_are_refused(tmp_path: Path):
-    assert_one_line_error(tmp_path / "missing.onnx", "no such file")
-    broken = tmp_path / "broken.onnx"
-    broken.write_bytes(b"this is not a model")
-    assert_one_line_error(broken, "cannot load it")
-
-
-def test_network_that_does_not_take_the_images_is_refused():
-    with pytest.raises(DeviceError, match="network 0: Conv2d: cannot be exported"):
-        cpu().measure_many([nn.Conv2d(3, 4, 1)], (2, 8, 8))
 
 
 HOLDER = """

@@ -98,28 +98,28 @@ def expected_logits(network: nn.Module) -> np.ndarray:
         return network(torch.from_numpy(random_images((1, *SHAPE)))).numpy()
 
 
-def test_logits_are_those_of_the_network_and_stay_so(
-    runtime: str, network: nn.Module, tmp_path: Path
-):
-    result = load(prepare(cpu(runtime=runtime), network, tmp_path), runtime, threads=2)
+@pytest.fixture(scope="module", params=runtimes.names())
+def loaded(
+    request: pytest.FixtureRequest, network: nn.Module, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Any]:
+    """Run a file with every runtime, under a name that says nothing of its form."""
+    runtime, folder = installed(request.param), tmp_path_factory.mktemp("loaded")
+    path = prepare(cpu(runtime=runtime), network, folder).rename(folder / "0123456789abcdef")
+    return load(path, runtime, threads=2) | {"package": runtimes.component(runtime).package}
+
+
+def test_logits_are_those_of_the_network_and_stay_so(loaded: dict[str, Any], network: nn.Module):
     logits = expected_logits(network)
-    np.testing.assert_allclose(result["first"], logits, atol=1e-4 * np.abs(logits).max())
-    np.testing.assert_allclose(result["last"], result["first"], rtol=1e-5)
-    assert result["facts"]["threads"] == 2
-    assert result["facts"]["provider"]
-    assert result["sentinel"] == [1, 16, 32, 32]
+    np.testing.assert_allclose(loaded["first"], logits, atol=1e-4 * np.abs(logits).max())
+    np.testing.assert_allclose(loaded["last"], loaded["first"], rtol=1e-5)
+    assert loaded["facts"]["threads"] == 2
+    assert loaded["facts"]["provider"]
+    assert loaded["sentinel"] == [1, 16, 32, 32]
 
 
-def test_measuring_needs_nothing_but_the_runtime(runtime: str, network: nn.Module, tmp_path: Path):
-    result = load(prepare(cpu(runtime=runtime), network, tmp_path), runtime)
-    own = runtimes.component(runtime).package
-    assert [name for name in HEAVY if name in result["modules"] and name != own] == []
-
-
-def test_file_is_loaded_whatever_its_suffix(runtime: str, network: nn.Module, tmp_path: Path):
-    path = prepare(cpu(runtime=runtime), network, tmp_path)
-    plain = path.rename(tmp_path / "0123456789abcdef")
-    assert len(load(plain, runtime)["first"][0]) == 10
+def test_measuring_needs_nothing_but_the_runtime(loaded: dict[str, Any]):
+    heavy = [name for name in HEAVY if name in loaded["modules"]]
+    assert [name for name in heavy if name != loaded["package"]] == []
 
 
 def test_network_is_measured_whole(runtime: str, network: nn.Module):

@@ -87,8 +87,7 @@ class LocalDevice(ProtocolSettings, Device):
             if name not in known:
                 expected = f"nothing, because runtime {self.runtime!r} has no such setting"
                 raise ConfigError(f"device.{name}", value, expected)
-        # Made here, so that its own checks speak at once.
-        assert self._runtime
+        runtimes.get(self.runtime, **self._given)  # its own checks speak at once
 
     @property
     def _given(self) -> dict[str, Any]:
