@@ -22,6 +22,8 @@ QUIET_PERCENTILE = 10
 """The percentile of the samples that is reported as a network's own latency."""
 CALIBRATION_KEY = "hwnas.calibration"
 """Metadata of a quantised ONNX file that says which images it was calibrated with."""
+UNKNOWN_CALIBRATION = "not said in the file"
+"""What a measurement says of a quantised file from elsewhere."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -116,3 +116,14 @@ def test_quantised_file_is_not_quantised_again(conv_model: ModelFactory, tmp_pat
     device = cpu(precision="int8")
     (once,) = device.prepare([conv_model(2)], SHAPE, tmp_path)
     assert device.prepare([once], SHAPE, tmp_path) == [once]
+
+
+def test_quantised_file_from_elsewhere_is_measured_as_it_is(
+    runtime: str, conv_model: ModelFactory, tmp_path: Path
+):
+    device = cpu(runtime=runtime, precision="int8")
+    model = onnx.load(device.prepare([conv_model(2)], SHAPE, tmp_path)[0])
+    model.ClearField("metadata_props")
+    onnx.save(model, tmp_path / "elsewhere.onnx")
+    (measurement,) = device.measure_many([tmp_path / "elsewhere.onnx"], SHAPE)
+    assert measurement.environment["calibration"] == "not said in the file"

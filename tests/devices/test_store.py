@@ -166,7 +166,12 @@ def test_networks_of_a_space_are_never_measured_twice(
     import search_spaces
 
     space = search_spaces.get(
-        "darts", input_shape=(3, 32, 32), num_classes=10, channels=(4,), cells_per_stage=(1,)
+        "mobilenet",
+        input_shape=(1, 8, 8),
+        num_classes=10,
+        max_depth=1,
+        resolutions=(8,),
+        widths=(0.5, 1.0),
     )
     genotypes = list(dict.fromkeys(space.sample(np.random.default_rng(i)) for i in range(3)))
     measured: list[int] = []

@@ -65,9 +65,9 @@ class Mnn(Runtime):
                 "MNN, which converts networks for its runtime, is not installed; "
                 "pip install 'hwnas[mnn]'"
             )
-        source, path = onnx_file(model, input_shape, stem), stem.with_suffix(f".{self.takes}")
         from nas.network.onnx import image_shape
 
+        source, path = onnx_file(model, input_shape, stem), stem.with_suffix(f".{self.takes}")
         # The converter takes a size that is not fixed for 1.
         if (shape := image_shape(source)) != input_shape:
             raise ExportError(f"takes images of shape {list(shape)}, expected {list(input_shape)}")

@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import Any, ClassVar
 
 from nas.core.errors import ConfigError
-from nas.core.measurement import CALIBRATION_KEY, ImageArray
+from nas.core.measurement import CALIBRATION_KEY, UNKNOWN_CALIBRATION, ImageArray
 from nas.devices.measuring.runtime import (
     LoadedNetwork,
     ModelError,
@@ -174,9 +174,9 @@ class _Session(LoadedNetwork):
             "provider": name,
             "threads": self._session.get_session_options().intra_op_num_threads,
         }
-        metadata = self._session.get_modelmeta().custom_metadata_map
-        if CALIBRATION_KEY in metadata:
-            facts["calibration"] = metadata[CALIBRATION_KEY]
+        if runtime.precision == "int8":
+            metadata = self._session.get_modelmeta().custom_metadata_map
+            facts["calibration"] = metadata.get(CALIBRATION_KEY, UNKNOWN_CALIBRATION)
         if name == CPU_PROVIDER and runtime.precision == "fp32":
             return facts
         nodes = self._profiled()

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from nas.core.measurement import CALIBRATION_KEY, ImageArray
+from nas.core.measurement import CALIBRATION_KEY, UNKNOWN_CALIBRATION, ImageArray
 from nas.devices.measuring.runtime import (
     LoadedNetwork,
     ModelError,
@@ -71,9 +71,8 @@ class OpenVino(Runtime):
         # Where OpenVINO keeps the metadata of an ONNX file.
         metadata = dict(model.rt_info).get("framework", {})
         calibration = metadata.get(CALIBRATION_KEY)
-        return _Compiled(
-            compiled, images, self, None if calibration is None else str(calibration.value)
-        )
+        said = UNKNOWN_CALIBRATION if calibration is None else str(calibration.value)
+        return _Compiled(compiled, images, self, said)
 
     def _properties(self) -> dict[str, Any]:
         properties: dict[str, Any] = {
@@ -89,7 +88,7 @@ class OpenVino(Runtime):
 
 class _Compiled(LoadedNetwork):
     def __init__(
-        self, compiled: Any, images: ImageArray, runtime: OpenVino, calibration: str | None
+        self, compiled: Any, images: ImageArray, runtime: OpenVino, calibration: str
     ) -> None:
         import openvino
 
@@ -117,7 +116,7 @@ class _Compiled(LoadedNetwork):
         facts: dict[str, Any] = {"provider": ", ".join(plugins)}
         if self._runtime.provider == "cpu":
             facts["threads"] = int(self._compiled.get_property("INFERENCE_NUM_THREADS"))
-        if self._calibration is not None:
+        if self._runtime.precision == "int8":
             facts["calibration"] = self._calibration
         operators = Counter(
             (str(node.rt_info["layerType"].value), str(node.rt_info["runtimePrecision"].value))
