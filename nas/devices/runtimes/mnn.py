@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 # `MNN.tools` sends reports and installs packages when it is imported; the converter beneath it
 # does neither. In a process of its own, because it writes to the console and may crash.
 _CONVERT = "import sys, MNN, _tools; _tools.mnnconvert(['mnnconvert', *sys.argv[1:]])"
+_CONVERT_SECONDS = 300.0
 _BACKENDS = {0: "CPU", 13: "CPU with vector extensions"}
 """`MNNForwardType` of `include/MNN/MNNForwardType.h`."""
 _BACKENDS_INFO = 2
@@ -71,19 +72,7 @@ class Mnn(Runtime):
         # The converter takes a size that is not fixed for 1.
         if (shape := image_shape(source)) != input_shape:
             raise ExportError(f"takes images of shape {list(shape)}, expected {list(input_shape)}")
-        files = ("--modelFile", str(source), "--MNNModel", str(path))
-        arguments = ("-f", "ONNX", *files, "--bizCode", "hwnas")
-        done = subprocess.run(
-            [sys.executable, "-c", _CONVERT, *arguments],
-            capture_output=True,
-            text=True,
-            errors="replace",
-            check=False,
-        )
-        if done.returncode or not path.is_file():
-            said = [line.strip() for line in (done.stdout + done.stderr).splitlines()]
-            words = " | ".join([line for line in said if line][-3:]) or f"exit {done.returncode}"
-            raise ExportError(f"MNN cannot convert it ({words[:300]})")
+        _convert(source, path)
         return path
 
     def load(self, path: Path, images: ImageArray) -> LoadedNetwork:
@@ -107,6 +96,26 @@ class Mnn(Runtime):
         ]
         check_input(shapes, images, "float")
         return _Session(self, interpreter, session, images)
+
+
+def _convert(source: Path, path: Path) -> None:
+    files = ("--modelFile", str(source), "--MNNModel", str(path))
+    arguments = ("-f", "ONNX", *files, "--bizCode", "hwnas")
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", _CONVERT, *arguments],
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=_CONVERT_SECONDS,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise ExportError(f"MNN did not convert it within {_CONVERT_SECONDS:g} s") from error
+    if done.returncode or not path.is_file():
+        said = [line.strip() for line in (done.stdout + done.stderr).splitlines()]
+        words = " | ".join([line for line in said if line][-3:]) or f"exit {done.returncode}"
+        raise ExportError(f"MNN cannot convert it ({words[:300]})")
 
 
 class _Session(LoadedNetwork):
