@@ -4,15 +4,19 @@
 
 Part 1 times the same networks in blocks of 2, 5 and 10 ms, keeps every single inference, and
 compares ways of making one number of them. Part 2 measures them with the `cpu` device, twice in
-new processes, with its defaults and with single settings changed. All percentages are absolute
+new processes, with its defaults and with single settings changed. Part 3 measures them with its
+defaults while a second process loads the machine now and then. All percentages are absolute
 differences between two measurements of one network.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import subprocess
+import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,14 +29,14 @@ import nas.devices
 from nas.core.files import write_json_atomically
 from nas.core.lease import measuring
 from nas.core.measurement import Measurement
+from nas.devices import runtimes
 from nas.devices.measuring.environment import describe_host, load_average
-from nas.devices.measuring.runner import Runner, SessionSettings
+from nas.devices.measuring.runner import Runner, random_images
 from nas.network.onnx import export_onnx
 
 FloatArray = npt.NDArray[np.float64]
 SHAPE = (3, 32, 32)
 NETWORKS = 16
-SESSION = SessionSettings(threads=1, allow_spinning=False, graph_optimization="all")
 BLOCKS_MS = (2, 5, 10)
 TIMED_MS = 400  # per network and block length
 STATISTICS: dict[str, Callable[[FloatArray], float]] = {
@@ -55,6 +59,21 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "block_ms": 5.0,
     },
 }
+LOAD_SECONDS = (0.5, 2.0)
+IDLE_SECONDS = (1.0, 4.0)
+LOADED_RUNS = 3
+TARGET_PERCENT = {"median": 0.5, "p95": 2.0}
+SECOND_PROCESS = f"""
+import random, time
+import numpy as np
+rng, matrix = random.Random(0), np.random.default_rng(0).standard_normal((400, 400))
+while True:
+    end = time.perf_counter() + rng.uniform(*{LOAD_SECONDS})
+    while time.perf_counter() < end:
+        matrix @ matrix
+    time.sleep(rng.uniform(*{IDLE_SECONDS}))
+"""
+"""Works on all cores, as a training or a compiler does, and rests for longer than it works."""
 
 
 class InvertedResidual(nn.Module):
@@ -127,6 +146,13 @@ def halves(series: Sequence[Sequence[float]], percentile: float) -> FloatArray:
     return differences(np.array(first), np.array(second))
 
 
+def odd_even(series: Sequence[Sequence[float]], percentile: float) -> FloatArray:
+    """Return, for every network, the difference between its odd and its even rounds."""
+    odd = [np.percentile(samples[::2], percentile) for samples in series]
+    even = [np.percentile(samples[1::2], percentile) for samples in series]
+    return differences(np.array(odd), np.array(even))
+
+
 def summary(values: FloatArray) -> dict[str, float]:
     """Return median and 95th percentile."""
     return {"median": float(np.median(values)), "p95": float(np.percentile(values, 95))}
@@ -134,7 +160,8 @@ def summary(values: FloatArray) -> dict[str, float]:
 
 def compare_statistics(paths: Sequence[Path]) -> list[dict[str, Any]]:
     """Run part 1."""
-    runners = [Runner(str(path), [1, *SHAPE], SESSION) for path in paths]
+    runtime, images = runtimes.get("onnxruntime", threads=1), random_images((1, *SHAPE))
+    runners = [Runner(runtime.load(path, images)) for path in paths]
     rows = []
     with measuring():
         timed = single_inferences(runners)
@@ -162,6 +189,43 @@ def compare_devices(paths: Sequence[Path]) -> list[dict[str, Any]]:
     return [{"variant": name} | device_row(*both) for name, both in passes.items()]
 
 
+@contextlib.contextmanager
+def second_process() -> Iterator[None]:
+    """Load the machine now and then."""
+    with subprocess.Popen([sys.executable, "-c", SECOND_PROCESS]) as process:
+        try:
+            yield
+        finally:
+            process.kill()
+
+
+def under_load(paths: Sequence[Path]) -> dict[str, Any]:
+    """Run part 3; return the split-half repeatability of all networks and runs, in percent.
+
+    Odd against even rounds tells how well the samples determine the latency; the first half against
+    the second one also how often a whole half had no quiet moment.
+    """
+    device = nas.devices.get("cpu", threads=1)
+    with second_process():
+        runs = [device.measure_many(paths, SHAPE, seed=number) for number in range(LOADED_RUNS)]
+    series = [m.samples_ms for run in runs for m in run]
+    latencies = np.array([[m.latency_ms for m in run] for run in runs])
+    return {
+        "load_seconds": LOAD_SECONDS,
+        "idle_seconds": IDLE_SECONDS,
+        "networks": len(paths),
+        "runs": LOADED_RUNS,
+        "rounds": [run[0].protocol["rounds"] for run in runs],
+        "rounds_repeated": [run[0].protocol["rounds_repeated"] for run in runs],
+        "target_percent": TARGET_PERCENT,
+        "odd_even_p10": summary(odd_even(series, 10)),
+        "halves_p10": summary(halves(series, 10)),
+        "halves_p50": summary(halves(series, 50)),
+        "again": summary(differences(latencies[:-1], latencies[1:])),
+        "relative_ci_percent": summary(np.array([100 * m.relative_ci for r in runs for m in r])),
+    }
+
+
 def device_row(first: Sequence[Measurement], second: Sequence[Measurement]) -> dict[str, Any]:
     """Return the repeatability of two runs of the device over the same networks."""
     a, b = (np.array([m.latency_ms for m in run]) for run in (first, second))
@@ -180,8 +244,10 @@ def device_row(first: Sequence[Measurement], second: Sequence[Measurement]) -> d
     }
 
 
-def show(part_1: Sequence[dict[str, Any]], part_2: Sequence[dict[str, Any]]) -> None:
-    """Print both tables, as median / 95th percentile over the networks, in percent."""
+def show(
+    part_1: Sequence[dict[str, Any]], part_2: Sequence[dict[str, Any]], part_3: dict[str, Any]
+) -> None:
+    """Print all tables, as median / 95th percentile over the networks, in percent."""
     print("first half against second half, median / p95 in %")
     for row in part_1:
         label = f"{row['block_ms']:>3} ms  p{row['percentile']} of {row['sample']}"
@@ -192,25 +258,32 @@ def show(part_1: Sequence[dict[str, Any]], part_2: Sequence[dict[str, Any]]) -> 
         names = ("halves_p10", "halves_p50", "again", "again_without_common", "relative_ci_percent")
         for name in names:
             print(f"    {name:<22}{row[name]['median']:6.2f} / {row[name]['p95']:.2f}")
+    target = f"{TARGET_PERCENT['median']} / {TARGET_PERCENT['p95']}"
+    print(f"beside a second process, median / p95 in % (target of split halves: {target})")
+    for name in ("odd_even_p10", "halves_p10", "halves_p50", "again", "relative_ci_percent"):
+        print(f"    {name:<22}{part_3[name]['median']:6.2f} / {part_3[name]['p95']:.2f}")
 
 
 def main() -> None:
-    """Run both parts and write `results.json` beside this file."""
+    """Run all parts and write `results.json` beside this file."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path(__file__).with_name("results.json"))
-    out: Path = parser.parse_args().out
+    parser.add_argument("--networks", type=int, default=NETWORKS)
+    arguments = parser.parse_args()
     torch.manual_seed(0)
     rng = np.random.default_rng(0)
     host = describe_host() | {"load_before": load_average()}
     with tempfile.TemporaryDirectory() as folder:
         paths = [
             export_onnx(random_network(rng), SHAPE, Path(folder) / f"{i}.onnx")
-            for i in range(NETWORKS)
+            for i in range(arguments.networks)
         ]
         part_1, part_2 = compare_statistics(paths), compare_devices(paths)
+        part_3 = under_load(paths)
     host["load_after"] = load_average()
-    write_json_atomically(out, {"environment": host, "block_statistics": part_1, "devices": part_2})
-    show(part_1, part_2)
+    parts = {"block_statistics": part_1, "devices": part_2, "under_load": part_3}
+    write_json_atomically(arguments.out, {"environment": host} | parts)
+    show(part_1, part_2, part_3)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich import box
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
@@ -63,7 +64,8 @@ def print_front(study: StudyResults, front: pd.DataFrame | None = None) -> None:
 def _text(value: Any) -> str:
     if value is None:
         return "-"
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    # Brackets are no markup here.
+    return f"{value:.4g}" if isinstance(value, float) else escape(str(value))
 
 
 class ConsoleReporter:

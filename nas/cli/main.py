@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import nas
+from nas.cli import device
 from nas.core.errors import HwnasError
 
 ABOUT = "Search the network that is most accurate at the latency and memory of a device."
@@ -118,6 +119,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     fetch = commands.add_parser("fetch", help="download a data set, unless it is here already")
     fetch.add_argument("data", choices=["fashion_mnist"])
+    device.add_parser(commands)
     benchmark = commands.add_parser("benchmark", help="measure how good the platform is here")
     kinds = benchmark.add_subparsers(dest="benchmark", required=True, metavar="WHAT")
     accuracy = kinds.add_parser("predictor", help="accuracy of the latency predictor")
@@ -227,6 +229,7 @@ _COMMANDS = {
     "show": _show,
     "fetch": _fetch,
     "benchmark": _benchmark,
+    "device": device.run,
 }
 
 if __name__ == "__main__":

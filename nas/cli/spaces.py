@@ -54,12 +54,12 @@ def find(
     """
     import search_spaces
 
-    settings = _settings(overrides)
+    given = parse_settings(overrides)
     presets = {p.name: p for p in _presets(name)}
     if preset is not None and preset not in presets:
         raise UnknownNameError(f"preset of {name}", preset, presets)
     chosen = presets.values() if preset is None else [presets[preset]]
-    spaces = [search_spaces.get(name, **{**p.settings, **settings}) for p in chosen]
+    spaces = [search_spaces.get(name, **{**p.settings, **given}) for p in chosen]
     genotype = _genotype(which)
     if genotype is not None:
         fitting = [space for space in spaces if len(space.genes) == len(genotype)]
@@ -87,7 +87,12 @@ def _genotype(text: str) -> list[int] | None:
         return None
 
 
-def _settings(overrides: Iterable[str]) -> dict[str, Any]:
+def parse_settings(overrides: Iterable[str]) -> dict[str, Any]:
+    """Return settings that were given as `NAME=VALUE`, values in YAML.
+
+    Raises:
+        HwnasError: One is not of that form.
+    """
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 

@@ -20,6 +20,10 @@ ImageArray: TypeAlias = npt.NDArray[np.float32]
 
 QUIET_PERCENTILE = 10
 """The percentile of the samples that is reported as a network's own latency."""
+CALIBRATION_KEY = "hwnas.calibration"
+"""Metadata of a quantised ONNX file that says which images it was calibrated with."""
+UNKNOWN_CALIBRATION = "not said in the file"
+"""What a measurement says of a quantised file from elsewhere."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +37,11 @@ class Measurement:
             loaded and run, above the runtime's own; `None` where it was not measured.
         protocol: The measuring protocol's settings.
         device: The device's settings.
-        environment: Processor, operating system, load, runtime version and provider that ran.
+        environment: Processor, operating system, load, runtime version, provider and threads that
+            ran.
+        model_size_mb: Size of the file that was run (10^6 bytes): what is deployed.
+        energy_mj: Millijoules per inference, as a counter of the machine tells (idle power
+            included); `None` where there is none, or it was not read.
     """
 
     samples_ms: tuple[float, ...]
@@ -42,6 +50,8 @@ class Measurement:
     protocol: dict[str, Any]
     device: dict[str, Any]
     environment: dict[str, Any]
+    model_size_mb: float | None = None
+    energy_mj: float | None = None
 
     @property
     def latency_ms(self) -> float:
@@ -119,7 +129,8 @@ class Device(ABC):
         Args:
             files: What `prepare` returned.
             input_shape: `(channels, height, width)`; one image at a time is run.
-            memory: Whether to measure the peak memory of each as well.
+            memory: Whether to measure the peak memory of each as well, and its energy where the
+                machine counts it.
             seed: Of the order in which networks are shuffled.
             seconds_per_model: Most seconds of timed inference of each; `None` for the device's own
                 setting. Many networks for a calibration need less than the few of a front.

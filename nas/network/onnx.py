@@ -12,6 +12,7 @@ from pathlib import Path
 
 import onnx
 import torch
+from google.protobuf.message import DecodeError
 from torch import Tensor, nn
 
 from nas.core.errors import ExportError
@@ -53,6 +54,35 @@ def export_onnx(
     return write_model(convert(network, (images,), ([INPUT_NAME], [OUTPUT_NAME])), path)
 
 
+def image_shape(path: Path) -> tuple[int, int, int]:
+    """Return `(channels, height, width)` of the only input of an ONNX file.
+
+    Raises:
+        ExportError: It is no ONNX file, or its input is not one image of a fixed shape.
+    """
+    try:
+        graph = onnx.load(path, load_external_data=False).graph
+    except OSError as error:
+        raise ExportError(f"cannot be read ({error.strerror})") from error
+    except DecodeError as error:
+        raise ExportError(f"is no ONNX file ({error})") from error
+    weights = {each.name for each in graph.initializer}
+    inputs = {each.name: each.type.tensor_type for each in graph.input if each.name not in weights}
+    if len(inputs) != 1:
+        names = ", ".join(map(repr, inputs)) or "none"
+        raise ExportError(f"has {len(inputs)} inputs ({names}), expected one image")
+    ((name, kind),) = inputs.items()
+    shape = [size.dim_value or size.dim_param or "?" for size in kind.shape.dim]
+    fixed = [size for size in shape if isinstance(size, int)]
+    if len(fixed) != 4 or len(shape) != 4 or fixed[0] != 1:
+        word = "shape" if len(fixed) == len(shape) else "dynamic shape"
+        raise ExportError(
+            f"input {name!r} has the {word} {shape}, expected the fixed shape "
+            "[1, channels, height, width]; export it with fixed sizes and batch 1"
+        )
+    return fixed[1], fixed[2], fixed[3]
+
+
 def write_model(model: onnx.ModelProto, path: Path) -> Path:
     """Write a model as one file, which appears whole or not at all; return `path`.
 
@@ -81,7 +111,7 @@ def convert(
     Raises:
         ExportError: The network cannot be expressed in ONNX.
     """
-    with _evaluation_mode(network), _silence(), torch.no_grad():
+    with evaluation_mode(network), _silence(), torch.no_grad():
         try:
             # Without the exporter's own optimisation batch normalisations stay unfolded and come
             # out as operators that ONNX Runtime does not fuse: networks then run 5 to 10 times
@@ -117,7 +147,8 @@ def _reason(error: BaseException) -> str:
 
 
 @contextlib.contextmanager
-def _evaluation_mode(network: nn.Module) -> Iterator[None]:
+def evaluation_mode(network: nn.Module) -> Iterator[None]:
+    """Put a network into evaluation mode for a while."""
     modes = [(module, module.training) for module in network.modules()]
     network.eval()
     try:

@@ -24,6 +24,7 @@ from nas.core.seeding import training_seed
 from nas.core.trial import Candidate, Evaluation
 from nas.export.parity import check_parity
 from nas.network.onnx import export_onnx
+from nas.network.quantisation import CALIBRATION_IMAGES
 from nas.results.hypervolume import hypervolume_order
 from nas.results.study import StudyResults
 from nas.search.problem import SearchProblem
@@ -165,12 +166,13 @@ class Finalisation:
         """Export and measure trained members, all of them interleaved."""
         space = self.problem.space
         images = self._images()
+        parity_images = images[:PARITY_IMAGES]
         parity = {}
         for member in members:
             network = self._network(member)
             path = export_onnx(network, space.input_shape, self._path(member, "model.onnx"))
             try:
-                parity[member.arch_id] = check_parity(network, path, images)
+                parity[member.arch_id] = check_parity(network, path, parity_images)
             except ExportError as error:
                 self.reporter.stage(f"  {member.arch_id} is left out: {error}")
         exported = [m for m in members if m.arch_id in parity]
@@ -178,6 +180,7 @@ class Finalisation:
             measurements = self.settings.device.measure_many(
                 [self._path(m, "model.onnx") for m in exported],
                 space.input_shape,
+                images=images,
                 memory=True,
                 seed=self.settings.seed,
             )
@@ -193,8 +196,8 @@ class Finalisation:
         return network.eval()
 
     def _images(self) -> np.ndarray[Any, np.dtype[np.float32]]:
-        """Return normalised images for the comparison; validation images serve as well as any."""
-        pixels = torch.from_numpy(self.splits.validation.pixels[:PARITY_IMAGES])
+        """Return normalised validation images: to compare, and to quantise by."""
+        pixels = torch.from_numpy(self.splits.validation.pixels[:CALIBRATION_IMAGES])
         return Normalisation.of(self.splits.train)(pixels).numpy()
 
     def _record(self, member: Candidate, measurement: Measurement, parity: float) -> None:

@@ -13,27 +13,17 @@ import numpy as np
 import pytest
 import torch
 from conftest import SHAPE, ModelFactory
+from fast_device import cpu
 from torch import nn
 
 import nas.devices
-from nas.core.errors import ConfigError, DeviceError
+from nas.core.errors import ConfigError
 from nas.core.measurement import Device, Measurement
 
-FAST = {
-    "min_rounds": 36,
-    "min_seconds": 0.0,
-    "warmup_seconds": 0.01,
-    "block_ms": 0.5,
-    "relative_ci": 10.0,
-}
 
-
-def cpu(**fields: Any) -> Device:
-    return nas.devices.get("cpu", **(FAST | fields))
-
-
-def test_cpu_is_registered_by_its_file():
-    assert "cpu" in nas.devices.names()
+def test_devices_are_the_files_of_the_room():
+    assert set(nas.devices.names()) >= {"cpu", "gpu"}
+    assert all(issubclass(nas.devices.component(name), Device) for name in nas.devices.names())
 
 
 def test_torch_network_is_measured_whole(tmp_path: Path):
@@ -49,19 +39,23 @@ def test_torch_network_is_measured_whole(tmp_path: Path):
     assert measurement.relative_ci >= 0
     assert measurement.device == {
         "name": "cpu",
+        "runtime": "onnxruntime",
+        "provider": "cpu",
         "threads": 1,
         "allow_spinning": False,
         "graph_optimization": "all",
         "precision": "fp32",
         "execution_mode": "sequential",
+        "inter_op_threads": 1,
     }
     assert measurement.protocol["latency_percentile"] == 10
     assert measurement.protocol["rounds"] == len(measurement.samples_ms)
     assert measurement.protocol["inferences_per_block"] >= 1
     environment = measurement.environment
-    assert environment["providers"] == ["CPUExecutionProvider"]
+    assert environment["provider"] == "CPUExecutionProvider"
+    assert environment["threads"] == 1
     assert environment["logical_cores"] == os.cpu_count()
-    for fact in ("cpu_model", "os", "hostname", "timestamp_utc", "onnxruntime", "python"):
+    for fact in ("cpu_model", "os", "hostname", "timestamp_utc", "runtime_version", "python"):
         assert environment[fact]
     assert {"cpu_mhz", "governor", "load_before", "load_after"} < set(environment)
     restored = Measurement.from_dict(json.loads(json.dumps(measurement.to_dict())))
@@ -105,47 +99,11 @@ def test_peak_memory_grows_with_the_weights_and_repeats(linear_model: ModelFacto
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("precision", "int8"), ("threads", 0), ("graph_optimization", "most"), ("relative_ci", 0)],
+    [("precision", "int4"), ("threads", 0), ("graph_optimization", "most"), ("relative_ci", 0)],
 )
 def test_wrong_settings_are_named(field: str, value: Any):
     with pytest.raises(ConfigError, match=f"device.{field}"):
         nas.devices.get("cpu", **{field: value})
-
-
-def assert_one_line_error(model: Path, expected: str) -> None:
-    with pytest.raises(DeviceError, match=expected) as caught:
-        cpu().measure_many([model], SHAPE)
-    assert model.name in str(caught.value)
-    assert "\n" not in str(caught.value)
-
-
-def test_dynamic_shape_is_refused(conv_model: ModelFactory):
-    assert_one_line_error(conv_model(1, ("batch", *SHAPE)), "dynamic shape.*export it with fixed")
-
-
-def test_wrong_shape_is_refused(conv_model: ModelFactory):
-    shape = r"has shape \[1, 8, 9, 9\], expected \[1, 8, 16, 16\]"
-    assert_one_line_error(conv_model(1, (1, 8, 9, 9)), shape)
-
-
-def test_several_inputs_are_refused(two_input_model: Path):
-    assert_one_line_error(two_input_model, r"has 2 inputs \('a', 'b'\)")
-
-
-def test_unknown_operator_is_refused(unknown_operator_model: Path):
-    assert_one_line_error(unknown_operator_model, "cannot load it.*Frobnicate")
-
-
-def test_missing_and_unreadable_files_are_refused(tmp_path: Path):
-    assert_one_line_error(tmp_path / "missing.onnx", "no such file")
-    broken = tmp_path / "broken.onnx"
-    broken.write_bytes(b"this is not a model")
-    assert_one_line_error(broken, "cannot load it")
-
-
-def test_network_that_does_not_take_the_images_is_refused():
-    with pytest.raises(DeviceError, match="network 0: Conv2d: cannot be exported"):
-        cpu().measure_many([nn.Conv2d(3, 4, 1)], (2, 8, 8))
 
 
 HOLDER = """
@@ -184,15 +142,7 @@ def test_measurement_waits_for_a_training_step(
     assert done.is_set()
 
 
-def test_sentinel_is_the_same_every_time(tmp_path: Path):
-    from nas.devices.measuring.sentinel import write_sentinel
-
-    first = write_sentinel(tmp_path / "a.onnx").read_bytes()
-    assert write_sentinel(tmp_path / "b.onnx").read_bytes() == first
-
-
 def test_input_is_the_same_every_time():
-    from nas.devices.measuring.runner import INPUT_SEED
+    from nas.devices.measuring.runner import random_images
 
-    draws = [np.random.default_rng(INPUT_SEED).standard_normal(3) for _ in range(2)]
-    assert np.array_equal(*draws)
+    assert np.array_equal(random_images((1, 3, 4, 4)), random_images((1, 3, 4, 4)))

@@ -8,21 +8,27 @@ from pathlib import Path
 
 import psutil
 import pytest
+from conftest import SHAPE, ModelFactory
 
 from nas.core.errors import DeviceError
 from nas.devices.measuring.process import MeasuringProcess
 
 GENEROUS_SECONDS = 120.0
+START = {"module": "nas.devices.runtimes.onnxruntime", "name": "onnxruntime", "settings": {}}
 
 
 def python(code: str) -> tuple[str, ...]:
     return (sys.executable, "-c", code)
 
 
-def test_worker_imports_neither_torch_nor_onnx():
+def test_measuring_imports_nothing_heavy(conv_model: ModelFactory):
     code = (
-        "import sys, nas.devices.measuring.worker\n"
-        "print([m for m in ('torch', 'onnx', 'ray', 'pandas', 'matplotlib') if m in sys.modules])"
+        "import sys, nas.devices\n"
+        "from pathlib import Path\n"
+        "device = nas.devices.get('cpu', relative_ci=10.0, min_seconds=0.0, block_ms=0.5)\n"
+        f"device.measure_files([Path({str(conv_model(1))!r})], {SHAPE}, memory=True)\n"
+        "heavy = ('torch', 'onnx', 'psutil', 'ray', 'pandas', 'matplotlib', 'nas.network')\n"
+        "print([module for module in heavy if module in sys.modules])"
     )
     answer = subprocess.run(python(code), capture_output=True, text=True, check=True)
     assert answer.stdout.strip() == "[]"
@@ -30,10 +36,10 @@ def test_worker_imports_neither_torch_nor_onnx():
 
 def test_killed_process_is_reported_with_its_signal():
     with MeasuringProcess(timeout_seconds=GENEROUS_SECONDS) as process:
-        process.ask("describe", about="start")
+        process.ask("start", about="start", **START)
         os.kill(process.pid, signal.SIGKILL)
         with pytest.raises(DeviceError, match=r"net.onnx: .*died during 'load' \(signal SIGKILL"):
-            process.ask("load", about="net.onnx", path="x", input_shape=[1], session={})
+            process.ask("load", about="net.onnx", path="x", input_shape=[1])
     assert not psutil.pid_exists(process.pid)
 
 
@@ -85,13 +91,13 @@ def test_print_of_a_library_does_not_disturb_the_answers():
     code = (
         "import os\n"
         "from nas.devices.measuring import worker\n"
-        "original = worker.Worker.describe\n"
-        "def noisy(self):\n"
+        "original = worker.Worker.start\n"
+        "def noisy(self, **arguments):\n"
         "    print('from Python', flush=True)\n"
         "    os.write(1, b'from C\\n')\n"
-        "    return original(self)\n"
-        "worker.Worker.describe = noisy\n"
+        "    return original(self, **arguments)\n"
+        "worker.Worker.start = noisy\n"
         "worker.main()\n"
     )
     with MeasuringProcess(timeout_seconds=GENEROUS_SECONDS, command=python(code)) as process:
-        assert "onnxruntime" in process.ask("describe", about="start")
+        assert "python" in process.ask("start", about="start", **START)

@@ -9,20 +9,19 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 _CPUINFO = Path("/proc/cpuinfo")
-_GOVERNOR = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
+_CPUFREQ = Path("/sys/devices/system/cpu/cpu0/cpufreq")
+_MODEL_KEYS = ("model name", "Model", "Hardware")
+"""What x86 and ARM call the processor in `_CPUINFO`."""
 
 
 def describe_host() -> dict[str, Any]:
     """Return processor, operating system and time as JSON values; `None` for what is not told."""
-    frequency = psutil.cpu_freq()
     return {
         "cpu_model": cpu_model(),
         "logical_cores": os.cpu_count(),
-        "cpu_mhz": frequency.current if frequency else None,
-        "governor": _GOVERNOR.read_text().strip() if _GOVERNOR.exists() else None,
+        "cpu_mhz": cpu_mhz(),
+        "governor": _read(_CPUFREQ / "scaling_governor"),
         "os": platform.platform(),
         "hostname": socket.gethostname(),
         "timestamp_utc": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -31,14 +30,35 @@ def describe_host() -> dict[str, Any]:
 
 def cpu_model() -> str:
     """Return the processor's name."""
-    if _CPUINFO.exists():
-        for line in _CPUINFO.read_text().splitlines():
-            key, _, value = line.partition(":")
-            if key.strip() == "model name":
-                return value.strip()
-    return platform.processor() or platform.machine()
+    facts = _cpuinfo()
+    names = [facts[key] for key in _MODEL_KEYS if key in facts]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def cpu_mhz() -> float | None:
+    """Return the first core's frequency at this moment, `None` where it is not told."""
+    if (kilohertz := _read(_CPUFREQ / "scaling_cur_freq")) is not None:
+        return int(kilohertz) / 1000
+    megahertz = _cpuinfo().get("cpu MHz")
+    return None if megahertz is None else float(megahertz)
 
 
 def load_average() -> float | None:
     """Return the load average of the last minute, or `None` where there is none."""
     return os.getloadavg()[0] if hasattr(os, "getloadavg") else None
+
+
+def _cpuinfo() -> dict[str, str]:
+    """Return what `_CPUINFO` says of the first core."""
+    facts: dict[str, str] = {}
+    for line in (_read(_CPUINFO) or "").splitlines():
+        key, _, value = line.partition(":")
+        facts.setdefault(key.strip(), value.strip())
+    return facts
+
+
+def _read(path: Path) -> str | None:
+    try:
+        return path.read_text().strip()
+    except OSError:
+        return None

@@ -9,16 +9,18 @@ with a model; any other failure ends the process. It ends when its input ends.
 from __future__ import annotations
 
 import gc
+import importlib
 import json
 import os
 import platform
 import sys
+from pathlib import Path
 from typing import Any, TextIO
 
-import onnxruntime as ort
-
-from nas.devices.measuring import high_water
-from nas.devices.measuring.runner import ModelError, Runner, SessionSettings
+from nas.devices import runtimes
+from nas.devices.measuring import energy, high_water
+from nas.devices.measuring.runner import Runner, random_images
+from nas.devices.measuring.runtime import ModelError, Runtime
 
 
 class Worker:
@@ -26,18 +28,27 @@ class Worker:
 
     def __init__(self) -> None:
         """Begin without networks."""
+        self._runtime: Runtime
         self._runners: list[Runner] = []
 
-    def describe(self) -> dict[str, Any]:
-        """Say which runtime this is."""
-        return {"onnxruntime": ort.__version__, "python": platform.python_version()}
+    def start(self, module: str, name: str, settings: dict[str, Any]) -> dict[str, Any]:
+        """Choose the runtime of all networks; `module` registers it, which may be a user's own."""
+        importlib.import_module(module)
+        self._runtime = runtimes.get(name, **settings)
+        self._runtime.start()
+        return {"python": platform.python_version()}
 
-    def load(self, path: str, input_shape: list[int], session: dict[str, Any]) -> dict[str, Any]:
+    def load(self, path: str, input_shape: list[int]) -> dict[str, Any]:
         """Load one more network, whose index is the number of those loaded before."""
-        runner = Runner(path, input_shape, SessionSettings(**session))
-        runner.run()
+        runner = Runner(self._runtime.load(Path(path), random_images((1, *input_shape))))
+        facts = runner.network.inspect()
         self._runners.append(runner)
-        return {"providers": runner.providers}
+        return facts
+
+    def load_sentinel(self) -> dict[str, Any]:
+        """Load the sentinel as one more network."""
+        self._runners.append(Runner(self._runtime.sentinel()))
+        return {}
 
     def warm_up(self, index: int, seconds: float, block_ms: float) -> dict[str, Any]:
         """Warm a network up; say how many inferences fill a block."""
@@ -47,18 +58,26 @@ class Worker:
         """Time one block of a network."""
         return {"ms": self._runners[index].block_ms(inferences)}
 
-    def peak_memory(
-        self, path: str, input_shape: list[int], session: dict[str, Any], runs: int
-    ) -> dict[str, Any]:
+    def energy(self, index: int, seconds: float, provider: str) -> dict[str, Any]:
+        """Say what one inference of a network costs in energy, `None` where nothing counts it."""
+        before = energy.read(provider)
+        if before is None:
+            return {"mj": None, "source": None}
+        inferences = len(self._runners[index].run_for(seconds))
+        after = energy.read(provider)
+        spent_mj = None if after is None else after.since(before) / inferences
+        return {"mj": spent_mj, "source": before.source}
+
+    def peak_memory(self, path: str, input_shape: list[int], runs: int) -> dict[str, Any]:
         """Say by how much loading and running a network raises the process's high-water mark.
 
-        The mark only rises, so this is for a process that has loaded nothing but a trivial
-        network.
+        The mark only rises, so this is for a process that has loaded nothing but the sentinel.
         """
+        images = random_images((1, *input_shape))
         gc.collect()
         method = high_water.method() + (" after reset" if high_water.reset() else "")
         before_mb = high_water.high_water_mb()
-        runner = Runner(path, input_shape, SessionSettings(**session))
+        runner = Runner(self._runtime.load(Path(path), images))
         for _ in range(runs):
             runner.run()
         after_mb = high_water.high_water_mb()
@@ -66,7 +85,7 @@ class Worker:
         return {"mb": after_mb - before_mb if known else None, "method": method}  # type: ignore[operator]
 
 
-OPERATIONS = ("describe", "load", "warm_up", "block", "peak_memory")
+OPERATIONS = ("start", "load", "load_sentinel", "warm_up", "block", "energy", "peak_memory")
 
 
 def serve(requests: TextIO, answers: TextIO) -> None:

@@ -1,7 +1,11 @@
 """Measurements that were taken once and are not taken again.
 
 One folder a device, one JSON file a network. A device is the same if its settings, its hardware
-and its runtime's version are; a network is the same if its architecture is.
+and its runtime's version are; a network is the same if its architecture is. Nothing else is in the
+names, so that a folder can be moved, or kept with a project's files.
+
+Files appear whole or not at all: a process that dies loses the measurement that it was taking, and
+several processes may use one folder.
 """
 
 from __future__ import annotations
@@ -12,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nas.core.files import write_json_atomically
+from nas.core.files import json_values, write_json_atomically
 from nas.core.measurement import Device, Measurement
 
 
@@ -61,5 +65,5 @@ class MeasurementStore:
 
 
 def _digest(record: dict[str, Any]) -> str:
-    text = json.dumps(record, sort_keys=True, default=str)
+    text = json.dumps(json_values(record), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -1,0 +1,166 @@
+"""`nas device`: what networks can be measured on here, and measuring one."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nas.core.errors import DeviceError, ExportError
+
+if TYPE_CHECKING:
+    from nas.core.measurement import Measurement
+
+_FACTS = (
+    "cpu_model",
+    "logical_cores",
+    "cpu_mhz",
+    "governor",
+    "load_before",
+    "runtime",
+    "runtime_version",
+    "provider",
+    "threads",
+    "calibration",
+    "energy_source",
+)
+"""What is printed of a measurement's environment."""
+
+
+def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the command and its actions to the parser of `nas`."""
+    parser = commands.add_parser("device", help="list devices, or measure a network on one")
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    listing = actions.add_parser("list", help="devices, runtimes, providers and precisions here")
+    measure = actions.add_parser(
+        "measure",
+        help="time an ONNX file and measure its memory",
+        usage="nas device measure MODEL.onnx [NAME=VALUE ...] [options]",
+    )
+    measure.add_argument("model", metavar="MODEL.onnx", type=Path)
+    measure.add_argument(
+        "settings",
+        metavar="NAME=VALUE",
+        nargs="*",
+        help="settings of the device, such as threads=2 runtime=openvino precision=int8",
+    )
+    measure.add_argument("--device", default="cpu", help="see `nas device list` (default: cpu)")
+    for action in (listing, measure):
+        action.add_argument("--json", action="store_true", help="print a JSON record")
+
+
+def run(parsed: argparse.Namespace) -> int:
+    """Run the action that was chosen."""
+    return _ACTIONS[parsed.action](parsed)
+
+
+def _list(parsed: argparse.Namespace) -> int:
+    from nas.cli.console import print_records
+    from nas.devices.measuring.environment import describe_host
+
+    devices, runtimes = list_devices(), list_runtimes()
+    if parsed.json:
+        record = {"host": describe_host(), "devices": devices, "runtimes": runtimes}
+        return _print_json(record)
+    print_records(devices, ("device", "what it is"))
+    rows = [
+        {
+            **each,
+            "version": each["version"] or each["install"],
+            "providers": ", ".join(each["providers"]) or None,
+            "precisions": ", ".join(each["precisions"]),
+        }
+        for each in runtimes
+    ]
+    print_records(rows, ("runtime", "version", "providers", "precisions", "takes"))
+    return 0
+
+
+def list_devices() -> list[dict[str, Any]]:
+    """Return a record for every registered device."""
+    import nas.devices
+
+    return [
+        {"device": name, "what it is": _summary(nas.devices.component(name))}
+        for name in nas.devices.names()
+    ]
+
+
+def list_runtimes() -> list[dict[str, Any]]:
+    """Return a record for every registered runtime, installed or not."""
+    from nas.devices import runtimes
+
+    records = []
+    for name in runtimes.names():
+        cls = runtimes.component(name)
+        try:
+            version, install = cls.version(), None
+        except DeviceError as error:
+            version, install = None, str(error)
+        own = [f.name for f in dataclasses.fields(cls)]
+        records.append(
+            {
+                "runtime": name,
+                "version": version,
+                "install": install,
+                "providers": list(cls.providers()) if version else [],
+                "precisions": list(cls.precisions),
+                "takes": cls.takes,
+                "settings": own,
+            }
+        )
+    return records
+
+
+def _summary(cls: type) -> str:
+    return (cls.__doc__ or "").strip().splitlines()[0]
+
+
+def _measure(parsed: argparse.Namespace) -> int:
+    import nas.devices
+    from nas.cli.spaces import parse_settings
+    from nas.network.onnx import image_shape
+    from nas.study.checking import component
+
+    node = {"name": parsed.device, **parse_settings(parsed.settings)}
+    device = component(nas.devices.registry, node, "device")
+    try:
+        shape = image_shape(parsed.model)
+    except ExportError as error:
+        raise DeviceError(f"{parsed.model}: {error}") from error
+    measurement = device.measure(parsed.model, shape)
+    if parsed.json:
+        return _print_json(measurement.to_dict())
+    print_measurement(parsed.model, measurement)
+    return 0
+
+
+def print_measurement(model: Path, measurement: Measurement) -> None:
+    """Print a measurement as a table of names and values."""
+    from nas.cli.console import print_records
+
+    half_ms = measurement.relative_ci * measurement.latency_ms
+    rows: dict[str, Any] = {
+        "model": str(model),
+        "latency_ms": f"{measurement.latency_ms:.4g} +- {half_ms:.2g} "
+        f"(10th percentile of {len(measurement.samples_ms)} samples, 95 % interval)",
+        "median_ms": measurement.median_ms,
+        "p95_ms": measurement.p95_ms,
+        "peak_memory_mb": measurement.peak_memory_mb,
+        "model_size_mb": measurement.model_size_mb,
+        "energy_mj": measurement.energy_mj,
+    }
+    rows |= {name: measurement.environment.get(name) for name in _FACTS}
+    kept = [{"what": name, "value": value} for name, value in rows.items() if value is not None]
+    print_records(kept, ("what", "value"))
+
+
+def _print_json(record: dict[str, Any]) -> int:
+    sys.stdout.write(json.dumps(record, indent=2) + "\n")
+    return 0
+
+
+_ACTIONS = {"list": _list, "measure": _measure}

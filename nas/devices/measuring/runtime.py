@@ -1,0 +1,251 @@
+"""What a runtime is: a way of preparing, loading and running networks, each in a file of its own.
+
+Preparing happens where networks are made and may use everything. All else happens where the
+hardware is, with NumPy and the runtime's own package only.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import importlib.metadata
+import importlib.util
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from nas.core.errors import ConfigError, DeviceError
+from nas.core.measurement import ImageArray
+
+if TYPE_CHECKING:
+    from torch import nn
+
+SENTINEL_SHAPE = (16, 32, 32)
+"""`(channels, height, width)` of the sentinel's input."""
+_LONGEST_REASON = 300
+
+
+class ModelError(Exception):
+    """A model file cannot be loaded or run, or is not what was expected."""
+
+
+class LoadedNetwork(ABC):
+    """One network, ready to run, its input in place.
+
+    Input and output stay where they are between runs, as far as the runtime lets them: the copies
+    that a caller makes belong to the caller and not to the network.
+    """
+
+    @abstractmethod
+    def run(self) -> None:
+        """Run one inference.
+
+        Raises:
+            ModelError: It cannot be run.
+        """
+
+    @abstractmethod
+    def logits(self) -> ImageArray:
+        """Return what the last run made of the input."""
+
+    @abstractmethod
+    def inspect(self) -> dict[str, Any]:
+        """Say what really runs: `provider`, `threads` and what else the runtime tells.
+
+        Raises:
+            ModelError: It is another provider, or another precision, than the one asked for.
+        """
+
+
+@dataclass(frozen=True, kw_only=True)
+class Runtime(ABC):
+    """Runs networks; its fields are the settings that it has.
+
+    Attributes:
+        threads: Threads that work on one operator.
+        precision: Of weights and activations; one of `precisions`.
+    """
+
+    package: ClassVar[str]
+    """Import name of what it needs."""
+    extra: ClassVar[str | None] = None
+    """Extra of this project that installs it; `None` if it comes with the project."""
+    takes: ClassVar[str] = "onnx"
+    """Form of its files, which is their suffix as well."""
+    precisions: ClassVar[tuple[str, ...]] = ("fp32",)
+    constants: ClassVar[Mapping[str, Any]] = MappingProxyType({})
+    """What else bears on speed and is always set the same way; recorded with the settings."""
+
+    threads: int = 1
+    precision: str = "fp32"
+
+    def __post_init__(self) -> None:
+        """Check the settings.
+
+        Raises:
+            ConfigError: A setting is out of its range.
+        """
+        if self.threads < 1:
+            raise ConfigError("device.threads", self.threads, "1 or more")
+        if self.precision not in self.precisions:
+            expected = f"one of {', '.join(self.precisions)} in this runtime"
+            raise ConfigError("device.precision", self.precision, expected)
+
+    @abstractmethod
+    def load(self, path: Path, images: ImageArray) -> LoadedNetwork:
+        """Load a prepared network.
+
+        Args:
+            path: Of the file, whatever its suffix.
+            images: Its input, one float32 image: `(1, channels, height, width)`.
+
+        Raises:
+            ModelError: It cannot be loaded, or its input is another one.
+        """
+
+    def prepare(
+        self,
+        model: nn.Module | Path,
+        input_shape: tuple[int, int, int],
+        stem: Path,
+        images: ImageArray | None,
+    ) -> Path:
+        """Bring a network into the form that `load` takes.
+
+        Args:
+            model: A network, or the path of an ONNX file.
+            input_shape: `(channels, height, width)`.
+            stem: Of the files to write, to which suffixes are added.
+            images: For the ranges of a quantised network's activations; see `Device.prepare`.
+
+        Raises:
+            ExportError: It cannot be converted.
+        """
+        path = onnx_file(model, input_shape, stem)
+        if self.precision == "fp32":
+            return path
+        from nas.network.quantisation import quantise
+
+        return quantise(path, input_shape, stem.with_suffix(f".{self.precision}.onnx"), images)
+
+    def sentinel(self) -> LoadedNetwork:
+        """Load the sentinel: a small fixed network that tells the machine's pace."""
+        path = Path(__file__).with_name(f"sentinel.{self.takes}")
+        return self.load(path, np.ones((1, *SENTINEL_SHAPE), np.float32))
+
+    def record(self) -> dict[str, Any]:
+        """Return all settings as JSON values."""
+        return asdict(self) | dict(self.constants)
+
+    def start(self) -> None:
+        """Make sure that networks can be loaded at all.
+
+        Raises:
+            ModelError: The package cannot be imported, or does not have the provider.
+        """
+        self.library()
+        provider, available = self.record().get("provider", "cpu"), self.providers()
+        if provider not in available:
+            raise ModelError(
+                f"device.provider: got {provider!r}, expected one of {', '.join(available)}, which "
+                f"the installed {self.package} {self.version()} finds on this machine"
+            )
+
+    def library(self) -> Any:
+        """Import the runtime's package.
+
+        Raises:
+            ModelError: It is not installed, or cannot be imported.
+        """
+        try:
+            return importlib.import_module(self.package)
+        except ImportError as error:
+            raise ModelError(f"{self.package} cannot be imported ({one_line(error)})") from error
+
+    @classmethod
+    def providers(cls) -> tuple[str, ...]:
+        """Return what the installed package can run networks on; imports the package."""
+        return ("cpu",)
+
+    @classmethod
+    def version(cls) -> str:
+        """Return the version of the installed package.
+
+        Raises:
+            DeviceError: It is not installed.
+        """
+        found = installed_version(cls.package)
+        if found is None:
+            name = "hwnas" if cls.extra is None else f"hwnas[{cls.extra}]"
+            raise DeviceError(f"{cls.package} is not installed; pip install '{name}'")
+        return found
+
+
+@functools.cache
+def installed_version(package: str) -> str | None:
+    """Return the version of a package by its import name, `None` if it is not installed.
+
+    The same package comes in several distributions (`onnxruntime`, `onnxruntime-gpu`, ...).
+    """
+    if importlib.util.find_spec(package) is None:
+        return None
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        owners = importlib.metadata.packages_distributions().get(package)
+        return importlib.metadata.version(owners[0]) if owners else "unknown"
+
+
+def onnx_file(model: nn.Module | Path, input_shape: tuple[int, int, int], stem: Path) -> Path:
+    """Return the ONNX file of a network, which is written where there is none yet.
+
+    Raises:
+        ExportError: The network cannot be expressed in ONNX.
+    """
+    if isinstance(model, Path):
+        return model
+    # PyTorch takes seconds to load, which timing an ONNX file need not wait for.
+    from nas.network.onnx import export_onnx
+
+    return export_onnx(model, input_shape, stem.with_suffix(".onnx"))
+
+
+def check_input(
+    inputs: Sequence[tuple[str, Sequence[Any], str]], images: ImageArray, kind: str
+) -> None:
+    """Check that a network takes one float32 image.
+
+    Args:
+        inputs: Name, shape and type of every input; a size that is not fixed is no integer.
+        images: What it will be given.
+        kind: The runtime's word for float32.
+
+    Raises:
+        ModelError: It takes something else.
+    """
+    expected = list(images.shape)
+    if len(inputs) != 1:
+        names = ", ".join(repr(name) for name, _, _ in inputs) or "none"
+        raise ModelError(f"has {len(inputs)} inputs ({names}), expected one of shape {expected}")
+    ((name, sizes, got),) = inputs
+    shape = list(sizes)
+    if not all(isinstance(size, int) for size in shape):
+        raise ModelError(
+            f"input {name!r} has the dynamic shape {shape}, expected the fixed shape "
+            f"{expected}; export it with fixed sizes and batch 1"
+        )
+    if shape != expected:
+        raise ModelError(f"input {name!r} has shape {shape}, expected {expected}")
+    if got != kind:
+        raise ModelError(f"input {name!r} is a {got}, expected {kind}")
+
+
+def one_line(error: BaseException) -> str:
+    """Return an error's message on one line of bounded length."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= _LONGEST_REASON else text[:_LONGEST_REASON] + " ..."

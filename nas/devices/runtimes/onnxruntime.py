@@ -1,0 +1,224 @@
+"""ONNX Runtime, with any of the execution providers of the installed build."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, ClassVar
+
+from nas.core.errors import ConfigError
+from nas.core.measurement import CALIBRATION_KEY, UNKNOWN_CALIBRATION, ImageArray
+from nas.devices.measuring.runtime import (
+    LoadedNetwork,
+    ModelError,
+    Runtime,
+    check_input,
+    one_line,
+)
+from nas.devices.runtimes import register
+
+CPU_PROVIDER = "CPUExecutionProvider"
+QUANTISED_OPERATORS = ("QLinearConv", "QLinearMatMul", "QGemm", "MatMulIntegerToFloat")
+"""What ONNX Runtime makes of quantised convolutions and products."""
+_LEVELS = {
+    "disable": "ORT_DISABLE_ALL",
+    "basic": "ORT_ENABLE_BASIC",
+    "extended": "ORT_ENABLE_EXTENDED",
+    "all": "ORT_ENABLE_ALL",
+}
+_THREAD_OPTIONS = {"xnnpack": "intra_op_num_threads", "openvino": "num_of_threads"}
+"""Providers with a pool of threads of their own, which the session's setting does not reach."""
+_ERRORS = (
+    "EPFail",
+    "EngineError",
+    "Fail",
+    "InvalidArgument",
+    "InvalidGraph",
+    "InvalidProtobuf",
+    "NoModel",
+    "NoSuchFile",
+    "NotImplemented",
+    "RuntimeException",
+)
+
+
+@register("onnxruntime")
+@dataclass(frozen=True, kw_only=True)
+class OnnxRuntime(Runtime):
+    """Runs ONNX files with a provider of ONNX Runtime.
+
+    Attributes:
+        provider: Short name of an execution provider: `cpu`, `cuda`, `tensorrt`, `openvino`,
+            `coreml`, `xnnpack`, `qnn`, ... Which there are depends on the installed build.
+        allow_spinning: Whether idle threads wait busily.
+        graph_optimization: Level: `disable`, `basic`, `extended` or `all`.
+    """
+
+    package: ClassVar[str] = "onnxruntime"
+    precisions: ClassVar[tuple[str, ...]] = ("fp32", "int8")
+    constants: ClassVar[Mapping[str, Any]] = MappingProxyType(
+        {"execution_mode": "sequential", "inter_op_threads": 1}
+    )
+
+    provider: str = "cpu"
+    allow_spinning: bool = False
+    graph_optimization: str = "all"
+
+    def __post_init__(self) -> None:
+        """Check the settings.
+
+        Raises:
+            ConfigError: A setting is out of its range.
+        """
+        super().__post_init__()
+        if self.graph_optimization not in _LEVELS:
+            expected = "one of " + ", ".join(_LEVELS)
+            raise ConfigError("device.graph_optimization", self.graph_optimization, expected)
+
+    @classmethod
+    def providers(cls) -> tuple[str, ...]:
+        """Return the short names of the installed build's providers."""
+        return tuple(sorted(_providers()))
+
+    def load(self, path: Path, images: ImageArray) -> LoadedNetwork:
+        """Load an ONNX file; see `Runtime.load`."""
+        # A report that is sent must not fall into a timed block.
+        self.library().disable_telemetry_events()
+        return _Session(self, path, images)
+
+    def session(self, path: Path, profile: Path | None = None) -> Any:
+        """Return a session, everything that bears on speed set explicitly.
+
+        Args:
+            path: Of an ONNX file.
+            profile: Start of the name of a file to which the session writes what it runs.
+
+        Raises:
+            ModelError: It cannot be loaded, or not with the provider.
+        """
+        import onnxruntime
+
+        name = _providers()[self.provider]
+        try:
+            session = onnxruntime.InferenceSession(
+                str(path),
+                self._options(profile),
+                providers=[(name, self._provider_options())],
+                enable_fallback=0,
+            )
+        except errors() as error:
+            raise ModelError(f"ONNX Runtime cannot load it ({one_line(error)})") from error
+        # ONNX Runtime drops a provider whose own libraries are missing, and says so in its log.
+        if name not in session.get_providers():
+            raise ModelError(f"got {session.get_providers()}, expected {name} to start")
+        return session
+
+    def _options(self, profile: Path | None) -> Any:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = self.threads
+        options.inter_op_num_threads = 1
+        options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
+        level = getattr(onnxruntime.GraphOptimizationLevel, _LEVELS[self.graph_optimization])
+        options.graph_optimization_level = level
+        spinning = "1" if self.allow_spinning else "0"
+        options.add_session_config_entry("session.intra_op.allow_spinning", spinning)
+        options.add_session_config_entry("session.inter_op.allow_spinning", spinning)
+        options.enable_profiling = profile is not None
+        if profile is not None:
+            options.profile_file_prefix = str(profile)
+        options.log_severity_level = 4  # errors become exceptions, which say the same
+        return options
+
+    def _provider_options(self) -> dict[str, str]:
+        option = _THREAD_OPTIONS.get(self.provider)
+        return {option: str(self.threads)} if option else {}
+
+
+class _Session(LoadedNetwork):
+    def __init__(self, runtime: OnnxRuntime, path: Path, images: ImageArray) -> None:
+        self._runtime, self._path, self._images = runtime, path, images
+        self._session = runtime.session(path)
+        self._errors = errors()
+        inputs = [(each.name, each.shape, each.type) for each in self._session.get_inputs()]
+        check_input(inputs, images, "tensor(float)")
+        self._binding = self._bind(self._session)
+        self._run = self._session.run_with_iobinding
+
+    def run(self) -> None:
+        try:
+            self._run(self._binding)
+        except self._errors as error:
+            raise ModelError(f"ONNX Runtime cannot run it ({one_line(error)})") from error
+
+    def logits(self) -> ImageArray:
+        logits: ImageArray = self._binding.copy_outputs_to_cpu()[0]
+        return logits
+
+    def inspect(self) -> dict[str, Any]:
+        """Say what runs; see `LoadedNetwork.inspect`.
+
+        The processor's provider can run everything and nothing else can get in its way. Of any
+        other, and of a quantised network, one run of a second session with the same settings is
+        profiled: the timed session never is.
+        """
+        runtime = self._runtime
+        name = _providers()[runtime.provider]
+        facts = {
+            "provider": name,
+            "threads": self._session.get_session_options().intra_op_num_threads,
+        }
+        if runtime.precision == "int8":
+            metadata = self._session.get_modelmeta().custom_metadata_map
+            facts["calibration"] = metadata.get(CALIBRATION_KEY, UNKNOWN_CALIBRATION)
+        if name == CPU_PROVIDER and runtime.precision == "fp32":
+            return facts
+        nodes = self._profiled()
+        placed = Counter(provider for _, provider in nodes)
+        if not placed[name]:
+            where = ", ".join(f"{n} on {provider}" for provider, n in placed.items())
+            raise ModelError(f"no operator runs on {name} ({where}); it fell back silently")
+        operators = Counter(operator for operator, _ in nodes)
+        # Of other providers one cannot look into the operators that they fuse.
+        quantised = sum(operators[operator] for operator in QUANTISED_OPERATORS)
+        if runtime.precision == "int8" and name == CPU_PROVIDER and not quantised:
+            ran = ", ".join(sorted(operators))
+            raise ModelError(f"runs no quantised operator ({ran}); measure it with precision fp32")
+        return facts | {"operators_by_provider": dict(placed), "operators": dict(operators)}
+
+    def _bind(self, session: Any) -> Any:
+        binding = session.io_binding()
+        binding.bind_cpu_input(session.get_inputs()[0].name, self._images)
+        for output in session.get_outputs():
+            binding.bind_output(output.name)
+        return binding
+
+    def _profiled(self) -> list[tuple[str, str]]:
+        """Return operator and provider of everything that one inference runs."""
+        with tempfile.TemporaryDirectory(prefix="hwnas-") as folder:
+            session = self._runtime.session(self._path, Path(folder) / "profile")
+            session.run_with_iobinding(self._bind(session))
+            events = json.loads(Path(session.end_profiling()).read_text("utf-8"))
+        nodes = [event["args"] for event in events if event.get("cat") == "Node"]
+        return [(node["op_name"], node["provider"]) for node in nodes if "provider" in node]
+
+
+def _providers() -> dict[str, str]:
+    """Return ONNX Runtime's names of the providers that this build has, by short names."""
+    import onnxruntime
+
+    available = onnxruntime.get_available_providers()
+    return {name.removesuffix("ExecutionProvider").lower(): name for name in available}
+
+
+def errors() -> tuple[type[Exception], ...]:
+    """Return what ONNX Runtime raises, for which it has no common base."""
+    from onnxruntime.capi import onnxruntime_pybind11_state as state
+
+    return tuple(getattr(state, name) for name in _ERRORS)

@@ -1,0 +1,137 @@
+"""OpenVINO, with any of its device plugins."""
+
+from __future__ import annotations
+
+import io
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, ClassVar
+
+import numpy as np
+
+from nas.core.measurement import CALIBRATION_KEY, UNKNOWN_CALIBRATION, ImageArray
+from nas.devices.measuring.runtime import (
+    LoadedNetwork,
+    ModelError,
+    Runtime,
+    check_input,
+    one_line,
+)
+from nas.devices.runtimes import register
+
+_PRODUCTS = ("Convolution", "FullyConnected", "MatMul")
+"""Types of OpenVINO's layers that multiply and add."""
+_QUANTISED = ("i8", "u8")
+
+
+@register("openvino")
+@dataclass(frozen=True, kw_only=True)
+class OpenVino(Runtime):
+    """Runs ONNX files in OpenVINO, optimised for the latency of one image.
+
+    Attributes:
+        provider: Short name of a plugin: `cpu`, `gpu`, `npu`. Which there are depends on the
+            machine.
+    """
+
+    package: ClassVar[str] = "openvino"
+    extra: ClassVar[str | None] = "openvino"
+    precisions: ClassVar[tuple[str, ...]] = ("fp32", "int8")
+    # Without the hint the plugin calculates in bfloat16 wherever the processor can.
+    constants: ClassVar[Mapping[str, Any]] = MappingProxyType(
+        {"performance_hint": "LATENCY", "streams": 1, "float_precision": "f32", "pinning": False}
+    )
+
+    provider: str = "cpu"
+
+    @classmethod
+    def providers(cls) -> tuple[str, ...]:
+        """Return the short names of this machine's plugins."""
+        import openvino
+
+        return tuple(sorted(name.lower() for name in openvino.Core().available_devices))
+
+    def load(self, path: Path, images: ImageArray) -> LoadedNetwork:
+        """Load an ONNX file; see `Runtime.load`."""
+        openvino = self.library()
+        try:
+            core = openvino.Core()
+            model = core.read_model(io.BytesIO(path.read_bytes()))
+            inputs = [
+                (each.any_name, _sizes(each), each.element_type.to_string())
+                for each in model.inputs
+            ]
+            check_input(inputs, images, "f32")
+            compiled = core.compile_model(model, self.provider.upper(), self._properties())
+        except RuntimeError as error:
+            raise ModelError(f"OpenVINO cannot load it ({one_line(error)})") from error
+        # Where OpenVINO keeps the metadata of an ONNX file.
+        metadata = dict(model.rt_info).get("framework", {})
+        calibration = metadata.get(CALIBRATION_KEY)
+        said = UNKNOWN_CALIBRATION if calibration is None else str(calibration.value)
+        return _Compiled(compiled, images, self, said)
+
+    def _properties(self) -> dict[str, Any]:
+        properties: dict[str, Any] = {
+            "PERFORMANCE_HINT": self.constants["performance_hint"],
+            "INFERENCE_PRECISION_HINT": self.constants["float_precision"],
+        }
+        if self.provider == "cpu":
+            properties["INFERENCE_NUM_THREADS"] = self.threads
+            properties["NUM_STREAMS"] = str(self.constants["streams"])
+            properties["ENABLE_CPU_PINNING"] = self.constants["pinning"]
+        return properties
+
+
+class _Compiled(LoadedNetwork):
+    def __init__(
+        self, compiled: Any, images: ImageArray, runtime: OpenVino, calibration: str
+    ) -> None:
+        import openvino
+
+        self._compiled, self._runtime, self._calibration = compiled, runtime, calibration
+        self._request = compiled.create_infer_request()
+        self._input = openvino.Tensor(np.ascontiguousarray(images), shared_memory=True)
+        self._request.set_input_tensor(self._input)
+        self._run = self._request.infer
+
+    def run(self) -> None:
+        try:
+            self._run()
+        except RuntimeError as error:
+            raise ModelError(f"OpenVINO cannot run it ({one_line(error)})") from error
+
+    def logits(self) -> ImageArray:
+        logits: ImageArray = self._request.get_output_tensor(0).data.copy()
+        return logits
+
+    def inspect(self) -> dict[str, Any]:
+        """Say what runs, as the plugin's own graph tells; see `LoadedNetwork.inspect`."""
+        plugins = list(self._compiled.get_property("EXECUTION_DEVICES"))
+        if not all(name.lower().startswith(self._runtime.provider) for name in plugins):
+            raise ModelError(f"runs on {plugins}, expected {self._runtime.provider.upper()}")
+        facts: dict[str, Any] = {"provider": ", ".join(plugins)}
+        if self._runtime.provider == "cpu":
+            facts["threads"] = int(self._compiled.get_property("INFERENCE_NUM_THREADS"))
+        if self._runtime.precision == "int8":
+            facts["calibration"] = self._calibration
+        operators = Counter(
+            (str(node.rt_info["layerType"].value), str(node.rt_info["runtimePrecision"].value))
+            for node in self._compiled.get_runtime_model().get_ops()
+        )
+        products = {key: n for key, n in operators.items() if key[0] in _PRODUCTS}
+        quantised = any(precision in _QUANTISED for _, precision in products)
+        if self._runtime.precision == "int8" and not quantised:
+            ran = ", ".join(" ".join(key) for key in sorted(products)) or "none"
+            raise ModelError(
+                f"runs no quantised operator (its products: {ran}); measure it with precision fp32"
+            )
+        return facts | {"operators": {" ".join(key): n for key, n in products.items()}}
+
+
+def _sizes(port: Any) -> list[Any]:
+    shape = port.get_partial_shape()
+    return [size.get_length() if size.is_static else str(size) for size in shape]

@@ -1,0 +1,156 @@
+"""PyTorch on the processor, eager or compiled."""
+
+from __future__ import annotations
+
+import os
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from nas.core.errors import ExportError
+from nas.core.measurement import ImageArray
+from nas.devices.measuring.runtime import (
+    SENTINEL_SHAPE,
+    LoadedNetwork,
+    ModelError,
+    Runtime,
+    check_input,
+    one_line,
+)
+from nas.devices.runtimes import register
+
+if TYPE_CHECKING:
+    from torch import nn
+
+_SENTINEL_LAYERS = 4
+
+
+@register("torch")
+@dataclass(frozen=True, kw_only=True)
+class Torch(Runtime):
+    """Runs programs of `torch.export` in PyTorch.
+
+    What ONNX says of a network is not what PyTorch runs: normalisations are folded in it and
+    attention is taken apart. So the network itself is needed, not its ONNX file.
+
+    Attributes:
+        compiled: Whether `torch.compile` makes kernels of it, which needs a C++ compiler and takes
+            from seconds to minutes a network.
+    """
+
+    package: ClassVar[str] = "torch"
+    takes: ClassVar[str] = "pt2"
+    constants: ClassVar[Mapping[str, Any]] = MappingProxyType({"inter_op_threads": 1})
+
+    compiled: bool = False
+
+    def prepare(
+        self,
+        model: nn.Module | Path,
+        input_shape: tuple[int, int, int],
+        stem: Path,
+        images: ImageArray | None,
+    ) -> Path:
+        """Write a network as a program of `torch.export`; see `Runtime.prepare`.
+
+        Raises:
+            ExportError: `torch.export` cannot express it, or it is an ONNX file.
+        """
+        del images
+        if isinstance(model, Path):
+            if model.suffix == f".{self.takes}":
+                return model
+            raise ExportError(
+                "runtime torch: got a file, expected the network as an nn.Module, or a .pt2 file "
+                "of torch.export; an ONNX file says what other runtimes run, so use one of those"
+            )
+        from nas.network.program import export_program
+
+        return export_program(model, input_shape, stem.with_suffix(f".{self.takes}"))
+
+    def load(self, path: Path, images: ImageArray) -> LoadedNetwork:
+        """Load a program of `torch.export`; see `Runtime.load`."""
+        torch = self._start()
+        try:
+            with path.open("rb") as file:
+                program = torch.export.load(file)
+            module = program.module(check_guards=False)
+        except (
+            RuntimeError,
+            ValueError,
+            KeyError,
+            TypeError,
+            OSError,
+            AssertionError,
+            zipfile.BadZipFile,
+        ) as error:
+            raise ModelError(
+                f"PyTorch cannot load it as a program of torch.export ({one_line(error)})"
+            ) from error
+        check_input(_inputs(program), images, "torch.float32")
+        if self.compiled:
+            module = torch.compile(module, fullgraph=True, dynamic=False)
+        return _Program(module, images, self)
+
+    def sentinel(self) -> LoadedNetwork:
+        """Build the sentinel, which runs eagerly in any case; see `Runtime.sentinel`."""
+        torch = self._start()
+        channels = SENTINEL_SHAPE[0]
+        layers = [
+            layer
+            for _ in range(_SENTINEL_LAYERS)
+            for layer in (torch.nn.Conv2d(channels, channels, 3, padding=1), torch.nn.ReLU())
+        ]
+        images = np.ones((1, *SENTINEL_SHAPE), np.float32)
+        return _Program(torch.nn.Sequential(*layers).eval(), images, self)
+
+    def _start(self) -> Any:
+        # Otherwise a pool of compilers stays beside the networks that are timed.
+        os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
+        torch = self.library()
+        torch.set_num_threads(self.threads)
+        # It can be set only once, before anything has run.
+        if torch.get_num_interop_threads() != self.constants["inter_op_threads"]:
+            torch.set_num_interop_threads(self.constants["inter_op_threads"])
+        return torch
+
+
+class _Program(LoadedNetwork):
+    def __init__(self, module: Any, images: ImageArray, runtime: Torch) -> None:
+        import torch
+
+        self._module, self._runtime = module, runtime
+        self._images = torch.from_numpy(np.ascontiguousarray(images))
+        self._inference_mode = torch.inference_mode
+        self._threads = torch.get_num_threads()
+        self._logits: Any = None
+
+    def run(self) -> None:
+        try:
+            with self._inference_mode():
+                self._logits = self._module(self._images)
+        except (RuntimeError, TypeError, AssertionError, OSError) as error:
+            raise ModelError(f"PyTorch cannot run it ({one_line(error)})") from error
+
+    def logits(self) -> ImageArray:
+        logits: ImageArray = self._logits.numpy().copy()
+        return logits
+
+    def inspect(self) -> dict[str, Any]:
+        """Say what runs; see `LoadedNetwork.inspect`."""
+        provider = "inductor" if self._runtime.compiled else "eager"
+        return {"provider": provider, "threads": self._threads}
+
+
+def _inputs(program: Any) -> list[tuple[str, list[Any], str]]:
+    names = set(program.graph_signature.user_inputs)
+    values = {node.name: node.meta["val"] for node in program.graph.nodes if node.name in names}
+    return [
+        (name, [s if isinstance(s, int) else str(s) for s in value.shape], str(value.dtype))
+        for name, value in values.items()
+    ]
