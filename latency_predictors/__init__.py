@@ -48,6 +48,11 @@ class PredictorSettings:
     ) -> LatencyPredictor:
         """Fit a predictor to measured latencies, shape `(n,)`, in milliseconds."""
 
+    def chosen(self, predictor: LatencyPredictor) -> PredictorSettings:
+        """Return the settings by which `fit` came to `predictor`, for fitting it again."""
+        del predictor
+        return self
+
     @classmethod
     @abstractmethod
     def load(cls, path: Path) -> LatencyPredictor:

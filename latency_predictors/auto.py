@@ -54,6 +54,11 @@ class AutoSettings(PredictorSettings):
         object.__setattr__(best, "compared", errors)
         return best
 
+    def chosen(self, predictor: LatencyPredictor) -> PredictorSettings:
+        """Return the settings of the elected one; see `PredictorSettings.chosen`."""
+        elected = min(predictor.compared, key=predictor.compared.__getitem__)
+        return get(elected, samples=self.samples, seconds_per_sample=self.seconds_per_sample)
+
     @classmethod
     def load(cls, path: Path) -> LatencyPredictor:
         """Read a saved predictor: it was saved under its own name."""
