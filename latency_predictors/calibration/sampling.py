@@ -8,6 +8,7 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -112,7 +113,7 @@ def _portions(names: Sequence[str], *, whole: bool) -> list[list[str]]:
     """Split into equal portions of up to `PORTION`; all at once if nothing keeps them anyway."""
     count = min(1, len(names)) if whole else math.ceil(len(names) / PORTION)
     bounds = [round(i * len(names) / max(count, 1)) for i in range(count + 1)]
-    return [list(names[low:high]) for low, high in zip(bounds, bounds[1:], strict=False)]
+    return [list(names[low:high]) for low, high in pairwise(bounds)]
 
 
 @lru_cache(maxsize=4)

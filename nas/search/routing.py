@@ -182,7 +182,9 @@ class Router:
         measurement = routed.taken.measurement
         ci_ms = measurement.relative_ci * measurement.latency_ms
         pairs = [(c, f"{c}_ci") for c in self._columns.values()]
-        return {n: v for c in pairs for n, v in zip(c, (measurement.latency_ms, ci_ms), strict=True)}
+        return {
+            n: v for c in pairs for n, v in zip(c, (measurement.latency_ms, ci_ms), strict=True)
+        }
 
     def _predicted(self, genotype: Genotype) -> tuple[float, float, float]:
         """Return the prediction and the ends of its interval, in milliseconds."""
