@@ -44,7 +44,7 @@ def trials_frame(
     columns: Mapping[str, str],
     constraints: Sequence[Constraint],
     verified: Mapping[str, Mapping[str, Any]],
-    routed: Mapping[str, Mapping[str, float]] | None = None,
+    routed: Mapping[str, dict[str, float]] | None = None,
 ) -> pd.DataFrame:
     """Return the table of a study's trials.
 

@@ -73,8 +73,9 @@ class SearchProblem:
         for name, objective in self.limited.items():
             values[name] = trial.facts[objective.column]
         for name, objective in {**self.limited, **self.objectives}.items():
-            if objective.measured_column in trial.facts:
-                values[name] = trial.facts[objective.measured_column]
+            column = objective.measured_column
+            if column is not None and column in trial.facts:
+                values[name] = trial.facts[column]
         return [c.violation(values[c.objective]) for c in self.constraints]
 
     def sample_feasible(

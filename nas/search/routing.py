@@ -180,11 +180,11 @@ class Router:
         if routed is None or routed.taken is None:
             return {}
         measurement = routed.taken.measurement
-        ci_ms = measurement.relative_ci * measurement.latency_ms
-        pairs = [(c, f"{c}_ci") for c in self._columns.values()]
-        return {
-            n: v for c in pairs for n, v in zip(c, (measurement.latency_ms, ci_ms), strict=True)
-        }
+        found = {}
+        for column in self._columns.values():
+            found[column] = measurement.latency_ms
+            found[f"{column}_ci"] = measurement.relative_ci * measurement.latency_ms
+        return found
 
     def _predicted(self, genotype: Genotype) -> tuple[float, float, float]:
         """Return the prediction and the ends of its interval, in milliseconds."""

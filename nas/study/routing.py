@@ -103,10 +103,11 @@ def line(routed: Routed) -> str:
         return f"  {routed.arch_id} {interval}; not measured, so it counts: {routed.failure}"
     measurement = routed.taken.measurement
     ci_ms = measurement.relative_ci * measurement.latency_ms
-    end = "" if routed.kept else "; breaks the limit"
+    outcome = "" if routed.kept else "; breaks the limit"
     if not routed.kept and routed.reason == "constraint":
-        end += ", so it is not trained"
-    return f"  {routed.arch_id} {interval}; measured {measurement.latency_ms:.4g} ± {ci_ms:.1g} ms{end}"
+        outcome += ", so it is not trained"
+    measured = f"measured {measurement.latency_ms:.4g} ± {ci_ms:.1g} ms"
+    return f"  {routed.arch_id} {interval}; {measured}{outcome}"
 
 
 def _spread(percent: np.ndarray[Any, np.dtype[np.float64]]) -> dict[str, float] | None:
@@ -133,9 +134,8 @@ def _row(routed: Routed) -> dict[str, Any]:
 def _read(row: dict[str, Any]) -> Routed:
     fields = {field.name: row[field.name] for field in dataclasses.fields(Routed)}
     if (taken := fields["taken"]) is not None:
-        fields["taken"] = Taken(
-            **{**taken, "measurement": Measurement.from_dict(taken["measurement"])}
-        )
+        measurement = Measurement.from_dict(taken["measurement"])
+        fields["taken"] = Taken(**{**taken, "measurement": measurement})
     # JSON has no infinities: an interval of few samples has no ends.
     if fields["high_ms"] is None:
         fields["high_ms"] = float("inf")
