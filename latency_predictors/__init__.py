@@ -48,10 +48,25 @@ class PredictorSettings:
     ) -> LatencyPredictor:
         """Fit a predictor to measured latencies, shape `(n,)`, in milliseconds."""
 
-    def chosen(self, predictor: LatencyPredictor) -> PredictorSettings:
-        """Return the settings by which `fit` came to `predictor`, for fitting it again."""
+    def refit(
+        self,
+        predictor: LatencyPredictor,
+        space: SearchSpace,
+        genotypes: Sequence[Genotype],
+        latency_ms: FloatArray,
+    ) -> LatencyPredictor:
+        """Fit `predictor`, which these settings have fitted, again to more samples.
+
+        What takes long to find and changes little, such as hyperparameters, may be kept.
+
+        Args:
+            predictor: Fitted to some of the samples.
+            space: Of the networks.
+            genotypes: All measured networks.
+            latency_ms: Their latencies, shape `(n,)`.
+        """
         del predictor
-        return self
+        return self.fit(space, genotypes, latency_ms)
 
     @classmethod
     @abstractmethod

@@ -54,10 +54,16 @@ class AutoSettings(PredictorSettings):
         object.__setattr__(best, "compared", errors)
         return best
 
-    def chosen(self, predictor: LatencyPredictor) -> PredictorSettings:
-        """Return the settings of the elected one; see `PredictorSettings.chosen`."""
+    def refit(
+        self,
+        predictor: LatencyPredictor,
+        space: SearchSpace,
+        genotypes: Sequence[Genotype],
+        latency_ms: FloatArray,
+    ) -> LatencyPredictor:
+        """Fit the elected one again, without another election; see `PredictorSettings.refit`."""
         elected = min(predictor.compared, key=predictor.compared.__getitem__)
-        return get(elected, samples=self.samples, seconds_per_sample=self.seconds_per_sample)
+        return get(elected).refit(predictor, space, genotypes, latency_ms)
 
     @classmethod
     def load(cls, path: Path) -> LatencyPredictor:

@@ -32,6 +32,18 @@ class KernelSettings(PredictorSettings):
         process = PartProcess(parts.parts)
         return CompiledPredictor.fit("kernels", space, parts, process, genotypes, latency_ms)
 
+    def refit(
+        self,
+        predictor: LatencyPredictor,
+        space: SearchSpace,
+        genotypes: Sequence[Genotype],
+        latency_ms: FloatArray,
+    ) -> LatencyPredictor:
+        """Keep the hyperparameters; see `PredictorSettings.refit`."""
+        parts = kernels(space)
+        process = PartProcess(parts.parts)
+        return CompiledPredictor.refit(predictor, parts, process, genotypes, latency_ms)
+
     @classmethod
     def load(cls, path: Path) -> LatencyPredictor:
         """Read a saved predictor; see `PredictorSettings.load`."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,10 @@ SMALLEST = 0.1
 """Predictions are at least this share of the smallest latency that was measured."""
 
 
+SAMPLES = ("latency_ms", "held_out", "hyperparameters")
+"""Attributes that are saved beside the tables."""
+
+
 @dataclass(frozen=True)
 class CompiledPredictor(LatencyPredictor):
     """Looks latencies up.
@@ -35,6 +39,7 @@ class CompiledPredictor(LatencyPredictor):
         tables: Sums over the genes: latency and how unsure it is, in milliseconds.
         latency_ms: Measured latencies of the calibration, shape `(n,)`.
         held_out: The same predicted from the other samples, and how unsure, shape `(n, 2)`.
+        hyperparameters: Of the fit; see `PartProcess.hyperparameters`.
     """
 
     name: str
@@ -42,6 +47,7 @@ class CompiledPredictor(LatencyPredictor):
     tables: GeneTables
     latency_ms: FloatArray
     held_out: FloatArray
+    hyperparameters: FloatArray
 
     @classmethod
     def fit(
@@ -67,7 +73,35 @@ class CompiledPredictor(LatencyPredictor):
         counts = parts.counts(genotypes)
         tables = parts.tables(process.fit(counts, latency_ms).columns)
         held_out = process.cross_validate(counts, latency_ms)
-        return cls(name, space, tables, latency_ms, held_out)
+        return cls(name, space, tables, latency_ms, held_out, process.hyperparameters)
+
+    @classmethod
+    def refit(
+        cls,
+        predictor: LatencyPredictor,
+        parts: Parts,
+        process: PartProcess,
+        genotypes: Sequence[Genotype],
+        latency_ms: FloatArray,
+    ) -> CompiledPredictor:
+        """Learn from more samples, under the same hyperparameters.
+
+        Intervals stay scaled by the cross-validation of the calibration, whose samples were not
+        chosen for being near a limit or a front.
+
+        Args:
+            predictor: Compiled from the same parts.
+            parts: That the networks are made of.
+            process: Which learns their latencies.
+            genotypes: All measured networks.
+            latency_ms: Their latencies, shape `(n,)`.
+        """
+        assert isinstance(predictor, cls)
+        counts = parts.counts(genotypes)
+        latencies = process.condition(predictor.hyperparameters, counts, latency_ms)
+        refitted = replace(predictor, tables=parts.tables(latencies.columns))
+        object.__setattr__(refitted, "compared", predictor.compared)
+        return refitted
 
     def predict(self, genotypes: Sequence[Genotype] | IntArray) -> Prediction:
         """Look latencies up; see `LatencyPredictor.predict`."""
@@ -85,7 +119,7 @@ class CompiledPredictor(LatencyPredictor):
         """Write `predictor.json` and `predictor.npz`; see `LatencyPredictor.save`."""
         path.mkdir(parents=True, exist_ok=True)
         arrays: dict[str, Any] = self.tables.arrays()
-        arrays |= {"latency_ms": self.latency_ms, "held_out": self.held_out}
+        arrays |= {name: getattr(self, name) for name in SAMPLES}
         np.savez(path / "predictor.npz", **arrays)
         record = {"predictor": self.name, "space": search_spaces.registry.settings(self.space)}
         write_json_atomically(path / "predictor.json", record | {"compared": dict(self.compared)})
@@ -101,12 +135,12 @@ class CompiledPredictor(LatencyPredictor):
         space = search_spaces.get(**record["space"])
         with np.load(path / "predictor.npz", allow_pickle=False) as file:
             arrays = dict(file)
-        latency_ms, held_out = arrays.pop("latency_ms"), arrays.pop("held_out")
+        samples = [arrays.pop(name) for name in SAMPLES]
         try:
             tables = GeneTables.from_arrays(arrays, space.cardinalities)
         except (ValueError, IndexError) as error:
             expected = "tables over the genes that the space has today"
             raise ConfigError(str(path), str(error), expected, "calibrate it again") from error
-        loaded = cls(record["predictor"], space, tables, latency_ms, held_out)
+        loaded = cls(record["predictor"], space, tables, *samples)
         object.__setattr__(loaded, "compared", record["compared"])
         return loaded

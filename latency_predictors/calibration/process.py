@@ -86,6 +86,20 @@ class PartProcess:
         self._log = self._most_probable(counts, latency_ms)
         return self._condition(counts, latency_ms)
 
+    @property
+    def hyperparameters(self) -> FloatArray:
+        """What `fit` has found beside latencies: the vector width, and the others' logarithms."""
+        return np.array([self._width, *self._log.tolist()])
+
+    def condition(
+        self, hyperparameters: FloatArray, counts: FloatArray, latency_ms: FloatArray
+    ) -> PartLatencies:
+        """Fit to measured networks as `fit` does, under hyperparameters that it found before."""
+        self._width = int(hyperparameters[0])
+        self._places = _Similarity(self.parts, self._width, shared=self.shared)
+        self._log = torch.as_tensor(hyperparameters[1:])
+        return self._condition(counts, latency_ms)
+
     def cross_validate(self, counts: FloatArray, latency_ms: FloatArray) -> FloatArray:
         """Return mean and deviation of each sample, predicted without it, shape `(n, 2)`.
 

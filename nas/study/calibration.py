@@ -98,16 +98,16 @@ def learner(
 ) -> Callable[[Sequence[Genotype], FloatArray], LatencyPredictor]:
     """Return a function that fits the predictor in `folder` again, with further samples.
 
-    The function takes genotypes and their latencies in milliseconds, shape `(n,)`. It fits by the
-    settings that were chosen when the predictor was calibrated; no election is held again.
+    The function takes genotypes and their latencies in milliseconds, shape `(n,)`. What it fits to
+    depends on them and on the folder alone, so that a search that goes on gets equal predictors.
     """
     calibrated = latency_predictors.load(folder)
-    chosen = settings.chosen(calibrated)
     known, known_ms, _ = sampling.load_samples(folder)
 
     def learn(genotypes: Sequence[Genotype], latency_ms: FloatArray) -> LatencyPredictor:
         new = [i for i, genotype in enumerate(genotypes) if genotype not in known]
         every = [*known, *(genotypes[i] for i in new)]
-        return chosen.fit(space, every, np.concatenate([known_ms, latency_ms[new]]))
+        every_ms = np.concatenate([known_ms, latency_ms[new]])
+        return settings.refit(calibrated, space, every, every_ms)
 
     return learn
