@@ -207,9 +207,71 @@ class StudySettings:
 
     def space(self, input_shape: tuple[int, int, int], num_classes: int) -> SearchSpace:
         """Build the search space for images of a shape and a number of classes."""
-        given = {"input_shape": input_shape, "num_classes": num_classes}
-        node = self.config["search_space"]
-        return component(search_spaces.registry, node, "search_space", given)
+        return _space(self.config, input_shape, num_classes)
+
+
+def _space(
+    config: Mapping[str, Any], input_shape: tuple[int, int, int], num_classes: int
+) -> SearchSpace:
+    given = {"input_shape": input_shape, "num_classes": num_classes}
+    return component(search_spaces.registry, config["search_space"], "search_space", given)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CalibrationSettings:
+    """The checked settings of a calibration by itself.
+
+    Attributes:
+        seed: Of the choice of networks; a study of the same seed measures the same.
+        space: Of the networks.
+        device: Where they are measured.
+        predictor: How latency is predicted.
+        store: Measurements, which studies share.
+        folder: Receives the predictor and its samples.
+    """
+
+    seed: int
+    space: SearchSpace
+    device: Device
+    predictor: PredictorSettings
+    store: MeasurementStore
+    folder: Path
+
+
+def read_calibration(config: DictConfig) -> CalibrationSettings:
+    """Check the parts of a composed configuration that a calibration depends on.
+
+    The search space may say what its images are (`input_shape`, `num_classes`), else the data do.
+
+    Raises:
+        ConfigError: Names the setting, what it got, what was expected.
+        DataError: The data are needed and cannot be read.
+    """
+    values = resolved(config)
+    out = values.pop("out", None)
+    general = _general(values)
+    device = _device(values)
+    predictor = _predictor(values)
+    given = ("input_shape", "num_classes")
+    missing = [name for name in given if values["search_space"].get(name) is None]
+    if len(missing) == 1:
+        expected = "a value, or neither this nor the other of " + ", ".join(given)
+        raise ConfigError(f"search_space.{missing[0]}", None, expected)
+    if missing:
+        splits = component(data.registry, values.get("data"), "data").search_splits()
+        space = _space(values, splits.input_shape, len(splits.class_names))
+    else:
+        space = component(search_spaces.registry, values["search_space"], "search_space")
+    name = f"{values['search_space']['name']}-{values['device']['name']}"
+    folder = Path(out or Path(general.runs) / PREDICTORS / name).expanduser()
+    return CalibrationSettings(
+        seed=general.seed,
+        space=space,
+        device=device,
+        predictor=predictor,
+        store=general.store,
+        folder=folder,
+    )
 
 
 SECTIONS = (
@@ -239,12 +301,7 @@ def read(config: DictConfig) -> StudySettings:
         LedgerError: The ledger's database cannot be reached.
     """
     values = resolved(config)
-    for section in values:
-        if section not in SECTIONS:
-            raise ConfigError("configuration", section, "one of " + ", ".join(SECTIONS))
-    names = [f.name for f in dataclasses.fields(GeneralSettings)]
-    general = structured(GeneralSettings, {name: values.get(name) for name in names}, "")
-    import_modules(general.imports)
+    general = _general(values)
     search = structured(SearchSettings, values.get("search"), "search")
     constraints = tuple(Constraint.parse(text) for text in search.constraints)
     chosen = {name: objectives.get(name) for name in search.objectives}
@@ -259,10 +316,8 @@ def read(config: DictConfig) -> StudySettings:
         ledger_url=url,
         ray_address=general.ray.address,
         data=component(data.registry, values.get("data"), "data"),
-        device=component(devices.registry, values.get("device"), "device"),
-        predictor=component(
-            latency_predictors.registry, values.get("latency_predictor"), "latency_predictor"
-        ),
+        device=_device(values),
+        predictor=_predictor(values),
         algorithm=component(algorithms.registry, search.algorithm, "search.algorithm"),
         evaluation=component(evaluation.registry, values.get("evaluation"), "evaluation"),
         search=search,
@@ -274,6 +329,25 @@ def read(config: DictConfig) -> StudySettings:
     )
     settings.space((1, 32, 32), 10)
     return settings
+
+
+def _general(values: Mapping[str, Any]) -> GeneralSettings:
+    for section in values:
+        if section not in SECTIONS:
+            raise ConfigError("configuration", section, "one of " + ", ".join(SECTIONS))
+    names = [f.name for f in dataclasses.fields(GeneralSettings)]
+    general = structured(GeneralSettings, {name: values.get(name) for name in names}, "")
+    import_modules(general.imports)
+    return general
+
+
+def _device(values: Mapping[str, Any]) -> Device:
+    return component(devices.registry, values.get("device"), "device")
+
+
+def _predictor(values: Mapping[str, Any]) -> PredictorSettings:
+    node = values.get("latency_predictor")
+    return component(latency_predictors.registry, node, "latency_predictor")
 
 
 def _ledger_urls(config: DictConfig, url: str | None) -> tuple[str | None, str | None]:
