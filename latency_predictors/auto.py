@@ -63,7 +63,9 @@ class AutoSettings(PredictorSettings):
     ) -> LatencyPredictor:
         """Fit the elected one again, without another election; see `PredictorSettings.refit`."""
         elected = min(predictor.compared, key=predictor.compared.__getitem__)
-        return get(elected).refit(predictor, space, genotypes, latency_ms)
+        refitted = get(elected).refit(predictor, space, genotypes, latency_ms)
+        object.__setattr__(refitted, "compared", predictor.compared)
+        return refitted
 
     @classmethod
     def load(cls, path: Path) -> LatencyPredictor:

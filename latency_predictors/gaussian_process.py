@@ -54,9 +54,7 @@ class GaussianProcess(Regression):
 
     def refitted(self, genotypes: Sequence[Genotype], latency_ms: FloatArray) -> GaussianProcess:
         """Return the process conditioned on other samples, under the same parameters."""
-        again = GaussianProcess(self.space, genotypes, latency_ms, self._process.kernel_)
-        again.compared = self.compared
-        return again
+        return GaussianProcess(self.space, genotypes, latency_ms, self._process.kernel_)
 
     def features(self, genotypes: IntArray) -> FloatArray:
         """Return costs, their logarithms, and the one-hot encoding of the genes."""

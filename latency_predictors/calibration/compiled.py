@@ -99,9 +99,7 @@ class CompiledPredictor(LatencyPredictor):
         assert isinstance(predictor, cls)
         counts = parts.counts(genotypes)
         latencies = process.condition(predictor.hyperparameters, counts, latency_ms)
-        refitted = replace(predictor, tables=parts.tables(latencies.columns))
-        object.__setattr__(refitted, "compared", predictor.compared)
-        return refitted
+        return replace(predictor, tables=parts.tables(latencies.columns))
 
     def predict(self, genotypes: Sequence[Genotype] | IntArray) -> Prediction:
         """Look latencies up; see `LatencyPredictor.predict`."""
