@@ -13,7 +13,7 @@ from nas.cli.search import composed
 
 if TYPE_CHECKING:
     from nas.core.prediction import LatencyPredictor
-    from nas.study.settings import CalibrationSettings
+    from nas.study.calibration_settings import CalibrationSettings
 
 OWN = ("out", "search_space.input_shape", "search_space.num_classes")
 """Settings that a search has not: its study has a folder, and the data say what images are."""
@@ -31,7 +31,7 @@ def calibrate(overrides: Sequence[str]) -> int:
 
 
 def _run(config: DictConfig) -> None:
-    from nas.study.settings import read_calibration
+    from nas.study.calibration_settings import read_calibration
 
     settings = read_calibration(config)
     shape = " x ".join(map(str, settings.space.input_shape))

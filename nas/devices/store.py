@@ -59,7 +59,7 @@ class MeasurementStore:
         path = self._path(device, network, seconds)
         try:
             record = json.loads(path.read_text("utf-8"))
-            measurement, took_s = Measurement.from_dict(record), float(record["took_s"])
+            measurement, took_s = Measurement.from_dict(record), float(record.get("took_s", 0))
         except (FileNotFoundError, ValueError, KeyError, TypeError):
             return None  # never taken, or cut off by a crash of the machine
         if memory and measurement.peak_memory_mb is None:

@@ -27,7 +27,7 @@ from nas.results.ledger import Ledger
 from nas.results.study import StudyResults
 from nas.search.loop import SearchLoop
 from nas.search.problem import SearchProblem
-from nas.search.routing import Routed, Router
+from nas.search.routing import Router
 from nas.study import provenance, routing
 from nas.study.calibration import Calibration, accuracy_line, calibrate, is_calibrated, learner
 from nas.study.finalise import Finalisation
@@ -140,12 +140,6 @@ class _Study:
         if not settings.search.routing.measurements or predictor is None:
             return None
         assert isinstance(predictor, LearningPredictor)
-        record = routing.RoutingFile(self.folder.routing)
-
-        def report(routed: Routed) -> None:
-            self.folder.update(routing=record.summary())
-            self.reporter.stage(routing.line(routed))
-
         return Router(
             problem=problem,
             settings=settings.search.routing,
@@ -154,8 +148,8 @@ class _Study:
                 self.space, settings.device, settings.predictor, settings.store, settings.seed
             ),
             learn=learner(self.space, settings.predictor, self.folder.predictor),
-            record=record,
-            on_routed=report,
+            record=routing.RoutingFile(self.folder.routing),
+            on_routed=lambda routed: self.reporter.stage(routing.line(routed)),
         )
 
     def _problem(self, calibration: Calibration | None) -> SearchProblem:
@@ -242,6 +236,7 @@ class _Study:
             )
             with self.reporter.search(plan):
                 trials = loop.run()
+        self.folder.update(routing=routing.RoutingFile(self.folder.routing).summary())
         if self.folder.record()["status"] == "searching":
             self.folder.update(status="searched")
         return trials

@@ -207,71 +207,15 @@ class StudySettings:
 
     def space(self, input_shape: tuple[int, int, int], num_classes: int) -> SearchSpace:
         """Build the search space for images of a shape and a number of classes."""
-        return _space(self.config, input_shape, num_classes)
+        return space_of(self.config, input_shape, num_classes)
 
 
-def _space(
+def space_of(
     config: Mapping[str, Any], input_shape: tuple[int, int, int], num_classes: int
 ) -> SearchSpace:
+    """Build a configuration's search space for images of a shape and a number of classes."""
     given = {"input_shape": input_shape, "num_classes": num_classes}
     return component(search_spaces.registry, config["search_space"], "search_space", given)
-
-
-@dataclass(frozen=True, kw_only=True)
-class CalibrationSettings:
-    """The checked settings of a calibration by itself.
-
-    Attributes:
-        seed: Of the choice of networks; a study of the same seed measures the same.
-        space: Of the networks.
-        device: Where they are measured.
-        predictor: How latency is predicted.
-        store: Measurements, which studies share.
-        folder: Receives the predictor and its samples.
-    """
-
-    seed: int
-    space: SearchSpace
-    device: Device
-    predictor: PredictorSettings
-    store: MeasurementStore
-    folder: Path
-
-
-def read_calibration(config: DictConfig) -> CalibrationSettings:
-    """Check the parts of a composed configuration that a calibration depends on.
-
-    The search space may say what its images are (`input_shape`, `num_classes`), else the data do.
-
-    Raises:
-        ConfigError: Names the setting, what it got, what was expected.
-        DataError: The data are needed and cannot be read.
-    """
-    values = resolved(config)
-    out = values.pop("out", None)
-    general = _general(values)
-    device = _device(values)
-    predictor = _predictor(values)
-    given = ("input_shape", "num_classes")
-    missing = [name for name in given if values["search_space"].get(name) is None]
-    if len(missing) == 1:
-        expected = "a value, or neither this nor the other of " + ", ".join(given)
-        raise ConfigError(f"search_space.{missing[0]}", None, expected)
-    if missing:
-        splits = component(data.registry, values.get("data"), "data").search_splits()
-        space = _space(values, splits.input_shape, len(splits.class_names))
-    else:
-        space = component(search_spaces.registry, values["search_space"], "search_space")
-    name = f"{values['search_space']['name']}-{values['device']['name']}"
-    folder = Path(out or Path(general.runs) / PREDICTORS / name).expanduser()
-    return CalibrationSettings(
-        seed=general.seed,
-        space=space,
-        device=device,
-        predictor=predictor,
-        store=general.store,
-        folder=folder,
-    )
 
 
 SECTIONS = (
@@ -301,7 +245,7 @@ def read(config: DictConfig) -> StudySettings:
         LedgerError: The ledger's database cannot be reached.
     """
     values = resolved(config)
-    general = _general(values)
+    general = general_of(values)
     search = structured(SearchSettings, values.get("search"), "search")
     constraints = tuple(Constraint.parse(text) for text in search.constraints)
     chosen = {name: objectives.get(name) for name in search.objectives}
@@ -316,8 +260,8 @@ def read(config: DictConfig) -> StudySettings:
         ledger_url=url,
         ray_address=general.ray.address,
         data=component(data.registry, values.get("data"), "data"),
-        device=_device(values),
-        predictor=_predictor(values),
+        device=device_of(values),
+        predictor=predictor_of(values),
         algorithm=component(algorithms.registry, search.algorithm, "search.algorithm"),
         evaluation=component(evaluation.registry, values.get("evaluation"), "evaluation"),
         search=search,
@@ -331,7 +275,8 @@ def read(config: DictConfig) -> StudySettings:
     return settings
 
 
-def _general(values: Mapping[str, Any]) -> GeneralSettings:
+def general_of(values: Mapping[str, Any]) -> GeneralSettings:
+    """Build the general settings, and import the user's modules; refuse unknown sections."""
     for section in values:
         if section not in SECTIONS:
             raise ConfigError("configuration", section, "one of " + ", ".join(SECTIONS))
@@ -341,11 +286,13 @@ def _general(values: Mapping[str, Any]) -> GeneralSettings:
     return general
 
 
-def _device(values: Mapping[str, Any]) -> Device:
+def device_of(values: Mapping[str, Any]) -> Device:
+    """Build the device."""
     return component(devices.registry, values.get("device"), "device")
 
 
-def _predictor(values: Mapping[str, Any]) -> PredictorSettings:
+def predictor_of(values: Mapping[str, Any]) -> PredictorSettings:
+    """Build the settings of the latency predictor."""
     node = values.get("latency_predictor")
     return component(latency_predictors.registry, node, "latency_predictor")
 
