@@ -141,11 +141,12 @@ class Router:
 
         One that is predicted to be near a limit is measured, and is not trained if it breaks it.
         """
+        if not self._limits or not self._left:
+            return True
         predicted = self._predicted(genotype)
         _, low, high = predicted
         if any(limit.met(low) != limit.met(high) for limit in self._limits):
-            routed = self._route(number, genotype, arch_id, "constraint", predicted)
-            return routed is None or routed.kept
+            return self._route(number, genotype, arch_id, "constraint", predicted).kept
         return True
 
     def judge(self, trial: Trial, earlier: Sequence[Trial]) -> Trial:
@@ -156,8 +157,8 @@ class Router:
             earlier: All trials of lower numbers, as this returned them.
         """
         objectives = self._columns.keys() & self.problem.objectives.keys()
-        known = trial.arch_id in self._routed
-        if known or not trial.complete or not objectives or not self._feasible(trial):
+        settled = trial.arch_id in self._routed or not objectives or not self._left
+        if settled or not trial.complete or not self._feasible(trial):
             return trial
         predicted = self._predicted(trial.genotype)
         _, low, high = predicted
@@ -169,7 +170,7 @@ class Router:
         if on_front != [True, False]:
             return trial
         routed = self._route(trial.number, trial.genotype, trial.arch_id, "front", predicted)
-        if routed is None or routed.updated_ms is None:
+        if routed.updated_ms is None:
             return trial
         values = {**trial.values, **dict.fromkeys(objectives, routed.updated_ms)}
         return replace(trial, values=values, facts={**trial.facts, **self.facts(trial.arch_id)})
@@ -210,10 +211,8 @@ class Router:
         arch_id: str,
         reason: str,
         predicted: tuple[float, float, float],
-    ) -> Routed | None:
-        """Measure a candidate, or recall it; `None` where nothing more may be measured."""
-        if self._left == 0:
-            return None
+    ) -> Routed:
+        """Measure a candidate, or recall what was measured in an earlier run."""
         self._left -= 1
         recalled = self.record.find(arch_id)
         mean, low, high = predicted
