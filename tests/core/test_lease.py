@@ -118,3 +118,12 @@ def test_an_exception_gives_the_lease_back():
     with pytest.raises(RuntimeError), measuring():
         raise RuntimeError
     assert acquired(measuring, within_s=PATIENCE_S)
+
+
+def test_a_job_with_a_temporary_folder_of_its_own_shares_the_lease(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.delenv(FOLDER_VARIABLE)
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    with training_step():
+        assert not list(tmp_path.iterdir())
