@@ -48,6 +48,26 @@ class PredictorSettings:
     ) -> LatencyPredictor:
         """Fit a predictor to measured latencies, shape `(n,)`, in milliseconds."""
 
+    def refit(
+        self,
+        predictor: LatencyPredictor,
+        space: SearchSpace,
+        genotypes: Sequence[Genotype],
+        latency_ms: FloatArray,
+    ) -> LatencyPredictor:
+        """Fit `predictor`, which these settings have fitted, again to more samples.
+
+        What takes long to find and changes little, such as hyperparameters, may be kept.
+
+        Args:
+            predictor: Fitted to some of the samples.
+            space: Of the networks.
+            genotypes: All measured networks.
+            latency_ms: Their latencies, shape `(n,)`.
+        """
+        del predictor
+        return self.fit(space, genotypes, latency_ms)
+
     @classmethod
     @abstractmethod
     def load(cls, path: Path) -> LatencyPredictor:

@@ -54,6 +54,19 @@ class AutoSettings(PredictorSettings):
         object.__setattr__(best, "compared", errors)
         return best
 
+    def refit(
+        self,
+        predictor: LatencyPredictor,
+        space: SearchSpace,
+        genotypes: Sequence[Genotype],
+        latency_ms: FloatArray,
+    ) -> LatencyPredictor:
+        """Fit the elected one again, without another election; see `PredictorSettings.refit`."""
+        elected = min(predictor.compared, key=predictor.compared.__getitem__)
+        refitted = get(elected).refit(predictor, space, genotypes, latency_ms)
+        object.__setattr__(refitted, "compared", predictor.compared)
+        return refitted
+
     @classmethod
     def load(cls, path: Path) -> LatencyPredictor:
         """Read a saved predictor: it was saved under its own name."""

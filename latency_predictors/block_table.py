@@ -39,6 +39,18 @@ class BlockTableSettings(PredictorSettings):
         process = PartProcess(parts.parts, shared=self.corrections)
         return CompiledPredictor.fit("block_table", space, parts, process, genotypes, latency_ms)
 
+    def refit(
+        self,
+        predictor: LatencyPredictor,
+        space: SearchSpace,
+        genotypes: Sequence[Genotype],
+        latency_ms: FloatArray,
+    ) -> LatencyPredictor:
+        """Keep the hyperparameters; see `PredictorSettings.refit`."""
+        parts = blocks(space)
+        process = PartProcess(parts.parts, shared=self.corrections)
+        return CompiledPredictor.refit(predictor, parts, process, genotypes, latency_ms)
+
     @classmethod
     def load(cls, path: Path) -> LatencyPredictor:
         """Read a saved predictor; see `PredictorSettings.load`."""

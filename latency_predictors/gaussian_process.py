@@ -10,7 +10,7 @@ would run off to the end of its range.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -18,8 +18,10 @@ import numpy as np
 
 from latency_predictors import register
 from latency_predictors.calibration.regression import Regression, RegressionSettings
-from nas.core.prediction import FloatArray
+from nas.core.prediction import FloatArray, LatencyPredictor
+from nas.core.space import Genotype
 from nas.network.blocks import IntArray
+from nas.network.space import SearchSpace
 
 LINEAR_VARIANCE, SMOOTH_VARIANCE, LENGTH = 3e-3, 1e-2, 5.0
 """Medians of the parameters' log-normal priors, for standardised inputs."""
@@ -38,6 +40,21 @@ class GaussianProcess(Regression):
     """A Gaussian process that was fitted to samples."""
 
     name = "gaussian_process"
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        genotypes: Sequence[Genotype],
+        latency_ms: FloatArray,
+        kernel: Any = None,
+    ) -> None:
+        """Fit to samples; under the parameters of a fitted `kernel` where one is given."""
+        self._kernel = kernel
+        super().__init__(space, genotypes, latency_ms)
+
+    def refitted(self, genotypes: Sequence[Genotype], latency_ms: FloatArray) -> GaussianProcess:
+        """Return the process conditioned on other samples, under the same parameters."""
+        return GaussianProcess(self.space, genotypes, latency_ms, self._process.kernel_)
 
     def features(self, genotypes: IntArray) -> FloatArray:
         """Return costs, their logarithms, and the one-hot encoding of the genes."""
@@ -67,6 +84,8 @@ class GaussianProcess(Regression):
         from sklearn.gaussian_process import GaussianProcessRegressor
         from sklearn.gaussian_process.kernels import RBF, ConstantKernel, DotProduct
 
+        if self._kernel is not None:
+            return GaussianProcessRegressor(self._kernel, alpha=RELATIVE_NOISE**2, optimizer=None)
         # Inputs and logarithms are centred, so the linear part needs no offset.
         linear = ConstantKernel(LINEAR_VARIANCE, BOUNDS) * DotProduct(0.0, "fixed")
         smooth = ConstantKernel(SMOOTH_VARIANCE, BOUNDS) * RBF(LENGTH, BOUNDS)
@@ -83,6 +102,18 @@ class GaussianProcessSettings(RegressionSettings):
     """Settings of the Gaussian process; those of every predictor."""
 
     regression: ClassVar[type[Regression]] = GaussianProcess
+
+    def refit(
+        self,
+        predictor: LatencyPredictor,
+        space: SearchSpace,
+        genotypes: Sequence[Genotype],
+        latency_ms: FloatArray,
+    ) -> LatencyPredictor:
+        """Keep the parameters of the covariance; see `PredictorSettings.refit`."""
+        del space
+        assert isinstance(predictor, GaussianProcess)
+        return predictor.refitted(genotypes, latency_ms)
 
 
 def _maximise_posterior(

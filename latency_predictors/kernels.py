@@ -43,6 +43,19 @@ class KernelSettings(PredictorSettings):
         process = PartProcess(parts.parts)
         return CompiledPredictor.fit("kernels", space, parts, process, genotypes, latency_ms)
 
+    def refit(
+        self,
+        predictor: LatencyPredictor,
+        space: SearchSpace,
+        genotypes: Sequence[Genotype],
+        latency_ms: FloatArray,
+    ) -> LatencyPredictor:
+        """Keep the hyperparameters; see `PredictorSettings.refit`."""
+        assert isinstance(predictor, CompiledPredictor)
+        parts = kernels(space, predictor.width)
+        process = PartProcess(parts.parts)
+        return CompiledPredictor.refit(predictor, parts, process, genotypes, latency_ms)
+
     @classmethod
     def load(cls, path: Path) -> LatencyPredictor:
         """Read a saved predictor; see `PredictorSettings.load`."""

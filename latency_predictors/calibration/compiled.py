@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,10 @@ SMALLEST = 0.1
 """Predictions are at least this share of the smallest latency that was measured."""
 
 
+SAMPLES = ("latency_ms", "held_out", "hyperparameters")
+"""Attributes that are saved beside the tables."""
+
+
 @dataclass(frozen=True)
 class CompiledPredictor(LatencyPredictor):
     """Looks latencies up.
@@ -33,18 +37,22 @@ class CompiledPredictor(LatencyPredictor):
     Attributes:
         name: Of the predictor that was fitted.
         space: Of the networks.
+        width: Channels of a block in the runtime's layout, as the samples tell.
         tables: Sums over the genes; see `Learned.columns`.
         deviation: Of whole networks from the sum of their parts.
         latency_ms: Measured latencies of the calibration, shape `(n,)`.
         held_out: The same predicted from the other samples, and how unsure, shape `(n, 2)`.
+        hyperparameters: Of the fit; see `PartProcess.hyperparameters`.
     """
 
     name: str
     space: SearchSpace
+    width: int
     tables: GeneTables
     deviation: NetworkDeviation
     latency_ms: FloatArray
     held_out: FloatArray
+    hyperparameters: FloatArray
 
     @classmethod
     def fit(
@@ -71,7 +79,43 @@ class CompiledPredictor(LatencyPredictor):
         learned = process.fit(counts, latency_ms)
         tables = parts.tables(learned.columns)
         held_out = process.cross_validate(counts, latency_ms)
-        return cls(name, space, tables, learned.deviation, latency_ms, held_out)
+        return cls(
+            name=name,
+            space=space,
+            width=parts.width,
+            tables=tables,
+            deviation=learned.deviation,
+            latency_ms=latency_ms,
+            held_out=held_out,
+            hyperparameters=process.hyperparameters,
+        )
+
+    @classmethod
+    def refit(
+        cls,
+        predictor: LatencyPredictor,
+        parts: Parts,
+        process: PartProcess,
+        genotypes: Sequence[Genotype],
+        latency_ms: FloatArray,
+    ) -> CompiledPredictor:
+        """Learn from more samples, under the same hyperparameters.
+
+        Intervals stay scaled by the cross-validation of the calibration, whose samples were not
+        chosen for being near a limit or a front.
+
+        Args:
+            predictor: Compiled from the same parts.
+            parts: That the networks are made of.
+            process: Which learns their latencies.
+            genotypes: All measured networks.
+            latency_ms: Their latencies, shape `(n,)`.
+        """
+        assert isinstance(predictor, cls)
+        counts = parts.counts(genotypes)
+        learned = process.condition(predictor.hyperparameters, counts, latency_ms)
+        tables = parts.tables(learned.columns)
+        return replace(predictor, tables=tables, deviation=learned.deviation)
 
     def predict(self, genotypes: Sequence[Genotype] | IntArray) -> Prediction:
         """Look latencies up; see `LatencyPredictor.predict`."""
@@ -90,10 +134,15 @@ class CompiledPredictor(LatencyPredictor):
         """Write `predictor.json` and `predictor.npz`; see `LatencyPredictor.save`."""
         path.mkdir(parents=True, exist_ok=True)
         arrays: dict[str, Any] = self.tables.arrays() | self.deviation.arrays()
-        arrays |= {"latency_ms": self.latency_ms, "held_out": self.held_out}
+        arrays |= {name: getattr(self, name) for name in SAMPLES}
         np.savez(path / "predictor.npz", **arrays)
-        record = {"predictor": self.name, "space": search_spaces.registry.settings(self.space)}
-        write_json_atomically(path / "predictor.json", record | {"compared": dict(self.compared)})
+        record = {
+            "predictor": self.name,
+            "space": search_spaces.registry.settings(self.space),
+            "width": self.width,
+            "compared": dict(self.compared),
+        }
+        write_json_atomically(path / "predictor.json", record)
 
     @classmethod
     def load(cls, path: Path) -> CompiledPredictor:
@@ -106,13 +155,13 @@ class CompiledPredictor(LatencyPredictor):
         space = search_spaces.get(**record["space"])
         with np.load(path / "predictor.npz", allow_pickle=False) as file:
             arrays = dict(file)
-        latency_ms, held_out = arrays.pop("latency_ms"), arrays.pop("held_out")
+        samples = [arrays.pop(name) for name in SAMPLES]
         try:
             tables = GeneTables.from_arrays(arrays, space.cardinalities)
             deviation = NetworkDeviation.from_arrays(arrays)
         except (ValueError, IndexError, KeyError) as error:
             expected = "tables over the genes that the space has today"
             raise ConfigError(str(path), str(error), expected, "calibrate it again") from error
-        loaded = cls(record["predictor"], space, tables, deviation, latency_ms, held_out)
+        loaded = cls(record["predictor"], space, int(record["width"]), tables, deviation, *samples)
         object.__setattr__(loaded, "compared", record["compared"])
         return loaded

@@ -61,14 +61,16 @@ class Parts:
 
     Attributes:
         parts: Every distinct one, in order of appearance.
+        width: Channels of a block in the runtime's layout.
     """
 
-    def __init__(self, space: SearchSpace, split: Split) -> None:
+    def __init__(self, space: SearchSpace, split: Split, *, width: int) -> None:
         """Split everything that can stand in a place of the networks.
 
         Args:
             space: Of the networks.
             split: Returns the parts of one module.
+            width: Channels of a block in the runtime's layout.
 
         Raises:
             ConfigError: The space is too entangled to be tabulated.
@@ -78,6 +80,7 @@ class Parts:
         except ValueError as error:
             fix = "use latency_predictor=gaussian_process"
             raise ConfigError("search_space", str(error), "blocks of few genes", fix) from error
+        self.width = width
         self._space = space
         self._genes = DerivedGenes(space.cardinalities, _common(traces))
         places = _split(traces, split, self._genes)
@@ -327,10 +330,10 @@ def kernels(space: SearchSpace, width: int) -> Parts:
         space: Of the networks.
         width: Channels of a block in the runtime's layout.
     """
-    return Parts(space, lambda trace, blocked: fuse(trace, blocked, width))
+    return Parts(space, lambda trace, blocked: fuse(trace, blocked, width), width=width)
 
 
 @lru_cache(maxsize=8)
 def blocks(space: SearchSpace) -> Parts:
     """Return the blocks of a space's networks."""
-    return Parts(space, _whole)
+    return Parts(space, _whole, width=1)

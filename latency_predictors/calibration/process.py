@@ -92,6 +92,20 @@ class PartProcess:
         self._log = self._most_probable(counts, latency_ms)
         return self._condition(counts, latency_ms)
 
+    @property
+    def hyperparameters(self) -> FloatArray:
+        """What `fit` has found beside latencies, in logarithms."""
+        return np.array(self._log.tolist())
+
+    def condition(
+        self, hyperparameters: FloatArray, counts: FloatArray, latency_ms: FloatArray
+    ) -> Learned:
+        """Fit to measured networks as `fit` does, under hyperparameters that it found before."""
+        self._features = roofline_features(self.parts)
+        self._similarity = Similarity(self.parts, shared=self.shared)
+        self._log = torch.as_tensor(hyperparameters)
+        return self._condition(counts, latency_ms)
+
     def cross_validate(self, counts: FloatArray, latency_ms: FloatArray) -> FloatArray:
         """Return mean and deviation of each sample, predicted without it, shape `(n, 2)`.
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import math
 import tempfile
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
+from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -14,6 +18,7 @@ from latency_predictors import PredictorSettings
 from nas.core.errors import ConfigError
 from nas.core.files import write_json_atomically
 from nas.core.measurement import Device, Measurement
+from nas.core.prediction import FloatArray
 from nas.core.space import Genotype
 from nas.devices.store import MeasurementStore
 from nas.network.space import SearchSpace
@@ -31,6 +36,10 @@ CONTENDERS = 16
 
 SPREAD_SHARE = 0.6
 """Share of the samples that are spread over the space; the rest are chosen by a first fit."""
+
+
+PORTION = 16
+"""Networks that are measured together where a store keeps them: what a crash loses at most."""
 
 
 def choose(space: SearchSpace, samples: int, seed: int) -> list[Genotype]:
@@ -85,17 +94,26 @@ def measure_genotypes(
         if (found := store.find(device, name, seconds, memory=memory)) is not None:
             known[name] = found
     missing = {n: g for n, g in zip(names, genotypes, strict=True) if n not in known}
-    if missing:
+    for portion in _portions(list(missing), whole=store is None):
+        started = time.monotonic()
         with tempfile.TemporaryDirectory(prefix="hwnas-") as folder:
-            paths = _assembler(space).write(list(missing.values()), Path(folder))
+            paths = _assembler(space).write([missing[name] for name in portion], Path(folder))
             taken = device.measure_many(
                 paths, space.input_shape, memory=memory, seed=seed, seconds_per_model=seconds
             )
-        known |= zip(missing, taken, strict=True)
-        for name in missing if store else ():
+        known |= zip(portion, taken, strict=True)
+        took_s = (time.monotonic() - started) / len(portion)
+        for name in portion if store else ():
             assert store is not None
-            store.add(device, name, seconds, known[name])
+            store.add(device, name, seconds, known[name], took_s)
     return [known[name] for name in names]
+
+
+def _portions(names: Sequence[str], *, whole: bool) -> list[list[str]]:
+    """Split into equal portions of up to `PORTION`; all at once if nothing keeps them anyway."""
+    count = min(1, len(names)) if whole else math.ceil(len(names) / PORTION)
+    bounds = [round(i * len(names) / max(count, 1)) for i in range(count + 1)]
+    return [list(names[low:high]) for low, high in pairwise(bounds)]
 
 
 @lru_cache(maxsize=4)
@@ -146,10 +164,25 @@ def measure_samples(
 
 
 def save_samples(
-    path: Path, genotypes: Sequence[Genotype], measurements: Sequence[Measurement]
+    path: Path,
+    genotypes: Sequence[Genotype],
+    measurements: Sequence[Measurement],
+    cost: Mapping[str, Any],
 ) -> None:
-    """Write all samples of a calibration to `path/calibration.json`."""
+    """Write all samples of a calibration, and what they cost, to `path/calibration.json`."""
     path.mkdir(parents=True, exist_ok=True)
     pairs = zip(genotypes, measurements, strict=True)
     samples = [{"genotype": g, **m.to_dict()} for g, m in pairs]
-    write_json_atomically(path / "calibration.json", {"samples": samples})
+    write_json_atomically(path / "calibration.json", {"cost": dict(cost), "samples": samples})
+
+
+def load_samples(path: Path) -> tuple[list[Genotype], FloatArray, dict[str, Any]]:
+    """Read what `save_samples` wrote into `path`.
+
+    Returns:
+        The genotypes, their latencies in milliseconds, shape `(n,)`, and the cost.
+    """
+    record = json.loads((path / "calibration.json").read_text("utf-8"))
+    genotypes = [tuple(sample["genotype"]) for sample in record["samples"]]
+    latency_ms = [Measurement.from_dict(sample).latency_ms for sample in record["samples"]]
+    return genotypes, np.array(latency_ms), record["cost"]

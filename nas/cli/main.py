@@ -31,6 +31,20 @@ Settings are Hydra overrides, NAME=VALUE; `nas search --cfg job` prints all of t
 The same command again goes on where an interrupted one stopped.
 """
 
+CALIBRATE_HELP = """\
+Measure some networks of a search space on a device and fit a latency predictor to them.
+Settings are those of `nas search`; images are as the data set's, unless both settings of the
+second line say what they are.
+
+  nas calibrate search_space=vit device=cpu data=image_folder data.path=photos
+  nas calibrate search_space=vit search_space.input_shape=[3,64,64] search_space.num_classes=10
+  nas calibrate latency_predictor=kernels latency_predictor.samples=100 device.threads=2 out=there
+
+Prints the error of every candidate predictor by cross-validation; writes the predictor and its
+samples to OUT (RUNS/predictors/SPACE-DEVICE). Measurements are kept in RUNS/measurements and are
+not taken again, by the same command after an interruption or by a search.
+"""
+
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -42,6 +56,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             from nas.cli.search import search
 
             return search(given[1:])
+        if given[:1] == ["calibrate"] and not {"-h", "--help"} & set(given):
+            from nas.cli.calibrate import calibrate
+
+            return calibrate(given[1:])
         parsed = _parser().parse_args(given)
         status = _COMMANDS[parsed.command](parsed)
         sys.stdout.flush()
@@ -75,6 +93,13 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         usage="nas search [NAME=VALUE ...]",
         description=SEARCH_HELP,
+    )
+    commands.add_parser(
+        "calibrate",
+        help="fit a latency predictor to a device",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        usage="nas calibrate [NAME=VALUE ...]",
+        description=CALIBRATE_HELP,
     )
     studies = commands.add_parser("studies", help="list studies, newest first")
     pareto = commands.add_parser("pareto", help="print a study's Pareto front")

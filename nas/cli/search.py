@@ -1,10 +1,10 @@
-"""`nas search`: Hydra composes the configuration, the study room runs it."""
+"""`nas search` and what else takes its settings: Hydra composes them, the study room does it."""
 
 from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import hydra
@@ -25,31 +25,45 @@ def config_folder() -> Path:
 def search(overrides: Sequence[str]) -> int:
     """Run one study, or several with `--multirun`; return the exit status.
 
-    Hydra itself answers `--cfg job` and `--info`.
+    Raises:
+        HwnasError: The configuration cannot be composed.
+    """
+    return composed("search", overrides, _run)
+
+
+def composed(command: str, overrides: Sequence[str], run: Callable[[DictConfig], None]) -> int:
+    """Compose a configuration and hand it to `run`; return the exit status.
+
+    Hydra itself answers `--cfg job` and `--info`, and calls `run` several times with `--multirun`.
+
+    Args:
+        command: Of `nas`.
+        overrides: Hydra's overrides and options.
+        run: What the command does with a configuration.
 
     Raises:
         HwnasError: The configuration cannot be composed.
     """
     status = 0
-    composed = False
+    begun = False
 
     @hydra.main(config_path=str(config_folder()), config_name="config", version_base="1.3")
     def job(config: DictConfig) -> None:
-        nonlocal status, composed
-        composed = True
+        nonlocal status, begun
+        begun = True
         try:
-            _run(config)
+            run(config)
         except HwnasError as error:
             sys.stderr.write(f"nas: {error}\n")
             status = 2
 
-    sys.argv = ["nas search", *overrides]
+    sys.argv = [f"nas {command}", *overrides]
     # Hydra then raises its errors, where it would print them on several lines and exit.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     try:
         job()
     except (HydraException, OmegaConfBaseException, ValueError) as error:
-        if composed:
+        if begun:
             raise
         raise HwnasError(_one_line(error)) from error
     return status

@@ -1,16 +1,16 @@
 """The host's quiet: trainings share it, a measurement has it alone.
 
-Two lock files in the temporary folder serve all processes of this host and user. Trainings hold
-`room` shared, for one step at a time; a measurement holds it exclusively. Whoever wants `room`
-first passes `door`, which a waiting measurement keeps shut, so that a stream of trainings cannot
-starve it. The kernel releases the locks of a process that dies.
+Two lock files serve all processes of this host and user, whichever study, cluster or job they
+belong to; so they lie in `/tmp` and not in a temporary folder that a job may have of its own.
+Trainings hold `room` shared, for one step at a time; a measurement holds it exclusively. Whoever
+wants `room` first passes `door`, which a waiting measurement keeps shut, so that a stream of
+trainings cannot starve it. The kernel releases the locks of a process that dies.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,10 +20,14 @@ except ImportError:  # Windows has no flock; there the caller must keep the host
     fcntl = None  # type: ignore[assignment]
 
 
+FOLDER_VARIABLE = "HWNAS_LEASE"
+"""Environment variable with another folder for the lock files."""
+
+
 def _folder() -> Path:
     user = os.getuid() if hasattr(os, "getuid") else 0
-    folder = Path(tempfile.gettempdir()) / f"hwnas-lease-{user}"
-    folder.mkdir(exist_ok=True)
+    folder = Path(os.environ.get(FOLDER_VARIABLE) or f"/tmp/hwnas-lease-{user}")
+    folder.mkdir(parents=True, exist_ok=True)
     return folder
 
 

@@ -42,11 +42,14 @@ class Objective(ABC):
     Attributes:
         unit: Unit of the number.
         column: Its name in tables of trials, where predicted and measured never share a column.
+        measured_column: The name of what a device measures where `column` holds predictions; with
+            `_ci` behind it, of the half width of its 95 % interval.
         needs_predictor: Whether a calibrated latency predictor must be at hand.
     """
 
     unit: ClassVar[str]
     column: ClassVar[str]
+    measured_column: ClassVar[str | None] = None
     needs_predictor: ClassVar[bool] = False
 
     def before_training(self, genotypes: Sequence[Genotype], facts: Facts) -> FloatArray | None:

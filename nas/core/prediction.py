@@ -77,3 +77,27 @@ class LatencyPredictor(ABC):
     @abstractmethod
     def save(self, path: Path) -> None:
         """Write the predictor into the folder `path`, as arrays and JSON."""
+
+
+class LearningPredictor(LatencyPredictor):
+    """A predictor that a better one may take the place of while it is in use.
+
+    Attributes:
+        current: The one that predicts.
+    """
+
+    def __init__(self, current: LatencyPredictor) -> None:
+        """Predict as `current` does."""
+        self.current = current
+
+    def predict(self, genotypes: Sequence[Genotype] | npt.NDArray[np.int64]) -> Prediction:
+        """Predict by the current predictor; see `LatencyPredictor.predict`."""
+        return self.current.predict(genotypes)
+
+    def held_out_errors(self) -> FloatArray:
+        """Return those of the current predictor; see `LatencyPredictor.held_out_errors`."""
+        return self.current.held_out_errors()
+
+    def save(self, path: Path) -> None:
+        """Write the current predictor; see `LatencyPredictor.save`."""
+        self.current.save(path)

@@ -19,6 +19,7 @@ class LatencyMs(Objective):
 
     unit: ClassVar[str] = "ms"
     column: ClassVar[str] = "latency_ms_predicted"
+    measured_column: ClassVar[str] = "latency_ms_measured"
     needs_predictor: ClassVar[bool] = True
 
     def before_training(self, genotypes: Sequence[Genotype], facts: Facts) -> FloatArray:

@@ -24,7 +24,10 @@ VERIFIED = (
     "peak_memory_mb_measured",
     "model_size_mb",
 )
-"""Columns that only a verified architecture has values in."""
+"""Columns of verified architectures; facts of a search have other names, but for `MEASURED`."""
+
+MEASURED = ("latency_ms_measured", "latency_ms_measured_ci")
+"""Columns in which architectures that were measured during the search have values as well."""
 
 
 def measured(column: str) -> str:
@@ -41,6 +44,7 @@ def trials_frame(
     columns: Mapping[str, str],
     constraints: Sequence[Constraint],
     verified: Mapping[str, Mapping[str, Any]],
+    routed: Mapping[str, dict[str, float]] | None = None,
 ) -> pd.DataFrame:
     """Return the table of a study's trials.
 
@@ -49,13 +53,20 @@ def trials_frame(
         columns: Column of every objective and of every limited value, by its name.
         constraints: Of the study.
         verified: Records of the verified architectures, by `arch_id`.
+        routed: Columns of architectures that were measured during the search, by `arch_id`.
 
     Returns:
         Columns `IDENTITY`, the objectives', the facts', `VERIFIED`, and two of truth values:
         `verified`, and `feasible`, whether a complete trial keeps all constraints, judged by
         measured values where there are any. A missing value is NaN.
     """
-    rows = [_row(trial, columns) | _verified_part(trial, columns, verified) for trial in trials]
+    routed = routed or {}
+    rows = [
+        _row(trial, columns)
+        | (routed.get(trial.arch_id, {}) if trial.complete else {})
+        | _verified_part(trial, columns, verified)
+        for trial in trials
+    ]
     known = [name for row in rows for name in row if name not in VERIFIED]
     names = list(dict.fromkeys([*IDENTITY, *columns.values(), *known, *VERIFIED]))
     frame = pd.DataFrame(rows, columns=names)
@@ -81,6 +92,21 @@ def read_verified(folder: Path) -> dict[str, dict[str, Any]]:
         HwnasError: A record cannot be read; names the file.
     """
     return {path.parent.name: read_json(path) for path in sorted(folder.glob("*/result.json"))}
+
+
+def read_routed(path: Path) -> dict[str, dict[str, float]]:
+    """Return the columns of the architectures that a search measured, by `arch_id`.
+
+    What is predicted of them is what was predicted once the predictor had learned from them.
+
+    Args:
+        path: The study's `routing.json`; need not exist.
+
+    Raises:
+        HwnasError: The file cannot be read.
+    """
+    rows = read_json(path)["routed"] if path.is_file() else []
+    return {row["arch_id"]: row["columns"] for row in rows if row["columns"]}
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -110,7 +136,7 @@ def _row(trial: Trial, columns: Mapping[str, str]) -> dict[str, Any]:
     values = {columns[name]: value for name, value in trial.values.items()}
     # A fact may bear the name of a column that is kept for verified values: it is a prediction.
     facts = {
-        f"{name}_predicted" if name in VERIFIED else name: value
+        f"{name}_predicted" if name in VERIFIED and name not in MEASURED else name: value
         for name, value in trial.facts.items()
     }
     return {

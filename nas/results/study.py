@@ -16,7 +16,14 @@ from omegaconf.errors import OmegaConfBaseException
 
 from nas.core.errors import ConfigError, HwnasError, LedgerError, UnknownNameError
 from nas.core.objective import Constraint
-from nas.results.frame import measured, read_json, read_verified, records, trials_frame
+from nas.results.frame import (
+    measured,
+    read_json,
+    read_routed,
+    read_verified,
+    records,
+    trials_frame,
+)
 from nas.results.hypervolume import hypervolume, knee, non_dominated
 from nas.results.ledger import Ledger, sqlite_url
 from nas.results.ledger_errors import one_line, translated
@@ -104,9 +111,10 @@ class StudyResults:
 
         Columns: `number`, `arch_id`, `genotype` (tuple), `status` ("complete" or "failed"),
         `failure`, `seed`, `seconds`; the objectives under the names in `columns` (`error`:
-        validation error, %); further facts; of verified architectures, else NaN, `error_test` (%),
-        `latency_ms_measured`, `latency_ms_measured_ci` (half width of the 95 % interval),
-        `latency_ms_median`, `latency_ms_p95`, `peak_memory_mb_measured` and `model_size_mb`;
+        validation error, %); further facts; of architectures that were verified or measured during
+        the search, else NaN, `latency_ms_measured` and `latency_ms_measured_ci` (half width of the
+        95 % interval); of verified architectures, else NaN, `error_test` (%), `latency_ms_median`,
+        `latency_ms_p95`, `peak_memory_mb_measured` and `model_size_mb`;
         `verified`; `feasible`, whether a complete trial keeps the study's constraints.
 
         Raises:
@@ -114,7 +122,8 @@ class StudyResults:
         """
         trials = self._ledger.trials()
         verified = read_verified(self.path / "finalised")
-        return trials_frame(trials, self.record["columns"], self.constraints, verified)
+        routed = read_routed(self.path / "routing.json")
+        return trials_frame(trials, self.record["columns"], self.constraints, verified, routed)
 
     def pareto(
         self,
@@ -205,7 +214,7 @@ class StudyResults:
             raise ConfigError("architecture", text, "a study with a front", fix)
         if text == "knee":
             return front.iloc[knee(front[self.front_columns(front)].to_numpy(dtype=float))]
-        known = [name for name in _PICKS[text] if name in front and front[name].notna().any()]
+        known = [name for name in _PICKS[text] if name in front and front[name].notna().all()]
         if not known:
             raise ConfigError("architecture", text, f"a study that knows {_PICKS[text][-1]}")
         return front.iloc[int(np.nanargmin(front[known[0]].to_numpy(dtype=float)))]

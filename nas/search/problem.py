@@ -65,10 +65,17 @@ class SearchProblem:
         return all(c.met(known[c.objective]) for c in self.constraints if c.objective in known)
 
     def violations(self, trial: Trial) -> list[float]:
-        """Return by how much a complete trial breaks each constraint; at most 0 if kept."""
+        """Return by how much a complete trial breaks each constraint; at most 0 if kept.
+
+        What was measured counts where a candidate was measured, else what was predicted.
+        """
         values = dict(trial.values)
         for name, objective in self.limited.items():
             values[name] = trial.facts[objective.column]
+        for name, objective in {**self.limited, **self.objectives}.items():
+            column = objective.measured_column
+            if column is not None and column in trial.facts:
+                values[name] = trial.facts[column]
         return [c.violation(values[c.objective]) for c in self.constraints]
 
     def sample_feasible(

@@ -30,6 +30,7 @@ SEARCH_SETTINGS = (
     "search.constraints",
     "search.reference_point",
     "search.lookahead",
+    "search.routing",
     "search.algorithm",
     "evaluation.recipe",
     "ledger.url",
@@ -59,6 +60,11 @@ class StudyFolder:
     def predictor(self) -> Path:
         """Where the calibrated latency predictor lies."""
         return self.path / "predictor"
+
+    @property
+    def routing(self) -> Path:
+        """Where it is recorded what was measured during the search."""
+        return self.path / "routing.json"
 
     @property
     def ledger_url(self) -> str:

@@ -11,18 +11,14 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
-import latency_predictors
 import search_spaces
-from latency_predictors.calibration import sampling
 from nas import data as data_room
 from nas import devices, objectives
 from nas.core.errors import HwnasError
 from nas.core.files import write_json_atomically
 from nas.core.images import SearchSplits
 from nas.core.objective import Facts
-from nas.core.prediction import LatencyPredictor
+from nas.core.prediction import LearningPredictor
 from nas.core.seeding import stream
 from nas.core.space import Genotype
 from nas.core.trial import Trial
@@ -31,7 +27,9 @@ from nas.results.ledger import Ledger
 from nas.results.study import StudyResults
 from nas.search.loop import SearchLoop
 from nas.search.problem import SearchProblem
-from nas.study import provenance
+from nas.search.routing import Router
+from nas.study import provenance, routing
+from nas.study.calibration import Calibration, accuracy_line, calibrate, is_calibrated, learner
 from nas.study.finalise import Finalisation
 from nas.study.folder import StudyFolder, now_utc
 from nas.study.reporter import Reporter, SearchPlan
@@ -87,7 +85,8 @@ class _Study:
     reporter: Reporter
 
     def run(self) -> StudyResults:
-        problem = self._problem(self._predictor())
+        calibration = self._calibrated()
+        problem = self._problem(calibration)
         # A search that cannot begin leaves its settings open to change.
         problem.sample_feasible(stream(self.settings.seed, "reference"))
         ledger = Ledger.open(
@@ -95,12 +94,13 @@ class _Study:
         )
         with closing(ledger):
             # After the ledger, so that whoever finds the record can read both.
-            self._record(problem)
+            self._record(problem, calibration)
             trials = self._search(problem, ledger)
         results = StudyResults(self.folder.path, self._ledger_url)
         if not any(trial.complete for trial in trials):
             causes = sorted({str(trial.failure) for trial in trials})
-            raise HwnasError(f"study {self.settings.name!r}: every trial failed: {causes[0]}")
+            cause = causes[0] if causes else "every candidate breaks a limit when it is measured"
+            raise HwnasError(f"study {self.settings.name!r}: no trial is complete: {cause}")
         parts = (self.settings, self.folder, self.splits, problem, results, self.reporter)
         # A study whose front could not be verified as a whole tries again when it is started again.
         verified = Finalisation(*parts).run() and self.settings.finalise.limit > 0
@@ -112,32 +112,48 @@ class _Study:
     def _ledger_url(self) -> str:
         return self.settings.ledger_url or self.folder.ledger_url
 
-    def _predictor(self) -> LatencyPredictor | None:
-        """Return the study's latency predictor, calibrated now unless that was done before."""
+    def _calibrated(self) -> Calibration | None:
+        """Return the study's calibration, made now unless that was done before."""
         used = [*self.settings.objectives.values(), *self.settings.limited.values()]
         if not any(objective.needs_predictor for objective in used):
             return None
-        if (self.folder.predictor / "predictor.json").is_file():
-            return latency_predictors.load(self.folder.predictor)
-        calibration = self.settings.predictor
-        self.reporter.stage(f"calibrating the latency predictor on {calibration.samples} networks")
-        seed = int(stream(self.settings.seed, "calibration").integers(2**31))
-        genotypes, measurements = sampling.measure_samples(
-            self.space, self.settings.device, calibration, seed
+        if is_calibrated(self.folder.predictor):
+            return Calibration.load(self.folder.predictor)
+        samples = self.settings.predictor.samples
+        self.reporter.stage(f"calibrating the latency predictor on {samples} networks")
+        calibration = calibrate(
+            self.space,
+            self.settings.device,
+            self.settings.predictor,
+            seed=self.settings.seed,
+            store=self.settings.store,
+            folder=self.folder.predictor,
         )
-        latency_ms = np.array([m.latency_ms for m in measurements])
-        predictor = calibration.fit(self.space, genotypes, latency_ms)
-        sampling.save_samples(self.folder.predictor, genotypes, measurements)
-        predictor.save(self.folder.predictor)
-        error, worst = np.percentile(100 * np.abs(predictor.held_out_errors()), [50, 90])
-        noise = 100 * np.median([m.relative_ci for m in measurements])
-        self.reporter.stage(
-            f"a sample is predicted from the others within {error:.1f} % (median) and "
-            f"{worst:.1f} % (90 %); a measurement's 95 % interval is ±{noise:.1f} %"
-        )
-        return predictor
+        if reused := calibration.cost["reused"]:
+            self.reporter.stage(f"{reused} of {samples} networks had been measured before")
+        self.reporter.stage(accuracy_line(calibration))
+        return calibration
 
-    def _problem(self, predictor: LatencyPredictor | None) -> SearchProblem:
+    def _router(self, problem: SearchProblem) -> Router | None:
+        """Return what measures candidates during the search, if anything does."""
+        settings, predictor = self.settings, problem.facts.predictor
+        if not settings.search.routing.measurements or predictor is None:
+            return None
+        assert isinstance(predictor, LearningPredictor)
+        return Router(
+            problem=problem,
+            settings=settings.search.routing,
+            predictor=predictor,
+            measure=routing.measurer(
+                self.space, settings.device, settings.predictor, settings.store, settings.seed
+            ),
+            learn=learner(self.space, settings.predictor, self.folder.predictor),
+            record=routing.RoutingFile(self.folder.routing),
+            on_routed=lambda routed: self.reporter.stage(routing.line(routed)),
+        )
+
+    def _problem(self, calibration: Calibration | None) -> SearchProblem:
+        predictor = None if calibration is None else LearningPredictor(calibration.predictor)
         return SearchProblem(
             space=self.space,
             objectives=self.settings.objectives,
@@ -146,7 +162,7 @@ class _Study:
             facts=Facts(self.space.costs, predictor),
         )
 
-    def _record(self, problem: SearchProblem) -> None:
+    def _record(self, problem: SearchProblem, calibration: Calibration | None) -> None:
         """Write `study.json` when a study begins; afterwards its reference point stays."""
         if self.folder.record_path.is_file():
             return
@@ -171,6 +187,7 @@ class _Study:
                 "genes": [gene.name for gene in self.space.genes],
                 "imports": list(settings.imports),
                 "ledger_url": settings.config["ledger"]["url"] or self.folder.ledger_url,
+                "calibration": None if calibration is None else calibration.cost,
                 "versions": provenance.versions(),
                 "hardware": provenance.hardware(),
             },
@@ -207,6 +224,7 @@ class _Study:
                 study_seed=settings.seed,
                 evaluations=settings.search.evaluations,
                 lookahead=settings.search.lookahead,
+                router=self._router(problem),
             )
             plan = SearchPlan(
                 evaluations=settings.search.evaluations,
@@ -218,6 +236,7 @@ class _Study:
             )
             with self.reporter.search(plan):
                 trials = loop.run()
+        self.folder.update(routing=routing.RoutingFile(self.folder.routing).summary())
         if self.folder.record()["status"] == "searching":
             self.folder.update(status="searched")
         return trials

@@ -10,6 +10,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, cast
 
 from omegaconf import DictConfig, OmegaConf
@@ -23,12 +24,17 @@ from nas.core.images import Dataset
 from nas.core.measurement import Device
 from nas.core.objective import Constraint, Objective
 from nas.core.recipe import Recipe
+from nas.devices.store import MeasurementStore
 from nas.evaluation import EvaluationSettings
 from nas.network.space import SearchSpace
 from nas.search import algorithms
 from nas.search.algorithms import AlgorithmSettings
+from nas.search.routing import RoutingSettings
 from nas.study.checking import component, resolved, structured
 from nas.study.imports import import_modules
+
+MEASUREMENTS, PREDICTORS = RESERVED = ("measurements", "predictors")
+"""Folders beside the studies that are none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +67,8 @@ class GeneralSettings:
         name: Of the study and of its folder.
         seed: From which every stream of random numbers derives.
         runs: Folder of studies.
+        measurements: Folder of measurements, which studies share; `None` for `measurements` beside
+            the studies.
         imports: The user's own modules.
         ledger: Where trials are recorded.
         ray: Where candidates are trained.
@@ -69,6 +77,7 @@ class GeneralSettings:
     name: str
     seed: int = 0
     runs: str = "runs"
+    measurements: str | None = None
     imports: tuple[str, ...] = ()
     ledger: LedgerSettings = field(default_factory=LedgerSettings)
     ray: RaySettings = field(default_factory=RaySettings)
@@ -77,9 +86,18 @@ class GeneralSettings:
         """Check every setting."""
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", self.name):
             raise ConfigError("name", self.name, "letters, digits, '.', '_' and '-'")
+        if self.name in RESERVED:
+            expected = f"another name: {self.runs}/{self.name} is no study"
+            raise ConfigError("name", self.name, expected)
         if self.seed < 0:
             raise ConfigError("seed", self.seed, "0 or more")
         _check_texts("imports", self.imports)
+
+    @property
+    def store(self) -> MeasurementStore:
+        """The measurements."""
+        beside = Path(self.runs) / MEASUREMENTS
+        return MeasurementStore(Path(self.measurements or beside).expanduser())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,6 +112,7 @@ class SearchSettings:
         reference_point: Of the hypervolume, by objective; what is left out is derived: for the
             error that of guessing, for the others the largest of some random architectures.
             `None` derives all of it.
+        routing: When candidates are measured instead of predicted.
         algorithm: Name and settings of the search algorithm.
     """
 
@@ -102,6 +121,7 @@ class SearchSettings:
     objectives: tuple[str, ...] = ("error", "latency_ms")
     constraints: tuple[str, ...] = ()
     reference_point: dict[str, float] | None = None
+    routing: RoutingSettings = field(default_factory=RoutingSettings)
     algorithm: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -149,6 +169,7 @@ class StudySettings:
         name: Of the study.
         seed: From which every stream of random numbers derives.
         runs: Folder of studies.
+        store: Measurements, which studies share.
         imports: The user's own modules, imported by now.
         ledger_url: Of a database that answered; `None` for an SQLite file in the study's folder.
         ray_address: Of a running cluster; `None` starts workers on this host.
@@ -168,6 +189,7 @@ class StudySettings:
     name: str
     seed: int
     runs: str
+    store: MeasurementStore
     imports: tuple[str, ...]
     ledger_url: str | None
     ray_address: str | None
@@ -185,15 +207,22 @@ class StudySettings:
 
     def space(self, input_shape: tuple[int, int, int], num_classes: int) -> SearchSpace:
         """Build the search space for images of a shape and a number of classes."""
-        given = {"input_shape": input_shape, "num_classes": num_classes}
-        node = self.config["search_space"]
-        return component(search_spaces.registry, node, "search_space", given)
+        return space_of(self.config, input_shape, num_classes)
+
+
+def space_of(
+    config: Mapping[str, Any], input_shape: tuple[int, int, int], num_classes: int
+) -> SearchSpace:
+    """Build a configuration's search space for images of a shape and a number of classes."""
+    given = {"input_shape": input_shape, "num_classes": num_classes}
+    return component(search_spaces.registry, config["search_space"], "search_space", given)
 
 
 SECTIONS = (
     "name",
     "seed",
     "runs",
+    "measurements",
     "imports",
     "search_space",
     "data",
@@ -216,12 +245,7 @@ def read(config: DictConfig) -> StudySettings:
         LedgerError: The ledger's database cannot be reached.
     """
     values = resolved(config)
-    for section in values:
-        if section not in SECTIONS:
-            raise ConfigError("configuration", section, "one of " + ", ".join(SECTIONS))
-    names = [f.name for f in dataclasses.fields(GeneralSettings)]
-    general = structured(GeneralSettings, {name: values.get(name) for name in names}, "")
-    import_modules(general.imports)
+    general = general_of(values)
     search = structured(SearchSettings, values.get("search"), "search")
     constraints = tuple(Constraint.parse(text) for text in search.constraints)
     chosen = {name: objectives.get(name) for name in search.objectives}
@@ -231,14 +255,13 @@ def read(config: DictConfig) -> StudySettings:
         name=general.name,
         seed=general.seed,
         runs=general.runs,
+        store=general.store,
         imports=general.imports,
         ledger_url=url,
         ray_address=general.ray.address,
         data=component(data.registry, values.get("data"), "data"),
-        device=component(devices.registry, values.get("device"), "device"),
-        predictor=component(
-            latency_predictors.registry, values.get("latency_predictor"), "latency_predictor"
-        ),
+        device=device_of(values),
+        predictor=predictor_of(values),
         algorithm=component(algorithms.registry, search.algorithm, "search.algorithm"),
         evaluation=component(evaluation.registry, values.get("evaluation"), "evaluation"),
         search=search,
@@ -250,6 +273,28 @@ def read(config: DictConfig) -> StudySettings:
     )
     settings.space((1, 32, 32), 10)
     return settings
+
+
+def general_of(values: Mapping[str, Any]) -> GeneralSettings:
+    """Build the general settings, and import the user's modules; refuse unknown sections."""
+    for section in values:
+        if section not in SECTIONS:
+            raise ConfigError("configuration", section, "one of " + ", ".join(SECTIONS))
+    names = [f.name for f in dataclasses.fields(GeneralSettings)]
+    general = structured(GeneralSettings, {name: values.get(name) for name in names}, "")
+    import_modules(general.imports)
+    return general
+
+
+def device_of(values: Mapping[str, Any]) -> Device:
+    """Build the device."""
+    return component(devices.registry, values.get("device"), "device")
+
+
+def predictor_of(values: Mapping[str, Any]) -> PredictorSettings:
+    """Build the settings of the latency predictor."""
+    node = values.get("latency_predictor")
+    return component(latency_predictors.registry, node, "latency_predictor")
 
 
 def _ledger_urls(config: DictConfig, url: str | None) -> tuple[str | None, str | None]:

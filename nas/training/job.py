@@ -8,6 +8,7 @@ import safetensors.torch
 import torch
 
 from nas.core.images import Images
+from nas.core.lease import training_step
 from nas.core.recipe import Recipe
 from nas.core.trial import Candidate, Outcome
 from nas.network.space import SearchSpace
@@ -43,12 +44,14 @@ class TrainingJob:
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         torch.manual_seed(candidate.seed)
         auxiliary = self.recipe.auxiliary_weight > 0
-        network = self.space.build(candidate.genotype, auxiliary=auxiliary).to(device)
+        with training_step():  # a large network's initial weights take as long as some steps
+            network = self.space.build(candidate.genotype, auxiliary=auxiliary).to(device)
         train(network, self.train, self.recipe, self.normalisation, deadline)
         network.drop_auxiliary()
         error = error_percent(network, self.held_out, self.normalisation)
         weights = None
         if self.return_weights:
-            state = {name: t.cpu().contiguous() for name, t in network.state_dict().items()}
-            weights = safetensors.torch.save(state)
+            with training_step():
+                state = {name: t.cpu().contiguous() for name, t in network.state_dict().items()}
+                weights = safetensors.torch.save(state)
         return Outcome(metrics={"error": error}, weights=weights)

@@ -42,11 +42,12 @@ def train(
     Raises:
         CandidateFailure: The loss is not finite, or the deadline has passed.
     """
-    network.train().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    device = next(network.parameters()).device
-    pixels = torch.from_numpy(images.pixels).to(device)
-    labels = torch.from_numpy(images.labels).to(device)
-    used = torch.randperm(len(labels))[: recipe.train_samples]
+    with training_step():
+        network.train().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        device = next(network.parameters()).device
+        pixels = torch.from_numpy(images.pixels).to(device)
+        labels = torch.from_numpy(images.labels).to(device)
+        used = torch.randperm(len(labels))[: recipe.train_samples]
     total_steps = recipe.epochs * max(len(used) // recipe.batch_size, 1)
     optimizer = torch.optim.SGD(
         _decayed(network, recipe.weight_decay),
@@ -72,8 +73,9 @@ def train(
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             schedule.step()
-        if not torch.isfinite(loss):
-            raise CandidateFailure("diverged", f"the loss became {loss.item()} in step {step}")
+            value = loss.item()  # waits for a GPU, whose host this may be
+        if not math.isfinite(value):
+            raise CandidateFailure("diverged", f"the loss became {value} in step {step}")
 
 
 def _loss(
@@ -95,10 +97,10 @@ def error_percent(network: nn.Module, images: Images, normalisation: Normalisati
             part = slice(start, start + EVALUATION_BATCH)
             with training_step():
                 x = normalisation(torch.from_numpy(images.pixels[part]).to(device))
-                logits = network(x.contiguous(memory_format=torch.channels_last))
+                logits = network(x.contiguous(memory_format=torch.channels_last)).cpu()
             if not torch.isfinite(logits).all():
                 raise CandidateFailure("diverged", "the network returns values that are not finite")
-            wrong += int((logits.argmax(1).cpu().numpy() != images.labels[part]).sum())
+            wrong += int((logits.argmax(1).numpy() != images.labels[part]).sum())
     return 100 * wrong / len(images)
 
 

@@ -32,6 +32,7 @@ SMALL = (
     "latency_predictor.samples=4",
     "search.evaluations=6",
     "search.lookahead=2",
+    "search.routing.measurements=0",
     "search.algorithm.population=2",
     "search.reference_point={error: 95}",
     "evaluation.recipe.epochs=1",

@@ -47,6 +47,13 @@ REFUSED = {
     "objective twice": ("search.objectives=[error,error]", "search.objectives: got", "each once"),
     "no objective": ("search.objectives=[]", "search.objectives: got []", "at least one"),
     "bad name": ("name=../x", "name: got '../x'", "letters"),
+    "name of a folder beside": ("name=measurements", "name: got 'measurements'", "no study"),
+    "negative routing": (
+        "search.routing.measurements=-1",
+        "search.routing.measurements: got -1",
+        "0 or more",
+    ),
+    "certain coverage": ("search.routing.coverage=1", "search.routing.coverage: got 1", "between"),
     "missing path": ("data=npz", "data.path: got None", "a value"),
     "reference of nothing": (
         "search.reference_point={foo: 1}",

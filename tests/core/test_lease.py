@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -11,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from nas.core.lease import measuring, training_step
+from nas.core.lease import FOLDER_VARIABLE, measuring, training_step
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="no file locks there")
 
@@ -37,8 +36,7 @@ with {lease}():
 @pytest.fixture(autouse=True)
 def own_lease(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep apart from what else is measured on this host."""
-    monkeypatch.setenv("TMPDIR", str(tmp_path))
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setenv(FOLDER_VARIABLE, str(tmp_path / "lease"))
 
 
 @contextmanager
@@ -120,3 +118,12 @@ def test_an_exception_gives_the_lease_back():
     with pytest.raises(RuntimeError), measuring():
         raise RuntimeError
     assert acquired(measuring, within_s=PATIENCE_S)
+
+
+def test_a_job_with_a_temporary_folder_of_its_own_shares_the_lease(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.delenv(FOLDER_VARIABLE)
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    with training_step():
+        assert not list(tmp_path.iterdir())

@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
 import threading
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from torch import nn
 
 import nas.devices
 from nas.core.errors import ConfigError
+from nas.core.lease import FOLDER_VARIABLE
 from nas.core.measurement import Device, Measurement
 
 
@@ -118,7 +118,7 @@ with training_step():
 def test_measurement_waits_for_a_training_step(
     conv_model: ModelFactory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setenv(FOLDER_VARIABLE, str(tmp_path / "lease"))
     model, done = conv_model(1), threading.Event()
 
     def measure() -> None:
@@ -130,7 +130,6 @@ def test_measurement_waits_for_a_training_step(
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
-        env=os.environ | {"TMPDIR": str(tmp_path)},
     ) as holder:
         assert holder.stdout is not None
         assert holder.stdout.readline() == "held\n"

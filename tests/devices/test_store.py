@@ -16,7 +16,7 @@ from latency_predictors.calibration.sampling import measure_genotypes
 from nas.core.measurement import Measurement
 from nas.devices.measuring.local import LocalDevice
 from nas.devices.runtimes import component
-from nas.devices.store import MeasurementStore
+from nas.devices.store import MeasurementStore, Tally
 
 TAKEN = Measurement(
     samples_ms=(1.25, 1.5, 1.375),
@@ -187,3 +187,12 @@ def test_networks_of_a_space_are_never_measured_twice(
     again = measure_genotypes(space, cpu(), genotypes, seconds=0.05, store=store)
     assert again[:2] == first
     assert measured[0] == 1
+
+
+def test_what_measurements_cost_is_counted(store: MeasurementStore):
+    store.add(cpu(), "a", 0.5, TAKEN, took_s=3.0)
+    again = MeasurementStore(store.folder)
+    assert again.find(cpu(), "a", 0.5) == TAKEN
+    assert again.find(cpu(), "b", 0.5) is None
+    assert again.tally == Tally(reused=1, reused_s=3.0)
+    assert store.tally == Tally(taken=1, taken_s=3.0)

@@ -18,6 +18,7 @@ from rich.console import Console
 
 import nas
 from nas.core.errors import ConfigError, HwnasError, LedgerError, UnknownNameError
+from nas.core.files import write_json_atomically
 from nas.core.trial import Trial
 from nas.results.frame import records
 from nas.results.plot import plot_pareto
@@ -296,3 +297,38 @@ def test_plot_that_cannot_be_written(study_folder: Build, tmp_path: Path) -> Non
 def test_the_package_is_light() -> None:
     code = "import nas.results, sys; sys.exit(any(m in sys.modules for m in ('optuna', 'pandas')))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_what_a_search_has_measured_stands_beside_what_it_predicted(study_folder: Build) -> None:
+    folder = study_folder(TRIALS, constraints=["latency_ms <= 1.05"])
+    before = nas.results.open(folder).trials().set_index("number")
+    slow, fast = TRIALS[1], TRIALS[2]
+    columns = [
+        {
+            "latency_ms_predicted": trial.values["latency_ms"] + change,
+            "latency_ms_measured": measured_ms,
+            "latency_ms_measured_ci": 0.01,
+        }
+        for trial, change, measured_ms in [(slow, 0.01, 1.06), (fast, -0.01, 1.04)]
+    ]
+    rows = [
+        {"arch_id": t.arch_id, "columns": c} for t, c in zip((slow, fast), columns, strict=True)
+    ]
+    failed = {"arch_id": TRIALS[0].arch_id, "columns": {}}
+    write_json_atomically(folder / "routing.json", {"routed": [*rows, failed]})
+    study = nas.results.open(folder)
+    after = study.trials().set_index("number")
+    for trial, expected in zip((slow, fast), columns, strict=True):
+        row = after.loc[trial.number]
+        assert {name: row[name] for name in expected} == expected
+        assert not row["verified"]
+        # The limit is judged by what was measured.
+        assert row["feasible"] == (expected["latency_ms_measured"] <= 1.05)
+    others = after.drop([slow.number, fast.number])
+    assert others["latency_ms_measured"].isna().all()
+    assert others.equals(before.drop([slow.number, fast.number]))
+    # A front of which only a part was measured is compared by predictions.
+    front = study.pareto()
+    assert study.front_columns(front) == list(study.columns.values())
+    fastest = study.pick("fastest")
+    assert fastest["latency_ms_predicted"] == front["latency_ms_predicted"].min()

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
+
+from nas.core.lease import FOLDER_VARIABLE
 
 
 @pytest.fixture(autouse=True, scope="package")
@@ -20,5 +21,4 @@ def one_thread() -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def own_lease(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep apart from what else is measured on this host."""
-    monkeypatch.setenv("TMPDIR", str(tmp_path))
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setenv(FOLDER_VARIABLE, str(tmp_path / "lease"))

@@ -12,12 +12,29 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from nas.core.files import json_values, write_json_atomically
 from nas.core.measurement import Device, Measurement
+
+
+@dataclass
+class Tally:
+    """What came into a store and out of it, and what that cost.
+
+    Attributes:
+        taken: Measurements that were added.
+        taken_s: Seconds that they took, export included.
+        reused: Measurements that were found.
+        reused_s: Seconds that they took when they were taken.
+    """
+
+    taken: int = 0
+    taken_s: float = 0.0
+    reused: int = 0
+    reused_s: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -26,9 +43,11 @@ class MeasurementStore:
 
     Attributes:
         folder: Made when the first measurement comes.
+        tally: Of what this object has added and found.
     """
 
     folder: Path
+    tally: Tally = field(default_factory=Tally, compare=False)
 
     def find(
         self, device: Device, network: str, seconds: float | None, *, memory: bool = False
@@ -43,21 +62,41 @@ class MeasurementStore:
         """
         path = self._path(device, network, seconds)
         try:
-            measurement = Measurement.from_dict(json.loads(path.read_text("utf-8")))
+            record = json.loads(path.read_text("utf-8"))
+            measurement, took_s = Measurement.from_dict(record), float(record.get("took_s", 0))
         except (FileNotFoundError, ValueError, KeyError, TypeError):
             return None  # never taken, or cut off by a crash of the machine
-        return None if memory and measurement.peak_memory_mb is None else measurement
+        if memory and measurement.peak_memory_mb is None:
+            return None
+        self.tally.reused += 1
+        self.tally.reused_s += took_s
+        return measurement
 
     def add(
-        self, device: Device, network: str, seconds: float | None, measurement: Measurement
+        self,
+        device: Device,
+        network: str,
+        seconds: float | None,
+        measurement: Measurement,
+        took_s: float = 0.0,
     ) -> None:
-        """Keep a measurement, all samples included."""
+        """Keep a measurement, all samples included.
+
+        Args:
+            device: With its settings.
+            network: What tells the network from others, such as an `arch_id`.
+            seconds: Most seconds of timed inference that were asked for.
+            measurement: What was measured.
+            took_s: Seconds that it took, from the genotype to the result.
+        """
         path = self._path(device, network, seconds)
         path.parent.mkdir(parents=True, exist_ok=True)
         description = path.parent / "device.json"
         if not description.is_file():
             write_json_atomically(description, device.identity())
-        write_json_atomically(path, measurement.to_dict())
+        write_json_atomically(path, {**measurement.to_dict(), "took_s": took_s})
+        self.tally.taken += 1
+        self.tally.taken_s += took_s
 
     def _path(self, device: Device, network: str, seconds: float | None) -> Path:
         name = _digest({"network": network, "seconds": seconds})

@@ -17,6 +17,7 @@ import ray
 from ray import exceptions
 
 from nas.core.errors import CandidateFailure, ConfigError
+from nas.core.lease import training_step
 from nas.core.trial import Candidate, Evaluation, Evaluator, Job, Outcome
 
 KILL_AFTER_S = 60.0
@@ -131,7 +132,7 @@ class RayEvaluator(Evaluator):
     def _fill(self) -> None:
         while self._queued and len(self._running) < self._workers:
             candidate = self._queued.popleft()
-            task = self._task.remote(self._job, candidate, self._time_limit_s)
+            task = self._task.remote([self._job], candidate, self._time_limit_s)
             self._running[task] = _Running(candidate)
 
     def _until_next_kill(self) -> float | None:
@@ -167,8 +168,14 @@ class RayEvaluator(Evaluator):
         return evaluations
 
 
-def _run(job: Job, candidate: Candidate, time_limit_s: float) -> Iterator[_Ended | None]:
-    """Run the job on a worker; a failure that the job reports itself comes back as text."""
+def _run(jobs: list[Any], candidate: Candidate, time_limit_s: float) -> Iterator[_Ended | None]:
+    """Run the job on a worker; a failure that the job reports itself comes back as text.
+
+    The only entry of `jobs` is a reference, which Ray does not resolve within a list: loading
+    PyTorch and the images takes seconds, in which nothing must be measured on this host.
+    """
+    with training_step():
+        job: Job = ray.get(jobs[0])
     yield None
     if not ray.get_gpu_ids():
         # Ray leaves the GPUs of the host visible to a worker that was given none.

@@ -1,0 +1,92 @@
+"""`nas calibrate`: measure networks of a space on a device and fit a latency predictor."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from omegaconf import DictConfig
+
+from nas.cli.search import composed
+
+if TYPE_CHECKING:
+    from nas.core.prediction import LatencyPredictor
+    from nas.study.calibration_settings import CalibrationSettings
+
+OWN = ("out", "search_space.input_shape", "search_space.num_classes")
+"""Settings that a search has not: its study has a folder, and the data say what images are."""
+
+
+def calibrate(overrides: Sequence[str]) -> int:
+    """Calibrate a predictor, or several with `--multirun`; return the exit status.
+
+    Raises:
+        HwnasError: The configuration cannot be composed.
+    """
+    # Hydra takes a setting that is not in its files with a sign before it.
+    given = [f"++{text}" if text.partition("=")[0] in OWN else text for text in overrides]
+    return composed("calibrate", given, _run)
+
+
+def _run(config: DictConfig) -> None:
+    from nas.study.calibration_settings import read_calibration
+
+    settings = read_calibration(config)
+    shape = " x ".join(map(str, settings.space.input_shape))
+    _write(
+        f"{settings.predictor.samples} networks for images of {shape} and "
+        f"{settings.space.num_classes} classes; measurements are kept in {settings.store.folder}"
+    )
+    from nas.study.calibration import accuracy_line, calibrate
+
+    calibration = calibrate(
+        settings.space,
+        settings.device,
+        settings.predictor,
+        seed=settings.seed,
+        store=settings.store,
+        folder=settings.folder,
+    )
+    _print_comparison(calibration.predictor)
+    _write(accuracy_line(calibration))
+    _print_end(settings, calibration.cost)
+
+
+def _print_comparison(predictor: LatencyPredictor) -> None:
+    """Print the errors of all candidates, and which one was chosen."""
+    from nas.cli.console import print_records
+
+    if not predictor.compared:
+        errors = predictor.held_out_errors()
+        _write(f"cross-validated error: {_percent(float(np.sqrt(np.mean(errors**2))))} (rms)")
+        return
+    ranked = sorted(predictor.compared.items(), key=lambda pair: pair[1])
+    chosen = ranked[0][0]
+    records = [
+        {"predictor": name, "error (rms)": _percent(error), "chosen": "*" if name == chosen else ""}
+        for name, error in ranked
+    ]
+    print_records(records, list(records[0]))
+    _write(f"chosen: {chosen}, which predicts samples best that it was not fitted to")
+
+
+def _print_end(settings: CalibrationSettings, cost: Mapping[str, Any]) -> None:
+    reused = ""
+    if cost["reused"]:
+        took = f"in {cost['seconds_reused']:.0f} s"
+        reused = f", {cost['reused']} had been measured before, {took}"
+    minutes = cost["seconds"] / 60
+    _write(f"{cost['measured']} networks measured{reused}; {minutes:.1f} min in all")
+    folder = settings.folder.as_posix()
+    _write(f"{folder}: in Python, latency_predictors.load({folder!r}).predict(genotypes)")
+
+
+def _percent(error: float) -> str:
+    return f"{100 * error:.1f} %"
+
+
+def _write(line: str) -> None:
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()

@@ -1,0 +1,257 @@
+"""Confidence routing: what a prediction leaves open is measured, and the predictor learns from it.
+
+A candidate is measured before it is trained where its predicted interval straddles a limit on
+latency, and after it was trained where it would be on the front at the low end of the interval and
+not at the high end. Every decision is taken in the order of the candidates' numbers and is
+recorded, so that replaying a search takes the same ones again without measuring anything.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import numpy as np
+
+from nas.core.errors import ConfigError, DeviceError, ExportError
+from nas.core.measurement import Measurement
+from nas.core.objective import Constraint
+from nas.core.prediction import FloatArray, LatencyPredictor, LearningPredictor
+from nas.core.space import Genotype
+from nas.core.trial import Trial
+from nas.search.problem import SearchProblem
+
+
+@dataclass(frozen=True, kw_only=True)
+class RoutingSettings:
+    """When candidates are measured in a search.
+
+    Attributes:
+        measurements: Most candidates that a search measures; 0 for none.
+        coverage: Share of networks that the intervals cover by which it is decided.
+    """
+
+    measurements: int = 8
+    coverage: float = 0.9
+
+    def __post_init__(self) -> None:
+        """Check every setting."""
+        if self.measurements < 0:
+            raise ConfigError("search.routing.measurements", self.measurements, "0 or more")
+        if not 0 < self.coverage < 1:
+            raise ConfigError("search.routing.coverage", self.coverage, "between 0 and 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Taken:
+    """A measurement and what it cost.
+
+    Attributes:
+        measurement: The measurement.
+        seconds: That it took, when it was taken.
+        reused: Whether it was taken before.
+    """
+
+    measurement: Measurement
+    seconds: float
+    reused: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Routed:
+    """One candidate that was sent to the device.
+
+    Attributes:
+        number: The candidate's number.
+        genotype: Canonical genotype.
+        arch_id: Identity of the architecture.
+        reason: `constraint` or `front`.
+        predicted_ms: What was predicted before.
+        low_ms: Lower end of the predicted interval.
+        high_ms: Its upper end.
+        taken: What was measured, unless the device failed.
+        updated_ms: What is predicted since the predictor has learned from it.
+        updated_std_ms: How unsure that is.
+        kept: Whether it keeps the limits; a candidate that does not is not trained.
+        seconds: That the whole step took.
+        failure: Why it was not measured, else `None`.
+    """
+
+    number: int
+    genotype: Genotype
+    arch_id: str
+    reason: str
+    predicted_ms: float
+    low_ms: float
+    high_ms: float
+    taken: Taken | None = None
+    updated_ms: float | None = None
+    updated_std_ms: float | None = None
+    kept: bool = True
+    seconds: float = 0.0
+    failure: str | None = None
+
+
+class RoutingRecord(Protocol):
+    """Where decisions are recorded durably."""
+
+    def find(self, arch_id: str) -> Routed | None:
+        """Return what an earlier run of the same search recorded of an architecture."""
+
+    def add(self, routed: Routed) -> None:
+        """Record one."""
+
+
+@dataclass
+class Router:
+    """Decides which candidates are measured.
+
+    Attributes:
+        problem: What is searched for; its predictor is `predictor`.
+        settings: When candidates are measured.
+        predictor: Learns from what is measured.
+        measure: Measures a network; raises `DeviceError` or `ExportError`.
+        learn: Fits a predictor to the calibration's samples and to these genotypes and latencies.
+        record: Holds the decisions.
+        on_routed: Called with every candidate that is sent to the device now.
+    """
+
+    problem: SearchProblem
+    settings: RoutingSettings
+    predictor: LearningPredictor
+    measure: Callable[[Genotype], Taken]
+    learn: Callable[[Sequence[Genotype], FloatArray], LatencyPredictor]
+    record: RoutingRecord
+    on_routed: Callable[[Routed], None]
+
+    def __post_init__(self) -> None:
+        """Begin with a predictor that has learned nothing yet."""
+        every = {**self.problem.limited, **self.problem.objectives}
+        self._columns = {n: o.measured_column for n, o in every.items() if o.measured_column}
+        self._limits = [c for c in self.problem.constraints if c.objective in self._columns]
+        self._left = self.settings.measurements
+        self._routed: dict[str, Routed] = {}
+        self._genotypes: list[Genotype] = []
+        self._latency_ms: list[float] = []
+
+    def admit(self, number: int, genotype: Genotype, arch_id: str) -> bool:
+        """Return whether a proposed candidate is to be trained; may measure it.
+
+        One that is predicted to be near a limit is measured, and is not trained if it breaks it.
+        """
+        if not self._limits or not self._left:
+            return True
+        predicted = self._predicted(genotype)
+        _, low, high = predicted
+        if any(limit.met(low) != limit.met(high) for limit in self._limits):
+            return self._route(number, genotype, arch_id, "constraint", predicted).kept
+        return True
+
+    def judge(self, trial: Trial, earlier: Sequence[Trial]) -> Trial:
+        """Return a trial that has ended with what is known of its latency now; may measure it.
+
+        Args:
+            trial: In the order of the numbers.
+            earlier: All trials of lower numbers, as this returned them.
+        """
+        objectives = self._columns.keys() & self.problem.objectives.keys()
+        settled = trial.arch_id in self._routed or not objectives or not self._left
+        if settled or not trial.complete or not self._feasible(trial):
+            return trial
+        predicted = self._predicted(trial.genotype)
+        _, low, high = predicted
+        others = [other for other in earlier if other.complete and self._feasible(other)]
+        on_front = [
+            self._on_front({**trial.values, **dict.fromkeys(objectives, end)}, others)
+            for end in (low, high)
+        ]
+        if on_front != [True, False]:
+            return trial
+        routed = self._route(trial.number, trial.genotype, trial.arch_id, "front", predicted)
+        if routed.updated_ms is None:
+            return trial
+        values = {**trial.values, **dict.fromkeys(objectives, routed.updated_ms)}
+        return replace(trial, values=values, facts={**trial.facts, **self.facts(trial.arch_id)})
+
+    def facts(self, arch_id: str) -> dict[str, float]:
+        """Return the columns of what was measured of an architecture; empty if nothing was."""
+        routed = self._routed.get(arch_id)
+        if routed is None or routed.taken is None:
+            return {}
+        measurement = routed.taken.measurement
+        found = {}
+        for column in self._columns.values():
+            found[column] = measurement.latency_ms
+            found[f"{column}_ci"] = measurement.relative_ci * measurement.latency_ms
+        return found
+
+    def _predicted(self, genotype: Genotype) -> tuple[float, float, float]:
+        """Return the prediction and the ends of its interval, in milliseconds."""
+        prediction = self.predictor.predict([genotype])
+        low, high = prediction.interval_ms(self.settings.coverage)
+        return float(prediction.mean_ms[0]), float(low[0]), float(high[0])
+
+    def _feasible(self, trial: Trial) -> bool:
+        return all(violation <= 0 for violation in self.problem.violations(trial))
+
+    def _on_front(self, values: Mapping[str, float], others: Sequence[Trial]) -> bool:
+        names = list(self.problem.objectives)
+        own = np.array([values[name] for name in names])
+        points = np.array([[o.values[name] for name in names] for o in others])
+        points = points.reshape(len(others), len(names))
+        dominated = (points <= own).all(axis=1) & (points < own).any(axis=1)
+        return not dominated.any()
+
+    def _route(
+        self,
+        number: int,
+        genotype: Genotype,
+        arch_id: str,
+        reason: str,
+        predicted: tuple[float, float, float],
+    ) -> Routed:
+        """Measure a candidate, or recall what was measured in an earlier run."""
+        self._left -= 1
+        recalled = self.record.find(arch_id)
+        mean, low, high = predicted
+        routed = recalled or Routed(
+            number=number,
+            genotype=genotype,
+            arch_id=arch_id,
+            reason=reason,
+            predicted_ms=mean,
+            low_ms=low,
+            high_ms=high,
+        )
+        started = time.monotonic()
+        if recalled is None:
+            try:
+                routed = replace(routed, taken=self.measure(genotype))
+            except (DeviceError, ExportError) as error:
+                routed = replace(routed, failure=str(error))
+        if routed.taken is not None:
+            routed = self._learned(routed, routed.taken.measurement.latency_ms)
+        if recalled is None:
+            routed = replace(routed, seconds=time.monotonic() - started)
+            self.record.add(routed)
+            self.on_routed(routed)
+        self._routed[arch_id] = routed
+        return routed
+
+    def _learned(self, routed: Routed, latency_ms: float) -> Routed:
+        self._genotypes.append(routed.genotype)
+        self._latency_ms.append(latency_ms)
+        self.predictor.current = self.learn(self._genotypes, np.array(self._latency_ms))
+        prediction = self.predictor.predict([routed.genotype])
+        return replace(
+            routed,
+            updated_ms=float(prediction.mean_ms[0]),
+            updated_std_ms=float(prediction.std_ms[0]),
+            kept=_all_met(self._limits, latency_ms),
+        )
+
+
+def _all_met(limits: Sequence[Constraint], value: float) -> bool:
+    return all(limit.met(value) for limit in limits)
