@@ -43,7 +43,7 @@ def costs(summaries: Sequence[dict[str, Any]]) -> pd.DataFrame:
                 "networks measured": summary["calibration_networks"],
                 "calibration s": round(summary["calibration_seconds"]),
                 "genotypes a second": f"{summary['genotypes_per_second']:,.0f}",
-                "coverage of 90 % intervals": summary["coverage_90_percent"],
+                "coverage of 90 % intervals": summary["coverage_percent"],
                 "half width %": summary["interval_half_width_percent"],
                 "not additive %, median / p95": " / ".join(
                     f"{summary['additivity'][key]:.2f}" for key in ("median_percent", "p95_percent")

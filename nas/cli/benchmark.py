@@ -28,7 +28,7 @@ def predictor(names: Sequence[str], device: str, out: Path) -> int:
     import latency_predictors
     import nas.devices
     import search_spaces
-    from latency_predictors.accuracy import AccuracySettings, evaluate
+    from latency_predictors.accuracy.evaluation import AccuracySettings, evaluate
     from nas.cli import accuracy_report
     from nas.core.errors import UnknownNameError
     from nas.core.files import write_json_atomically

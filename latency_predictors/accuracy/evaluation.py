@@ -6,38 +6,28 @@ What is measured is kept in a store, so an interrupted run goes on where it was.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from latency_predictors import PredictorSettings, get
+from latency_predictors import PredictorSettings
+from latency_predictors.accuracy.curve import COVERAGE, learning_curve
+from latency_predictors.accuracy.front import near_front
+from latency_predictors.accuracy.scores import coverage_percent, scores
 from latency_predictors.calibration.sampling import measure_genotypes, measure_samples
 from nas.core.measurement import Device, Measurement
 from nas.core.prediction import FloatArray, LatencyPredictor
 from nas.core.space import Genotype
 from nas.devices.store import MeasurementStore
-from nas.network.blocks import IntArray
 from nas.network.space import SearchSpace
 
 SPEED_GENOTYPES = 1_000_000
-GENERATIONS = 30
-POPULATION = 512
 
 _HELD_OUT, _FRONT, _ADDITIVITY, _CURVE = range(4)
 """Purposes of random streams."""
-
-BASELINES: Mapping[str, tuple[str, dict[str, Any]]] = {
-    "macs": ("macs", {}),
-    "ridge": ("ridge", {}),
-    "block_table, plain": ("block_table", {"corrections": False}),
-    "block_table": ("block_table", {}),
-    "gaussian_process": ("gaussian_process", {}),
-    "kernels": ("kernels", {}),
-}
-"""What the learning curve compares, by label: a predictor's name and settings."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +41,7 @@ class AccuracySettings:
         extra: Further random networks for the learning curve.
         quadruples: Of networks for the test of additivity.
         sizes: Numbers of samples of the learning curve.
-        seeds: Draws of the samples for each size.
+        draws: Of the samples for each size.
         seconds: Most seconds of timed inference of a network.
         seed: Of everything random.
     """
@@ -62,7 +52,7 @@ class AccuracySettings:
     extra: int = 150
     quadruples: int = 15
     sizes: tuple[int, ...] = (10, 20, 50, 100, 200)
-    seeds: int = 5
+    draws: int = 5
     seconds: float = 0.5
     seed: int = 0
 
@@ -82,20 +72,6 @@ class AccuracyReport:
     networks: pd.DataFrame
     curve: pd.DataFrame
     predictor: LatencyPredictor = field(repr=False)
-
-
-def scores(predicted_ms: FloatArray, measured_ms: FloatArray) -> dict[str, float]:
-    """Return shares of predictions near the measured latency, in %, and the rank correlation."""
-    from scipy.stats import spearmanr
-
-    errors = 100 * np.abs(predicted_ms / measured_ms - 1)
-    return {
-        "within_5_percent": float(100 * np.mean(errors <= 5)),
-        "within_10_percent": float(100 * np.mean(errors <= 10)),
-        "median_error_percent": float(np.median(errors)),
-        "largest_error_percent": float(errors.max()),
-        "spearman": float(spearmanr(predicted_ms, measured_ms).statistic),
-    }
 
 
 def evaluate(
@@ -138,7 +114,7 @@ def evaluate(
     pool, pool_ms = [*sampled, *extra], np.concatenate([sampled_ms, run.measure(extra)])
     truth = (first + second) / 2
     prediction = fitted.predict(held_out)
-    low, high = prediction.interval_ms(0.9)
+    low, high = prediction.interval_ms(COVERAGE)
     noise = np.abs(second / first - 1)
     summary = {
         "calibration_networks": len(sampled),
@@ -150,7 +126,7 @@ def evaluate(
         "held_out_against_one_measurement": scores(prediction.mean_ms, first),
         "noise_ceiling": scores(second, first),
         "noise_p95_percent": float(100 * np.percentile(noise, 95)),
-        "coverage_90_percent": float(100 * np.mean((low <= truth) & (truth <= high))),
+        "coverage_percent": coverage_percent(prediction, truth, COVERAGE),
         "interval_half_width_percent": float(100 * np.median((high - low) / 2 / truth)),
         "near_front": scores(fitted.predict(front).mean_ms, at_front),
         "additivity": additivity,
@@ -158,7 +134,14 @@ def evaluate(
         "genotypes_per_second": speed(space, fitted),
     }
     progress("fitting the learning curve")
-    curve = learning_curve(space, pool, pool_ms, held_out, truth, settings)
+    curve = learning_curve(
+        space,
+        (pool, pool_ms),
+        (held_out, truth),
+        settings.sizes,
+        settings.draws,
+        settings.seed,
+    )
     networks = pd.concat(
         [
             _table("held out", held_out, prediction.mean_ms, first, second),
@@ -273,41 +256,6 @@ class _Run:
         }
 
 
-def near_front(
-    space: SearchSpace, predictor: LatencyPredictor, n: int, rng: np.random.Generator
-) -> list[Genotype]:
-    """Return networks with many MACs for their predicted latency: where a search ends up.
-
-    Evolution by non-dominated sorting of predicted latency against MACs; where the predictor
-    errs, a search moves to, so these are harder than random networks.
-    """
-    population = space.samples(POPULATION, rng)
-    for _ in range(GENERATIONS):
-        parents = population[_fronts(space, predictor, population)[: POPULATION // 4]]
-        children = [space.mutate(parent, rng, genes=2) for parent in parents.tolist()]
-        pairs = parents[rng.integers(len(parents), size=(len(parents), 2))].tolist()
-        mixed = [space.crossover(mother, father, rng) for mother, father in pairs]
-        population = np.unique(np.vstack([parents, children, mixed]), axis=0)
-    best = population[_fronts(space, predictor, population)[: 4 * n]]
-    by_latency = best[np.argsort(predictor.predict(best).mean_ms)]
-    spread = by_latency[np.linspace(0, len(by_latency) - 1, n).round().astype(int)]
-    return list(dict.fromkeys(tuple(row) for row in spread.tolist()))
-
-
-def _fronts(space: SearchSpace, predictor: LatencyPredictor, genotypes: IntArray) -> IntArray:
-    """Return the positions of genotypes, non-dominated ones first, front by front."""
-    latency_ms = predictor.predict(genotypes).mean_ms
-    macs = space.costs(genotypes)["macs_m"].to_numpy()
-    left = np.lexsort([-macs, latency_ms])
-    ordered: list[int] = []
-    while len(left):
-        most = np.maximum.accumulate(np.concatenate([[-np.inf], macs[left][:-1]]))
-        front = macs[left] > most
-        ordered.extend(left[front].tolist())
-        left = left[~front]
-    return np.array(ordered)
-
-
 def speed(space: SearchSpace, predictor: LatencyPredictor) -> float:
     """Return how many genotypes a second are predicted, given as an array."""
     sizes = (SPEED_GENOTYPES, len(space.genes))
@@ -316,30 +264,3 @@ def speed(space: SearchSpace, predictor: LatencyPredictor) -> float:
     start = time.perf_counter()
     predictor.predict(genotypes)
     return SPEED_GENOTYPES / (time.perf_counter() - start)
-
-
-def learning_curve(
-    space: SearchSpace,
-    pool: Sequence[Genotype],
-    pool_ms: FloatArray,
-    held_out: Sequence[Genotype],
-    truth_ms: FloatArray,
-    settings: AccuracySettings,
-) -> pd.DataFrame:
-    """Return accuracies by number of samples, drawn at random from a measured pool."""
-    rows = []
-    for draw in range(settings.seeds):
-        order = _stream(settings.seed, _CURVE, draw).permutation(len(pool))
-        for size in settings.sizes:
-            picked = order[:size]
-            if len(picked) < size:
-                continue
-            genotypes = [pool[i] for i in picked]
-            for label, (name, chosen) in BASELINES.items():
-                fitted = get(name, **chosen).fit(space, genotypes, pool_ms[picked])
-                predicted = fitted.predict(held_out).mean_ms
-                rows.append(
-                    {"predictor": label, "samples": size, "draw": draw}
-                    | scores(predicted, truth_ms)
-                )
-    return pd.DataFrame(rows)

@@ -1,0 +1,1 @@
+"""How accurate latency predictors are: what `nas benchmark predictor` prints."""
