@@ -43,6 +43,7 @@ class DerivedGenes:
         self.sizes = list(cardinalities)
         self.tables: list[GeneTable] = []
         self._common = frozenset(common)
+        self._flat: list[Cells] = []
         self._known: dict[tuple[tuple[int, ...], bytes], int] = {}
 
     def add(self, table: GeneTable, cared: Mask | None = None) -> GeneTable:
@@ -104,9 +105,12 @@ class DerivedGenes:
 
     def codes(self, genotypes: IntArray) -> Codes:
         """Return the cells of tables that genotypes belong to."""
+        # Indices as numpy takes them, so that none are converted on the way.
+        for table in self.tables[len(self._flat) :]:
+            self._flat.append(table.values.ravel().astype(np.intp))
         codes = Codes(genotypes, self.sizes)
-        for table in self.tables:
-            codes.append(table.values.take(codes[table.genes]))
+        for table, flat in zip(self.tables, self._flat, strict=True):
+            codes.append(flat.take(codes[table.genes]))
         return codes
 
     def arrays(self) -> dict[str, IntArray]:
@@ -144,17 +148,18 @@ class Codes:
         self._none = np.zeros(len(genotypes), np.intp)
         self._known: dict[tuple[int, ...], Cells] = {}
 
-    def append(self, column: Numbers) -> None:
+    def append(self, column: Cells) -> None:
         """Add one more gene, shape `(n,)`."""
-        self._columns.append(column.astype(np.intp))
+        self._columns.append(column)
 
     def __getitem__(self, genes: tuple[int, ...]) -> Cells:
         """Return the flat positions in a table over `genes`, shape `(n,)`."""
         if len(genes) < 2:
             return self._columns[genes[0]] if genes else self._none
         if genes not in self._known:
-            size = self._sizes[genes[-1]]
-            self._known[genes] = self[genes[:-1]] * size + self._columns[genes[-1]]
+            cells = self[genes[:-1]] * self._sizes[genes[-1]]
+            cells += self._columns[genes[-1]]
+            self._known[genes] = cells
         return self._known[genes]
 
 

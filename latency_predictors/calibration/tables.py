@@ -20,7 +20,7 @@ from nas.network.blocks import IntArray
 JOINED_CELLS = 1 << 13
 """Tables are joined while they stay within the processor's second cache."""
 
-ROWS_AT_ONCE = 1 << 13
+ROWS_AT_ONCE = 1 << 12
 
 
 @dataclass(frozen=True)

@@ -155,10 +155,11 @@ class SearchSpace(ABC):
         """
         sizes = np.array(self.cardinalities)
         if isinstance(genotypes, np.ndarray) and np.issubdtype(genotypes.dtype, np.integer):
-            array = genotypes.astype(np.int64)
+            array = genotypes.astype(np.int64, copy=False)
             if array.ndim == 2 and array.shape[1] == len(sizes):
-                refused = ((array < 0) | (array >= sizes)).any(axis=1)
-                if refused.any():
+                # Column by column, since whole comparisons cost more than what they guard.
+                if len(array) and (array.min() < 0 or (array.max(axis=0) >= sizes).any()):
+                    refused = ((array < 0) | (array >= sizes)).any(axis=1)
                     self.check(array[refused][0])
                 return array
         rows = [self.check(genotype) for genotype in genotypes]
