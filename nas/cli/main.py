@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import nas
+from nas.cli.extras import missing_packages
+from nas.cli.serve import add_serve
 from nas.core.errors import HwnasError
 
 ABOUT = "Search the network that is most accurate at the latency and memory of a device."
@@ -47,6 +49,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return status
     except HwnasError as error:
         sys.stderr.write(f"nas: {error}\n")
+        return 2
+    except ModuleNotFoundError:
+        missing = missing_packages()
+        if not missing:
+            raise
+        line = f"{given[0]!r} needs packages that are not installed ({missing})"
+        sys.stderr.write(f"nas: {line}: pip install 'hwnas[search]'\n")
         return 2
     except BrokenPipeError:
         # Python writes what is left at its exit, to where nobody reads any more.
@@ -118,6 +127,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     fetch = commands.add_parser("fetch", help="download a data set, unless it is here already")
     fetch.add_argument("data", choices=["fashion_mnist"])
+    device = commands.add_parser("device", help="what networks are measured on")
+    devices = device.add_subparsers(dest="device", required=True, metavar="WHAT")
+    add_serve(devices)
     benchmark = commands.add_parser("benchmark", help="measure how good the platform is here")
     kinds = benchmark.add_subparsers(dest="benchmark", required=True, metavar="WHAT")
     accuracy = kinds.add_parser("predictor", help="accuracy of the latency predictor")
@@ -200,6 +212,12 @@ def _benchmark(parsed: argparse.Namespace) -> int:
     return benchmark.predictor(parsed.spaces, parsed.device, parsed.out)
 
 
+def _device(parsed: argparse.Namespace) -> int:
+    from nas.cli import serve
+
+    return {"serve": serve.serve}[parsed.device](parsed)
+
+
 def _fetch(parsed: argparse.Namespace) -> int:
     del parsed
     from nas.data import fashion_mnist as data
@@ -227,6 +245,7 @@ _COMMANDS = {
     "show": _show,
     "fetch": _fetch,
     "benchmark": _benchmark,
+    "device": _device,
 }
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from omegaconf.errors import (
 )
 
 from nas.core.errors import ConfigError, HwnasError
-from nas.core.registry import Registry
+from nas.core.registry import Registry, nested_registries
 
 T = TypeVar("T")
 
@@ -49,7 +49,8 @@ def component(
 
     Args:
         registry: Of the components of its kind.
-        node: Name and fields; fields that are left out have their defaults.
+        node: Name and fields; fields that are left out have their defaults. A field that holds
+            another component has that one's name and fields.
         path: Where `node` stands in the configuration, for messages.
         given: Fields that no configuration sets.
 
@@ -58,7 +59,13 @@ def component(
     """
     fields = dict(node or {})
     cls = registry.component(str(fields.pop("name", None)))
-    return structured(cls, {**fields, **(given or {})}, path)
+    held = {
+        field: component(holder, fields.pop(field), f"{path}.{field}")
+        for field, holder in nested_registries(cls).items()
+        if field in fields
+    }
+    built = structured(cls, {**fields, **(given or {})}, path)
+    return dataclasses.replace(built, **held) if held else built  # type: ignore[type-var]
 
 
 def structured(cls: type[T], node: Any, path: str) -> T:
