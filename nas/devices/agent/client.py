@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import http.client
 import json
 import os
@@ -22,6 +23,7 @@ _REQUEST_SECONDS = 30.0
 _FIRST_PAUSE_SECONDS = 0.25
 _LONGEST_PAUSE_SECONDS = 5.0
 _BUSY_PAUSE_SECONDS = 1.0
+_HASTE_SECONDS = 2.0
 _ATTEMPTS = 3
 _ANSWER_BYTES = 256 << 20
 
@@ -110,9 +112,10 @@ class AgentClient:
         try:
             yield lease
         finally:
-            # Whatever comes of this, the agent gets it back in the end by itself.
+            # Not for long: the agent takes a board back by itself when nobody asks any more.
+            hasty = dataclasses.replace(self, retry_seconds=min(self.retry_seconds, _HASTE_SECONDS))
             with contextlib.suppress(_LeaseLostError, DeviceError):
-                self._request("DELETE", f"/leases/{lease}", patient=False)
+                hasty._request("DELETE", f"/leases/{lease}")
 
     def _upload(self, lease: str, request: JobRequest, files: Sequence[Path]) -> None:
         paths = {file.sha256: path for file, path in zip(request.files, files, strict=True)}
@@ -132,8 +135,6 @@ class AgentClient:
         method: str,
         path: str,
         body: dict[str, Any] | Path | None = None,
-        *,
-        patient: bool = True,
     ) -> dict[str, Any]:
         """Send a request, again and again while the network or the agent is down.
 
@@ -150,7 +151,7 @@ class AgentClient:
                 break
             except (OSError, http.client.HTTPException, ValueError) as error:
                 seconds = time.monotonic() - start
-                if not patient or seconds + pause > self.retry_seconds:
+                if seconds + pause > self.retry_seconds:
                     cause = one_line(error) or type(error).__name__
                     count = f"{tries} tries in {seconds:.0f} s"
                     line = f"{self.address}: no answer to {method} ({cause}) after {count}"
