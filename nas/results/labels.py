@@ -26,9 +26,9 @@ def device_label(device: Mapping[str, Any] | str | None) -> str:
     """
     if not isinstance(device, Mapping):
         return str(device or "")
-    if isinstance(device.get("on"), Mapping):
+    if isinstance(device.get("target"), Mapping):
         place = device.get("address") if device.get("node") is None else device["node"]
-        return f"{device_label(device['on'])} at {place}"
+        return f"{device_label(device['target'])} at {place}"
     name = str(device.get("name", "device"))
     threads = device.get("threads")
     if threads is None:

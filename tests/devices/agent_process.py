@@ -92,7 +92,7 @@ class AgentProcess:
     def until_logged(self, line: str, times: int = 1) -> None:
         self.until(lambda: self.log().count(line) >= times)
 
-    def remote(self, on: dict[str, Any] | None = None, **fields: Any) -> Device:
+    def remote(self, target: dict[str, Any] | None = None, **fields: Any) -> Device:
         settings = {"address": self.address, "token_file": str(self._token), "retry_seconds": 20.0}
-        on = {"name": "cpu"} | FAST | (on or {})
-        return nas.devices.get("remote", on=on, **(settings | fields))
+        target = {"name": "cpu"} | FAST | (target or {})
+        return nas.devices.get("remote", target=target, **(settings | fields))

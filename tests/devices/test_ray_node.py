@@ -31,9 +31,9 @@ def cluster() -> Iterator[None]:
     ray.shutdown()
 
 
-def node(on: dict[str, Any] | None = None, **fields: Any) -> Device:
-    on = {"name": "cpu"} | FAST | (on or {})
-    return nas.devices.get("ray_node", **({"node": "board", "on": on} | fields))
+def node(target: dict[str, Any] | None = None, **fields: Any) -> Device:
+    target = {"name": "cpu"} | FAST | (target or {})
+    return nas.devices.get("ray_node", **({"node": "board", "target": target} | fields))
 
 
 def failure(device: Device, files: list[Path]) -> str:
@@ -45,7 +45,7 @@ def failure(device: Device, files: list[Path]) -> str:
 
 @pytest.mark.usefixtures("cluster")
 def test_a_measurement_on_a_node_is_the_device_there(conv_model: ModelFactory) -> None:
-    device = node(on={"threads": 2})
+    device = node(target={"threads": 2})
     taken = device.measure_files([conv_model(1), conv_model(3)], SHAPE, memory=True, seed=5)
     assert all(len(m.samples_ms) >= 36 and m.peak_memory_mb is not None for m in taken)
     assert all(m.device["threads"] == 2 and m.protocol["seed"] == 5 for m in taken)
@@ -69,7 +69,7 @@ def test_a_bad_network_is_named_as_it_is_called_here(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("cluster")
 def test_a_job_over_its_time_is_ended_and_frees_the_node(conv_model: ModelFactory) -> None:
-    line = failure(node(on=LONG, job_seconds=2.0), [conv_model(1)])
+    line = failure(node(target=LONG, job_seconds=2.0), [conv_model(1)])
     assert line == ("Ray node board: no answer within its limit of 2 s; raise device.job_seconds")
     assert node().measure_files([conv_model(1)], SHAPE)
 

@@ -96,7 +96,7 @@ def test_a_network_is_prepared_here_and_measured_there(agent: AgentProcess) -> N
 
 
 def test_the_identity_is_asked_for_once(agent: AgentProcess) -> None:
-    device = agent.remote(on={"threads": 2})
+    device = agent.remote(target={"threads": 2})
     before = agent.log().count("asks what is here")
     assert device.identity()["threads"] == 2
     device.identity()["threads"] = 3
@@ -168,7 +168,7 @@ def test_an_agent_that_is_killed_and_started_anew_does_the_job_again(
     tmp_path: Path, conv_model: ModelFactory
 ) -> None:
     with AgentProcess(tmp_path) as agent:
-        job = InBackground(agent.remote(on={"min_rounds": 1500}), [conv_model(20)])
+        job = InBackground(agent.remote(target={"min_rounds": 1500}), [conv_model(20)])
         agent.until_logged("networks measured")
         agent.until(lambda: len(agent.children()) >= 2)
         orphans = agent.kill()
@@ -185,7 +185,7 @@ def test_an_agent_that_is_lost_for_good_fails_the_measurement(
     tmp_path: Path, conv_model: ModelFactory
 ) -> None:
     with AgentProcess(tmp_path) as agent:
-        job = InBackground(agent.remote(on=LONG, retry_seconds=1.0), [conv_model(1)])
+        job = InBackground(agent.remote(target=LONG, retry_seconds=1.0), [conv_model(1)])
         agent.until_logged("networks measured")
         agent.kill()
         job.join()
@@ -197,7 +197,7 @@ def test_an_agent_that_is_told_to_stop_leaves_nothing(
     tmp_path: Path, conv_model: ModelFactory
 ) -> None:
     with AgentProcess(tmp_path) as agent:
-        job = InBackground(agent.remote(on=LONG, retry_seconds=0.5), [conv_model(1)])
+        job = InBackground(agent.remote(target=LONG, retry_seconds=0.5), [conv_model(1)])
         agent.until_logged("networks measured")
         agent.until(lambda: len(agent.children()) >= 2)
         children = agent.children()
@@ -213,7 +213,7 @@ def test_a_second_client_is_told_who_measures_and_waits(
     agent: AgentProcess, conv_model: ModelFactory
 ) -> None:
     count = agent.log().count("networks measured")
-    first = InBackground(agent.remote(on={"min_rounds": 1500}), [conv_model(20)])
+    first = InBackground(agent.remote(target={"min_rounds": 1500}), [conv_model(20)])
     agent.until_logged("networks measured", count + 1)
     line = failure(agent.remote(busy_seconds=0.0), [conv_model(1)])
     assert f"busy, {os.uname().nodename}, process {os.getpid()} {BUSY}" in line
@@ -225,7 +225,7 @@ def test_a_second_client_is_told_who_measures_and_waits(
 
 
 def test_a_job_over_its_time_is_ended(agent: AgentProcess, conv_model: ModelFactory) -> None:
-    line = failure(agent.remote(on=LONG, job_seconds=1.0), [conv_model(1)])
+    line = failure(agent.remote(target=LONG, job_seconds=1.0), [conv_model(1)])
     assert "took longer than its limit of 1 s and was ended" in line
     assert_nothing_left(agent)
 
@@ -241,7 +241,7 @@ device.measure_files([Path(sys.argv[2])], (8, 16, 16))
 
 def test_a_killed_client_loses_the_board(tmp_path: Path, conv_model: ModelFactory) -> None:
     with AgentProcess(tmp_path, "--lease-seconds", "1") as agent:
-        settings = nas.devices.registry.settings(agent.remote(on=LONG))
+        settings = nas.devices.registry.settings(agent.remote(target=LONG))
         arguments = [json.dumps(settings), str(conv_model(1))]
         with subprocess.Popen([sys.executable, "-c", CLIENT, *arguments]) as client:
             agent.until_logged("networks measured")
@@ -300,15 +300,15 @@ def test_an_address_of_another_form_is_refused(address: str) -> None:
 
 def test_a_device_elsewhere_is_not_itself_elsewhere() -> None:
     inner = {"name": "remote", "address": "a:1"}
-    with pytest.raises(ConfigError, match=r"device\.on\.name: got 'remote'"):
-        nas.devices.get("remote", address="b:1", on=inner)
+    with pytest.raises(ConfigError, match=r"device\.target\.name: got 'remote'"):
+        nas.devices.get("remote", address="b:1", target=inner)
 
 
 def test_settings_lead_back_and_hold_no_secret(agent: AgentProcess) -> None:
-    device = agent.remote(on={"threads": 4})
+    device = agent.remote(target={"threads": 4})
     settings = nas.devices.registry.settings(device)
-    assert settings["on"]["name"] == "cpu"
-    assert settings["on"]["threads"] == 4
+    assert settings["target"]["name"] == "cpu"
+    assert settings["target"]["threads"] == 4
     assert TOKEN not in str(settings)
     assert nas.devices.get(**settings) == device
 

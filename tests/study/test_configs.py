@@ -148,9 +148,11 @@ def read_with(*overrides: str) -> StudySettings:
     "place", [["device=remote", "device.address=board:7000"], ["device=ray_node", "device.node=a"]]
 )
 def test_a_device_elsewhere_is_composed_with_the_one_that_stands_there(place: list[str]) -> None:
-    settings = read_with(*place, "device/on=cpu", "device.on.threads=4", "device.job_seconds=9")
+    settings = read_with(
+        *place, "device@device.target=cpu", "device.target.threads=4", "device.job_seconds=9"
+    )
     record = devices.registry.settings(settings.device)
-    assert record["on"] == devices.registry.settings(devices.get("cpu", threads=4))
+    assert record["target"] == devices.registry.settings(devices.get("cpu", threads=4))
     assert record["job_seconds"] == 9
     assert devices.get(**record) == settings.device
 
@@ -158,10 +160,13 @@ def test_a_device_elsewhere_is_composed_with_the_one_that_stands_there(place: li
 @pytest.mark.parametrize(
     ("override", "expected"),
     [
-        ("device.on.threads=many", "device.on.threads: got 'many', expected a whole number"),
-        ("device.on.threads=0", "device.threads: got 0, expected 1 or more"),
-        ("+device.on.legs=4", "device.on.legs: got 4, expected one of the settings"),
-        ("device.on.name=cow", "device: got 'cow', expected one of"),
+        (
+            "device.target.threads=many",
+            "device.target.threads: got 'many', expected a whole number",
+        ),
+        ("device.target.threads=0", "device.threads: got 0, expected 1 or more"),
+        ("+device.target.legs=4", "device.target.legs: got 4, expected one of the settings"),
+        ("device.target.name=cow", "device: got 'cow', expected one of"),
         ("device.address=board", "device.address: got 'board', expected HOST:PORT"),
     ],
 )

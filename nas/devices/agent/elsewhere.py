@@ -25,11 +25,11 @@ class Elsewhere(Device):
     """A device of another machine: networks are prepared here and measured there.
 
     Attributes:
-        on: The device of the other machine.
+        target: The device of the other machine.
         job_seconds: After which a job there is ended.
     """
 
-    on: Device = nested(devices.registry, "cpu")
+    target: Device = nested(devices.registry, "cpu")
     job_seconds: float = 3600.0
 
     def __post_init__(self) -> None:
@@ -38,9 +38,11 @@ class Elsewhere(Device):
         Raises:
             ConfigError: A setting is out of its range.
         """
-        if isinstance(self.on, Elsewhere):
-            got = devices.registry.settings(self.on)["name"]
-            raise ConfigError("device.on.name", got, "a device of the machine itself, such as cpu")
+        if isinstance(self.target, Elsewhere):
+            got = devices.registry.settings(self.target)["name"]
+            raise ConfigError(
+                "device.target.name", got, "a device of the machine itself, such as cpu"
+            )
         if not self.job_seconds > 0:
             raise ConfigError("device.job_seconds", self.job_seconds, "a number above 0")
 
@@ -65,7 +67,7 @@ class Elsewhere(Device):
         images: ImageArray | None = None,
     ) -> list[Path]:
         """Prepare networks here, as the device there needs them; see `Device.prepare`."""
-        return self.on.prepare(models, input_shape, folder, images)
+        return self.target.prepare(models, input_shape, folder, images)
 
     def measure_files(
         self,
@@ -85,7 +87,7 @@ class Elsewhere(Device):
             name = error.filename
             raise DeviceError(f"{name}: cannot be read ({error.strerror})") from error
         request = JobRequest(
-            device=devices.registry.settings(self.on),
+            device=devices.registry.settings(self.target),
             files=described,
             input_shape=input_shape,
             memory=memory,
@@ -114,7 +116,7 @@ class Elsewhere(Device):
 
     @cached_property
     def _identity(self) -> dict[str, Any]:
-        settings = devices.registry.settings(self.on)
+        settings = devices.registry.settings(self.target)
         answer = self._answer(JobRequest(device=settings, limit_seconds=self.job_seconds), [])
         if not isinstance(answer.get("identity"), dict):
             shown = one_line(repr(answer), 80)
