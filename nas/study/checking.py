@@ -60,12 +60,25 @@ def component(
     fields = dict(node or {})
     cls = registry.component(str(fields.pop("name", None)))
     held = {
-        field: component(holder, fields.pop(field), f"{path}.{field}")
+        field: _held(holder, fields.pop(field), path, field)
         for field, holder in nested_registries(cls).items()
         if field in fields
     }
     built = structured(cls, {**fields, **(given or {})}, path)
     return dataclasses.replace(built, **held) if held else built  # type: ignore[type-var]
+
+
+def _held(registry: Registry[Any], node: Any, path: str, field: str) -> Any:
+    """Build the component that another one holds, which does not know that it is held."""
+    try:
+        return component(registry, node, f"{path}.{field}")
+    except ConfigError as error:
+        if error.argument.startswith(f"{path}.") and not error.argument.startswith(
+            f"{path}.{field}."
+        ):
+            line = str(error).removeprefix(f"{path}.")
+            raise HwnasError(f"{path}.{field}.{line}") from error
+        raise
 
 
 def structured(cls: type[T], node: Any, path: str) -> T:

@@ -15,7 +15,7 @@ import latency_predictors
 import search_spaces
 from nas import data, devices, evaluation
 from nas.cli.search import config_folder
-from nas.core.errors import ConfigError, HwnasError
+from nas.core.errors import HwnasError
 from nas.core.recipe import Recipe
 from nas.core.registry import Registry, nested_registries
 from nas.search import algorithms
@@ -164,14 +164,14 @@ def test_a_device_elsewhere_is_composed_with_the_one_that_stands_there(place: li
             "device.target.threads=many",
             "device.target.threads: got 'many', expected a whole number",
         ),
-        ("device.target.threads=0", "device.threads: got 0, expected 1 or more"),
+        ("device.target.threads=0", "device.target.threads: got 0, expected 1 or more"),
         ("+device.target.legs=4", "device.target.legs: got 4, expected one of the settings"),
         ("device.target.name=cow", "device: got 'cow', expected one of"),
         ("device.address=board", "device.address: got 'board', expected HOST:PORT"),
     ],
 )
 def test_a_wrong_setting_of_a_component_within_is_named(override: str, expected: str) -> None:
-    with pytest.raises(ConfigError) as caught:
+    with pytest.raises(HwnasError) as caught:
         read_with("device=remote", "device.address=board:7000", override)
     assert str(caught.value).startswith(expected)
 
