@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, NoReturn
 if TYPE_CHECKING:
     from argparse import ArgumentParser, _SubParsersAction
 
+_OWN_HOSTS = ("127.0.0.1", "::1", "localhost")
+
 DESCRIPTION = """\
 Lend this machine to searches that run elsewhere, one at a time; they measure with
 `device=remote device.address=HOST:PORT`. The token comes from the file of --token-file, or from
@@ -45,6 +47,7 @@ def serve(parsed: argparse.Namespace) -> int:
     """
     import secrets
 
+    from nas.core.errors import ConfigError
     from nas.devices.agent.protocol import Limits
     from nas.devices.agent.secret import read_token
     from nas.devices.agent.server import Agent
@@ -53,6 +56,10 @@ def serve(parsed: argparse.Namespace) -> int:
     names = ("model_mb", "folder_mb", "job_seconds", "lease_seconds", "result_seconds")
     given = {name: getattr(parsed, name) for name in names}
     limits = Limits(**{name: value for name, value in given.items() if value is not None})
+    if not 0 <= parsed.port < 1 << 16:
+        raise ConfigError("--port", parsed.port, "0 to 65535")
+    if parsed.host not in _OWN_HOSTS:
+        _log(f"listening at {parsed.host}: the token travels in clear, trust that network")
     if token is None:
         token = secrets.token_urlsafe(32)
         sys.stdout.write(f"HWNAS_TOKEN={token}\n")

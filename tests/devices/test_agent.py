@@ -17,11 +17,8 @@ import pytest
 from agent_process import FAST, TOKEN, AgentProcess
 from conftest import SHAPE, ModelFactory
 
-import nas.devices
-from nas.core.errors import ConfigError, HwnasError
-from nas.devices.agent.job import local_device
-from nas.devices.agent.protocol import JobRequest, Refusal, new_id
-from nas.devices.agent.secret import read_token
+from nas.cli.main import main
+from nas.devices.agent.protocol import JobRequest, new_id
 
 LEASE, JOB, SHA = "a" * 32, "b" * 32, "c" * 64
 AUTHORIZED = {"Authorization": f"Bearer {TOKEN}"}
@@ -174,34 +171,6 @@ def test_a_bad_job_is_refused(agent: AgentProcess, lease: str, body: Any, text: 
     assert agent.files() == [lease]
 
 
-@pytest.mark.parametrize(
-    ("device", "text"),
-    [
-        ({}, "device.name: got None, expected one of"),
-        ({"name": "os"}, "device.name: got 'os', expected one of"),
-        ({"name": "agent.job"}, "device.name: got 'agent.job'"),
-        ({"name": "remote", "address": "a:1"}, "got 'remote', expected a device of the board"),
-        ({"name": "ray_node", "node": "a"}, "got 'ray_node', expected a device of the board"),
-        ({"name": "cpu", "threads": "4"}, "device.threads: got '4', expected a value of the type"),
-        ({"name": "cpu", "threads": True}, "device.threads: got True"),
-        ({"name": "cpu", "block_ms": [1.0]}, "device.block_ms: got [1.0]"),
-        ({"name": "cpu", "precision": {"a": 1}}, "device.precision"),
-        ({"name": "cpu", "threads": 0}, "device.threads: got 0, expected"),
-        ({"name": "cpu", "cores": 4}, "device 'cpu': got 'cores', expected a field of"),
-    ],
-)
-def test_a_bad_device_is_refused(device: dict[str, Any], text: str) -> None:
-    with pytest.raises(ConfigError) as caught:
-        local_device(device)
-    assert text in str(caught.value)
-
-
-def test_every_local_device_passes_its_own_settings() -> None:
-    device = nas.devices.get("cpu", threads=2, block_ms=1)
-    sent = json.loads(json.dumps(nas.devices.registry.settings(device)))
-    assert local_device(sent) == device
-
-
 def test_a_bad_device_fails_the_job_in_one_line(agent: AgentProcess, lease: str) -> None:
     job = new_id()
     body = request(device={"name": "cpu", "threads": 0})
@@ -325,6 +294,23 @@ def test_a_token_is_made_up_and_printed_where_none_is_given(tmp_path: Path) -> N
     assert process.returncode == 0
 
 
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--port", "70000"], "--port: got 70000, expected 0 to 65535"),
+        (["--lease-seconds", "0"], "--lease-seconds: got 0.0, expected a number above 0"),
+        (["--token-file", "missing"], "token_file: got 'missing', expected a file that holds"),
+        (["--host", "256.1.1.1", "--port", "0"], "256.1.1.1:0: cannot listen ("),
+    ],
+)
+def test_a_bad_argument_is_one_line(
+    capfd: pytest.CaptureFixture[str], arguments: list[str], expected: str
+) -> None:
+    assert main(["device", "serve", *arguments]) == 2
+    *_, last = capfd.readouterr().err.splitlines()
+    assert last.startswith(f"nas: {expected}")
+
+
 def test_a_port_in_use_is_one_line(agent: AgentProcess) -> None:
     command = [sys.executable, "-m", "nas.cli.main", "device", "serve", "--port", str(agent.port)]
     ran = subprocess.run(command, capture_output=True, text=True, timeout=60)
@@ -332,23 +318,3 @@ def test_a_port_in_use_is_one_line(agent: AgentProcess) -> None:
     line = f"nas: 127.0.0.1:{agent.port}: cannot listen (Address already in use); choose"
     assert ran.stderr.startswith(line)
     assert ran.stderr.count("\n") == 1
-
-
-@pytest.mark.parametrize("content", ["", "short", "with a space in the token", "x" * 300])
-def test_what_is_no_token_is_refused_and_not_repeated(tmp_path: Path, content: str) -> None:
-    (tmp_path / "token").write_text(content)
-    with pytest.raises(HwnasError, match="expected a token: 16 to 256") as caught:
-        read_token(str(tmp_path / "token"))
-    assert not content or content not in str(caught.value)
-
-
-def test_a_token_file_that_is_missing_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"token_file: got .*missing.*\(No such file"):
-        read_token(str(tmp_path / "missing"))
-
-
-def test_a_request_survives_json() -> None:
-    asked = JobRequest(device={"name": "cpu"}, input_shape=(3, 8, 8), limit_seconds=1.5, seed=3)
-    assert JobRequest.from_dict(json.loads(json.dumps(asked.to_dict()))) == asked
-    with pytest.raises(Refusal):
-        JobRequest.from_dict(None)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import ray
 from agent_process import FAST, LONG
@@ -72,6 +75,23 @@ def test_a_job_over_its_time_is_ended_and_frees_the_node(conv_model: ModelFactor
     line = failure(node(target=LONG, job_seconds=2.0), [conv_model(1)])
     assert line == ("Ray node board: no answer within its limit of 2 s; raise device.job_seconds")
     assert node().measure_files([conv_model(1)], SHAPE)
+
+
+@pytest.mark.usefixtures("cluster")
+def test_a_worker_that_dies_fails_the_measurement(conv_model: ModelFactory) -> None:
+    def kill() -> None:
+        while True:
+            for process in psutil.process_iter(["cmdline"]):
+                if (process.info["cmdline"] or [""])[0].startswith("ray::_do"):
+                    process.kill()
+                    return
+            time.sleep(0.05)
+
+    killer = threading.Thread(target=kill, daemon=True)
+    killer.start()
+    line = failure(node(target=LONG), [conv_model(1)])
+    killer.join(30)
+    assert line.startswith("Ray node board: the job was lost (WorkerCrashedError: ")
 
 
 @pytest.mark.parametrize("name", ["", "a b", "device:x", "../x"])

@@ -127,10 +127,15 @@ def test_every_step_may_fail_once_and_nothing_is_measured_twice(
 def test_a_result_is_kept_for_a_client_that_was_away_longer_than_its_lease(
     tmp_path: Path, conv_model: ModelFactory
 ) -> None:
-    away = [*[None] * 4, *["refused"] * 4]  # after lease, list, upload and start, for 3.75 s
+    def faults() -> Iterator[str | None]:
+        yield from [None] * 4  # lease, list, upload and start
+        # The pauses between tries grow, until one is longer than the lease.
+        while "has gone silent" not in agent.log():
+            yield "no_result"
+
     with (
-        AgentProcess(tmp_path, "--lease-seconds", "2.5") as agent,
-        FaultyProxy(("127.0.0.1", agent.port), away) as proxy,
+        AgentProcess(tmp_path, "--lease-seconds", "1.5") as agent,
+        FaultyProxy(("127.0.0.1", agent.port), faults()) as proxy,
     ):
         assert agent.remote(address=proxy.address).measure_files([conv_model(1)], SHAPE)
         assert agent.log().count("has gone silent") == 1
@@ -240,7 +245,7 @@ device.measure_files([Path(sys.argv[2])], (8, 16, 16))
 
 
 def test_a_killed_client_loses_the_board(tmp_path: Path, conv_model: ModelFactory) -> None:
-    with AgentProcess(tmp_path, "--lease-seconds", "1") as agent:
+    with AgentProcess(tmp_path, "--lease-seconds", "2") as agent:
         settings = nas.devices.registry.settings(agent.remote(target=LONG))
         arguments = [json.dumps(settings), str(conv_model(1))]
         with subprocess.Popen([sys.executable, "-c", CLIENT, *arguments]) as client:

@@ -26,6 +26,8 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
+from nas.core.errors import ConfigError
+
 ID = "[0-9a-f]{32}"
 SHA256 = "[0-9a-f]{64}"
 CHUNK_BYTES = 1 << 20
@@ -73,6 +75,17 @@ class Limits:
     job_seconds: float = 3600.0
     lease_seconds: float = 60.0
     result_seconds: float = 600.0
+
+    def __post_init__(self) -> None:
+        """Check the values.
+
+        Raises:
+            ConfigError: A value is not above 0.
+        """
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if not value > 0:
+                raise ConfigError(f"--{field.name.replace('_', '-')}", value, "a number above 0")
 
 
 @dataclass(frozen=True, kw_only=True)

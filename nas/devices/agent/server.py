@@ -185,7 +185,8 @@ class _Handler(BaseHTTPRequestHandler):
             status, answer = HTTPStatus.OK, self._routed()
         except Refusal as refusal:
             status, answer = refusal.status, {"error": refusal.line}
-            self.server.served.log(f"{self.client_address[0]}: {status.value} {refusal.line}")
+            if status != HTTPStatus.CONFLICT:  # whoever waits for the board asks every second
+                self.server.served.log(f"{self.client_address[0]}: {status.value} {refusal.line}")
         self._answer(status, answer)
 
     do_GET = do_PUT = do_DELETE = do_POST = do_HEAD = do_PATCH = do_OPTIONS = _handle  # noqa: N815
