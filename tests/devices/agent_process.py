@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -37,6 +36,8 @@ class AgentProcess:
         self._log = folder / "agent.log"
         self._token = folder / "token"
         self._token.write_text(f"{TOKEN}\n")
+        self._temporary = folder / "temporary"
+        self._temporary.mkdir()
         self.start(port)
 
     def __enter__(self) -> AgentProcess:
@@ -55,7 +56,8 @@ class AgentProcess:
             stdout=subprocess.PIPE,
             stderr=self._log.open("a"),
             text=True,
-            env={key: value for key, value in os.environ.items() if key != "HWNAS_TOKEN"},
+            env={k: v for k, v in os.environ.items() if k != "HWNAS_TOKEN"}
+            | {"TMPDIR": str(self._temporary)},
         )
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
@@ -78,7 +80,13 @@ class AgentProcess:
 
     @property
     def folder(self) -> Path:
-        return Path(tempfile.gettempdir()) / f"hwnas-agent-{os.getuid()}-{self.port}"
+        return self._temporary / f"hwnas-agent-{os.getuid()}-{self.port}"
+
+    def temporary(self) -> list[str]:
+        """Return what its jobs have left among the temporary files, the host's lock left out."""
+        # A runtime may keep a file of its own there: ONNX Runtime does.
+        names = (path.name for path in self._temporary.glob("hwnas-*") if path != self.folder)
+        return sorted(name for name in names if not name.startswith("hwnas-lease"))
 
     def files(self) -> list[str]:
         return sorted(str(p.relative_to(self.folder)) for p in self.folder.rglob("*"))

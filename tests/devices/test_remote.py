@@ -63,7 +63,7 @@ def failure(device: Device, files: list[Path]) -> str:
 
 
 def assert_nothing_left(agent: AgentProcess) -> None:
-    agent.until(lambda: not agent.files() and not agent.children())
+    agent.until(lambda: not agent.files() and not agent.children() and not agent.temporary())
 
 
 def test_a_measurement_equals_a_local_one_in_everything_but_timing(
@@ -211,6 +211,7 @@ def test_an_agent_that_is_told_to_stop_leaves_nothing(
         assert agent.process.wait(30) == 0
         assert not any(map(_runs, children))
         assert not agent.folder.exists()
+        assert not agent.temporary()
         job.join()
         assert job.error is not None
 
