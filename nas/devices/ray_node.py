@@ -67,6 +67,7 @@ class RayNode(Elsewhere):
             # Its processor cores belong to trainings, which pause while a device measures.
             task = ray.remote(num_cpus=0, resources={resource: 1}, max_retries=0)(_do)
             running = task.remote(request.to_dict(), contents)
+            ended: list[Any] = []
             try:
                 ended, _ = ray.wait([running], timeout=self.job_seconds)
                 if not ended:
@@ -78,12 +79,13 @@ class RayNode(Elsewhere):
                 line = f"{type(cause).__name__}: {one_line(first_line(cause))}"
                 raise DeviceError(f"{self.place}: the job was lost ({line})") from error
             finally:
-                # Of a job that is done nothing is left to cancel. Others may put their files away.
-                ray.cancel(running)
-                with contextlib.suppress(exceptions.RayError):
-                    ended, _ = ray.wait([running], timeout=GRACE_SECONDS)
-                    if not ended:
-                        ray.cancel(running, force=True)
+                # Cancelling a task that has just ended can bring Ray itself down.
+                if not ended:
+                    ray.cancel(running)
+                    with contextlib.suppress(exceptions.RayError):
+                        ended, _ = ray.wait([running], timeout=GRACE_SECONDS)
+                        if not ended:
+                            ray.cancel(running, force=True)
 
     def _check_there(self, resources: dict[str, float], resource: str) -> None:
         if resources.get(resource, 0) >= 1:
