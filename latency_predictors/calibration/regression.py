@@ -41,7 +41,7 @@ class Regression(LatencyPredictor):
             latency_ms: Their latencies, shape `(n,)`, in milliseconds.
         """
         self.space = space
-        self._genotypes = space.matrix(genotypes)
+        self._genotypes = space.matrix(genotypes).copy()
         self._latency_ms = np.asarray(latency_ms, float)
         features = self.features(self._genotypes)
         self._held_out = self._cross_validate(features)

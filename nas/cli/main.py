@@ -16,6 +16,7 @@ from typing import Any
 
 import nas
 from nas.cli import device
+from nas.cli.extras import missing_packages
 from nas.core.errors import HwnasError
 
 ABOUT = "Search the network that is most accurate at the latency and memory of a device."
@@ -66,6 +67,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return status
     except HwnasError as error:
         sys.stderr.write(f"nas: {error}\n")
+        return 2
+    except ModuleNotFoundError:
+        missing = missing_packages()
+        if not missing:
+            raise
+        line = f"{given[0]!r} needs packages that are not installed ({missing})"
+        sys.stderr.write(f"nas: {line}: pip install 'hwnas[search]'\n")
         return 2
     except BrokenPipeError:
         # Python writes what is left at its exit, to where nobody reads any more.

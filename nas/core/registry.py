@@ -3,7 +3,8 @@
 A component is a keyword-only frozen dataclass; its fields are its configuration. The module
 `PACKAGE/NAME.py` registers the component `NAME`, so a new one is one new file and nothing else.
 What several components share stands in a sub-package of that folder. Modules are imported when
-a component is asked for, so listing names stays cheap.
+a component is asked for, so listing names stays cheap. A component may hold another one in a
+field declared with `nested`, whose configuration is the other one's name and fields.
 """
 
 from __future__ import annotations
@@ -11,12 +12,14 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import pkgutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Generic, TypeVar
 
 from nas.core.errors import ConfigError, UnknownNameError
 
 T = TypeVar("T")
+
+_REGISTRY = "hwnas_registry"
 
 
 class Registry(Generic[T]):
@@ -71,7 +74,10 @@ class Registry(Generic[T]):
         return self._classes[name]
 
     def get(self, name: str, **fields: Any) -> T:
-        """Build the component `name` from its fields; lists, as JSON gives them, become tuples.
+        """Build the component `name` from its fields.
+
+        Lists, as JSON gives them, become tuples; the settings of a nested component become that
+        component.
 
         Raises:
             UnknownNameError: No component has that name.
@@ -86,7 +92,15 @@ class Registry(Generic[T]):
             defaults = (spec.default, spec.default_factory)
             if field not in fields and defaults == (dataclasses.MISSING, dataclasses.MISSING):
                 raise ConfigError(f"{self.kind} {name!r}", "nothing", f"a value for {field!r}")
-        return cls(**{field: _tuples(value) for field, value in fields.items()})
+        holders = nested_registries(cls)
+        return cls(
+            **{
+                field: holders[field].get(**value)
+                if field in holders and isinstance(value, Mapping)
+                else _tuples(value)
+                for field, value in fields.items()
+            }
+        )
 
     def settings(self, component: T) -> dict[str, Any]:
         """Return the name and the fields from which `get` builds an equal component.
@@ -97,8 +111,28 @@ class Registry(Generic[T]):
         registered = [n for n, cls in self._classes.items() if type(component) is cls]
         if not registered:
             raise TypeError(f"{type(component).__name__} is not registered as {self.kind}")
-        name = registered[0]
-        return {"name": name, **dataclasses.asdict(component)}  # type: ignore[call-overload]
+        settings = {"name": registered[0], **dataclasses.asdict(component)}  # type: ignore[call-overload]
+        for field, registry in nested_registries(type(component)).items():
+            settings[field] = registry.settings(getattr(component, field))
+        return settings
+
+
+def nested(registry: Registry[T], default: str) -> T:
+    """Declare a field that holds another component.
+
+    Args:
+        registry: Of the component that the field holds.
+        default: Name of the component that it holds, all defaults, unless another one is given.
+    """
+    # OmegaConf knows no type for it; who reads a configuration builds it from the registry.
+    metadata = {_REGISTRY: registry, "omegaconf_ignore": True}
+    return dataclasses.field(default_factory=lambda: registry.get(default), metadata=metadata)
+
+
+def nested_registries(cls: type) -> dict[str, Registry[Any]]:
+    """Return the registries of the components that a component's fields hold, by field."""
+    fields = dataclasses.fields(cls)
+    return {f.name: f.metadata[_REGISTRY] for f in fields if _REGISTRY in f.metadata}
 
 
 def _tuples(value: Any) -> Any:

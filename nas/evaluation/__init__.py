@@ -1,4 +1,4 @@
-"""Evaluators: one way of giving a candidate its accuracy a file. Ray lives here only."""
+"""Evaluators: one way of giving a candidate its accuracy a file."""
 
 from __future__ import annotations
 

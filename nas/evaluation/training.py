@@ -38,7 +38,7 @@ class TrainingSettings(EvaluationSettings):
 
     def connected(self, address: str | None) -> AbstractContextManager[None]:
         """Connect to Ray; see `EvaluationSettings.connected`."""
-        from nas.evaluation.workers.ray_evaluator import connected
+        from nas.cluster.connection import connected
 
         return connected(address)
 

@@ -20,9 +20,15 @@ _LABELS = {
 
 
 def device_label(device: Mapping[str, Any] | str | None) -> str:
-    """Return a device as text, such as `cpu, 1 thread`; empty where it is not known."""
+    """Return a device as text, such as `cpu, 1 thread`; empty where it is not known.
+
+    One that stands elsewhere, the device that it holds and where: `cpu, 1 thread at pi:7000`.
+    """
     if not isinstance(device, Mapping):
         return str(device or "")
+    if isinstance(device.get("target"), Mapping):
+        place = device.get("address") if device.get("node") is None else device["node"]
+        return f"{device_label(device['target'])} at {place}"
     name = str(device.get("name", "device"))
     threads = device.get("threads")
     if threads is None:

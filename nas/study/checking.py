@@ -14,7 +14,7 @@ from omegaconf.errors import (
 )
 
 from nas.core.errors import ConfigError, HwnasError
-from nas.core.registry import Registry
+from nas.core.registry import Registry, nested_registries
 
 T = TypeVar("T")
 
@@ -49,7 +49,8 @@ def component(
 
     Args:
         registry: Of the components of its kind.
-        node: Name and fields; fields that are left out have their defaults.
+        node: Name and fields; fields that are left out have their defaults. A field that holds
+            another component has that one's name and fields.
         path: Where `node` stands in the configuration, for messages.
         given: Fields that no configuration sets.
 
@@ -58,7 +59,26 @@ def component(
     """
     fields = dict(node or {})
     cls = registry.component(str(fields.pop("name", None)))
-    return structured(cls, {**fields, **(given or {})}, path)
+    held = {
+        field: _held(holder, fields.pop(field), path, field)
+        for field, holder in nested_registries(cls).items()
+        if field in fields
+    }
+    built = structured(cls, {**fields, **(given or {})}, path)
+    return dataclasses.replace(built, **held) if held else built  # type: ignore[type-var]
+
+
+def _held(registry: Registry[Any], node: Any, path: str, field: str) -> Any:
+    """Build the component that another one holds, which does not know that it is held."""
+    try:
+        return component(registry, node, f"{path}.{field}")
+    except ConfigError as error:
+        if error.argument.startswith(f"{path}.") and not error.argument.startswith(
+            f"{path}.{field}."
+        ):
+            line = str(error).removeprefix(f"{path}.")
+            raise HwnasError(f"{path}.{field}.{line}") from error
+        raise
 
 
 def structured(cls: type[T], node: Any, path: str) -> T:

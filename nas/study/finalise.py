@@ -16,7 +16,7 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from nas.core.errors import DeviceError, ExportError, HwnasError
+from nas.core.errors import ExportError, HwnasError
 from nas.core.files import write_json_atomically
 from nas.core.images import Images, SearchSplits
 from nas.core.measurement import Measurement
@@ -176,16 +176,13 @@ class Finalisation:
             except ExportError as error:
                 self.reporter.stage(f"  {member.arch_id} is left out: {error}")
         exported = [m for m in members if m.arch_id in parity]
-        try:
-            measurements = self.settings.device.measure_many(
-                [self._path(m, "model.onnx") for m in exported],
-                space.input_shape,
-                images=images,
-                memory=True,
-                seed=self.settings.seed,
-            )
-        except DeviceError as error:
-            raise DeviceError(f"{error}; run the same command again to go on") from error
+        measurements = self.settings.device.measure_many(
+            [self._path(m, "model.onnx") for m in exported],
+            space.input_shape,
+            images=images,
+            memory=True,
+            seed=self.settings.seed,
+        )
         for member, measurement in zip(exported, measurements, strict=True):
             self._record(member, measurement, parity[member.arch_id])
 

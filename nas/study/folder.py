@@ -40,6 +40,12 @@ SEARCH_SETTINGS = (
 FINALISE_SETTINGS = (*SEARCH_SETTINGS, "finalise.recipe")
 """Settings that verified architectures depend on."""
 
+FREE_SETTINGS = tuple(
+    f"device.{name}"
+    for name in ("address", "token_file", "job_seconds", "busy_seconds", "retry_seconds")
+)
+"""Settings that say how a device elsewhere is reached, and change nothing that it measures."""
+
 
 @dataclass(frozen=True)
 class StudyFolder:
@@ -172,6 +178,8 @@ def _select(config: Mapping[str, Any], name: str) -> Any:
 
 def _difference(name: str, old: Any, new: Any) -> tuple[str, Any, Any] | None:
     """Return the first setting in which two values of the setting `name` differ, and both."""
+    if name in FREE_SETTINGS:
+        return None
     if isinstance(old, Mapping) and isinstance(new, Mapping):
         pairs = ((key, old.get(key), new.get(key)) for key in dict.fromkeys([*old, *new]))
         found = (_difference(f"{name}.{key}", *values) for key, *values in pairs)

@@ -14,7 +14,7 @@ from pathlib import Path
 import search_spaces
 from nas import data as data_room
 from nas import devices, objectives
-from nas.core.errors import HwnasError
+from nas.core.errors import DeviceError, HwnasError
 from nas.core.files import write_json_atomically
 from nas.core.images import SearchSplits
 from nas.core.objective import Facts
@@ -63,7 +63,11 @@ def run(settings: StudySettings, reporter: Reporter) -> StudyResults:
         folder.check(settings.config)
         with settings.evaluation.connected(settings.ray_address):
             folder.save(settings.config)
-            return _Study(settings, folder, splits, space, reporter).run()
+            try:
+                return _Study(settings, folder, splits, space, reporter).run()
+            except DeviceError as error:
+                fix = "what was finished is kept, run the same command again to go on"
+                raise DeviceError(f"{error}; {fix}") from error
 
 
 def _finished(settings: StudySettings, folder: StudyFolder) -> StudyResults | None:

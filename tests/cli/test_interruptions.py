@@ -14,7 +14,7 @@ import pytest
 from nas_command import SMALL, Nas, number_of_trials, wait_until, wait_until_gone
 
 from nas.cli.main import main
-from nas.evaluation.workers.ray_evaluator import connected
+from nas.cluster.connection import connected
 from nas.results.study import StudyResults
 
 pytestmark = pytest.mark.slow

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from nas_command import SMALL, Ended
 
-from nas.evaluation.workers.ray_evaluator import connected
+from nas.cluster.connection import connected
 from nas.results.study import StudyResults
 
 pytestmark = pytest.mark.slow

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from nas.core.errors import ConfigError, UnknownNameError
-from nas.core.registry import Registry
+from nas.core.registry import Registry, nested, nested_registries
 
 ROOM = """
-from nas.core.registry import Registry
+from nas.core.registry import Registry, nested, nested_registries
 registry = Registry("animal", __name__)
 """
 CAT = """
@@ -122,3 +122,33 @@ def test_a_name_belongs_to_one_class(registry: Registry):
 def test_settings_of_what_is_not_registered(registry: Registry):
     with pytest.raises(TypeError, match="int is not registered as animal"):
         registry.settings(3)
+
+
+@pytest.fixture
+def kennels(registry: Registry) -> Registry:
+    kennels: Registry = Registry("kennel", "zoo")
+
+    @kennels.register("kennel")
+    @dataclass(frozen=True, kw_only=True)
+    class Kennel:
+        guest: object = nested(registry, "dog")
+        beds: int = 1
+
+    return kennels
+
+
+def test_a_component_holds_another_one(room: Path, registry: Registry, kennels: Registry):
+    (room / "dog.py").write_text(CAT.replace("cat", "dog").replace("owner: str", "owner: str = ''"))
+    assert nested_registries(kennels.component("kennel")) == {"guest": registry}
+    assert kennels.settings(kennels.get("kennel"))["guest"]["name"] == "dog"
+    kennel = kennels.get("kennel", guest={"name": "cat", "owner": "Ann"}, beds=2)
+    settings = kennels.settings(kennel)
+    guest = {"name": "cat", "owner": "Ann", "lives": 9}
+    assert settings == {"name": "kennel", "guest": guest, "beds": 2}
+    assert kennels.get(**settings) == kennel
+    assert kennels.get("kennel", guest=kennel.guest, beds=2) == kennel
+
+
+def test_a_wrong_field_of_a_component_within_is_named(kennels: Registry):
+    with pytest.raises(ConfigError, match=r"animal 'cat': got 'legs', expected a field of"):
+        kennels.get("kennel", guest={"name": "cat", "legs": 4})

@@ -8,15 +8,16 @@ from pathlib import Path
 
 import pytest
 
+from nas.cluster.connection import connected
 from nas.core.errors import ConfigError
-from nas.evaluation.workers.ray_evaluator import connected
 
 SCRIPT = """
 import time
 from pathlib import Path
 from worker_jobs import Behave
+from nas.cluster.connection import connected
 from nas.core.trial import Candidate
-from nas.evaluation.workers.ray_evaluator import RayEvaluator, connected
+from nas.evaluation.workers.ray_evaluator import RayEvaluator
 
 with connected(None):
     evaluator = RayEvaluator(

@@ -10,9 +10,10 @@ import psutil
 import pytest
 from worker_jobs import Behave, Overlap
 
+from nas.cluster.connection import connected
 from nas.core.errors import ConfigError
 from nas.core.trial import Candidate, Evaluation, Job
-from nas.evaluation.workers.ray_evaluator import RayEvaluator, connected
+from nas.evaluation.workers.ray_evaluator import RayEvaluator
 
 PATIENCE_S = 60
 

@@ -4,19 +4,28 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import yaml
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
 
 import latency_predictors
 import search_spaces
 from nas import data, devices, evaluation
 from nas.cli.search import config_folder
+from nas.core.errors import HwnasError
 from nas.core.recipe import Recipe
-from nas.core.registry import Registry
+from nas.core.registry import Registry, nested_registries
 from nas.search import algorithms
-from nas.study.settings import FinaliseSettings, GeneralSettings, SearchSettings
+from nas.study.settings import (
+    FinaliseSettings,
+    GeneralSettings,
+    SearchSettings,
+    StudySettings,
+    read,
+)
 
 REGISTRIES: dict[str, Registry[Any]] = {
     "search_space": search_spaces.registry,
@@ -38,6 +47,13 @@ def load(path: str) -> dict[str, Any]:
     return dict(yaml.safe_load((config_folder() / path).read_text("utf-8")))
 
 
+def composed(group: str, name: str) -> dict[str, Any]:
+    """Return a file of a group with the files that it is composed of."""
+    with initialize_config_dir(str(config_folder()), version_base="1.3"):
+        config = compose(f"{group}/{name}")
+    return cast("dict[str, Any]", OmegaConf.to_container(config, resolve=False))[group]
+
+
 def default(spec: dataclasses.Field[Any]) -> Any:
     """Return a field's default in plain values; what must be given is `???` in Hydra's files."""
     if spec.default is not dataclasses.MISSING:
@@ -55,7 +71,11 @@ def plain(value: Any) -> Any:
 
 def defaults(cls: type) -> dict[str, Any]:
     fields = dataclasses.fields(cls)
-    return {f.name: default(f) for f in fields if f.init and f.name not in GIVEN}
+    held = {
+        field: registry.settings(next(f for f in fields if f.name == field).default_factory())
+        for field, registry in nested_registries(cls).items()
+    }
+    return {f.name: default(f) for f in fields if f.init and f.name not in GIVEN} | held
 
 
 def leaves(node: Any, path: str) -> dict[str, Any]:
@@ -85,7 +105,7 @@ def test_files_and_components_are_the_same(group: str) -> None:
 
 @pytest.mark.parametrize(("group", "name"), COMPONENTS)
 def test_a_file_names_the_settings_of_its_component(group: str, name: str) -> None:
-    node = load(f"{group}/{name}.yaml")
+    node = composed(group, name)
     if group == "search":
         own = node.pop("algorithm")
         expected = defaults(SearchSettings)
@@ -110,10 +130,6 @@ def test_what_belongs_to_no_component() -> None:
     "path", sorted((config_folder() / "experiment").glob("*.yaml")), ids=lambda path: path.stem
 )
 def test_an_experiment_is_composed_and_names_only_what_there_is(path: Path) -> None:
-    from hydra import compose, initialize_config_dir
-
-    from nas.study.settings import read
-
     with initialize_config_dir(str(config_folder()), version_base="1.3"):
         config = compose("config", overrides=[f"experiment={path.stem}"])
         settings = read(config)
@@ -121,3 +137,45 @@ def test_an_experiment_is_composed_and_names_only_what_there_is(path: Path) -> N
     plain_config = load("config.yaml")
     allowed = {*plain_config, *REGISTRIES} - {"hydra"}
     assert set(load(f"experiment/{path.name}")) <= allowed
+
+
+def read_with(*overrides: str) -> StudySettings:
+    with initialize_config_dir(str(config_folder()), version_base="1.3"):
+        return read(compose("config", overrides=list(overrides)))
+
+
+@pytest.mark.parametrize(
+    "place", [["device=remote", "device.address=board:7000"], ["device=ray_node", "device.node=a"]]
+)
+def test_a_device_elsewhere_is_composed_with_the_one_that_stands_there(place: list[str]) -> None:
+    settings = read_with(
+        *place, "device@device.target=cpu", "device.target.threads=4", "device.job_seconds=9"
+    )
+    record = devices.registry.settings(settings.device)
+    assert record["target"] == devices.registry.settings(devices.get("cpu", threads=4))
+    assert record["job_seconds"] == 9
+    assert devices.get(**record) == settings.device
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        (
+            "device.target.threads=many",
+            "device.target.threads: got 'many', expected a whole number",
+        ),
+        ("device.target.threads=0", "device.target.threads: got 0, expected 1 or more"),
+        ("+device.target.legs=4", "device.target.legs: got 4, expected one of the settings"),
+        ("device.target.name=cow", "device: got 'cow', expected one of"),
+        ("device.address=board", "device.address: got 'board', expected HOST:PORT"),
+    ],
+)
+def test_a_wrong_setting_of_a_component_within_is_named(override: str, expected: str) -> None:
+    with pytest.raises(HwnasError) as caught:
+        read_with("device=remote", "device.address=board:7000", override)
+    assert str(caught.value).startswith(expected)
+
+
+def test_a_device_elsewhere_needs_its_place() -> None:
+    with pytest.raises(HwnasError, match=r"device\.address"):
+        read_with("device=remote")

@@ -1,10 +1,3 @@
 """What evaluators that run on workers share."""
 
-import os
-
-# Ray reads this once, when it is imported. The death of a worker is the failure of a trial, which
-# says why; what is kept from the console are Ray's own paragraphs about it.
-os.environ.setdefault(
-    "RAY_DEDUP_LOGS_SKIP_REGEX",
-    "^A worker died or was killed while executing|killed due to memory pressure",
-)
+import nas.cluster  # noqa: F401 - before Ray itself, which reads what it sets

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import logging
 import math
 import os
-import socket
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -16,15 +13,13 @@ from typing import Any
 import ray
 from ray import exceptions
 
+from nas.cluster.connection import first_line
 from nas.core.errors import CandidateFailure, ConfigError
 from nas.core.lease import training_step
 from nas.core.trial import Candidate, Evaluation, Evaluator, Job, Outcome
 
 KILL_AFTER_S = 60.0
 """Seconds beyond its time limit after which a worker that does not stop by itself is killed."""
-
-CONNECT_TIMEOUT_S = 10.0
-"""Seconds in which a cluster's head must answer."""
 
 
 @dataclass(frozen=True)
@@ -196,53 +191,10 @@ def _failure(error: exceptions.RayError) -> CandidateFailure:
     if isinstance(cause, MemoryError | exceptions.OutOfMemoryError) or any(
         sign in str(cause) for sign in no_memory
     ):
-        return CandidateFailure("out_of_memory", _first_line(cause))
+        return CandidateFailure("out_of_memory", first_line(cause))
     if isinstance(error, exceptions.RayTaskError):
-        return CandidateFailure("crashed", f"{type(cause).__name__}: {_first_line(cause)}")
-    return CandidateFailure("worker_died", _first_line(error))
-
-
-def _first_line(error: object) -> str:
-    return (str(error).strip().splitlines() or [""])[0]
-
-
-@contextlib.contextmanager
-def connected(address: str | None) -> Iterator[None]:
-    """Connect to a Ray cluster, or start one on this host, for the time of a `with` block.
-
-    Args:
-        address: Of a running cluster (`auto` finds the one on this host); `None` starts one.
-
-    Raises:
-        ConfigError: There is no such cluster, or none can be started.
-    """
-    if ray.is_initialized():
-        yield
-        return
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
-    try:
-        if address is None:
-            # Without an address Ray would look for a cluster in the environment first.
-            ray.init(address="local", include_dashboard=False, **quiet)
-        else:
-            _check_reachable(address)
-            ray.init(address=address, **quiet)
-    except (OSError, RuntimeError, ValueError) as error:
-        expected = "the address of a running cluster" if address else "a host that Ray starts on"
-        fix = f"start one with `ray start --head` ({_first_line(error)})"
-        raise ConfigError("ray.address", address, expected, fix) from error
-    try:
-        yield
-    finally:
-        ray.shutdown()
-
-
-def _check_reachable(address: str) -> None:
-    """Raise an `OSError` where nothing answers: Ray itself tries for a quarter of an hour."""
-    host, _, port = address.rpartition(":")
-    if port.isdecimal() and "//" not in host:
-        socket.create_connection((host, int(port)), timeout=CONNECT_TIMEOUT_S).close()
+        return CandidateFailure("crashed", f"{type(cause).__name__}: {first_line(cause)}")
+    return CandidateFailure("worker_died", first_line(error))
 
 
 def _room(cpus: int, gpus: float) -> int:

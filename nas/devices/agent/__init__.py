@@ -1,0 +1,1 @@
+"""Measuring where the hardware is: the agent that serves a board, and its client."""
