@@ -6,8 +6,8 @@ What is measured is kept in a store, so an interrupted run goes on where it was.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -43,18 +43,65 @@ class AccuracySettings:
         sizes: Numbers of samples of the learning curve.
         draws: Of the samples for each size.
         seconds: Most seconds of timed inference of a network.
-        seed: Of everything random.
+        seed: Of everything random; 0 was used while the predictors were made.
     """
 
     samples: int = 100
     held_out: int = 200
-    near_front: int = 60
-    extra: int = 150
-    quadruples: int = 15
+    near_front: int = 50
+    extra: int = 100
+    quadruples: int = 10
     sizes: tuple[int, ...] = (10, 20, 50, 100, 200)
     draws: int = 5
     seconds: float = 0.5
-    seed: int = 0
+    seed: int = 1
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What was measured for one space.
+
+    Attributes:
+        space: Of the networks.
+        settings: How much was measured.
+        predictor: Fitted to the calibration.
+        seconds: That the calibration took: measuring, with export, and fitting.
+        calibration: Networks that the predictor was fitted to.
+        held_out: Fresh random networks.
+        again: A second measurement of them.
+        near_front: Networks where a search ends up.
+        quadruples: Networks, two that differ from the first in one gene each, and one in both.
+        extra: Further random networks.
+    """
+
+    space: SearchSpace
+    settings: AccuracySettings
+    predictor: LatencyPredictor
+    seconds: Mapping[str, float]
+    calibration: Sample
+    held_out: Sample
+    again: Sample
+    near_front: Sample
+    quadruples: Sample
+    extra: Sample
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Measured networks.
+
+    Attributes:
+        genotypes: Of the networks.
+        measurements: In the same order.
+    """
+
+    genotypes: Sequence[Genotype]
+    measurements: Sequence[Measurement]
+
+    @property
+    def latency_ms(self) -> FloatArray:
+        """Measured latencies, shape `(n,)`."""
+        return np.array([m.latency_ms for m in self.measurements])
 
 
 @dataclass
@@ -65,61 +112,83 @@ class AccuracyReport:
         summary: Figures by name.
         networks: One row a measured network, with what was predicted.
         curve: One row for each predictor, number of samples and draw.
-        predictor: The calibrated predictor.
     """
 
     summary: dict[str, Any]
     networks: pd.DataFrame
     curve: pd.DataFrame
-    predictor: LatencyPredictor = field(repr=False)
 
 
-def evaluate(
+def measure(
     space: SearchSpace,
     device: Device,
     predictor: PredictorSettings,
     store: MeasurementStore,
     settings: AccuracySettings,
     progress: Callable[[str], None],
-) -> AccuracyReport:
-    """Calibrate a predictor and hold it against fresh measurements.
+) -> Measured:
+    """Calibrate a predictor and measure what it is held against; needs a quiet device.
 
     Args:
         space: Of the networks.
         device: Where they are measured.
         predictor: What is calibrated; its number of samples is that of `settings`.
-        store: Of what was measured.
+        store: Of what is measured; what is in it is not measured again.
         settings: How much is measured.
         progress: Told what comes next.
     """
     run = _Run(space, device, store, settings)
     progress(f"calibrating on {settings.samples} networks")
+    # What was measured before counts with the seconds that it took then.
+    before = store.tally.taken_s + store.tally.reused_s
     start = time.perf_counter()
-    sampled, taken = measure_samples(space, device, predictor, settings.seed, store, memory=True)
-    sampled_ms = _latencies(taken)
-    measured_seconds = time.perf_counter() - start
-    fitted = predictor.fit(space, sampled, sampled_ms)
-    calibration_seconds = time.perf_counter() - start
+    waited = store.tally.taken_s
+    calibration = Sample(
+        *measure_samples(space, device, predictor, settings.seed, store, memory=True)
+    )
+    choosing = time.perf_counter() - start - (store.tally.taken_s - waited)
+    measuring = store.tally.taken_s + store.tally.reused_s - before
+    start = time.perf_counter()
+    fitted = predictor.fit(space, calibration.genotypes, calibration.latency_ms)
+    fitting = choosing + time.perf_counter() - start
     progress(f"measuring {settings.held_out} fresh networks, twice")
-    held_out = run.fresh(settings.held_out, _HELD_OUT, sampled)
-    of_held_out = run.measurements(held_out, memory=True)
-    first, second = _latencies(of_held_out), run.measure(held_out, again=True)
+    held_out = run.fresh(settings.held_out, _HELD_OUT, calibration.genotypes)
+    first, again = run.sample(held_out, memory=True), run.sample(held_out, again=True)
     progress(f"measuring {settings.near_front} networks near the front")
     front = near_front(space, fitted, settings.near_front, _stream(settings.seed, _FRONT))
-    at_front = run.measure(front)
+    at_front = run.sample(front)
     progress(f"measuring {4 * settings.quadruples} networks for the test of additivity")
-    additivity = run.additivity()
+    quadruples = run.sample(run.quadruples())
     progress(f"measuring {settings.extra} more networks for the learning curve")
-    extra = run.fresh(settings.extra, _CURVE, [*sampled, *held_out])
-    pool, pool_ms = [*sampled, *extra], np.concatenate([sampled_ms, run.measure(extra)])
+    extra = run.fresh(settings.extra, _CURVE, [*calibration.genotypes, *held_out])
+    return Measured(
+        space=space,
+        settings=settings,
+        predictor=fitted,
+        seconds={"measuring": measuring, "fitting": fitting},
+        calibration=calibration,
+        held_out=first,
+        again=again,
+        near_front=at_front,
+        quadruples=quadruples,
+        extra=run.sample(extra),
+    )
+
+
+def evaluate(measured: Measured) -> AccuracyReport:
+    """Hold the predictor, and others by number of samples, against what was measured."""
+    settings, fitted = measured.settings, measured.predictor
+    first, second = measured.held_out.latency_ms, measured.again.latency_ms
     truth = (first + second) / 2
+    held_out = measured.held_out.genotypes
     prediction = fitted.predict(held_out)
     low, high = prediction.interval_ms(COVERAGE)
     noise = np.abs(second / first - 1)
+    at_front = fitted.predict(measured.near_front.genotypes).mean_ms
     summary = {
-        "calibration_networks": len(sampled),
-        "calibration_seconds": calibration_seconds,
-        "measuring_seconds": measured_seconds,
+        "calibration_networks": len(measured.calibration.genotypes),
+        "calibration_seconds": sum(measured.seconds.values()),
+        "seconds": dict(measured.seconds),
         "compared": dict(fitted.compared),
         "latency_ms": [float(truth.min()), float(np.median(truth)), float(truth.max())],
         "held_out": scores(prediction.mean_ms, truth),
@@ -128,68 +197,66 @@ def evaluate(
         "noise_p95_percent": float(100 * np.percentile(noise, 95)),
         "coverage_percent": coverage_percent(prediction, truth, COVERAGE),
         "interval_half_width_percent": float(100 * np.median((high - low) / 2 / truth)),
-        "near_front": scores(fitted.predict(front).mean_ms, at_front),
-        "additivity": additivity,
-        "peak_memory": _memory(predictor, space, (sampled, taken), (held_out, of_held_out)),
-        "genotypes_per_second": speed(space, fitted),
+        "near_front": scores(at_front, measured.near_front.latency_ms),
+        "additivity": _additivity(measured.quadruples),
+        "peak_memory": _memory(measured),
+        "genotypes_per_second": speed(measured.space, fitted),
     }
-    progress("fitting the learning curve")
+    pool = [*measured.calibration.genotypes, *measured.extra.genotypes]
+    pool_ms = np.concatenate([measured.calibration.latency_ms, measured.extra.latency_ms])
     curve = learning_curve(
-        space,
+        measured.space,
         (pool, pool_ms),
         (held_out, truth),
         settings.sizes,
         settings.draws,
         settings.seed,
     )
+    calibration = measured.calibration
+    in_sample = fitted.predict(calibration.genotypes).mean_ms
     networks = pd.concat(
         [
-            _table("held out", held_out, prediction.mean_ms, first, second),
-            _table("near the front", front, fitted.predict(front).mean_ms, at_front, None),
-            _table("calibration", sampled, fitted.predict(sampled).mean_ms, sampled_ms, None),
+            _table("held out", measured.held_out, prediction.mean_ms, second),
+            _table("near the front", measured.near_front, at_front, None),
+            _table("calibration", calibration, in_sample, None),
         ]
     )
-    return AccuracyReport(summary, networks, curve, fitted)
+    return AccuracyReport(summary, networks, curve)
 
 
 def _stream(*seed: int) -> np.random.Generator:
     return np.random.default_rng([*seed, 2])
 
 
-def _latencies(measurements: Sequence[Measurement]) -> FloatArray:
-    return np.array([m.latency_ms for m in measurements])
-
-
-def _memory(
-    predictor: PredictorSettings,
-    space: SearchSpace,
-    calibration: tuple[Sequence[Genotype], Sequence[Measurement]],
-    held_out: tuple[Sequence[Genotype], Sequence[Measurement]],
-) -> dict[str, float] | None:
+def _memory(measured: Measured) -> dict[str, float] | None:
     """Predict peak memory as latency is predicted; `None` where it cannot be measured."""
-    peaks = [
-        np.array([m.peak_memory_mb for m in measurements], float)
-        for _, measurements in (calibration, held_out)
-    ]
-    if any(np.isnan(peak).any() for peak in peaks):
-        return None
-    fitted = predictor.fit(space, calibration[0], peaks[0])
-    return scores(fitted.predict(held_out[0]).mean_ms, peaks[1])
+    del measured
+    return None
+
+
+def _additivity(quadruples: Sample) -> dict[str, float]:
+    """Is the sum of two changes the change of both?
+
+    Returns:
+        Median and 95th percentile of what is missing, in % of the latency.
+    """
+    base_ms, one_ms, other_ms, both_ms = quadruples.latency_ms.reshape(-1, 4).T
+    missing = 100 * np.abs(both_ms - one_ms - other_ms + base_ms) / both_ms
+    return {
+        "median_percent": float(np.median(missing)),
+        "p95_percent": float(np.percentile(missing, 95)),
+    }
 
 
 def _table(
-    part: str,
-    genotypes: Sequence[Genotype],
-    predicted_ms: FloatArray,
-    measured_ms: FloatArray,
-    again_ms: FloatArray | None,
+    part: str, sample: Sample, predicted_ms: FloatArray, again_ms: FloatArray | None
 ) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "part": part,
-            "genotype": [" ".join(map(str, genotype)) for genotype in genotypes],
+            "genotype": [" ".join(map(str, genotype)) for genotype in sample.genotypes],
             "latency_ms_predicted": predicted_ms,
-            "latency_ms_measured": measured_ms,
+            "latency_ms_measured": sample.latency_ms,
             "latency_ms_measured_again": np.nan if again_ms is None else again_ms,
         }
     )
@@ -204,15 +271,12 @@ class _Run:
     store: MeasurementStore
     settings: AccuracySettings
 
-    def measure(self, genotypes: Sequence[Genotype], *, again: bool = False) -> FloatArray:
-        return _latencies(self.measurements(genotypes, again=again))
-
-    def measurements(
+    def sample(
         self, genotypes: Sequence[Genotype], *, again: bool = False, memory: bool = False
-    ) -> list[Measurement]:
+    ) -> Sample:
         # A second measurement is one of its own in the store.
         store = MeasurementStore(self.store.folder / "again") if again else self.store
-        return measure_genotypes(
+        taken = measure_genotypes(
             self.space,
             self.device,
             genotypes,
@@ -221,6 +285,7 @@ class _Run:
             seed=self.settings.seed + again,
             store=store,
         )
+        return Sample(genotypes, taken)
 
     def fresh(self, n: int, purpose: int, known: Sequence[Genotype]) -> list[Genotype]:
         """Draw random networks that are not known."""
@@ -230,15 +295,11 @@ class _Run:
             drawn.setdefault(self.space.sample(rng))
         return list(drawn)[len(known) :]
 
-    def additivity(self) -> dict[str, float]:
-        """Change two genes apart and together: is the sum of the changes the change of both?
-
-        Returns:
-            Median and 95th percentile of what is missing, in % of the latency.
-        """
+    def quadruples(self) -> list[Genotype]:
+        """Draw networks, two that differ from each in one gene, and one that differs in both."""
         rng = _stream(self.settings.seed, _ADDITIVITY)
-        quadruples: list[list[Genotype]] = []
-        while len(quadruples) < self.settings.quadruples:
+        drawn: list[Genotype] = []
+        while len(drawn) < 4 * self.settings.quadruples:
             base, one, other = (self.space.sample(rng) for _ in range(3))
             active = np.flatnonzero(self.space.active(base))
             i, j = rng.choice(active, 2, replace=False)
@@ -246,14 +307,8 @@ class _Run:
             rows[[1, 3], i], rows[[2, 3], j] = one[i], other[j]
             four = [self.space.canonical(row.tolist()) for row in rows]
             if len(set(four)) == 4:
-                quadruples.append(four)
-        flat = [genotype for four in quadruples for genotype in four]
-        base_ms, one_ms, other_ms, both_ms = self.measure(flat).reshape(-1, 4).T
-        missing = 100 * np.abs(both_ms - one_ms - other_ms + base_ms) / both_ms
-        return {
-            "median_percent": float(np.median(missing)),
-            "p95_percent": float(np.percentile(missing, 95)),
-        }
+                drawn += four
+        return drawn
 
 
 def speed(space: SearchSpace, predictor: LatencyPredictor) -> float:

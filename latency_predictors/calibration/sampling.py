@@ -38,8 +38,9 @@ SPREAD_SHARE = 0.6
 """Share of the samples that are spread over the space; the rest are chosen by a first fit."""
 
 
-PORTION = 16
-"""Networks that are measured together where a store keeps them: what a crash loses at most."""
+PORTION = 100
+"""Networks that are measured together where a store keeps them: what a crash loses at most. The
+more there are, the less a slow phase of the machine falls onto a few of them."""
 
 
 def choose(space: SearchSpace, samples: int, seed: int) -> list[Genotype]:

@@ -28,7 +28,7 @@ def predictor(names: Sequence[str], device: str, out: Path) -> int:
     import latency_predictors
     import nas.devices
     import search_spaces
-    from latency_predictors.accuracy.evaluation import AccuracySettings, evaluate
+    from latency_predictors.accuracy.evaluation import AccuracySettings, evaluate, measure
     from nas.cli import accuracy_report
     from nas.core.errors import UnknownNameError
     from nas.core.files import write_json_atomically
@@ -43,8 +43,8 @@ def predictor(names: Sequence[str], device: str, out: Path) -> int:
         "auto", samples=settings.samples, seconds_per_sample=settings.seconds
     )
     out.mkdir(parents=True, exist_ok=True)
-    for name in names or SPACES:
-        report = evaluate(
+    measured = {
+        name: measure(
             search_spaces.get(name, **SPACES[name]),
             nas.devices.get(device),
             chosen,
@@ -52,6 +52,11 @@ def predictor(names: Sequence[str], device: str, out: Path) -> int:
             settings,
             _Progress(name),
         )
+        for name in names or SPACES
+    }
+    for name, of_space in measured.items():
+        _Progress(name)("fitting the learning curve")
+        report = evaluate(of_space)
         report.networks.to_csv(out / f"{name}_networks.csv", index=False, float_format="%.6g")
         report.curve.to_csv(out / f"{name}_curve.csv", index=False, float_format="%.6g")
         record = {"space": name, "settings": SPACES[name], "host": describe_host()}
