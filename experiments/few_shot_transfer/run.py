@@ -20,16 +20,17 @@ from tables import Table, fbnet, nasbench201, ofa
 from latency_predictors.calibration.few_shot import Columns, FewShotModel, Matrix, design
 from nas.core.files import write_json_atomically
 from nas.core.prediction import FloatArray
+from nas.network.blocks import IntArray
 from nas.study import provenance
 
 FOLDER = Path(__file__).parent
 DRAWS = 10
 SAMPLES = (10, 20)
-POOL = 300
+POOL = 900
 """Random architectures of which the samples are taken; another pool in every draw."""
 
 QUERIES = 1000
-"""Rows that HELP scores; of these the middle 80 % by the new device's latency."""
+"""Rows that HELP scores, after those that it knows; no sample is taken of them."""
 
 SEED, VALIDATION_SEED = 20211206, 1
 SPACES = {"nasbench201": nasbench201, "fbnet": fbnet, "ofa": ofa}
@@ -53,16 +54,23 @@ def ridge(references_ms: FloatArray, chosen: list[int], latency_ms: FloatArray) 
 
 
 def scores(table: Table, device: str, predicted: FloatArray, chosen: list[int]) -> dict[str, float]:
-    """Return Spearman correlations: over all that was not measured, and over HELP's queries."""
+    """Return Spearman correlations: over all that was not measured, and as HELP scores.
+
+    HELP leaves out the fastest and the slowest tenth of its queries.
+    """
     truth = table.latency_ms[device]
     rest = np.setdiff1d(np.arange(len(truth)), chosen)
-    queries = np.arange(table.known, min(table.known + QUERIES, len(truth)))
+    queries = _queries(table)
     cut = len(queries) // 10
     middle = queries[np.argsort(truth[queries], kind="stable")][cut:-cut]
     return {
         "spearman": float(spearmanr(predicted[rest], truth[rest]).statistic),
         "spearman_help_queries": float(spearmanr(predicted[middle], truth[middle]).statistic),
     }
+
+
+def _queries(table: Table) -> IntArray:
+    return np.arange(table.known, table.known + QUERIES)
 
 
 def transfer(
@@ -73,8 +81,9 @@ def transfer(
     truth = table.latency_ms[device]
     references_ms = np.stack([table.latency_ms[name] for name in references], 1)
     records = []
+    candidates = np.setdiff1d(np.arange(len(truth)), _queries(table))
     for draw in range(DRAWS):
-        pool = np.random.default_rng([seed, draw]).choice(table.known, POOL, replace=False)
+        pool = np.random.default_rng([seed, draw]).choice(candidates, POOL, replace=False)
         telling = pool[design(columns, rows[pool], max(SAMPLES))]
         for samples in SAMPLES:
             ways: dict[str, tuple[list[int], FloatArray]] = {}
@@ -145,9 +154,7 @@ def draw_figure(summary: pd.DataFrame, path: Path) -> None:
     )
     shown = summary[(summary.role == "test") & (summary.samples == 10)]
     for axis, space in zip(axes, spaces, strict=True):
-        part = shown[shown.space == space].pivot(
-            index="device", columns="way", values="spearman_mean"
-        )
+        part = shown[shown.space == space].pivot_table("spearman_mean", "device", "way")
         part["HELP, as published"] = pd.Series(HELP[space])
         order = ["HELP, as published", "ridge, random", "transfer, random", "transfer, chosen"]
         part = part.loc[[name for name in HELP[space] if name != "mean"], order]
@@ -163,18 +170,15 @@ def draw_figure(summary: pd.DataFrame, path: Path) -> None:
 def main() -> None:
     """Validate on the reference devices, test on the others, write everything down."""
     started = time.perf_counter()
-    records = []
+    parts = []
     for space, load in SPACES.items():
         table = load()
-        for record in validate(table):
-            records.append(record | {"role": "reference", "space": space})
-        for record in test(table):
-            role = "test" if record["device"] in table.tests else "other"
-            records.append(record | {"role": role, "space": space})
-        for record in records:
-            if record["space"] == space:
-                record["additive"] = record["device"] in table.additive
-    summary = summarise(pd.DataFrame(records))
+        part = pd.DataFrame(validate(table) + test(table))
+        part["space"], part["additive"] = space, part.device.isin(table.additive)
+        roles = dict.fromkeys(table.references, "reference") | dict.fromkeys(table.tests, "test")
+        part["role"] = part.device.map(roles).fillna("other")
+        parts.append(part)
+    summary = summarise(pd.concat(parts))
     overall = means(summary)
     print(overall.round(4).to_string())
     shown = summary[(summary.role == "test") & (summary.samples == min(SAMPLES))]
@@ -189,7 +193,8 @@ def main() -> None:
             "help": HELP,
             "means": overall.round(4).to_dict("records"),
             "minutes": round((time.perf_counter() - started) / 60, 1),
-            "environment": provenance.environment(),
+            "versions": provenance.versions(),
+            "hardware": {k: v for k, v in provenance.hardware().items() if k != "host"},
         },
     )
 

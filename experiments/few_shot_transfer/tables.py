@@ -24,7 +24,6 @@ class Table:
     """Latencies of architectures on devices, with HELP's roles of the devices.
 
     Attributes:
-        choices: Choice of every gene, shape `(n, genes)`.
         one_hot: Single choices, shape `(n, k)`.
         counts: How often each operation is chosen, shape `(n, operations)`.
         alive: Single choices that some output depends on, shape `(n, k)`.
@@ -32,7 +31,7 @@ class Table:
         references: Devices whose latencies are known.
         tests: Devices that are new.
         additive: Devices whose published latency is a sum of a table, not a measurement.
-        known: The first so many rows are what HELP trains on; the next `QUERIES` are scored.
+        known: The first so many rows are what HELP trains on; the next 1,000 are scored.
     """
 
     one_hot: FloatArray
@@ -103,18 +102,26 @@ def ofa() -> Table:
     """Return the table of the once-for-all space."""
     with np.load(FOLDER / "ofa.npz", allow_pickle=False) as table:
         used = (np.arange(4) < table["d"][:, :, None]).reshape(len(table["d"]), -1)
-        kinds = [_encode(np.where(used, np.searchsorted(v, table[k]) + 1, 0))
-                 for k, v in (("ks", (3, 5, 7)), ("e", (3, 4, 6)))]
+        kinds = [
+            _encode(np.where(used, np.searchsorted(v, table[k]) + 1, 0))
+            for k, v in (("ks", (3, 5, 7)), ("e", (3, 4, 6)))
+        ]
         resolutions = np.unique(table["r"])
         resolution = (table["r"][:, None] == resolutions).astype(float)
         one_hot = np.hstack([*(k[:, :, 1:].reshape(len(used), -1) for k in kinds), resolution])
         counts = np.hstack([*(k[:, :, 1:].sum(axis=1) for k in kinds), resolution])
-        devices = [f"{name}_{batch}" for name in ("2080ti", "titan_xp", "v100")
-                   for batch in (1, 32, 64)]
+        devices = [
+            f"{name}_{batch}" for name in ("2080ti", "titan_xp", "v100") for batch in (1, 32, 64)
+        ]
         return Table(
-            one_hot, counts, one_hot[:, :0],
+            one_hot,
+            counts,
+            one_hot[:, :0],
             _by_device(table["lat_ms"], table["lat_devices"]),
-            tuple(devices), ("titan_rtx_1", "titan_rtx_32", "titan_rtx_64"), (), 4000,
+            tuple(devices),
+            ("titan_rtx_1", "titan_rtx_32", "titan_rtx_64"),
+            (),
+            4000,
         )
 
 
