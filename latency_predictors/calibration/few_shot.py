@@ -36,7 +36,7 @@ NOISES = (1e-6, 1e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
 """Variances of a measurement and of what the columns cannot express."""
 
 DESIGN_VARIANCES = (0.1, 0.03, 0.003, 0.003)
-DESIGN_NOISE = 0.01
+DESIGN_NOISE = 0.03
 """With which the networks to measure are chosen."""
 
 NEGLIGIBLE = 1e-6
