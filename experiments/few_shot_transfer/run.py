@@ -158,11 +158,11 @@ def draw_figure(summary: pd.DataFrame, path: Path) -> None:
         part["HELP, as published"] = pd.Series(HELP[space])
         order = ["HELP, as published", "ridge, random", "transfer, random", "transfer, chosen"]
         part = part.loc[[name for name in HELP[space] if name != "mean"], order]
-        part.plot.bar(ax=axis, width=0.8, rot=20, legend=space == "fbnet", title=space)
+        part.plot.bar(ax=axis, width=0.8, rot=20, legend=False, title=space)
         axis.set(xlabel="", ylabel="Spearman, 10 samples", ylim=(0.7, 1.0))
         axis.grid(axis="y", alpha=0.3)
-    axes[1].legend(loc="lower left", fontsize=8)
-    figure.tight_layout()
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="lower center", ncols=4)
+    figure.tight_layout(rect=(0, 0.08, 1, 1))
     figure.savefig(path, dpi=110)
     plt.close(figure)
 

@@ -19,6 +19,9 @@ import numpy as np
 from nas.core.prediction import FloatArray
 from nas.network.blocks import IntArray
 
+Matrix = FloatArray
+"""Rows of columns, shape `(n, columns)`."""
+
 OFFSET_VARIANCE = 100.0
 """Of the constant, which is free: latencies are relative to the samples' mean."""
 
@@ -95,10 +98,6 @@ class Columns:
     def variances(self, of_kinds: Sequence[float]) -> FloatArray:
         """Return the prior variance of each column's weight from that of each kind."""
         return np.repeat([OFFSET_VARIANCE, *of_kinds], self.sizes)
-
-
-Matrix = FloatArray
-"""Rows of columns, shape `(n, columns)`."""
 
 
 def _kinds(
