@@ -7,7 +7,7 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -41,6 +41,17 @@ class PredictorSettings:
         if not self.seconds_per_sample > 0:
             got = self.seconds_per_sample
             raise ConfigError("latency_predictor.seconds_per_sample", got, "more than 0")
+
+    def first_samples(self, space: SearchSpace, seed: int) -> list[Genotype]:
+        """Choose the networks that are measured before anything is known of the device.
+
+        Raises:
+            ConfigError: The space holds fewer architectures.
+        """
+        from latency_predictors.calibration.sampling import SPREAD_SHARE, choose
+
+        spread = max(round(SPREAD_SHARE * self.samples), 4)
+        return choose(space, spread, seed)[: self.samples]
 
     @abstractmethod
     def fit(
@@ -91,6 +102,7 @@ def calibrate(
     seed: int = 0,
     predictor: str = "auto",
     store: MeasurementStore | None = None,
+    **fields: Any,
 ) -> LatencyPredictor:
     """Measure some networks of `space` on `device` and fit a predictor to them.
 
@@ -101,10 +113,11 @@ def calibrate(
         seed: Of the choice of networks.
         predictor: Name of the predictor.
         store: Measurements that need not be taken again, and where new ones are kept.
+        fields: Other settings of the predictor.
     """
     from latency_predictors.calibration.sampling import measure_samples
 
-    settings = get(predictor, samples=samples)
+    settings = get(predictor, samples=samples, **fields)
     genotypes, measurements = measure_samples(space, device, settings, seed, store)
     return settings.fit(space, genotypes, np.array([m.latency_ms for m in measurements]))
 

@@ -134,8 +134,8 @@ def measure_samples(
     *,
     memory: bool = False,
 ) -> tuple[list[Genotype], list[Measurement]]:
-    """Choose architectures and measure them: spread ones, then those that a fit is unsure of."""
-    spread = choose(space, max(round(SPREAD_SHARE * settings.samples), 4), seed)[: settings.samples]
+    """Choose architectures and measure them: first ones, then those that a fit is unsure of."""
+    spread = settings.first_samples(space, seed)
 
     def measured(genotypes: Sequence[Genotype]) -> list[Measurement]:
         seconds = settings.seconds_per_sample

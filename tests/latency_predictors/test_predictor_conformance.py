@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import warnings
 from pathlib import Path
@@ -23,8 +24,10 @@ SAMPLES = 24
 
 
 @pytest.fixture(scope="module", params=latency_predictors.names())
-def settings(request: pytest.FixtureRequest) -> PredictorSettings:
-    return latency_predictors.get(request.param, samples=SAMPLES)
+def settings(request: pytest.FixtureRequest, sources: tuple[str, ...]) -> PredictorSettings:
+    fields = dataclasses.fields(latency_predictors.component(request.param))  # type: ignore[arg-type]
+    given = {"sources": sources} if "sources" in {field.name for field in fields} else {}
+    return latency_predictors.get(request.param, samples=SAMPLES, **given)
 
 
 @pytest.fixture(scope="module")
@@ -96,14 +99,13 @@ def test_a_saved_predictor_predicts_the_same(
 def test_a_saved_predictor_is_arrays_and_json(predictor: LatencyPredictor, tmp_path: Path):
     predictor.save(tmp_path)
     predictor.save(tmp_path)  # over itself
-    files = {path.name: path for path in tmp_path.iterdir()}
-    assert "predictor.json" in files
-    for path in files.values():
+    assert (tmp_path / "predictor.json").is_file()
+    for path in filter(Path.is_file, tmp_path.rglob("*")):
         if path.suffix == ".json":
             json.loads(path.read_text("utf-8"))
         else:
             assert path.suffix in (".npy", ".npz", ".safetensors")
-    for path in tmp_path.glob("*.npz"):
+    for path in tmp_path.rglob("*.npz"):
         with np.load(path, allow_pickle=False) as arrays:
             assert all(arrays[name].dtype != object for name in arrays)
 
@@ -119,18 +121,18 @@ def test_few_samples_suffice_to_fit(settings: PredictorSettings, space: SearchSp
 def test_calibrate_measures_and_fits(
     settings: PredictorSettings, space: SearchSpace, unseen: list[Genotype]
 ):
-    name = latency_predictors.registry.settings(settings)["name"]
+    fields = latency_predictors.registry.settings(settings)
     device = SyntheticDevice()
-    predictor = latency_predictors.calibrate(space, device, samples=SAMPLES, seed=0, predictor=name)
+    predictor = latency_predictors.calibrate(space, device, predictor=fields.pop("name"), **fields)
     assert len(device.measured) == SAMPLES
     truth = latencies_ms(space, unseen)
     assert np.abs(predictor.predict(unseen).mean_ms / truth - 1).mean() < 0.05
 
 
 def test_too_few_samples_are_refused(settings: PredictorSettings):
-    name = latency_predictors.registry.settings(settings)["name"]
+    fields = latency_predictors.registry.settings(settings)
     with pytest.raises(ConfigError, match=r"latency_predictor\.samples: got 3, expected 4"):
-        latency_predictors.get(name, samples=3)
+        latency_predictors.get(**(fields | {"samples": 3}))
 
 
 @pytest.mark.parametrize("content", [None, "", "[]", "{}", '{"space": 1}', "\x00"])
