@@ -24,6 +24,8 @@ from nas.devices.store import MeasurementStore
 from nas.network.space import SearchSpace
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from nas.network.assembly import Assembler
 
 ATTEMPTS_PER_SAMPLE = 50
@@ -98,9 +100,9 @@ def measure_genotypes(
     for portion in _portions(list(missing), whole=store is None):
         started = time.monotonic()
         with tempfile.TemporaryDirectory(prefix="hwnas-") as folder:
-            paths = _assembler(space).write([missing[name] for name in portion], Path(folder))
+            models = _models(space, device, [missing[name] for name in portion], Path(folder))
             taken = device.measure_many(
-                paths, space.input_shape, memory=memory, seed=seed, seconds_per_model=seconds
+                models, space.input_shape, memory=memory, seed=seed, seconds_per_model=seconds
             )
         known |= zip(portion, taken, strict=True)
         took_s = (time.monotonic() - started) / len(portion)
@@ -108,6 +110,15 @@ def measure_genotypes(
             assert store is not None
             store.add(device, name, seconds, known[name], took_s)
     return [known[name] for name in names]
+
+
+def _models(
+    space: SearchSpace, device: Device, genotypes: Sequence[Genotype], folder: Path
+) -> Sequence[nn.Module | Path]:
+    """Return networks in a form that the device takes."""
+    if device.takes_onnx:
+        return _assembler(space).write(genotypes, folder)
+    return [space.build(genotype) for genotype in genotypes]
 
 
 def _portions(names: Sequence[str], *, whole: bool) -> list[list[str]]:

@@ -139,6 +139,16 @@ class Device(ABC):
             DeviceError: A network cannot be loaded or run.
         """
 
+    @property
+    def takes_onnx(self) -> bool:
+        """Whether `prepare` takes ONNX files; else it takes networks only."""
+        return True
+
+    @property
+    def quantises(self) -> bool:
+        """Whether what is deployed is not quite the network, so that its error is another one."""
+        return False
+
     @abstractmethod
     def identity(self) -> dict[str, Any]:
         """Return what makes measurements comparable: settings, hardware, runtime; JSON values."""

@@ -63,6 +63,23 @@ def check_parity(
     return difference
 
 
+def classification_error(
+    onnx_path: Path, images: npt.NDArray[np.float32], labels: npt.NDArray[np.int64]
+) -> float:
+    """Return the share of images that an ONNX file classifies wrongly, in %.
+
+    Args:
+        onnx_path: With the input `images` and the output `logits`.
+        images: `(n, C, H, W)`, preprocessed.
+        labels: Shape `(n,)`.
+
+    Raises:
+        ExportError: The file is not valid ONNX.
+    """
+    predicted = _onnx_logits(onnx_path, images).argmax(axis=1)
+    return float(100 * np.mean(predicted != labels))
+
+
 def _onnx_logits(path: Path, images: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     try:
         onnx.checker.check_model(str(path))

@@ -17,12 +17,14 @@ from nas.core.trial import Trial
 IDENTITY = ("number", "arch_id", "genotype", "status", "failure", "seed", "seconds")
 VERIFIED = (
     "error_test",
+    "error_test_deployed",
     "latency_ms_measured",
     "latency_ms_measured_ci",
     "latency_ms_median",
     "latency_ms_p95",
     "peak_memory_mb_measured",
     "model_size_mb",
+    "energy_mj_measured",
 )
 """Columns of verified architectures; facts of a search have other names, but for `MEASURED`."""
 

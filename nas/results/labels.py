@@ -9,11 +9,13 @@ _LABELS = {
     "number": "trial",
     "error": "validation error (%)",
     "error_test": "test error (%)",
+    "error_test_deployed": "test error as deployed{device} (%)",
     "latency_ms_predicted": "predicted latency{device} (ms)",
     "latency_ms_measured": "measured latency{device} (ms)",
     "peak_memory_mb_predicted": "predicted peak memory{device} (MB)",
     "peak_memory_mb_measured": "measured peak memory{device} (MB)",
     "model_size_mb": "model size (MB)",
+    "energy_mj_measured": "measured energy{device} (mJ)",
     "params_m": "parameters (millions)",
     "macs_m": "multiply-accumulates (millions)",
 }

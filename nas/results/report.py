@@ -19,6 +19,7 @@ _HEADINGS = {
     "arch_id": "arch_id",
     "error": "val. error %",
     "error_test": "test error %",
+    "error_test_deployed": "as deployed %",
     "latency_ms_predicted": "predicted ms",
     "latency_ms_measured": "measured ms",
     "latency_deviation_percent": "deviation %",
@@ -26,7 +27,17 @@ _HEADINGS = {
     "params_m": "params M",
     "macs_m": "MACs M",
 }
-_FORMATS = {"error": ".2f", "error_test": ".2f", "latency_deviation_percent": "+.1f"}
+_FORMATS = {
+    "error": ".2f",
+    "error_test": ".2f",
+    "error_test_deployed": ".2f",
+    "latency_deviation_percent": "+.1f",
+}
+    "error": ".2f",
+    "error_test": ".2f",
+    "error_test_deployed": ".2f",
+    "latency_deviation_percent": "+.1f",
+}
 _ABSENT = "-"
 
 
@@ -81,6 +92,8 @@ def table(study: StudyResults, front: pd.DataFrame | None = None) -> Table:
     drawn = Table(title=title, caption=caption)
     own = {column: column for column in study.columns.values() if column not in _HEADINGS}
     headings = _HEADINGS | own
+    if not _numbers(frame, "error_test_deployed").notna().any():
+        del headings["error_test_deployed"]
     for column, heading in headings.items():
         drawn.add_column(heading, justify="left" if column == "arch_id" else "right")
     for row in frame.to_dict("records"):

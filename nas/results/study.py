@@ -113,8 +113,9 @@ class StudyResults:
         `failure`, `seed`, `seconds`; the objectives under the names in `columns` (`error`:
         validation error, %); further facts; of architectures that were verified or measured during
         the search, else NaN, `latency_ms_measured` and `latency_ms_measured_ci` (half width of the
-        95 % interval); of verified architectures, else NaN, `error_test` (%), `latency_ms_median`,
-        `latency_ms_p95`, `peak_memory_mb_measured` and `model_size_mb`;
+        95 % interval); of verified architectures, else NaN, `error_test` (%), of quantised ones
+        `error_test_deployed` (%), `latency_ms_median`, `latency_ms_p95`,
+        `peak_memory_mb_measured`, `model_size_mb` and, where it is counted, `energy_mj_measured`;
         `verified`; `feasible`, whether a complete trial keeps the study's constraints.
 
         Raises:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Sequence
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,10 +21,10 @@ from torch import nn
 from nas.core.errors import ExportError, HwnasError
 from nas.core.files import write_json_atomically
 from nas.core.images import Images, SearchSplits
-from nas.core.measurement import Measurement
+from nas.core.measurement import ImageArray, Measurement
 from nas.core.seeding import training_seed
 from nas.core.trial import Candidate, Evaluation
-from nas.export.parity import check_parity
+from nas.export.parity import check_parity, classification_error
 from nas.network.onnx import export_onnx
 from nas.network.quantisation import CALIBRATION_IMAGES
 from nas.results.hypervolume import hypervolume_order
@@ -172,19 +174,30 @@ class Finalisation:
             network = self._network(member)
             path = export_onnx(network, space.input_shape, self._path(member, "model.onnx"))
             try:
-                parity[member.arch_id] = check_parity(network, path, parity_images)
+                difference = check_parity(network, path, parity_images)
+                parity[member.arch_id] = {"parity_max_abs_difference": difference}
             except ExportError as error:
                 self.reporter.stage(f"  {member.arch_id} is left out: {error}")
         exported = [m for m in members if m.arch_id in parity]
-        measurements = self.settings.device.measure_many(
-            [self._path(m, "model.onnx") for m in exported],
-            space.input_shape,
-            images=images,
-            memory=True,
-            seed=self.settings.seed,
-        )
-        for member, measurement in zip(exported, measurements, strict=True):
-            self._record(member, measurement, parity[member.arch_id])
+        device = self.settings.device
+        models = [
+            self._path(m, "model.onnx") if device.takes_onnx else self._network(m) for m in exported
+        ]
+        with tempfile.TemporaryDirectory(prefix="hwnas-") as name:
+            files = device.prepare(models, space.input_shape, Path(name), images)
+            measurements = device.measure_files(
+                files, space.input_shape, memory=True, seed=self.settings.seed
+            )
+            for member, file, measurement in zip(exported, files, measurements, strict=True):
+                deployed = self._deployed(member, file) if device.quantises else {}
+                self._record(member, measurement, {**deployed, **parity[member.arch_id]})
+
+    def _deployed(self, member: Candidate, file: Path) -> dict[str, float]:
+        """Keep the quantised network, and return its error on the test split."""
+        test = self.settings.data.test_split()
+        images = self._normalised(test.pixels)
+        shutil.copyfile(file, self._path(member, f"deployed{file.suffix}"))
+        return {"error_test_deployed": classification_error(file, images, test.labels)}
 
     def _network(self, member: Candidate) -> nn.Module:
         network = self.problem.space.build(member.genotype)
@@ -192,12 +205,18 @@ class Finalisation:
         network.load_state_dict(state)
         return network.eval()
 
-    def _images(self) -> np.ndarray[Any, np.dtype[np.float32]]:
+    def _images(self) -> ImageArray:
         """Return normalised validation images: to compare, and to quantise by."""
-        pixels = torch.from_numpy(self.splits.validation.pixels[:CALIBRATION_IMAGES])
-        return Normalisation.of(self.splits.train)(pixels).numpy()
+        return self._normalised(self.splits.validation.pixels[:CALIBRATION_IMAGES])
 
-    def _record(self, member: Candidate, measurement: Measurement, parity: float) -> None:
+    def _normalised(self, pixels: np.ndarray[Any, np.dtype[np.uint8]]) -> ImageArray:
+        """Return images as the retrained networks saw them."""
+        normalisation = Normalisation.of(_joined(self.splits.train, self.splits.validation))
+        return normalisation(torch.from_numpy(pixels)).numpy()
+
+    def _record(
+        self, member: Candidate, measurement: Measurement, found: Mapping[str, float]
+    ) -> None:
         write_json_atomically(self._path(member, "measurement.json"), measurement.to_dict())
         training = json.loads(self._path(member, "training.json").read_text("utf-8"))
         write_json_atomically(
@@ -211,9 +230,10 @@ class Finalisation:
                 "latency_ms_median": measurement.median_ms,
                 "latency_ms_p95": measurement.p95_ms,
                 "peak_memory_mb_measured": measurement.peak_memory_mb,
-                "model_size_mb": self._path(member, "model.onnx").stat().st_size / 1e6,
-                "parity_max_abs_difference": parity,
+                "model_size_mb": measurement.model_size_mb,
+                "energy_mj_measured": measurement.energy_mj,
                 "seconds": training["seconds"],
+                **found,
             },
         )
 

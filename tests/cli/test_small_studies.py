@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
+import onnx
+import onnxruntime
 import pytest
 from nas_command import SMALL, Ended
 
@@ -112,3 +115,31 @@ def test_a_search_without_a_feasible_trial_keeps_its_trials(here: Here, tmp_path
     assert ended.stderr.count("\n") == 1
     assert "no trial meets error <= 0.001" in ended.stderr
     assert len(StudyResults(tmp_path / "runs" / "small").trials()) == 4
+
+
+def test_a_quantised_front_says_its_own_error(here: Here, tmp_path: Path) -> None:
+    objectives = "search.objectives=[error,latency_ms]"
+    ended = here("search", *SMALL, objectives, "device.precision=int8", "finalise.limit=1")
+    assert ended.returncode == 0, ended.stderr
+    assert "as deployed %" in ended.stdout
+    study = StudyResults(tmp_path / "runs" / "small")
+    front = study.pareto().iloc[0]
+    folder = study.path / "finalised" / front["arch_id"]
+    # The search's own accuracy is of the network, what was measured is of the quantised file.
+    assert front["model_size_mb"] == pytest.approx((folder / "deployed.onnx").stat().st_size / 1e6)
+    assert 0 <= front["error_test_deployed"] <= 100
+    runs = onnxruntime.InferenceSession(folder / "deployed.onnx")
+    operators = {node.op_type for node in onnx.load(folder / "deployed.onnx").graph.node}
+    assert {"QuantizeLinear", "DequantizeLinear"} <= operators
+    assert runs.get_inputs()[0].shape == [1, 1, 8, 8]
+
+
+def test_a_runtime_that_takes_networks_is_calibrated_and_verified(
+    here: Here, tmp_path: Path
+) -> None:
+    objectives = "search.objectives=[error,latency_ms]"
+    ended = here("search", *SMALL, objectives, "device.runtime=torch", "finalise.limit=1")
+    assert ended.returncode == 0, ended.stderr
+    front = StudyResults(tmp_path / "runs" / "small").pareto().iloc[0]
+    assert front["latency_ms_measured"] > 0
+    assert np.isnan(front["error_test_deployed"])

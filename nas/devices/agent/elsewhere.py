@@ -59,6 +59,16 @@ class Elsewhere(Device):
             DeviceError: It was not done.
         """
 
+    @property
+    def takes_onnx(self) -> bool:
+        """Whether the device there does; see `Device.takes_onnx`."""
+        return self.target.takes_onnx
+
+    @property
+    def quantises(self) -> bool:
+        """Whether the device there does; see `Device.quantises`."""
+        return self.target.quantises
+
     def prepare(
         self,
         models: Sequence[nn.Module | Path],

@@ -101,6 +101,16 @@ class LocalDevice(ProtocolSettings, Device):
     def _runtime(self) -> Runtime:
         return runtimes.get(self.runtime, **self._given)
 
+    @property
+    def takes_onnx(self) -> bool:
+        """Whether `prepare` takes ONNX files; see `Device.takes_onnx`."""
+        return self._runtime.takes_onnx
+
+    @property
+    def quantises(self) -> bool:
+        """Whether the precision is not the network's own; see `Device.quantises`."""
+        return self.precision != "fp32"
+
     def prepare(
         self,
         models: Sequence[nn.Module | Path],

@@ -77,6 +77,8 @@ class Runtime(ABC):
     """Extra of this project that installs it; `None` if it comes with the project."""
     takes: ClassVar[str] = "onnx"
     """Form of its files, which is their suffix as well."""
+    takes_onnx: ClassVar[bool] = True
+    """Whether `prepare` takes ONNX files; else it takes networks only."""
     precisions: ClassVar[tuple[str, ...]] = ("fp32",)
     constants: ClassVar[Mapping[str, Any]] = MappingProxyType({})
     """What else bears on speed and is always set the same way; recorded with the settings."""

@@ -45,6 +45,7 @@ class Torch(Runtime):
 
     package: ClassVar[str] = "torch"
     takes: ClassVar[str] = "pt2"
+    takes_onnx: ClassVar[bool] = False
     constants: ClassVar[Mapping[str, Any]] = MappingProxyType({"inter_op_threads": 1})
 
     compiled: bool = False
