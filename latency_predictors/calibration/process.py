@@ -24,6 +24,8 @@ from nas.core.prediction import FloatArray
 
 FOLDS = 10
 ITERATIONS = 40
+REFINING = 10
+"""Iterations that find the hyperparameters again when a few samples are left out."""
 
 NOISE, EPILOGUE, PART, KIND, NETWORK = range(5)
 PRIOR = {NOISE: 0.004, PART: 0.2, EPILOGUE: 1.0, KIND: 0.05, NETWORK: 0.03}
@@ -109,17 +111,28 @@ class PartProcess:
     def cross_validate(self, counts: FloatArray, latency_ms: FloatArray) -> FloatArray:
         """Return mean and deviation of each sample, predicted without it, shape `(n, 2)`.
 
-        Samples are left out in `FOLDS` portions; rates and deviations are learned anew each time,
-        the hyperparameters are those of the last `fit`.
+        Samples are left out in `FOLDS` portions. Everything is learned anew each time, the
+        hyperparameters too: those of the last `fit` have seen the samples that are left out.
         """
         n = len(latency_ms)
         predicted = np.empty((n, 2))
+        everything = self._log
         for fold, rest in _folds(n):
-            known = self._condition(counts[rest], latency_ms[rest])
+            left = counts[rest], latency_ms[rest]
+            self._log = self._most_probable(*left, start=everything, iterations=REFINING)
+            known = self._condition(*left)
             predicted[fold] = known.networks(counts[fold] @ known.columns)
+        self._log = everything
         return predicted
 
-    def _most_probable(self, counts: FloatArray, latency_ms: FloatArray) -> torch.Tensor:
+    def _most_probable(
+        self,
+        counts: FloatArray,
+        latency_ms: FloatArray,
+        *,
+        start: torch.Tensor | None = None,
+        iterations: int = ITERATIONS,
+    ) -> torch.Tensor:
         """Return the logarithms of the hyperparameters of greatest posterior probability."""
         from scipy.optimize import minimize
 
@@ -139,11 +152,11 @@ class PartProcess:
 
         found = minimize(
             negative_log_posterior,
-            prior.numpy(),
+            (prior if start is None else start).numpy(),
             jac=True,
             method="L-BFGS-B",
             bounds=[(value - BOUND, value + BOUND) for value in prior.tolist()],
-            options={"maxiter": ITERATIONS},
+            options={"maxiter": iterations},
         )
         return torch.tensor(found.x, dtype=torch.float64)
 

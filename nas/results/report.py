@@ -33,11 +33,6 @@ _FORMATS = {
     "error_test_deployed": ".2f",
     "latency_deviation_percent": "+.1f",
 }
-    "error": ".2f",
-    "error_test": ".2f",
-    "error_test_deployed": ".2f",
-    "latency_deviation_percent": "+.1f",
-}
 _ABSENT = "-"
 
 
