@@ -9,7 +9,8 @@ form (Rasmussen and Williams, Gaussian Processes for Machine Learning, 2006, cha
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -91,8 +92,9 @@ class PartProcess:
         """
         self._features = roofline_features(self.parts)
         self._similarity = Similarity(self.parts, shared=self.shared)
-        self._log = self._most_probable(counts, latency_ms)
-        return self._condition(counts, latency_ms)
+        with _one_thread():
+            self._log = self._most_probable(counts, latency_ms)
+            return self._condition(counts, latency_ms)
 
     @property
     def hyperparameters(self) -> FloatArray:
@@ -117,11 +119,12 @@ class PartProcess:
         n = len(latency_ms)
         predicted = np.empty((n, 2))
         everything = self._log
-        for fold, rest in _folds(n):
-            left = counts[rest], latency_ms[rest]
-            self._log = self._most_probable(*left, start=everything, iterations=REFINING)
-            known = self._condition(*left)
-            predicted[fold] = known.networks(counts[fold] @ known.columns)
+        with _one_thread():
+            for fold, rest in _folds(n):
+                left = counts[rest], latency_ms[rest]
+                self._log = self._most_probable(*left, start=everything, iterations=REFINING)
+                known = self._condition(*left)
+                predicted[fold] = known.networks(counts[fold] @ known.columns)
         self._log = everything
         return predicted
 
@@ -174,6 +177,17 @@ class PartProcess:
         std_ms += float(log[NOISE].exp()) * np.abs(mean_ms)
         columns = np.column_stack([mean_ms, std_ms, state.adds])
         return Learned(columns, state.deviation(log, weights))
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """Let PyTorch use one thread: more take several times as long for matrices of this size."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def roofline_error(parts: Sequence[Kernel], counts: FloatArray, latency_ms: FloatArray) -> float:
