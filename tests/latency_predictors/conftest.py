@@ -23,6 +23,25 @@ def space() -> SearchSpace:
 
 
 @pytest.fixture(scope="package")
+def few_blocks() -> SearchSpace:
+    """A space of few distinct blocks, so that the files of its networks are soon written."""
+    return search_spaces.get(
+        "mobilenet",
+        input_shape=(1, 8, 8),
+        num_classes=10,
+        resolutions=(8,),
+        widths=(1.0,),
+        kernels=(3, 5),
+        expansions=(2, 4),
+        activations=("relu6",),
+        stem_stride=1,
+        stage_channels=(16, 24),
+        stage_strides=(1, 2),
+        max_depth=2,
+    )
+
+
+@pytest.fixture(scope="package")
 def unseen(space: SearchSpace) -> list[Genotype]:
     rng = np.random.default_rng(99)
     return [space.sample(rng) for _ in range(40)]
