@@ -26,7 +26,7 @@ Pairs = list[tuple[Genotype, Counter[str]]]
 
 
 def darts() -> SearchSpace:
-    operations = ("max_pool_3x3", "avg_pool_3x3", "skip_connect", "sep_conv_3x3", "dil_conv_5x5")
+    operations = ("max_pool_3x3", "avg_pool_3x3", "skip_connect", "dil_conv_3x3")
     few = {"cells_per_stage": (1,), "operations_per_edge": operations}
     return search_spaces.get("darts", input_shape=(3, 32, 32), num_classes=10, **few)
 

@@ -49,8 +49,8 @@ def test_held_out_errors_tell_of_unseen_networks(space: SearchSpace, unseen: lis
     assert held_out.mean() > fitted.mean()
 
 
-@pytest.mark.parametrize("samples", [4, 8, 16, 40])
-@pytest.mark.parametrize("noise", [0.0, 0.005, 0.1])
+@pytest.mark.parametrize("samples", [4, 8, 40])
+@pytest.mark.parametrize("noise", [0.0, 0.1])
 def test_fits_end_without_warnings(space: SearchSpace, samples: int, noise: float):
     genotypes = choose(space, samples, seed=1)
     latency_ms = latencies_ms(space, genotypes, noise=noise)

@@ -214,7 +214,7 @@ def test_calibrate_is_both_in_one_call(few_blocks: SearchSpace, tmp_path: Path):
     )
 
 
-@pytest.mark.parametrize("name", ["auto", "kernels", "block_table"])
+@pytest.mark.parametrize("name", ["kernels", "block_table"])
 def test_entangled_spaces_can_be_tabulated(name: str):
     # In cells of few genes every place depends on all of them.
     space = search_spaces.get(
