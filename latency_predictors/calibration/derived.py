@@ -23,6 +23,10 @@ Cells = npt.NDArray[np.intp]
 MOST_CELLS = 8
 """Up to so many combinations of genes a table is used as it is."""
 
+FEW_GENOTYPES = 1 << 16
+"""Up to so many genotypes of a space tables are over its own genes alone: where all depends on
+all, there would be more combinations of further genes than there are genotypes."""
+
 
 class DerivedGenes:
     """The genes of a space, and further ones behind them.
@@ -44,6 +48,7 @@ class DerivedGenes:
         self.tables: list[GeneTable] = []
         self._common = frozenset(common)
         self._flat: list[Cells] = []
+        self._few = math.prod(cardinalities) <= FEW_GENOTYPES
         self._known: dict[tuple[tuple[int, ...], bytes], int] = {}
 
     def add(self, table: GeneTable, cared: Mask | None = None) -> GeneTable:
@@ -56,7 +61,8 @@ class DerivedGenes:
         everywhere = np.ones(table.values.shape, bool)
         table, cared = _reduced(table, everywhere if cared is None else cared)
         kept = [axis for axis, gene in enumerate(table.genes) if gene in self._common]
-        if len(kept) == len(table.genes) or math.prod(table.values.shape) <= MOST_CELLS:
+        most = FEW_GENOTYPES if self._few else MOST_CELLS
+        if len(kept) == len(table.genes) or math.prod(table.values.shape) <= most:
             return table
         own = tuple(gene for gene in table.genes if gene not in self._common)
         front = list(range(len(kept)))

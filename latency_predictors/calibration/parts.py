@@ -41,6 +41,12 @@ _Tables: TypeAlias = list[tuple[_Action, GeneTable]]
 """Of what is done to a tensor, the part that does it by the genes; -1 for none."""
 
 
+MOST_CELLS = 1 << 24
+"""Up to so many combinations of genes what becomes of a tensor is tabulated."""
+
+INSTEAD = "use latency_predictor=gaussian_process"
+
+
 @dataclass
 class _Place:
     """What can stand in one place.
@@ -78,8 +84,7 @@ class Parts:
         try:
             traces = space.traces()
         except ValueError as error:
-            fix = "use latency_predictor=gaussian_process"
-            raise ConfigError("search_space", str(error), "blocks of few genes", fix) from error
+            raise ConfigError("search_space", str(error), "blocks of few genes", INSTEAD) from error
         self.width = width
         self._space = space
         self._genes = DerivedGenes(space.cardinalities, _common(traces))
@@ -236,7 +241,7 @@ def _split(traces: Sequence[PlacedTraces], split: Split, derived: DerivedGenes) 
     for place in traces:
         orders = [_order_of_input(source, blocked, derived) for source in place.sources]
         genes = tuple(sorted({*place.table.genes, *(g for t in orders for g in t.genes)}))
-        sizes = [derived.sizes[gene] for gene in genes]
+        sizes = _sizes(genes, derived)
         code = np.broadcast_to(place.table.over(genes), sizes).astype(np.int32)
         for order in orders:
             code = code * 2 + order.over(genes)
@@ -255,13 +260,22 @@ def _split(traces: Sequence[PlacedTraces], split: Split, derived: DerivedGenes) 
     return places
 
 
+def _sizes(genes: Sequence[int], derived: DerivedGenes) -> list[int]:
+    """Return the number of choices of some genes; refuses more combinations than fit in memory."""
+    sizes = [derived.sizes[gene] for gene in genes]
+    if math.prod(sizes) > MOST_CELLS:
+        got = f"a block depends on {math.prod(sizes)} combinations of what is before it"
+        raise ConfigError("search_space", got, "blocks of few genes", INSTEAD)
+    return sizes
+
+
 def _order_of_input(
     source: GeneTable, blocked: Sequence[GeneTable], derived: DerivedGenes
 ) -> GeneTable:
     """Return whether an input has blocked channels, given of every tensor whether it has."""
     tensors = [int(tensor) for tensor in np.unique(source.values) if tensor >= 0]
     genes = tuple(sorted({*source.genes, *(g for t in tensors for g in blocked[t].genes)}))
-    sizes = [derived.sizes[gene] for gene in genes]
+    sizes = _sizes(genes, derived)
     which = np.broadcast_to(source.over(genes), sizes)
     order = np.zeros(sizes, np.int32)
     for tensor in tensors:

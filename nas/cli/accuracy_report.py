@@ -76,7 +76,7 @@ def print_tables(summaries: Sequence[dict[str, Any]], out: Path) -> None:
     ]
     text = "\n\n".join(texts) + "\n"
     (out / "tables.md").write_text(text, "utf-8")
-    Console().print(text, markup=False, highlight=False)
+    Console().print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 def _markdown(table: pd.DataFrame) -> str:

@@ -75,7 +75,8 @@ class Assembler:
             names[part.output[0].name] = OUTPUT_NAME if last else block.name
             tensors[block.name] = names[part.output[0].name]
             for initializer in part.initializer:
-                names[initializer.name] = f"{block.name}.{initializer.name}"
+                # A block that returns a constant has no node: its output is the constant.
+                names.setdefault(initializer.name, f"{block.name}.{initializer.name}")
                 copied = graph.initializer.add()
                 copied.CopyFrom(initializer)
                 copied.name = names[initializer.name]

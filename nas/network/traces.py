@@ -159,7 +159,7 @@ def _tabulate_block(
             continue
         source[where] = place
         for slot, values in enumerate(made):
-            sources[slot][where] = values
+            sources[slot, ...][where] = values  # a view, also where there are no genes
         cases, case_of = np.unique(np.stack(inputs, 1), axis=0, return_inverse=True)
         known = list(shapes)
         of_case = np.empty((len(cases), 2), np.int32)
