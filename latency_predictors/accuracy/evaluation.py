@@ -17,6 +17,7 @@ from latency_predictors import PredictorSettings
 from latency_predictors.accuracy.curve import COVERAGE, learning_curve
 from latency_predictors.accuracy.front import near_front
 from latency_predictors.accuracy.scores import coverage_percent, scores
+from latency_predictors.calibration.memory import PeakMemory, measured_memory
 from latency_predictors.calibration.sampling import measure_genotypes, measure_samples
 from nas.core.measurement import Device, Measurement
 from nas.core.prediction import FloatArray, LatencyPredictor
@@ -25,6 +26,8 @@ from nas.devices.store import MeasurementStore
 from nas.network.space import SearchSpace
 
 SPEED_GENOTYPES = 1_000_000
+REPEATED = 60
+"""Networks whose peak memory is measured a second time."""
 
 _HELD_OUT, _FRONT, _ADDITIVITY, _CURVE = range(4)
 """Purposes of random streams."""
@@ -130,7 +133,7 @@ def evaluate(
         "interval_half_width_percent": float(100 * np.median((high - low) / 2 / truth)),
         "near_front": scores(fitted.predict(front).mean_ms, at_front),
         "additivity": additivity,
-        "peak_memory": _memory(predictor, space, (sampled, taken), (held_out, of_held_out)),
+        "peak_memory": run.memory((sampled, taken), (held_out, of_held_out)),
         "genotypes_per_second": speed(space, fitted),
     }
     progress("fitting the learning curve")
@@ -158,23 +161,6 @@ def _stream(*seed: int) -> np.random.Generator:
 
 def _latencies(measurements: Sequence[Measurement]) -> FloatArray:
     return np.array([m.latency_ms for m in measurements])
-
-
-def _memory(
-    predictor: PredictorSettings,
-    space: SearchSpace,
-    calibration: tuple[Sequence[Genotype], Sequence[Measurement]],
-    held_out: tuple[Sequence[Genotype], Sequence[Measurement]],
-) -> dict[str, float] | None:
-    """Predict peak memory as latency is predicted; `None` where it cannot be measured."""
-    peaks = [
-        np.array([m.peak_memory_mb for m in measurements], float)
-        for _, measurements in (calibration, held_out)
-    ]
-    if any(np.isnan(peak).any() for peak in peaks):
-        return None
-    fitted = predictor.fit(space, calibration[0], peaks[0])
-    return scores(fitted.predict(held_out[0]).mean_ms, peaks[1])
 
 
 def _table(
@@ -254,6 +240,33 @@ class _Run:
             "median_percent": float(np.median(missing)),
             "p95_percent": float(np.percentile(missing, 95)),
         }
+
+    def memory(
+        self,
+        calibration: tuple[Sequence[Genotype], Sequence[Measurement]],
+        held_out: tuple[Sequence[Genotype], Sequence[Measurement]],
+    ) -> dict[str, Any] | None:
+        """Hold predicted peak memory against measured; `None` where it cannot be measured."""
+        (sampled, taken), (genotypes, fresh) = calibration, held_out
+        if not measured_memory([*taken, *fresh]):
+            return None
+        fitted = PeakMemory.fit(self.space, sampled, taken)
+        peak_mb = np.array([m.peak_memory_mb for m in fresh], float)
+        again = self.measurements(genotypes[:REPEATED], again=True, memory=True)
+        again_mb = np.array([m.peak_memory_mb for m in again], float)
+        return scores(fitted.predict_mb(genotypes), peak_mb) | {
+            "repeated": scores(again_mb, peak_mb[:REPEATED]),
+            "flash": _flash(self.space, genotypes, fresh),
+        }
+
+
+def _flash(
+    space: SearchSpace, genotypes: Sequence[Genotype], measurements: Sequence[Measurement]
+) -> dict[str, float]:
+    """Return by how many percent files are larger than the weights that are counted."""
+    files_mb = np.array([m.model_size_mb for m in measurements], float)
+    larger = 100 * (files_mb / space.costs(genotypes)["model_size_mb"].to_numpy(float) - 1)
+    return {"median_percent": float(np.median(larger)), "largest_percent": float(larger.max())}
 
 
 def speed(space: SearchSpace, predictor: LatencyPredictor) -> float:
