@@ -17,6 +17,7 @@ from latency_predictors import PredictorSettings
 from latency_predictors.accuracy.curve import COVERAGE, learning_curve
 from latency_predictors.accuracy.front import near_front
 from latency_predictors.accuracy.scores import coverage_percent, scores
+from latency_predictors.calibration.memory import PeakMemory, measured_memory
 from latency_predictors.calibration.sampling import measure_genotypes, measure_samples
 from nas.core.measurement import Device, Measurement
 from nas.core.prediction import FloatArray, LatencyPredictor
@@ -25,6 +26,8 @@ from nas.devices.store import MeasurementStore
 from nas.network.space import SearchSpace
 
 SPEED_GENOTYPES = 1_000_000
+REPEATED = 30
+"""Networks whose peak memory is measured a second time."""
 
 _HELD_OUT, _FRONT, _ADDITIVITY, _CURVE = range(4)
 """Purposes of random streams."""
@@ -69,6 +72,7 @@ class Measured:
         calibration: Networks that the predictor was fitted to.
         held_out: Fresh random networks.
         again: A second measurement of them.
+        memory_again: A second measurement of some, with their peak memory.
         near_front: Networks where a search ends up.
         quadruples: Networks, two that differ from the first in one gene each, and one in both.
         extra: Further random networks.
@@ -81,6 +85,7 @@ class Measured:
     calibration: Sample
     held_out: Sample
     again: Sample
+    memory_again: Sample
     near_front: Sample
     quadruples: Sample
     extra: Sample
@@ -102,6 +107,11 @@ class Sample:
     def latency_ms(self) -> FloatArray:
         """Measured latencies, shape `(n,)`."""
         return np.array([m.latency_ms for m in self.measurements])
+
+    @property
+    def peak_memory_mb(self) -> FloatArray:
+        """Measured peaks, shape `(n,)`."""
+        return np.array([m.peak_memory_mb for m in self.measurements], float)
 
 
 @dataclass
@@ -153,7 +163,9 @@ def measure(
     fitting = choosing + time.perf_counter() - start
     progress(f"measuring {settings.held_out} fresh networks, twice")
     held_out = run.fresh(settings.held_out, _HELD_OUT, calibration.genotypes)
-    first, again = run.sample(held_out, memory=True), run.sample(held_out, again=True)
+    first = run.sample(held_out, memory=True)
+    memory_again = run.sample(held_out[:REPEATED], again=True, memory=True)
+    again = run.sample(held_out, again=True)
     progress(f"measuring {settings.near_front} networks near the front")
     front = near_front(space, fitted, settings.near_front, _stream(settings.seed, _FRONT))
     at_front = run.sample(front)
@@ -169,6 +181,7 @@ def measure(
         calibration=calibration,
         held_out=first,
         again=again,
+        memory_again=memory_again,
         near_front=at_front,
         quadruples=quadruples,
         extra=run.sample(extra),
@@ -212,6 +225,9 @@ def evaluate(measured: Measured) -> AccuracyReport:
         settings.draws,
         settings.seed,
     )
+    best = min(fitted.compared, key=fitted.compared.__getitem__) if fitted.compared else None
+    draws = curve[(curve["predictor"] == best) & (curve["samples"] == settings.samples)]
+    summary["coverage_percent_over_draws"] = float(draws["coverage_percent"].mean())
     calibration = measured.calibration
     in_sample = fitted.predict(calibration.genotypes).mean_ms
     networks = pd.concat(
@@ -228,10 +244,18 @@ def _stream(*seed: int) -> np.random.Generator:
     return np.random.default_rng([*seed, 2])
 
 
-def _memory(measured: Measured) -> dict[str, float] | None:
-    """Predict peak memory as latency is predicted; `None` where it cannot be measured."""
-    del measured
-    return None
+def _memory(measured: Measured) -> dict[str, Any] | None:
+    """Hold predicted peak memory against measured; `None` where it cannot be measured."""
+    calibration, held_out, again = measured.calibration, measured.held_out, measured.memory_again
+    if not measured_memory([*calibration.measurements, *held_out.measurements]):
+        return None
+    space = measured.space
+    fitted = PeakMemory.fit(space, calibration.genotypes, calibration.measurements)
+    peak_mb = held_out.peak_memory_mb
+    return scores(fitted.predict_mb(held_out.genotypes), peak_mb) | {
+        "repeated": scores(again.peak_memory_mb, peak_mb[: len(again.genotypes)]),
+        "flash": _flash(space, held_out.genotypes, held_out.measurements),
+    }
 
 
 def _additivity(quadruples: Sample) -> dict[str, float]:
@@ -309,6 +333,15 @@ class _Run:
             if len(set(four)) == 4:
                 drawn += four
         return drawn
+
+
+def _flash(
+    space: SearchSpace, genotypes: Sequence[Genotype], measurements: Sequence[Measurement]
+) -> dict[str, float]:
+    """Return by how many percent files are larger than the weights that are counted."""
+    files_mb = np.array([m.model_size_mb for m in measurements], float)
+    larger = 100 * (files_mb / space.costs(genotypes)["model_size_mb"].to_numpy(float) - 1)
+    return {"median_percent": float(np.median(larger)), "largest_percent": float(larger.max())}
 
 
 def speed(space: SearchSpace, predictor: LatencyPredictor) -> float:

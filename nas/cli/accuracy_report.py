@@ -44,12 +44,26 @@ def costs(summaries: Sequence[dict[str, Any]]) -> pd.DataFrame:
                 "calibration s": round(summary["calibration_seconds"]),
                 "genotypes a second": f"{summary['genotypes_per_second']:,.0f}",
                 "coverage of 90 % intervals": summary["coverage_percent"],
+                "the same, mean over draws": summary["coverage_percent_over_draws"],
                 "half width %": summary["interval_half_width_percent"],
                 "not additive %, median / p95": " / ".join(
                     f"{summary['additivity'][key]:.2f}" for key in ("median_percent", "p95_percent")
                 ),
             }
             for summary in summaries
+        ]
+    )
+
+
+def memory(summaries: Sequence[dict[str, Any]]) -> pd.DataFrame:
+    """Return how accurate predicted peak memory is, and how repeatable measured memory."""
+    return pd.DataFrame(
+        [
+            {"space": summary["space"], "peak memory": label}
+            | {heading: found[key] for key, heading in COLUMNS.items()}
+            for summary in summaries
+            if (peaks := summary["peak_memory"]) is not None
+            for label, found in (("predicted", peaks), ("measured again", peaks["repeated"]))
         ]
     )
 
@@ -72,6 +86,7 @@ def print_tables(summaries: Sequence[dict[str, Any]], out: Path) -> None:
     texts = [
         "Predicted against measured latency\n\n" + _markdown(accuracy(summaries)),
         "Costs and intervals\n\n" + _markdown(costs(summaries)),
+        "Peak memory against measured\n\n" + _markdown(memory(summaries)),
         "Within 5 % by number of samples\n\n" + _markdown(curves(summaries, out)),
     ]
     text = "\n\n".join(texts) + "\n"

@@ -48,6 +48,7 @@ def _run(config: DictConfig) -> None:
         seed=settings.seed,
         store=settings.store,
         folder=settings.folder,
+        memory=settings.memory,
     )
     _print_comparison(calibration.predictor)
     _write(accuracy_line(calibration))

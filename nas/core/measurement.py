@@ -42,6 +42,7 @@ class Measurement:
         model_size_mb: Size of the file that was run (10^6 bytes): what is deployed.
         energy_mj: Millijoules per inference, as a counter of the machine tells (idle power
             included); `None` where there is none, or it was not read.
+        loading_memory_mb: `peak_memory_mb` as it was when the network was loaded and had not run.
     """
 
     samples_ms: tuple[float, ...]
@@ -52,6 +53,7 @@ class Measurement:
     environment: dict[str, Any]
     model_size_mb: float | None = None
     energy_mj: float | None = None
+    loading_memory_mb: float | None = None
 
     @property
     def latency_ms(self) -> float:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from nas.core.errors import ConfigError
-from nas.core.prediction import FloatArray, LatencyPredictor
+from nas.core.prediction import FloatArray, LatencyPredictor, MemoryPredictor
 from nas.core.space import Genotype
 
 if TYPE_CHECKING:
@@ -26,10 +26,12 @@ class Facts:
         costs: Exact counts of genotypes: columns `params_m`, `macs_m`, `peak_activation_mb`,
             `model_size_mb`, one row a genotype.
         predictor: The calibrated latency predictor, or `None` where no objective needs one.
+        memory: The calibrated predictor of peak memory, or `None` where no objective needs one.
     """
 
     costs: Callable[[Sequence[Genotype]], pd.DataFrame]
     predictor: LatencyPredictor | None
+    memory: MemoryPredictor | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,12 +47,14 @@ class Objective(ABC):
         measured_column: The name of what a device measures where `column` holds predictions; with
             `_ci` behind it, of the half width of its 95 % interval.
         needs_predictor: Whether a calibrated latency predictor must be at hand.
+        needs_memory: Whether a calibrated predictor of peak memory must be at hand.
     """
 
     unit: ClassVar[str]
     column: ClassVar[str]
     measured_column: ClassVar[str | None] = None
     needs_predictor: ClassVar[bool] = False
+    needs_memory: ClassVar[bool] = False
 
     def before_training(self, genotypes: Sequence[Genotype], facts: Facts) -> FloatArray | None:
         """Return the values, shape `(n,)`, or `None` where only training can tell."""

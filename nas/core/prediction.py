@@ -79,6 +79,30 @@ class LatencyPredictor(ABC):
         """Write the predictor into the folder `path`, as arrays and JSON."""
 
 
+class MemoryPredictor(ABC):
+    """Maps architectures to peak memory on the device that it was calibrated on."""
+
+    @abstractmethod
+    def predict_mb(self, genotypes: Sequence[Genotype] | npt.NDArray[np.int64]) -> FloatArray:
+        """Predict the peak memory of every genotype, in megabytes (10^6 bytes), shape `(n,)`.
+
+        Args:
+            genotypes: A sequence, or an array of shape `(n, genes)`.
+        """
+
+    @abstractmethod
+    def held_out_errors(self) -> FloatArray:
+        """Return how far each sample of the calibration is predicted from the others.
+
+        Returns:
+            Predicted by measured peak, less 1, shape `(n,)`.
+        """
+
+    @abstractmethod
+    def save(self, path: Path) -> None:
+        """Write the predictor into the folder `path`, as arrays and JSON."""
+
+
 class LearningPredictor(LatencyPredictor):
     """A predictor that a better one may take the place of while it is in use.
 

@@ -18,7 +18,8 @@ _LABELS = {
     "model_size_mb": "size of the weights (10^6 bytes)",
     "peak_activation_mb": "peak memory of the activations, counted (10^6 bytes)",
     "latency_ms_predicted": "latency, predicted and not measured (ms)",
-    "peak_memory_mb_predicted": "memory of weights and activations, counted (10^6 bytes)",
+    "counted_memory_mb": "memory of weights and activations, counted (10^6 bytes)",
+    "peak_memory_mb_predicted": "peak memory above the runtime's own, predicted (10^6 bytes)",
     "latency_ms_measured": "latency, measured (ms)",
     "peak_memory_mb_measured": "peak memory above the runtime's own, measured (10^6 bytes)",
 }

@@ -15,12 +15,14 @@ from nas.objectives import register
 @register("peak_memory_mb")
 @dataclass(frozen=True, kw_only=True)
 class PeakMemoryMb(Objective):
-    """Memory of one inference: weights and the most activations alive at once, counted."""
+    """Peak memory above the runtime's own on the study's device, as calibrated."""
 
     unit: ClassVar[str] = "MB"
     column: ClassVar[str] = "peak_memory_mb_predicted"
+    needs_memory: ClassVar[bool] = True
 
     def before_training(self, genotypes: Sequence[Genotype], facts: Facts) -> FloatArray:
-        """Return the counted megabytes (10^6 bytes), shape `(n,)`."""
-        costs = facts.costs(genotypes)
-        return (costs["model_size_mb"] + costs["peak_activation_mb"]).to_numpy(float)
+        """Return the predicted megabytes (10^6 bytes), shape `(n,)`."""
+        if facts.memory is None:
+            raise TypeError("peak_memory_mb needs a calibrated predictor of memory")
+        return facts.memory.predict_mb(genotypes)

@@ -31,14 +31,19 @@ VERIFIED = (
 MEASURED = ("latency_ms_measured", "latency_ms_measured_ci")
 """Columns in which architectures that were measured during the search have values as well."""
 
+MEASURED_OF = {
+    "latency_ms_predicted": "latency_ms_measured",
+    "peak_memory_mb_predicted": "peak_memory_mb_measured",
+}
+"""Measured columns by the predicted ones whose place they take."""
+
 
 def measured(column: str) -> str:
     """Return the column of the measured values that belong to `column`, else `column` itself.
 
-    Measured memory is the rise of a process, the runtime's buffers included; counted memory is
-    what the network itself needs. One does not replace the other.
+    Counted memory is what the network itself needs; the rise of a process does not replace it.
     """
-    return "latency_ms_measured" if column == "latency_ms_predicted" else column
+    return MEASURED_OF.get(column, column)
 
 
 def trials_frame(

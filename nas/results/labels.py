@@ -12,6 +12,7 @@ _LABELS = {
     "error_test_deployed": "test error as deployed{device} (%)",
     "latency_ms_predicted": "predicted latency{device} (ms)",
     "latency_ms_measured": "measured latency{device} (ms)",
+    "counted_memory_mb": "counted memory (MB)",
     "peak_memory_mb_predicted": "predicted peak memory{device} (MB)",
     "peak_memory_mb_measured": "measured peak memory{device} (MB)",
     "model_size_mb": "model size (MB)",

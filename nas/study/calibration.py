@@ -13,12 +13,17 @@ import numpy as np
 import latency_predictors
 from latency_predictors import PredictorSettings
 from latency_predictors.calibration import sampling
-from nas.core.measurement import Device
-from nas.core.prediction import FloatArray, LatencyPredictor
+from latency_predictors.calibration.memory import PeakMemory, measured_memory
+from nas.core.errors import DeviceError
+from nas.core.measurement import Device, Measurement
+from nas.core.prediction import FloatArray, LatencyPredictor, MemoryPredictor
 from nas.core.seeding import stream
 from nas.core.space import Genotype
 from nas.devices.store import MeasurementStore
 from nas.network.space import SearchSpace
+
+MEMORY = "memory"
+"""Folder of the predictor of peak memory, in that of the latency predictor."""
 
 
 @dataclass(frozen=True)
@@ -27,18 +32,21 @@ class Calibration:
 
     Attributes:
         predictor: The predictor.
+        memory: The predictor of peak memory, or `None` where memory was not asked for.
         cost: Networks `measured` and `reused` from the store, `seconds` of the whole and
             `seconds_reused`, which the reused ones took when they were measured;
             `relative_ci_percent`, the median half width of a measurement's 95 % interval.
     """
 
     predictor: LatencyPredictor
+    memory: MemoryPredictor | None
     cost: dict[str, Any]
 
     @classmethod
     def load(cls, folder: Path) -> Calibration:
         """Read what `calibrate` has left."""
-        return cls(latency_predictors.load(folder), sampling.load_samples(folder)[2])
+        memory = PeakMemory.load(folder / MEMORY) if (folder / MEMORY).is_dir() else None
+        return cls(latency_predictors.load(folder), memory, sampling.load_samples(folder)[2])
 
 
 def is_calibrated(folder: Path) -> bool:
@@ -54,6 +62,7 @@ def calibrate(
     seed: int,
     store: MeasurementStore,
     folder: Path,
+    memory: bool = False,
 ) -> Calibration:
     """Measure some networks, unless the store has them, and fit a predictor to them.
 
@@ -64,11 +73,18 @@ def calibrate(
         seed: Of the study; equal seeds choose equal networks.
         store: What is in it is not measured again; an interrupted calibration goes on from it.
         folder: Receives the samples and the predictor.
+        memory: Whether to measure and predict peak memory as well.
+
+    Raises:
+        DeviceError: The device cannot tell how much memory networks take.
     """
     started = time.monotonic()
     before = (store.tally.taken, store.tally.reused, store.tally.reused_s)
     choice = int(stream(seed, "calibration").integers(2**31))
-    genotypes, measurements = sampling.measure_samples(space, device, settings, choice, store)
+    genotypes, measurements = sampling.measure_samples(
+        space, device, settings, choice, store, memory=memory
+    )
+    peak = _peak_memory(space, genotypes, measurements) if memory else None
     predictor = settings.fit(space, genotypes, np.array([m.latency_ms for m in measurements]))
     cost = {
         "measured": store.tally.taken - before[0],
@@ -78,8 +94,21 @@ def calibrate(
         "relative_ci_percent": float(100 * np.median([m.relative_ci for m in measurements])),
     }
     sampling.save_samples(folder, genotypes, measurements, cost)
+    if peak is not None:
+        peak.save(folder / MEMORY)
     predictor.save(folder)
-    return Calibration(predictor, cost)
+    return Calibration(predictor, peak, cost)
+
+
+def _peak_memory(
+    space: SearchSpace, genotypes: Sequence[Genotype], measurements: Sequence[Measurement]
+) -> PeakMemory:
+    if not measured_memory(measurements):
+        raise DeviceError(
+            "objective peak_memory_mb: the device cannot tell how much memory a network takes; "
+            "use counted_memory_mb"
+        )
+    return PeakMemory.fit(space, genotypes, measurements)
 
 
 def accuracy_line(calibration: Calibration) -> str:
@@ -87,10 +116,14 @@ def accuracy_line(calibration: Calibration) -> str:
     errors = 100 * np.abs(calibration.predictor.held_out_errors())
     error, worst = np.percentile(errors, [50, 90])
     noise = calibration.cost["relative_ci_percent"]
-    return (
+    line = (
         f"a sample is predicted from the others within {error:.1f} % (median) and "
         f"{worst:.1f} % (90 %); a measurement's 95 % interval is ±{noise:.1f} %"
     )
+    if calibration.memory is None:
+        return line
+    error, worst = np.percentile(100 * np.abs(calibration.memory.held_out_errors()), [50, 90])
+    return f"{line}; its peak memory within {error:.1f} % and {worst:.1f} %"
 
 
 def learner(

@@ -15,7 +15,14 @@ from nas.core.measurement import Device
 from nas.devices.store import MeasurementStore
 from nas.network.space import SearchSpace
 from nas.study.checking import component, resolved
-from nas.study.settings import PREDICTORS, device_of, general_of, predictor_of, space_of
+from nas.study.settings import (
+    PREDICTORS,
+    device_of,
+    general_of,
+    objectives_of,
+    predictor_of,
+    space_of,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +36,7 @@ class CalibrationSettings:
         predictor: How latency is predicted.
         store: Measurements, which studies share.
         folder: Receives the predictor and its samples.
+        memory: Whether an objective or a limit needs peak memory.
     """
 
     seed: int
@@ -37,6 +45,7 @@ class CalibrationSettings:
     predictor: PredictorSettings
     store: MeasurementStore
     folder: Path
+    memory: bool
 
 
 def read_calibration(config: DictConfig) -> CalibrationSettings:
@@ -72,4 +81,5 @@ def read_calibration(config: DictConfig) -> CalibrationSettings:
         predictor=predictor,
         store=general.store,
         folder=folder,
+        memory=any(objective.needs_memory for objective in objectives_of(values)),
     )

@@ -119,7 +119,8 @@ class _Study:
     def _calibrated(self) -> Calibration | None:
         """Return the study's calibration, made now unless that was done before."""
         used = [*self.settings.objectives.values(), *self.settings.limited.values()]
-        if not any(objective.needs_predictor for objective in used):
+        memory = any(objective.needs_memory for objective in used)
+        if not memory and not any(objective.needs_predictor for objective in used):
             return None
         if is_calibrated(self.folder.predictor):
             return Calibration.load(self.folder.predictor)
@@ -132,6 +133,7 @@ class _Study:
             seed=self.settings.seed,
             store=self.settings.store,
             folder=self.folder.predictor,
+            memory=memory,
         )
         if reused := calibration.cost["reused"]:
             self.reporter.stage(f"{reused} of {samples} networks had been measured before")
@@ -163,7 +165,9 @@ class _Study:
             objectives=self.settings.objectives,
             limited=self.settings.limited,
             constraints=self.settings.constraints,
-            facts=Facts(self.space.costs, predictor),
+            facts=Facts(
+                self.space.costs, predictor, None if calibration is None else calibration.memory
+            ),
         )
 
     def _record(self, problem: SearchProblem, calibration: Calibration | None) -> None:
@@ -265,6 +269,8 @@ class _Study:
         for name in objectives.names():
             objective = objectives.get(name)
             if objective.needs_predictor and problem.facts.predictor is None:
+                continue
+            if objective.needs_memory and problem.facts.memory is None:
                 continue
             values = objective.before_training([genotype], problem.facts)
             if values is not None:

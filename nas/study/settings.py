@@ -291,6 +291,17 @@ def device_of(values: Mapping[str, Any]) -> Device:
     return component(devices.registry, values.get("device"), "device")
 
 
+def objectives_of(values: Mapping[str, Any]) -> list[Objective]:
+    """Return what a search makes small or limits.
+
+    Raises:
+        ConfigError: Names the setting, what it got, what was expected.
+    """
+    search = structured(SearchSettings, values.get("search"), "search")
+    limited = [Constraint.parse(text).objective for text in search.constraints]
+    return [objectives.get(name) for name in dict.fromkeys([*search.objectives, *limited])]
+
+
 def predictor_of(values: Mapping[str, Any]) -> PredictorSettings:
     """Build the settings of the latency predictor."""
     node = values.get("latency_predictor")

@@ -73,6 +73,7 @@ def _exported(
 
 
 def _figures(row: pd.Series[Any], training: dict[str, Any]) -> dict[str, float]:
-    names = ("error", "params_m", "macs_m", "latency_ms_predicted", "peak_memory_mb_predicted")
+    counted = ("error", "params_m", "macs_m", "counted_memory_mb")
+    names = (*counted, "latency_ms_predicted", "peak_memory_mb_predicted")
     figures = {name: float(row[name]) for name in names if name in row and pd.notna(row[name])}
     return figures | {name: training[name] for name in ("error_test", "test_images")}

@@ -11,7 +11,7 @@ import pytest
 import search_spaces
 from nas import objectives
 from nas.core.objective import Facts, Objective
-from nas.core.prediction import FloatArray, LatencyPredictor, Prediction
+from nas.core.prediction import FloatArray, LatencyPredictor, MemoryPredictor, Prediction
 from nas.core.space import Genotype
 from nas.network.space import SearchSpace
 
@@ -24,6 +24,19 @@ class PerGene(LatencyPredictor):
     def predict(self, genotypes: Sequence[Genotype]) -> Prediction:
         mean_ms = np.array([0.1 + 0.01 * sum(genotype) for genotype in genotypes])
         return Prediction(mean_ms=mean_ms, std_ms=0.02 * mean_ms)
+
+    def held_out_errors(self) -> FloatArray:
+        return np.zeros(1)
+
+    def save(self, path: Path) -> None:
+        pass  # objectives never save a predictor
+
+
+class MemoryPerGene(MemoryPredictor):
+    """A tenth of a megabyte for every choice beyond the first."""
+
+    def predict_mb(self, genotypes: Sequence[Genotype]) -> FloatArray:
+        return np.array([1 + 0.1 * sum(genotype) for genotype in genotypes])
 
     def held_out_errors(self) -> FloatArray:
         return np.zeros(1)
@@ -46,7 +59,7 @@ def genotypes(space: SearchSpace) -> list[Genotype]:
 
 @pytest.fixture
 def facts(space: SearchSpace) -> Facts:
-    return Facts(space.costs, PerGene())
+    return Facts(space.costs, PerGene(), MemoryPerGene())
 
 
 @pytest.fixture(params=objectives.names())
@@ -81,7 +94,7 @@ def test_names_say_what_is_predicted(objective: Objective):
     assert objective.unit
     assert objective.column.startswith(name)
     assert objective.column in (name, f"{name}_predicted")
-    if objective.needs_predictor:
+    if objective.needs_predictor or objective.needs_memory:
         assert objective.column == f"{name}_predicted"
 
 
@@ -94,7 +107,7 @@ def test_an_objective_that_needs_a_predictor_says_so(
     objective: Objective, space: SearchSpace, genotypes: list[Genotype]
 ):
     alone = Facts(space.costs, None)
-    if objective.needs_predictor:
+    if objective.needs_predictor or objective.needs_memory:
         with pytest.raises(TypeError, match="predictor"):
             objective.before_training(genotypes, alone)
     else:
@@ -111,6 +124,7 @@ def test_units(space: SearchSpace, facts: Facts, genotypes: list[Genotype]):
     assert value("params_m") == costs.params / 1e6
     assert value("macs_m") == costs.macs / 1e6
     nbytes = costs.model_bytes + costs.peak_activation_bytes
-    assert value("peak_memory_mb") == pytest.approx(nbytes / 1e6, rel=1e-12)
+    assert value("peak_memory_mb") == pytest.approx(1 + 0.1 * sum(genotypes[1]))
+    assert value("counted_memory_mb") == pytest.approx(nbytes / 1e6, rel=1e-12)
     assert value("latency_ms") == pytest.approx(0.1 + 0.01 * sum(genotypes[1]))
     assert objectives.get("error").after_training(METRICS) == 12.5

@@ -168,6 +168,7 @@ class LocalDevice(ProtocolSettings, Device):
                 },
                 model_size_mb=sizes_mb[i],
                 energy_mj=timing.energy[i].get("mj"),
+                loading_memory_mb=peaks[i].get("loading_mb"),
             )
             for i, samples_ms in enumerate(timing.rounds.samples_ms)
         ]

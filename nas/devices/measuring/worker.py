@@ -77,12 +77,15 @@ class Worker:
         gc.collect()
         method = high_water.method() + (" after reset" if high_water.reset() else "")
         before_mb = high_water.high_water_mb()
-        runner = Runner(self._runtime.load(Path(path), images))
+        network = self._runtime.load(Path(path), images)
+        loaded_mb = high_water.high_water_mb()
+        runner = Runner(network)
         for _ in range(runs):
             runner.run()
         after_mb = high_water.high_water_mb()
-        known = before_mb is not None and after_mb is not None
-        return {"mb": after_mb - before_mb if known else None, "method": method}  # type: ignore[operator]
+        if before_mb is None or loaded_mb is None or after_mb is None:
+            return {"mb": None, "loading_mb": None, "method": method}
+        return {"mb": after_mb - before_mb, "loading_mb": loaded_mb - before_mb, "method": method}
 
 
 OPERATIONS = ("start", "load", "load_sentinel", "warm_up", "block", "energy", "peak_memory")

@@ -1,0 +1,151 @@
+"""Peak memory, learned from measurements of whole networks.
+
+A process that runs a network reaches its peak in two phases, which follow other laws and are
+therefore measured and learned apart. Loading costs memory for each kernel that the runtime makes:
+its node, its weights and their copies in the runtime's own order, little of which the allocator
+gives back. Running adds the activations that are alive at once, as the runtime's arena places them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from latency_predictors.calibration.compiled import CompiledPredictor
+from latency_predictors.calibration.parts import Parts, kernels
+from latency_predictors.calibration.process import PartProcess, roofline_error
+from latency_predictors.gaussian_process import GaussianProcess
+from latency_predictors.kernels import BLOCK_WIDTHS
+from nas.core.measurement import Measurement
+from nas.core.prediction import FloatArray, MemoryPredictor
+from nas.core.space import Genotype
+from nas.network.blocks import IntArray
+from nas.network.space import SearchSpace
+
+LOADING, RUNNING, ACTIVATIONS = "loading", "running", "activations"
+"""Folders of the parts of a saved predictor."""
+
+SMALLEST_MB = 1e-3
+"""Sizes and increments are at least so large, because their logarithms are taken: one page is
+four times as much."""
+
+
+class Activations(GaussianProcess):
+    """What running adds, as a smooth function of the activations and the size of a network."""
+
+    name = "activations"
+
+    def features(self, genotypes: IntArray) -> FloatArray:
+        """Return logarithms of counted sizes, shape `(n, 5)`."""
+        costs = self.space.costs(genotypes)
+        columns = ["peak_activation_mb", "activations_m", "model_size_mb", "macs_m", "params_m"]
+        logs: FloatArray = np.log(np.maximum(costs[columns].to_numpy(float), SMALLEST_MB))
+        return logs
+
+
+@dataclass(frozen=True)
+class PeakMemory(MemoryPredictor):
+    """Predicts the peak memory of a network in a process of its own, above the runtime's own.
+
+    Attributes:
+        space: Of the networks.
+        loading: Of the kernels, the megabytes that they take when a network is loaded.
+        running: The same of what they add when it is run.
+        activations: What is added, once more: by the network's sizes. Both estimates err in other
+            networks, so that their mean is better than either.
+        measured_mb: Peaks of the calibration, shape `(n,)`.
+    """
+
+    space: SearchSpace
+    loading: CompiledPredictor
+    running: CompiledPredictor
+    activations: Activations
+    measured_mb: FloatArray
+
+    @classmethod
+    def fit(
+        cls, space: SearchSpace, genotypes: Sequence[Genotype], measurements: Sequence[Measurement]
+    ) -> PeakMemory:
+        """Learn from measured networks.
+
+        Args:
+            space: Of the networks.
+            genotypes: The networks.
+            measurements: Of each of them, its memory included.
+
+        Raises:
+            ConfigError: The space is too entangled to be tabulated.
+        """
+        peak_mb = np.array([m.peak_memory_mb for m in measurements], float)
+        loading_mb = np.array([m.loading_memory_mb for m in measurements], float)
+        added_mb = np.maximum(peak_mb - loading_mb, SMALLEST_MB)
+        return cls(
+            space=space,
+            loading=_learned(LOADING, space, genotypes, loading_mb),
+            running=_learned(RUNNING, space, genotypes, added_mb),
+            activations=Activations(space, genotypes, added_mb),
+            measured_mb=peak_mb,
+        )
+
+    def predict_mb(self, genotypes: Sequence[Genotype] | IntArray) -> FloatArray:
+        """Predict peaks; see `MemoryPredictor.predict_mb`."""
+        loading, running, activations = (
+            part.predict(genotypes).mean_ms
+            for part in (self.loading, self.running, self.activations)
+        )
+        peak_mb: FloatArray = loading + (running + activations) / 2
+        return peak_mb
+
+    def held_out_errors(self) -> FloatArray:
+        """Return relative errors by cross-validation; see `MemoryPredictor.held_out_errors`."""
+        loading = self.loading.held_out[:, 0]
+        running = self.running.held_out[:, 0]
+        activations = (1 + self.activations.held_out_errors()) * self.running.latency_ms
+        errors: FloatArray = (loading + (running + activations) / 2) / self.measured_mb - 1
+        return errors
+
+    def save(self, path: Path) -> None:
+        """Write one folder a part; see `MemoryPredictor.save`."""
+        self.loading.save(path / LOADING)
+        self.running.save(path / RUNNING)
+        self.activations.save(path / ACTIVATIONS)
+        np.savez(path / "memory.npz", measured_mb=self.measured_mb)
+
+    @classmethod
+    def load(cls, path: Path) -> PeakMemory:
+        """Read what `save` wrote.
+
+        Raises:
+            ConfigError: The tables do not fit the space of today.
+        """
+        loading, running = (CompiledPredictor.load(path / part) for part in (LOADING, RUNNING))
+        with np.load(path / ACTIVATIONS / "predictor.npz", allow_pickle=False) as arrays:
+            samples: dict[str, Any] = dict(arrays)
+        with np.load(path / "memory.npz", allow_pickle=False) as arrays:
+            measured_mb = arrays["measured_mb"]
+        activations = Activations(loading.space, samples["genotypes"], samples["latency_ms"])
+        return cls(loading.space, loading, running, activations, measured_mb)
+
+
+def measured_memory(measurements: Sequence[Measurement]) -> bool:
+    """Return whether the memory of all networks is known, which not every device can tell."""
+    return all(
+        m.peak_memory_mb is not None and m.loading_memory_mb is not None for m in measurements
+    )
+
+
+def _learned(
+    name: str, space: SearchSpace, genotypes: Sequence[Genotype], megabytes: FloatArray
+) -> CompiledPredictor:
+    """Learn what kernels take; megabytes add up as milliseconds do."""
+
+    def error(parts: Parts) -> float:
+        return roofline_error(parts.parts, parts.counts(genotypes), megabytes)
+
+    parts = min((kernels(space, width) for width in BLOCK_WIDTHS), key=error)
+    process = PartProcess(parts.parts)
+    return CompiledPredictor.fit(name, space, parts, process, genotypes, megabytes)
