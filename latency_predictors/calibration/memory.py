@@ -43,7 +43,8 @@ class Activations(GaussianProcess):
         """Return logarithms of counted sizes, shape `(n, 5)`."""
         costs = self.space.costs(genotypes)
         columns = ["peak_activation_mb", "activations_m", "model_size_mb", "macs_m", "params_m"]
-        return np.log(np.maximum(costs[columns].to_numpy(float), SMALLEST_MB))
+        logs: FloatArray = np.log(np.maximum(costs[columns].to_numpy(float), SMALLEST_MB))
+        return logs
 
 
 @dataclass(frozen=True)
