@@ -15,7 +15,6 @@ from nas.core.measurement import Measurement
 from nas.core.space import Genotype
 from nas.network.space import SearchSpace
 
-
 pytestmark = pytest.mark.slow
 
 
