@@ -15,10 +15,12 @@ from nas.core.measurement import Measurement
 from nas.core.space import Genotype
 from nas.network.space import SearchSpace
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def space() -> SearchSpace:
-    return search_spaces.get("nasbench201", input_shape=(3, 32, 32), num_classes=10)
+    return search_spaces.get("vit", input_shape=(3, 32, 32), num_classes=10)
 
 
 @pytest.fixture(scope="module")
