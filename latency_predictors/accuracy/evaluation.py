@@ -46,6 +46,7 @@ class AccuracySettings:
         sizes: Numbers of samples of the learning curve.
         draws: Of the samples for each size.
         seconds: Most seconds of timed inference of a network.
+        memory: Whether peak memory is measured as well, which takes as long again.
         seed: Of everything random; 0 was used while the predictors were made.
     """
 
@@ -57,6 +58,7 @@ class AccuracySettings:
     sizes: tuple[int, ...] = (10, 20, 50, 100, 200)
     draws: int = 5
     seconds: float = 0.5
+    memory: bool = True
     seed: int = 1
 
 
@@ -154,7 +156,7 @@ def measure(
     start = time.perf_counter()
     waited = store.tally.taken_s
     calibration = Sample(
-        *measure_samples(space, device, predictor, settings.seed, store, memory=True)
+        *measure_samples(space, device, predictor, settings.seed, store, memory=settings.memory)
     )
     choosing = time.perf_counter() - start - (store.tally.taken_s - waited)
     measuring = store.tally.taken_s + store.tally.reused_s - before
@@ -163,8 +165,9 @@ def measure(
     fitting = choosing + time.perf_counter() - start
     progress(f"measuring {settings.held_out} fresh networks, twice")
     held_out = run.fresh(settings.held_out, _HELD_OUT, calibration.genotypes)
-    first = run.sample(held_out, memory=True)
-    memory_again = run.sample(held_out[:REPEATED], again=True, memory=True)
+    first = run.sample(held_out, memory=settings.memory)
+    repeated = held_out[:REPEATED] if settings.memory else []
+    memory_again = run.sample(repeated, again=True, memory=True)
     again = run.sample(held_out, again=True)
     progress(f"measuring {settings.near_front} networks near the front")
     front = near_front(space, fitted, settings.near_front, _stream(settings.seed, _FRONT))

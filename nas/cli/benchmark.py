@@ -17,13 +17,14 @@ SPACES: dict[str, dict[str, Any]] = {
 """The spaces that are compared, with settings for which a network takes up to some milliseconds."""
 
 
-def predictor(names: Sequence[str], device: str, out: Path) -> int:
+def predictor(names: Sequence[str], device: str, out: Path, *, memory: bool = True) -> int:
     """Measure how accurate the latency predictor is; write tables and figures to `out`.
 
     Args:
         names: Of spaces in `SPACES`; empty for all.
         device: Name of the device.
         out: Folder; what was measured is kept in it, and not measured again.
+        memory: Whether peak memory is measured as well.
     """
     import latency_predictors
     import nas.devices
@@ -38,7 +39,7 @@ def predictor(names: Sequence[str], device: str, out: Path) -> int:
     for name in names:
         if name not in SPACES:
             raise UnknownNameError("space", name, SPACES)
-    settings = AccuracySettings()
+    settings = AccuracySettings(memory=memory)
     chosen = latency_predictors.get(
         "auto", samples=settings.samples, seconds_per_sample=settings.seconds
     )

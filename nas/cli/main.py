@@ -161,6 +161,9 @@ def _parser() -> argparse.ArgumentParser:
     accuracy.add_argument(
         "--out", type=Path, default=Path("experiments/latency_predictors"), help="folder"
     )
+    accuracy.add_argument(
+        "--no-memory", dest="memory", action="store_false", help="leave peak memory out"
+    )
     return parser
 
 
@@ -232,7 +235,7 @@ def _show(parsed: argparse.Namespace) -> int:
 def _benchmark(parsed: argparse.Namespace) -> int:
     from nas.cli import benchmark
 
-    return benchmark.predictor(parsed.spaces, parsed.device, parsed.out)
+    return benchmark.predictor(parsed.spaces, parsed.device, parsed.out, memory=parsed.memory)
 
 
 def _fetch(parsed: argparse.Namespace) -> int:
