@@ -16,9 +16,10 @@ from torch import nn
 
 import nas.devices
 import nas.devices.cpu
+from nas.cluster.connection import connected
 from nas.core.lease import FOLDER_VARIABLE, measuring
 from nas.core.trial import Candidate
-from nas.evaluation.workers.ray_evaluator import RayEvaluator, connected
+from nas.evaluation.workers.ray_evaluator import RayEvaluator
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="no file locks there")
 
