@@ -135,4 +135,4 @@ def test_the_store_is_no_study(routed: Routed) -> None:
 
 def test_the_measurement_store_lies_beside_the_studies(routed: Routed) -> None:
     [device] = (routed.whole.path.parent / "measurements").iterdir()
-    assert json.loads((device / "device.json").read_text())["onnxruntime"]
+    assert json.loads((device / "device.json").read_text())["runtime_version"]

@@ -15,10 +15,10 @@ from lease_jobs import NotedTraining
 from torch import nn
 
 import nas.devices
-import nas.devices.cpu
 from nas.cluster.connection import connected
 from nas.core.lease import FOLDER_VARIABLE, measuring
 from nas.core.trial import Candidate
+from nas.devices.measuring import local
 from nas.evaluation.workers.ray_evaluator import RayEvaluator
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="no file locks there")
@@ -55,7 +55,7 @@ def test_no_step_during_a_measurement(
             yield
             held.append((start, time.monotonic()))
 
-    monkeypatch.setattr(nas.devices.cpu, "measuring", noted)
+    monkeypatch.setattr(local, "measuring", noted)
     device = nas.devices.get("cpu", min_seconds=1.0, max_seconds_per_model=1.0)
     network = nn.Sequential(nn.Flatten(), nn.Linear(64, 10)).eval()
     settings = {"workers": 2, "cpus_per_worker": 1, "gpus_per_worker": 0}

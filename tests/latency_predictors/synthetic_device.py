@@ -129,10 +129,13 @@ class SyntheticDevice(Device):
     def _measured(self, file: Path, *, memory: bool, seed: int) -> Measurement:
         latency_ms = price_ms(calls_of_file(file))
         latency_ms *= math.exp(self.noise * self._rng.standard_normal())
+        size_mb = file.stat().st_size / 1e6
         return Measurement(
             samples_ms=(latency_ms,) * 3,
             relative_ci=0.01,
-            peak_memory_mb=file.stat().st_size / 1e6 if memory else None,
+            peak_memory_mb=size_mb if memory else None,
+            loading_memory_mb=0.8 * size_mb if memory else None,
+            model_size_mb=size_mb,
             protocol={"seed": seed},
             device={"name": "synthetic"},
             environment={},
