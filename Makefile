@@ -45,6 +45,7 @@ test-fast: $(INSTALLED)
 	$(BIN)/python -m pytest -m "not slow"
 
 nightly: test
+	$(BIN)/nas benchmark predictor
 	@for run in experiments/*/run.py; do echo ">> $$run"; $(BIN)/python $$run || exit 1; done
 
 data: $(INSTALLED)
