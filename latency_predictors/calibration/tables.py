@@ -22,6 +22,9 @@ JOINED_CELLS = 1 << 13
 
 ROWS_AT_ONCE = 1 << 12
 
+ROW_NUMBERS = 8
+"""Cells hold a multiple of so many numbers of single precision: NumPy looks up 32 bytes at once."""
+
 
 @dataclass(frozen=True)
 class Table:
@@ -84,17 +87,21 @@ class GeneTables:
     def __call__(self, genotypes: IntArray) -> FloatArray:
         """Return the sums for rows of `(n, g)` checked genotypes, shape `(n, columns)`."""
         columns = self.tables[0].values.shape[-1]
-        flat = [
-            (t.genes, np.ascontiguousarray(t.values.reshape(-1, columns).T)) for t in self.tables
-        ]
-        sums = np.zeros((columns, len(genotypes)))
+        width = columns + -columns % ROW_NUMBERS
+        flat = []
+        for table in self.tables:
+            rows = np.zeros((table.values.size // columns, width), np.float32)
+            rows[:, :columns] = table.values.reshape(-1, columns)
+            flat.append((table.genes, rows))
+        sums = np.empty((len(genotypes), columns))
         for start in range(0, len(genotypes), ROWS_AT_ONCE):
             codes = self._genes.codes(genotypes[start : start + ROWS_AT_ONCE])
-            total = sums[:, start : start + ROWS_AT_ONCE]
-            for genes, values in flat:
-                for column, of_column in zip(total, values, strict=True):
-                    column += of_column.take(codes[genes])
-        return sums.T
+            genes, rows = flat[0]
+            total = rows.take(codes[genes], axis=0)
+            for genes, rows in flat[1:]:
+                total += rows.take(codes[genes], axis=0)
+            sums[start : start + ROWS_AT_ONCE] = total[:, :columns]
+        return sums
 
     def arrays(self) -> dict[str, FloatArray | IntArray]:
         """Return everything as arrays, for a file."""
