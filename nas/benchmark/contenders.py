@@ -1,0 +1,134 @@
+"""What is compared in the benchmark: our algorithms and other tools, behind one small interface."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from nas.benchmark import peers
+from nas.benchmark.peers import Limits, Optimiser
+from nas.benchmark.task import Task
+from nas.core.errors import UnknownNameError
+from nas.core.objective import Objective
+from nas.core.space import Genotype
+from nas.core.trial import SearchAlgorithm
+from nas.search import algorithms
+
+REFERENCE = "guided"
+"""The contender that every other one is tested against."""
+
+POPULATION = 20
+"""Of algorithms that have one: small, for runs of some hundred evaluations."""
+
+LATENCY_LEARNED = "guided_latency_learned"
+
+
+@dataclass(frozen=True)
+class Contender:
+    """An optimiser with its settings.
+
+    Attributes:
+        name: Unique; names the file of its runs.
+        label: For tables and figures.
+        settings: What its runs depend on, for their record.
+        begin: Starts a run on a task with a seed; equal seeds give equal runs.
+        limits: How far its runs are taken.
+        versions: Of the packages of another tool.
+        missing: Packages that it needs and that are not installed.
+    """
+
+    name: str
+    label: str
+    settings: Mapping[str, Any]
+    begin: Callable[[Task, int], Optimiser]
+    limits: Limits = Limits()
+    versions: Mapping[str, str] = field(default_factory=dict)
+    missing: tuple[str, ...] = ()
+
+
+def names() -> tuple[str, ...]:
+    """Return the names of all contenders: ours, then the peers, installed or not."""
+    ours = algorithms.names()
+    learned = (LATENCY_LEARNED,) if REFERENCE in ours else ()
+    return (*ours, *learned, *peers.names())
+
+
+def get(name: str) -> Contender:
+    """Return a contender.
+
+    Raises:
+        UnknownNameError: Nothing has that name.
+    """
+    if name in algorithms.names():
+        return _own(name, name, latency_known=True)
+    if name == LATENCY_LEARNED:
+        return _own(name, REFERENCE, latency_known=False)
+    if name in peers.names():
+        peer = peers.get(name)
+        settings = dataclasses.asdict(peer)
+        versions = peers.versions(peer)
+        missing = tuple(package for package in peer.packages if package not in versions)
+        return Contender(name, peer.label, settings, peer.start, peer.limits, versions, missing)
+    raise UnknownNameError("method", name, names())
+
+
+def _own(name: str, algorithm: str, *, latency_known: bool) -> Contender:
+    component = algorithms.component(algorithm)
+    fields = {field.name for field in dataclasses.fields(component)}
+    settings = {"population": POPULATION} if "population" in fields else {}
+    chosen = algorithms.get(algorithm, **settings)
+
+    def begin(task: Task, seed: int) -> Optimiser:
+        problem = task.table.problem
+        if not latency_known:
+            hidden: Mapping[str, Objective] = {
+                key: objective if key == "error" else UnknownLatency(key=key)
+                for key, objective in problem.objectives.items()
+            }
+            problem = dataclasses.replace(problem, objectives=hidden)
+        return OwnRun(task, chosen.start(problem, seed))
+
+    label = algorithm if latency_known else f"{algorithm}, latency learned"
+    record = {**dataclasses.asdict(chosen), "latency_known": latency_known}
+    return Contender(name, label, record, begin)
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnknownLatency(Objective):
+    """A latency that only an evaluation tells, as it is for the peers.
+
+    Attributes:
+        key: Name of the objective.
+    """
+
+    key: str
+
+    unit: ClassVar[str] = "ms"
+    column: ClassVar[str] = "latency_ms_measured"
+
+    def after_training(self, metrics: Mapping[str, float]) -> float:
+        """Return the latency that came out of the evaluation."""
+        return metrics[self.key]
+
+
+class OwnRun(Optimiser):
+    """A run of one of our algorithms, which is told trials of the table."""
+
+    def __init__(self, task: Task, algorithm: SearchAlgorithm) -> None:
+        """Let `algorithm` search `task`."""
+        self._task = task
+        self._algorithm = algorithm
+        self._told = 0
+
+    def ask(self) -> Genotype | None:
+        """Propose a genotype; see `Optimiser.ask`."""
+        proposed = self._algorithm.ask(1)
+        return proposed[0] if proposed else None
+
+    def tell(self, genotype: Genotype, values: tuple[float, ...]) -> None:
+        """Tell the trial; see `Optimiser.tell`."""
+        del values
+        self._algorithm.tell([self._task.table.trial(self._told, genotype)])
+        self._told += 1
