@@ -5,13 +5,12 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any
 
 from nas.benchmark import peers
 from nas.benchmark.peers import Limits, Optimiser
 from nas.benchmark.task import Task
 from nas.core.errors import UnknownNameError
-from nas.core.objective import Objective
 from nas.core.space import Genotype
 from nas.core.trial import SearchAlgorithm
 from nas.search import algorithms
@@ -23,6 +22,7 @@ POPULATION = 20
 """Of algorithms that have one: small, for runs of some hundred evaluations."""
 
 LATENCY_LEARNED = "guided_latency_learned"
+"""The reference when it has to learn latencies from its trials, as the peers have."""
 
 
 @dataclass(frozen=True)
@@ -62,9 +62,9 @@ def get(name: str) -> Contender:
         UnknownNameError: Nothing has that name.
     """
     if name in algorithms.names():
-        return _own(name, name, latency_known=True)
+        return _own(name, name, name)
     if name == LATENCY_LEARNED:
-        return _own(name, REFERENCE, latency_known=False)
+        return _own(name, "guided, latency learned", REFERENCE, known_objectives=False)
     if name in peers.names():
         peer = peers.get(name)
         settings = dataclasses.asdict(peer)
@@ -74,43 +74,16 @@ def get(name: str) -> Contender:
     raise UnknownNameError("method", name, names())
 
 
-def _own(name: str, algorithm: str, *, latency_known: bool) -> Contender:
+def _own(name: str, label: str, algorithm: str, **settings: Any) -> Contender:
     component = algorithms.component(algorithm)
-    fields = {field.name for field in dataclasses.fields(component)}
-    settings = {"population": POPULATION} if "population" in fields else {}
+    if "population" in {field.name for field in dataclasses.fields(component)}:
+        settings["population"] = POPULATION
     chosen = algorithms.get(algorithm, **settings)
 
     def begin(task: Task, seed: int) -> Optimiser:
-        problem = task.table.problem
-        if not latency_known:
-            hidden: Mapping[str, Objective] = {
-                key: objective if key == "error" else UnknownLatency(key=key)
-                for key, objective in problem.objectives.items()
-            }
-            problem = dataclasses.replace(problem, objectives=hidden)
-        return OwnRun(task, chosen.start(problem, seed))
+        return OwnRun(task, chosen.start(task.table.problem, seed))
 
-    label = algorithm if latency_known else f"{algorithm}, latency learned"
-    record = {**dataclasses.asdict(chosen), "latency_known": latency_known}
-    return Contender(name, label, record, begin)
-
-
-@dataclass(frozen=True, kw_only=True)
-class UnknownLatency(Objective):
-    """A latency that only an evaluation tells, as it is for the peers.
-
-    Attributes:
-        key: Name of the objective.
-    """
-
-    key: str
-
-    unit: ClassVar[str] = "ms"
-    column: ClassVar[str] = "latency_ms_measured"
-
-    def after_training(self, metrics: Mapping[str, float]) -> float:
-        """Return the latency that came out of the evaluation."""
-        return metrics[self.key]
+    return Contender(name, label, dataclasses.asdict(chosen), begin)
 
 
 class OwnRun(Optimiser):

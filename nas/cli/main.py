@@ -164,7 +164,39 @@ def _parser() -> argparse.ArgumentParser:
     accuracy.add_argument(
         "--no-memory", dest="memory", action="store_false", help="leave peak memory out"
     )
+    _add_search_benchmark(kinds.add_parser("search", help="evaluations that a search needs"))
     return parser
+
+
+def _add_search_benchmark(search: argparse.ArgumentParser) -> None:
+    search.add_argument("methods", metavar="METHOD", nargs="*", help="default: all")
+    search.add_argument(
+        "--tasks",
+        metavar="TASK",
+        nargs="+",
+        default=["cifar10"],
+        help="cifar10, cifar100, imagenet16; with _3 behind it, latencies of two devices at a time "
+        "(default: cifar10)",
+    )
+    search.add_argument(
+        "--devices",
+        metavar="DEVICE",
+        nargs="+",
+        default=["raspi4", "pixel3", "gold_6226", "2080ti_32", "fpga"],
+        help="of NAS-Bench-201 (default: five of different kinds)",
+    )
+    search.add_argument("--seeds", type=int, default=10, help="runs a device (default: 10)")
+    search.add_argument("--first-seed", type=int, default=1000, help="(default: 1000)")
+    search.add_argument(
+        "--evaluations", type=int, default=350, help="distinct ones of a run (default: 350)"
+    )
+    search.add_argument("--jobs", type=int, default=2, help="processes (default: 2)")
+    search.add_argument(
+        "--report-only", action="store_true", help="make no run, report those that there are"
+    )
+    search.add_argument(
+        "--out", type=Path, default=Path("experiments/search_efficiency"), help="folder"
+    )
 
 
 def _studies(parsed: argparse.Namespace) -> int:
@@ -235,6 +267,10 @@ def _show(parsed: argparse.Namespace) -> int:
 def _benchmark(parsed: argparse.Namespace) -> int:
     from nas.cli import benchmark
 
+    if parsed.benchmark == "search":
+        from nas.cli import search_benchmark
+
+        return search_benchmark.run(parsed)
     return benchmark.predictor(parsed.spaces, parsed.device, parsed.out, memory=parsed.memory)
 
 
