@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import multiprocessing
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -10,7 +11,7 @@ from dataclasses import dataclass
 from nas.benchmark import contenders
 from nas.benchmark.contenders import Contender
 from nas.benchmark.record import Entry, Key, Record
-from nas.benchmark.run import run
+from nas.benchmark.run import Run, run
 from nas.benchmark.task import Task
 from nas.core.files import json_values
 
@@ -35,7 +36,8 @@ class Campaign:
         """Return those runs that are recorded, made with the settings that the contenders have."""
         recorded = record.entries()
         return {
-            key: recorded[key]
+            # The keys here share their tasks, which know the table's front once computed.
+            key: dataclasses.replace(recorded[key], key=key)
             for key, contender in self._keys()
             if key in recorded
             and recorded[key].settings == json_values(contender.settings)
@@ -52,7 +54,8 @@ class Campaign:
         """
         known = self.entries(record)
         missing = [
-            (key, contender) for key, contender in self._keys()
+            (key, contender)
+            for key, contender in self._keys()
             if key not in known and not contender.missing
         ]
         if not missing:
@@ -60,15 +63,28 @@ class Campaign:
         # A forked process would inherit the threads of torch half alive.
         context = multiprocessing.get_context("spawn")
         with ProcessPoolExecutor(jobs, context, initializer=_use_one_thread) as pool:
-            futures = [
-                pool.submit(_make, key, self._evaluations(contender)) for key, contender in missing
-            ]
+            futures = {
+                pool.submit(
+                    _make,
+                    key.contender,
+                    key.task.dataset,
+                    key.task.devices,
+                    key.seed,
+                    self._evaluations(contender),
+                ): (key, contender)
+                for key, contender in missing
+            }
             try:
                 for done, future in enumerate(as_completed(futures), 1):
-                    record.add(future.result())
-                    on_run(future.result(), len(futures) - done)
+                    entry = self._entry(*futures[future], future.result())
+                    record.add(entry)
+                    on_run(entry, len(futures) - done)
             finally:
                 pool.shutdown(wait=True, cancel_futures=True)
+
+    def _entry(self, key: Key, contender: Contender, made: Run) -> Entry:
+        settings, evaluations = json_values(contender.settings), self._evaluations(contender)
+        return Entry(key, settings, contender.versions, evaluations, made)
 
     def _keys(self) -> Iterator[tuple[Key, Contender]]:
         """Yield every run: seed after seed, so that a part of them compares already."""
@@ -91,8 +107,8 @@ def _use_one_thread() -> None:
     threadpoolctl.threadpool_limits(1)
 
 
-def _make(key: Key, evaluations: int) -> Entry:
+def _make(
+    contender: str, dataset: str, devices: tuple[str, ...], seed: int, evaluations: int
+) -> Run:
     """Make one run, in a process of the pool."""
-    contender = contenders.get(key.contender)
-    made = run(contender, key.task, key.seed, evaluations)
-    return Entry(key, json_values(contender.settings), contender.versions, evaluations, made)
+    return run(contenders.get(contender), Task(dataset, devices), seed, evaluations)

@@ -43,7 +43,7 @@ class Contender:
     label: str
     settings: Mapping[str, Any]
     begin: Callable[[Task, int], Optimiser]
-    limits: Limits = Limits()
+    limits: Limits = field(default_factory=Limits)
     versions: Mapping[str, str] = field(default_factory=dict)
     missing: tuple[str, ...] = ()
 

@@ -75,7 +75,9 @@ class Record:
                     entry = _entry(path.stem, json.loads(line))
                 except (ValueError, KeyError, TypeError) as error:
                     fix = "delete the line; the run is made again"
-                    raise LedgerError(f"{path}, line {number}: not a run ({error}); {fix}") from error
+                    raise LedgerError(
+                        f"{path}, line {number}: not a run ({error}); {fix}"
+                    ) from error
                 found[entry.key] = entry
         return found
 

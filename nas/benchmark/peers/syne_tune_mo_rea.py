@@ -93,9 +93,7 @@ def _corrected_priority() -> Any:
     )
 
     class CorrectedPriority(NonDominatedPriority):  # type: ignore[misc]
-        def priority_unsafe(
-            self, objectives: npt.NDArray[np.float64]
-        ) -> npt.NDArray[np.int64]:
+        def priority_unsafe(self, objectives: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
             places = np.zeros(len(objectives), np.int64)
             remaining = np.arange(len(objectives))
             while len(remaining):
