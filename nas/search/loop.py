@@ -24,6 +24,7 @@ from nas.core.trial import Candidate, Evaluation, Evaluator, SearchAlgorithm, Tr
 from nas.search.problem import SearchProblem
 from nas.search.routing import Router
 from nas.search.schedule import LegRecord, Schedule
+from nas.search.stopping import EXHAUSTED, Stop, Stopping
 from nas.search.under_way import UnderWay
 
 
@@ -49,9 +50,10 @@ class SearchLoop:
         describe: Returns further columns of a candidate for the ledger.
         on_trial: Called with every trial, also with those that come from the ledger.
         study_seed: From which the seed of each training derives.
-        evaluations: Trials at which the search ends.
+        stopping: When the search ends.
         schedule: When a candidate is asked for.
         router: Measures candidates whose prediction leaves a decision open; `None` for never.
+        stop: Why the search has ended; `None` until then.
     """
 
     problem: SearchProblem
@@ -61,15 +63,17 @@ class SearchLoop:
     describe: Callable[[Genotype], Mapping[str, float]]
     on_trial: Callable[[Trial], None]
     study_seed: int
-    evaluations: int
+    stopping: Stopping
     schedule: Schedule
     router: Router | None = None
+    stop: Stop | None = field(default=None, init=False)
     _recorded: dict[int, Trial] = field(default_factory=dict, init=False)
     _waiting: dict[int, Trial] = field(default_factory=dict, init=False)
     _told: list[Trial] = field(default_factory=list, init=False)
+    _told_least: int = field(default=0, init=False)
 
     def run(self) -> list[Trial]:
-        """Search until `evaluations` trials have ended or the space is exhausted.
+        """Search until a limit is reached or the space is exhausted, and nothing is under way.
 
         Returns:
             All trials by number, those of earlier runs included.
@@ -79,24 +83,33 @@ class SearchLoop:
         """
         recorded = self.ledger.trials()
         self._recorded = {trial.number: trial for trial in recorded}
+        self.stopping.note(recorded)
         self.schedule.begin(self.ledger, recorded)
         clock = _SearchClock(self.evaluator, recorded)
         under_way = UnderWay(self.problem)
         asked = 0
-        exhausted = False
         while True:
-            while not exhausted and asked < self.evaluations and self._tell_before(asked):
+            while self._limit(asked) is None and self._tell_before(asked):
                 genotype = self._ask(asked)
-                exhausted = genotype is None
-                if genotype is not None:
+                if genotype is None:
+                    # Only what is told may change that: a further trial must end before.
+                    self._told_least = len(self._told) + 1
+                else:
                     self._start(asked, genotype, under_way)
                     asked += 1
             if not under_way:
                 break
             self._receive(self.evaluator.completed(), under_way, clock)
+        self.stop = self._limit(asked) or EXHAUSTED
         while trials := self.schedule.following(len(self._told), self._waiting):
             self._tell(trials)
         return sorted(self._told, key=lambda trial: trial.number)
+
+    def _limit(self, asked: int) -> Stop | None:
+        """Return the limit that is reached; what is recorded is replayed whatever it took."""
+        if asked <= max(self._recorded, default=-1):
+            return self.stopping.enough(asked)
+        return self.stopping.reached(asked)
 
     def _ask(self, number: int) -> Genotype | None:
         """Return the next candidate to train; `None` where the algorithm has no more."""
@@ -108,7 +121,7 @@ class SearchLoop:
 
     def _tell_before(self, number: int) -> bool:
         """Tell what must be known before candidate `number`; `False` if some has not ended."""
-        while len(self._told) < self.schedule.due(number):
+        while len(self._told) < max(self.schedule.due(number), self._told_least):
             trials = self.schedule.following(len(self._told), self._waiting)
             if not trials:
                 return False
@@ -153,6 +166,7 @@ class SearchLoop:
             trial = under_way.ended(evaluation, ended_s)
             self.ledger.append(trial)
             self._waiting[trial.number] = trial
+            self.stopping.note([trial])
             self.on_trial(trial)
 
 
