@@ -14,7 +14,7 @@ from nas.core.files import json_values
 from nas.core.objective import Constraint
 from nas.core.trial import Trial
 
-IDENTITY = ("number", "arch_id", "genotype", "status", "failure", "seed", "seconds")
+IDENTITY = ("number", "arch_id", "genotype", "status", "failure", "seed", "seconds", "ended_s")
 VERIFIED = (
     "error_test",
     "error_test_deployed",
@@ -78,7 +78,7 @@ def trials_frame(
     names = list(dict.fromkeys([*IDENTITY, *columns.values(), *known, *VERIFIED]))
     frame = pd.DataFrame(rows, columns=names)
     numbers = [name for name in names if name not in IDENTITY]
-    frame = frame.astype(dict.fromkeys([*numbers, "seconds"], "float64"))
+    frame = frame.astype(dict.fromkeys([*numbers, "seconds", "ended_s"], "float64"))
     frame = frame.astype({"number": "int64", "seed": "int64"})
     frame["verified"] = frame["arch_id"].isin(list(verified)) & (frame["status"] == "complete")
     frame["feasible"] = frame["status"] == "complete"
@@ -154,6 +154,7 @@ def _row(trial: Trial, columns: Mapping[str, str]) -> dict[str, Any]:
         "failure": trial.failure,
         "seed": trial.seed,
         "seconds": trial.seconds,
+        "ended_s": trial.ended_s,
         **facts,
         **values,
     }

@@ -110,7 +110,8 @@ class StudyResults:
         """Return all trials, one row each, ordered by number.
 
         Columns: `number`, `arch_id`, `genotype` (tuple), `status` ("complete" or "failed"),
-        `failure`, `seed`, `seconds`; the objectives under the names in `columns` (`error`:
+        `failure`, `seed`, `seconds`, `ended_s` (seconds that the search had run by its end); the
+        objectives under the names in `columns` (`error`:
         validation error, %); further facts; of architectures that were verified or measured during
         the search, else NaN, `latency_ms_measured` and `latency_ms_measured_ci` (half width of the
         95 % interval); of verified architectures, else NaN, `error_test` (%), of quantised ones
