@@ -9,6 +9,9 @@ from typing import Protocol
 
 from nas.core.space import Genotype
 
+FULL = 1.0
+"""The fidelity of a whole training."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Candidate:
@@ -19,12 +22,17 @@ class Candidate:
         genotype: Canonical genotype.
         arch_id: Identity of the architecture.
         seed: Of its training.
+        fidelity: Share of the full training that it is to have had at the end, in (0, 1].
+        checkpoint: Where an earlier part of its training ended, as the job that ran it returned
+            it; `None` to train from the start.
     """
 
     number: int
     genotype: Genotype
     arch_id: str
     seed: int
+    fidelity: float = FULL
+    checkpoint: bytes | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,10 +42,12 @@ class Outcome:
     Attributes:
         metrics: What was measured (`error`: error in percent).
         weights: The trained weights as safetensors, where the job hands them out.
+        checkpoint: What a later part of the training goes on from, where one may come.
     """
 
     metrics: Mapping[str, float]
     weights: bytes | None = None
+    checkpoint: bytes | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,11 +71,14 @@ class Evaluation:
 class Trial:
     """One evaluated architecture, as the ledger holds it.
 
+    An architecture that is trained further is a further trial, with a number of its own.
+
     Attributes:
         number: Position in the order in which the search asked, from 0.
         genotype: Canonical genotype.
         arch_id: Identity of the architecture.
         seed: Of its training.
+        fidelity: Share of the full training that it had had when it was evaluated, in (0, 1].
         values: Value of every objective of the study by the objective's name; empty if it failed.
         facts: Further columns (`params_m`, `macs_m`, `latency_ms_predicted_std`, ...).
         seconds: Seconds that its evaluation took.
@@ -76,6 +89,7 @@ class Trial:
     genotype: Genotype
     arch_id: str
     seed: int
+    fidelity: float = FULL
     values: Mapping[str, float] = field(default_factory=dict)
     facts: Mapping[str, float] = field(default_factory=dict)
     seconds: float = 0.0
@@ -85,6 +99,11 @@ class Trial:
     def complete(self) -> bool:
         """Whether the evaluation succeeded."""
         return self.failure is None
+
+    @property
+    def full(self) -> bool:
+        """Whether the architecture had its full training: only such trials make a front."""
+        return self.fidelity == FULL
 
 
 class Job(Protocol):
