@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -82,6 +83,8 @@ class Trial:
         values: Value of every objective of the study by the objective's name; empty if it failed.
         facts: Further columns (`params_m`, `macs_m`, `latency_ms_predicted_std`, ...).
         seconds: Seconds that its evaluation took.
+        ended_s: When it ended, in seconds that the search had run by then, all its runs together.
+            Trials that were reported together have equal times.
         failure: `cause: detail` if it failed, else `None`.
     """
 
@@ -93,6 +96,8 @@ class Trial:
     values: Mapping[str, float] = field(default_factory=dict)
     facts: Mapping[str, float] = field(default_factory=dict)
     seconds: float = 0.0
+    # When a trial ended says nothing about the architecture: equal trials may differ in it.
+    ended_s: float = field(default=0.0, compare=False)
     failure: str | None = None
 
     @property
@@ -104,6 +109,21 @@ class Trial:
     def full(self) -> bool:
         """Whether the architecture had its full training: only such trials make a front."""
         return self.fidelity == FULL
+
+
+@dataclass(frozen=True, kw_only=True)
+class Leg:
+    """A part of an asynchronous search that ran without interruption.
+
+    Attributes:
+        asked: Candidates that were asked for before it.
+        told: Trials that had ended before it.
+        lookahead: Candidates under way at a time.
+    """
+
+    asked: int
+    told: int
+    lookahead: int
 
 
 class Job(Protocol):
@@ -135,6 +155,10 @@ class Evaluator(ABC):
         Returns an empty list where nothing is queued. A candidate that crashes, diverges or
         outlives its time limit comes back with its `failure`; nothing is raised for it.
         """
+
+    def clock(self) -> float:
+        """Return the time in seconds, from any zero; simulated workers have their own time."""
+        return time.monotonic()
 
     @abstractmethod
     def close(self) -> None:

@@ -14,7 +14,17 @@ from nas.core.files import json_values
 from nas.core.objective import Constraint
 from nas.core.trial import FULL, Trial
 
-IDENTITY = ("number", "arch_id", "genotype", "status", "failure", "seed", "fidelity", "seconds")
+IDENTITY = (
+    "number",
+    "arch_id",
+    "genotype",
+    "status",
+    "failure",
+    "seed",
+    "fidelity",
+    "seconds",
+    "ended_s",
+)
 VERIFIED = (
     "error_test",
     "error_test_deployed",
@@ -78,7 +88,7 @@ def trials_frame(
     names = list(dict.fromkeys([*IDENTITY, *columns.values(), *known, *VERIFIED]))
     frame = pd.DataFrame(rows, columns=names)
     numbers = [name for name in names if name not in IDENTITY]
-    frame = frame.astype(dict.fromkeys([*numbers, "fidelity", "seconds"], "float64"))
+    frame = frame.astype(dict.fromkeys([*numbers, "fidelity", "seconds", "ended_s"], "float64"))
     frame = frame.astype({"number": "int64", "seed": "int64"})
     frame["feasible"] = frame["status"] == "complete"
     full = frame["feasible"] & (frame["fidelity"] == FULL)
@@ -156,6 +166,7 @@ def _row(trial: Trial, columns: Mapping[str, str]) -> dict[str, Any]:
         "seed": trial.seed,
         "fidelity": trial.fidelity,
         "seconds": trial.seconds,
+        "ended_s": trial.ended_s,
         **facts,
         **values,
     }

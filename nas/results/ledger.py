@@ -8,6 +8,7 @@ folder, and could not be read where the folder is read-only; all three happen to
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import math
 import warnings
@@ -25,7 +26,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 import nas
 from nas.core.errors import LedgerError
 from nas.core.space import Gene
-from nas.core.trial import FULL, Trial
+from nas.core.trial import FULL, Leg, Trial
 from nas.results.ledger_errors import one_line, shown, translated
 
 LOCK_TIMEOUT_SECONDS = 20
@@ -148,6 +149,25 @@ class Ledger:
             trials = [self._thawed(frozen) for frozen in self._finished()]
         return sorted(trials, key=lambda trial: trial.number)
 
+    def legs(self) -> list[Leg]:
+        """Return the legs of an asynchronous search, in their order.
+
+        Raises:
+            LedgerError: The database cannot be read.
+        """
+        with translated(self.url):
+            held = self._study.user_attrs.get("legs", [])
+        return [Leg(**leg) for leg in held]
+
+    def set_legs(self, legs: Sequence[Leg]) -> None:
+        """Write the legs of an asynchronous search, in place of those before.
+
+        Raises:
+            LedgerError: The database cannot be written.
+        """
+        with translated(self.url):
+            self._study.set_user_attr("legs", [dataclasses.asdict(leg) for leg in legs])
+
     def close(self) -> None:
         """Release the database."""
         self._storage.remove_session()
@@ -175,6 +195,7 @@ class Ledger:
             "seed": trial.seed,
             "fidelity": trial.fidelity,
             "seconds": _encode(trial.seconds),
+            "ended_s": _encode(trial.ended_s),
             "failure": trial.failure,
             "facts": {name: _encode(value) for name, value in trial.facts.items()},
         }
@@ -234,6 +255,7 @@ class Ledger:
             values={n: float(v) for n, v in zip(self.objectives, values, strict=False)},
             facts={name: float(value) for name, value in held["facts"].items()},
             seconds=float(held["seconds"]),
+            ended_s=float(held.get("ended_s", 0.0)),
             failure=held["failure"],
         )
 

@@ -111,12 +111,12 @@ class StudyResults:
         """Return all trials, one row each, ordered by number.
 
         Columns: `number`, `arch_id`, `genotype` (tuple), `status` ("complete" or "failed"),
-        `failure`, `seed`, `fidelity` (share of the full training), `seconds`; the objectives under
-        the names in `columns` (`error`: validation error, %); further facts; of architectures that
-        were verified or measured during the search, else NaN, `latency_ms_measured` and
-        `latency_ms_measured_ci` (half width of the 95 % interval); of verified architectures, else
-        NaN, `error_test` (%), of quantised ones `error_test_deployed` (%), `latency_ms_median`,
-        `latency_ms_p95`,
+        `failure`, `seed`, `fidelity` (share of the full training), `seconds`, `ended_s` (seconds
+        that the search had run by its end); the objectives under the names in `columns` (`error`:
+        validation error, %); further facts; of architectures that were verified or measured during
+        the search, else NaN, `latency_ms_measured` and `latency_ms_measured_ci` (half width of the
+        95 % interval); of verified architectures, else NaN, `error_test` (%), of quantised ones
+        `error_test_deployed` (%), `latency_ms_median`, `latency_ms_p95`,
         `peak_memory_mb_measured`, `model_size_mb` and, where it is counted, `energy_mj_measured`;
         `verified`; `feasible`, whether a complete trial keeps the study's constraints.
 
