@@ -6,6 +6,7 @@ an interrupted one stopped.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -21,11 +22,12 @@ from nas.core.objective import Facts
 from nas.core.prediction import LearningPredictor
 from nas.core.seeding import stream
 from nas.core.space import Genotype
-from nas.core.trial import Trial
+from nas.core.trial import Trial, full_trainings
+from nas.evaluation.checkpoints import CheckpointFolder, ContinuingEvaluator
 from nas.network.space import SearchSpace
 from nas.results.ledger import Ledger
 from nas.results.study import StudyResults
-from nas.search.loop import SearchLoop
+from nas.search.loop import ROUNDING, SearchLoop
 from nas.search.problem import SearchProblem
 from nas.search.routing import Router
 from nas.study import provenance, routing
@@ -75,7 +77,8 @@ def _finished(settings: StudySettings, folder: StudyFolder) -> StudyResults | No
     if not folder.record_path.is_file() or folder.saved() != settings.config:
         return None
     results = StudyResults(folder.path, settings.ledger_url)
-    complete = len(results.trials()) >= settings.search.evaluations
+    reached = results.trials().groupby("arch_id")["fidelity"].max()
+    complete = reached.sum() >= settings.search.evaluations - ROUNDING
     verified = results.status == "finalised" or settings.finalise.limit == 0
     return results if complete and verified else None
 
@@ -110,6 +113,9 @@ class _Study:
         verified = Finalisation(*parts).run() and self.settings.finalise.limit > 0
         if verified and self.folder.record()["status"] != "finalised":
             self.folder.update(status="finalised", finished_utc=now_utc())
+        if verified:
+            # Nothing is lost: what more evaluations promote is then trained from the start.
+            shutil.rmtree(self.folder.checkpoints, ignore_errors=True)
         return StudyResults(self.folder.path, self._ledger_url)
 
     @property
@@ -216,10 +222,12 @@ class _Study:
 
     def _search(self, problem: SearchProblem, ledger: Ledger) -> Sequence[Trial]:
         settings = self.settings
-        recorded = frozenset(trial.number for trial in ledger.trials())
-        if len(recorded) < settings.search.evaluations:
+        recorded = ledger.trials()
+        if full_trainings(recorded) < settings.search.evaluations - ROUNDING:
             self.folder.update(status="searching")
-        with closing(settings.evaluation.start(self._job())) as evaluator:
+        workers = settings.evaluation.start(self._job())
+        checkpoints = CheckpointFolder(self.folder.checkpoints)
+        with closing(ContinuingEvaluator(workers, checkpoints)) as evaluator:
             schedule = settings.search.schedule(evaluator.workers)
             loop = SearchLoop(
                 problem=problem,
@@ -234,10 +242,11 @@ class _Study:
                 evaluations=settings.search.evaluations,
                 schedule=schedule,
                 router=self._router(problem),
+                fidelity=settings.fidelity.start(problem),
             )
             plan = SearchPlan(
                 evaluations=settings.search.evaluations,
-                recorded=recorded,
+                recorded=tuple(recorded),
                 workers=evaluator.workers,
                 lookahead=schedule.lookahead,
                 columns={name: o.column for name, o in problem.objectives.items()},
