@@ -26,10 +26,8 @@ from nas.search.fidelity.full import FullTraining
 from nas.search.problem import SearchProblem
 from nas.search.routing import Router
 from nas.search.schedule import LegRecord, Schedule
+from nas.search.stopping import EXHAUSTED, Stop, Stopping
 from nas.search.under_way import UnderWay
-
-ROUNDING = 1e-9
-"""Full trainings: so much less than the budget is none of it, as shares do not add up exactly."""
 
 
 class TrialRecord(LegRecord, Protocol):
@@ -54,10 +52,11 @@ class SearchLoop:
         describe: Returns further columns of a candidate for the ledger.
         on_trial: Called with every trial, also with those that come from the ledger.
         study_seed: From which the seed of each training derives.
-        evaluations: Full trainings at which the search ends; a partial one counts as its share.
+        stopping: When the search ends.
         schedule: When a candidate is asked for.
         router: Measures candidates whose prediction leaves a decision open; `None` for never.
         fidelity: Says how far candidates are trained.
+        stop: Why the search has ended; `None` until then.
     """
 
     problem: SearchProblem
@@ -67,18 +66,19 @@ class SearchLoop:
     describe: Callable[[Genotype], Mapping[str, float]]
     on_trial: Callable[[Trial], None]
     study_seed: int
-    evaluations: int
+    stopping: Stopping
     schedule: Schedule
     router: Router | None = None
     fidelity: FidelityRule = field(default_factory=FullTraining)
-    _exhausted: bool = field(default=False, init=False)
+    stop: Stop | None = field(default=None, init=False)
     _reached: dict[str, float] = field(default_factory=dict, init=False)
     _recorded: dict[int, Trial] = field(default_factory=dict, init=False)
     _waiting: dict[int, Trial] = field(default_factory=dict, init=False)
     _told: list[Trial] = field(default_factory=list, init=False)
+    _told_least: int = field(default=0, init=False)
 
     def run(self) -> list[Trial]:
-        """Search until `evaluations` full trainings have ended or the space is exhausted.
+        """Search until a limit is reached or the space is exhausted, and nothing is under way.
 
         Returns:
             All trials by number, those of earlier runs included.
@@ -88,41 +88,49 @@ class SearchLoop:
         """
         recorded = self.ledger.trials()
         self._recorded = {trial.number: trial for trial in recorded}
+        self.stopping.note(recorded)
         self.schedule.begin(self.ledger, recorded)
         clock = _SearchClock(self.evaluator, recorded)
         under_way = UnderWay(self.problem)
         asked = 0
         while True:
-            while self._in_budget() and self._tell_before(asked):
+            while self._limit(asked) is None and self._tell_before(asked):
                 proposal = self._propose(asked)
                 if proposal is None:
-                    break
-                self._start(asked, proposal, under_way)
-                asked += 1
-            if under_way:
-                self._receive(self.evaluator.completed(), under_way, clock)
-            elif not self._tell_rest():
+                    # Only what is told may change that: a further trial must end before.
+                    self._told_least = len(self._told) + 1
+                else:
+                    self._start(asked, proposal, under_way)
+                    asked += 1
+            if not under_way:
                 break
+            self._receive(self.evaluator.completed(), under_way, clock)
+        self.stop = self._limit(asked) or EXHAUSTED
+        while trials := self.schedule.following(len(self._told), self._waiting):
+            self._tell(trials)
         return sorted(self._told, key=lambda trial: trial.number)
 
-    def _in_budget(self) -> bool:
-        return math.fsum(self._reached.values()) < self.evaluations - ROUNDING
+    def _limit(self, asked: int) -> Stop | None:
+        """Return the limit that is reached; what is recorded is replayed whatever it took."""
+        trainings = math.fsum(self._reached.values())
+        if asked <= max(self._recorded, default=-1):
+            return self.stopping.enough(trainings)
+        return self.stopping.reached(trainings)
 
     def _propose(self, number: int) -> Proposal | None:
-        """Return what to train next; `None` where nothing is left, or all under way must end."""
-        promoted = self.fidelity.promotion(exhausted=self._exhausted)
+        """Return what to train next; `None` where neither rule nor algorithm has anything."""
+        promoted = self.fidelity.promotion()
         if promoted is not None:
             return promoted
-        while not self._exhausted and (proposed := self.algorithm.ask(1)):
+        while proposed := self.algorithm.ask(1):
             arch_id = self.problem.space.architecture(proposed[0]).arch_id
             if self.router is None or self.router.admit(number, proposed[0], arch_id):
                 return Proposal(proposed[0], self.fidelity.enter(proposed[0]))
-        self._exhausted = True
         return self.fidelity.promotion(exhausted=True)
 
     def _tell_before(self, number: int) -> bool:
         """Tell what must be known before candidate `number`; `False` if some has not ended."""
-        while len(self._told) < self.schedule.due(number):
+        while len(self._told) < max(self.schedule.due(number), self._told_least):
             trials = self.schedule.following(len(self._told), self._waiting)
             if not trials:
                 return False
@@ -140,13 +148,6 @@ class SearchLoop:
         # The value of a partial training misleads whoever takes it for that of a full one.
         partial_too = self.algorithm.multi_fidelity
         self.algorithm.tell([t for t in told if partial_too or t.full or not t.complete])
-
-    def _tell_rest(self) -> bool:
-        """Tell what has ended and was not due yet; return whether there was any."""
-        before = len(self._told)
-        while trials := self.schedule.following(len(self._told), self._waiting):
-            self._tell(trials)
-        return len(self._told) > before
 
     def _start(self, number: int, proposal: Proposal, under_way: UnderWay) -> None:
         """Have a candidate evaluated, or recall its trial."""
@@ -183,6 +184,7 @@ class SearchLoop:
             trial = under_way.ended(evaluation, ended_s)
             self.ledger.append(trial)
             self._waiting[trial.number] = trial
+            self.stopping.note([trial])
             self.on_trial(trial)
 
 

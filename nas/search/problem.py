@@ -64,6 +64,10 @@ class SearchProblem:
         known = self.known([genotype])[0]
         return all(c.met(known[c.objective]) for c in self.constraints if c.objective in known)
 
+    def kept(self, trial: Trial) -> bool:
+        """Return whether a trial is complete and keeps every constraint."""
+        return trial.complete and all(violation <= 0 for violation in self.violations(trial))
+
     def violations(self, trial: Trial) -> list[float]:
         """Return by how much a complete trial breaks each constraint; at most 0 if kept.
 

@@ -32,6 +32,7 @@ from nas.search.algorithms import AlgorithmSettings
 from nas.search.fidelity import FidelitySettings
 from nas.search.routing import RoutingSettings
 from nas.search.schedule import Asynchronous, Batch, Schedule
+from nas.search.stopping import StopSettings
 from nas.study.checking import component, resolved, structured
 from nas.study.imports import import_modules
 
@@ -111,6 +112,7 @@ class SearchSettings:
 
     Attributes:
         evaluations: Full trainings at which the search ends; a partial one counts as its share.
+        stop: Further limits at which it ends.
         mode: `batch` tells trials in the order in which they were asked for, so that a search is
             exactly repeatable; `async` tells them as they end, so that no worker waits.
         lookahead: In a batch search, candidates under way at a time; at least the number of
@@ -125,6 +127,7 @@ class SearchSettings:
     """
 
     evaluations: int = 48
+    stop: StopSettings = field(default_factory=StopSettings)
     mode: str = "batch"
     lookahead: int = 8
     objectives: tuple[str, ...] = ("error", "latency_ms")
@@ -132,6 +135,11 @@ class SearchSettings:
     reference_point: dict[str, float] | None = None
     routing: RoutingSettings = field(default_factory=RoutingSettings)
     algorithm: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def limits(self) -> dict[str, Any]:
+        """Everything at which the search ends."""
+        return {"evaluations": self.evaluations, **dataclasses.asdict(self.stop)}
 
     def schedule(self, workers: int) -> Schedule:
         """Return when a search on `workers` asks for candidates."""

@@ -16,6 +16,7 @@ from nas.search import algorithms, fidelity
 from nas.search.algorithms.random_search import RandomSearch
 from nas.search.loop import SearchLoop
 from nas.search.schedule import Asynchronous, Batch, Schedule
+from nas.search.stopping import Stopping
 
 BUDGET = 12
 LADDERS = [name for name in fidelity.names() if name != "full"]
@@ -48,7 +49,7 @@ def loop(
         describe=lambda genotype: {},
         on_trial=lambda trial: None,
         study_seed=7,
-        evaluations=BUDGET,
+        stopping=Stopping(BUDGET),
         schedule=schedule or Batch(4),
         fidelity=fidelity.get(rule).start(at),
     )
