@@ -57,16 +57,17 @@ def costs(summaries: Sequence[dict[str, Any]]) -> pd.DataFrame:
     )
 
 
-def memory(summaries: Sequence[dict[str, Any]]) -> pd.DataFrame:
+def memory(summaries: Sequence[dict[str, Any]]) -> str:
     """Return how accurate predicted peak memory is, and how repeatable measured memory."""
-    return pd.DataFrame(
-        [
-            {"space": summary["space"], "peak memory": label}
-            | {heading: found[key] for key, heading in COLUMNS.items()}
-            for summary in summaries
-            if (peaks := summary["peak_memory"]) is not None
-            for label, found in (("predicted", peaks), ("measured again", peaks["repeated"]))
-        ]
+    return _markdown(
+        pd.DataFrame(
+            [
+                {"space": summary["space"], "peak memory": label}
+                | {heading: summary[row][key] for key, heading in COLUMNS.items()}
+                for summary in summaries
+                for row, label in (("predicted", "predicted"), ("repeated", "measured again"))
+            ]
+        )
     )
 
 
@@ -86,10 +87,16 @@ def print_tables(summaries: Sequence[dict[str, Any]], out: Path) -> None:
     from rich.console import Console
 
     texts = [
+<<<<<<< HEAD
         "Predicted against measured latency\n\n" + markdown(accuracy(summaries)),
         "Costs and intervals\n\n" + markdown(costs(summaries)),
         "Peak memory against measured\n\n" + markdown(memory(summaries)),
         "Within 5 % by number of samples\n\n" + markdown(curves(summaries, out)),
+=======
+        "Predicted against measured latency\n\n" + _markdown(accuracy(summaries)),
+        "Costs and intervals\n\n" + _markdown(costs(summaries)),
+        "Within 5 % by number of samples\n\n" + _markdown(curves(summaries, out)),
+>>>>>>> algorithms
     ]
     text = "\n\n".join(texts) + "\n"
     (out / "tables.md").write_text(text, "utf-8")

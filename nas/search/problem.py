@@ -93,6 +93,10 @@ class SearchProblem:
                 columns[name] = values
         return columns
 
+    def kept(self, trial: Trial) -> bool:
+        """Return whether a trial is complete and keeps every constraint."""
+        return trial.complete and all(violation <= 0 for violation in self.violations(trial))
+
     def violations(self, trial: Trial) -> list[float]:
         """Return by how much a complete trial breaks each constraint; at most 0 if kept.
 
