@@ -59,7 +59,7 @@ def costs(summaries: Sequence[dict[str, Any]]) -> pd.DataFrame:
 
 def memory(summaries: Sequence[dict[str, Any]]) -> str:
     """Return how accurate predicted peak memory is, and how repeatable measured memory."""
-    return _markdown(
+    return markdown(
         pd.DataFrame(
             [
                 {"space": summary["space"], "peak memory": label}
@@ -87,16 +87,9 @@ def print_tables(summaries: Sequence[dict[str, Any]], out: Path) -> None:
     from rich.console import Console
 
     texts = [
-<<<<<<< HEAD
         "Predicted against measured latency\n\n" + markdown(accuracy(summaries)),
         "Costs and intervals\n\n" + markdown(costs(summaries)),
-        "Peak memory against measured\n\n" + markdown(memory(summaries)),
         "Within 5 % by number of samples\n\n" + markdown(curves(summaries, out)),
-=======
-        "Predicted against measured latency\n\n" + _markdown(accuracy(summaries)),
-        "Costs and intervals\n\n" + _markdown(costs(summaries)),
-        "Within 5 % by number of samples\n\n" + _markdown(curves(summaries, out)),
->>>>>>> algorithms
     ]
     text = "\n\n".join(texts) + "\n"
     (out / "tables.md").write_text(text, "utf-8")
