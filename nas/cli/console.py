@@ -112,7 +112,7 @@ class ConsoleReporter:
         assert self._plan is not None, "trials come within `search`"
         self._trials.append(trial)
         point = [trial.values.get(name, math.nan) for name in self._plan.columns]
-        if feasible and all(map(math.isfinite, point)):
+        if feasible and trial.full and all(map(math.isfinite, point)):
             self._points.append(point)
         done = len(self._trials)
         if self._progress is not None:

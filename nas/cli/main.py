@@ -123,6 +123,9 @@ def _parser() -> argparse.ArgumentParser:
     pareto.add_argument(
         "--objectives", metavar="A,B", help="columns in place of the study's objectives"
     )
+    pareto.add_argument(
+        "--fidelity", type=float, default=1.0, help="share of the full training (default: 1)"
+    )
     export.add_argument("--pick", default="knee", help="knee, best, fastest or an arch_id")
     export.add_argument("--out", default="out", type=Path, help="folder (default: out)")
     spaces = commands.add_parser("spaces", help="list search spaces with their sizes")
@@ -186,7 +189,7 @@ def _pareto(parsed: argparse.Namespace) -> int:
 
     study = results.open(parsed.study, parsed.runs)
     objectives = parsed.objectives.split(",") if parsed.objectives else None
-    front = study.pareto(parsed.where, objectives, parsed.sort)
+    front = study.pareto(parsed.where, objectives, parsed.sort, parsed.fidelity)
     if parsed.json:
         return _print_json(records(front))
     print_front(study, front)

@@ -2,8 +2,8 @@
 
 A candidate is measured before it is trained where its predicted interval straddles a limit on
 latency, and after it was trained where it would be on the front at the low end of the interval and
-not at the high end. Every decision is taken in the order of the candidates' numbers and is
-recorded, so that replaying a search takes the same ones again without measuring anything.
+not at the high end. Every decision is taken when a candidate is asked for or its trial is told, and
+is recorded, so that replaying a search takes the same ones again without measuring anything.
 """
 
 from __future__ import annotations
@@ -153,8 +153,8 @@ class Router:
         """Return a trial that has ended with what is known of its latency now; may measure it.
 
         Args:
-            trial: In the order of the numbers.
-            earlier: All trials of lower numbers, as this returned them.
+            trial: In the order of telling.
+            earlier: All trials that were told before, as this returned them.
         """
         objectives = self._columns.keys() & self.problem.objectives.keys()
         settled = trial.arch_id in self._routed or not objectives or not self._left

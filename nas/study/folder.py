@@ -29,6 +29,7 @@ SEARCH_SETTINGS = (
     "search.objectives",
     "search.constraints",
     "search.reference_point",
+    "search.mode",
     "search.lookahead",
     "search.routing",
     "search.algorithm",

@@ -220,6 +220,7 @@ class _Study:
         if len(recorded) < settings.search.evaluations:
             self.folder.update(status="searching")
         with closing(settings.evaluation.start(self._job())) as evaluator:
+            schedule = settings.search.schedule(evaluator.workers)
             loop = SearchLoop(
                 problem=problem,
                 algorithm=settings.algorithm.start(
@@ -231,14 +232,14 @@ class _Study:
                 on_trial=lambda trial: self._report(problem, trial),
                 study_seed=settings.seed,
                 evaluations=settings.search.evaluations,
-                lookahead=settings.search.lookahead,
+                schedule=schedule,
                 router=self._router(problem),
             )
             plan = SearchPlan(
                 evaluations=settings.search.evaluations,
                 recorded=recorded,
                 workers=evaluator.workers,
-                lookahead=settings.search.lookahead,
+                lookahead=schedule.lookahead,
                 columns={name: o.column for name, o in problem.objectives.items()},
                 reference_point=self.folder.record()["reference_point"],
             )

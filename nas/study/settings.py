@@ -30,11 +30,15 @@ from nas.network.space import SearchSpace
 from nas.search import algorithms
 from nas.search.algorithms import AlgorithmSettings
 from nas.search.routing import RoutingSettings
+from nas.search.schedule import Asynchronous, Batch, Schedule
 from nas.study.checking import component, resolved, structured
 from nas.study.imports import import_modules
 
 MEASUREMENTS, PREDICTORS = RESERVED = ("measurements", "predictors")
 """Folders beside the studies that are none."""
+
+MODES = ("batch", "async")
+"""Of a search: in which order trials are told."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,7 +110,10 @@ class SearchSettings:
 
     Attributes:
         evaluations: Trials at which the search ends.
-        lookahead: Candidates under way at a time; at least the number of workers keeps all busy.
+        mode: `batch` tells trials in the order in which they were asked for, so that a search is
+            exactly repeatable; `async` tells them as they end, so that no worker waits.
+        lookahead: In a batch search, candidates under way at a time; at least the number of
+            workers.
         objectives: Names of what to make small.
         constraints: Limits such as `latency_ms <= 2`.
         reference_point: Of the hypervolume, by objective; what is left out is derived: for the
@@ -117,6 +124,7 @@ class SearchSettings:
     """
 
     evaluations: int = 48
+    mode: str = "batch"
     lookahead: int = 8
     objectives: tuple[str, ...] = ("error", "latency_ms")
     constraints: tuple[str, ...] = ()
@@ -124,11 +132,17 @@ class SearchSettings:
     routing: RoutingSettings = field(default_factory=RoutingSettings)
     algorithm: dict[str, Any] = field(default_factory=dict)
 
+    def schedule(self, workers: int) -> Schedule:
+        """Return when a search on `workers` asks for candidates."""
+        return Asynchronous(workers) if self.mode == "async" else Batch(self.lookahead)
+
     def __post_init__(self) -> None:
         """Check every setting."""
         for name in ("evaluations", "lookahead"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"search.{name}", getattr(self, name), "1 or more")
+        if self.mode not in MODES:
+            raise ConfigError("search.mode", self.mode, "one of " + ", ".join(MODES))
         _check_texts("search.objectives", self.objectives)
         _check_texts("search.constraints", self.constraints)
         if not self.objectives or len(set(self.objectives)) < len(self.objectives):
