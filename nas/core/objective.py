@@ -27,11 +27,14 @@ class Facts:
             `model_size_mb`, one row a genotype.
         predictor: The calibrated latency predictor, or `None` where no objective needs one.
         memory: The calibrated predictor of peak memory, or `None` where no objective needs one.
+        published_ms: Latencies of genotypes as a table has them, in milliseconds, shape `(n,)`; on
+            the named device, or for `None` on the study's own. `None` without a table.
     """
 
     costs: Callable[[Sequence[Genotype]], pd.DataFrame]
     predictor: LatencyPredictor | None
     memory: MemoryPredictor | None = None
+    published_ms: Callable[[Sequence[Genotype], str | None], FloatArray] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +51,7 @@ class Objective(ABC):
             `_ci` behind it, of the half width of its 95 % interval.
         needs_predictor: Whether a calibrated latency predictor must be at hand.
         needs_memory: Whether a calibrated predictor of peak memory must be at hand.
+        needs_table: Whether a table of published latencies must be at hand.
     """
 
     unit: ClassVar[str]
@@ -55,6 +59,7 @@ class Objective(ABC):
     measured_column: ClassVar[str | None] = None
     needs_predictor: ClassVar[bool] = False
     needs_memory: ClassVar[bool] = False
+    needs_table: ClassVar[bool] = False
 
     def before_training(self, genotypes: Sequence[Genotype], facts: Facts) -> FloatArray | None:
         """Return the values, shape `(n,)`, or `None` where only training can tell."""

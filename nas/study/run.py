@@ -273,6 +273,8 @@ class _Study:
                 continue
             if objective.needs_memory and problem.facts.memory is None:
                 continue
+            if objective.needs_table and problem.facts.published_ms is None:
+                continue
             values = objective.before_training([genotype], problem.facts)
             if values is not None:
                 described[objective.column] = float(values[0])
