@@ -10,7 +10,8 @@ from nas.benchmark.task import Task
 from nas.core.space import Genotype
 
 TASK = Task("cifar10", ("pixel2",))
-BRIEF = 25
+BRIEF = 23
+"""Some evaluations more than the 20 that most draw at random."""
 
 
 class Recited(Optimiser):
@@ -51,10 +52,11 @@ def test_every_contender_runs_and_repeats_itself(name: str) -> None:
     contender = contenders.get(name)
     if contender.missing:
         pytest.skip(f"not installed: {', '.join(contender.missing)}")
-    first, again, other = (run(contender, TASK, seed, BRIEF) for seed in (1, 1, 2))
+    first, again = (run(contender, TASK, 1, BRIEF) for _ in range(2))
     assert len(set(first.rows)) == BRIEF
     assert first.asked >= BRIEF
-    assert first.rows == again.rows != other.rows
+    assert first.rows == again.rows
+    assert first.rows[:5] != run(contender, TASK, 2, 5).rows
     assert first.seconds > 0
 
 
