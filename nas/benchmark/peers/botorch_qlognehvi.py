@@ -1,4 +1,4 @@
-"""BoTorch's Gaussian processes with qLogNEHVI (Daulton et al., NeurIPS 2021; Ament et al., 2023)."""
+"""BoTorch: Gaussian processes and qLogNEHVI (Daulton et al., 2021; Ament et al., 2023)."""
 
 from __future__ import annotations
 
