@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -20,8 +21,13 @@ class OptunaGp(Peer):
 
     def start(self, task: Task, seed: int) -> Optimiser:
         """Start a run; see `Peer.start`."""
+        from optuna.exceptions import ExperimentalWarning
         from optuna.samplers import GPSampler
 
         from nas.benchmark.peers.studies import OptunaStudy
 
-        return OptunaStudy(task, GPSampler(seed=seed, deterministic_objective=True))
+        with warnings.catch_warnings():
+            # A table answers the same each time, which the sampler takes only experimentally.
+            warnings.simplefilter("ignore", ExperimentalWarning)
+            sampler = GPSampler(seed=seed, deterministic_objective=True)
+        return OptunaStudy(task, sampler)

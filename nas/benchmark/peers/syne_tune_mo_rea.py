@@ -63,7 +63,7 @@ class _MoRea(Optimiser):
             points_to_evaluate=[self._configuration(genotype) for genotype in first],
             population_size=settings.population,
             sample_size=settings.sample_size,
-            multiobjective_priority=_corrected_priority(),
+            multiobjective_priority=corrected_priority(),
             random_seed=seed,
         )
         self._asked = 0
@@ -82,7 +82,7 @@ class _MoRea(Optimiser):
         return dict(zip(self._names, genotype, strict=True))
 
 
-def _corrected_priority() -> Any:
+def corrected_priority() -> Any:
     """Return a priority that is each element's place: by front, then by the epsilon net."""
     from syne_tune.optimizer.schedulers.multiobjective.multiobjective_priority import (
         NonDominatedPriority,
