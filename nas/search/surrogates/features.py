@@ -71,10 +71,10 @@ class Features:
 
     def __call__(self, genotypes: Sequence[Genotype] | IntArray) -> FloatArray:
         """Return the features, shape `(n, p)`."""
+        if len(genotypes) == 0 or not self._kept:
+            return np.zeros((len(genotypes), len(self._centre)))
         raw = self._raw(self._space.matrix(genotypes))
         kept = [raw[name][:, columns] for name, columns in self._kept.items()]
-        if not kept:
-            return np.zeros((len(genotypes), 0))
         features: FloatArray = (np.hstack(kept) - self._centre) / self._scale
         return features
 

@@ -88,7 +88,7 @@ class Surrogate:
         self.trees_share = 0.0
         self.cross_validated: dict[str, float] = {}
 
-    def learn(self, features: FloatArray, values: FloatArray) -> None:
+    def learn(self, features: FloatArray, fidelity: FloatArray, values: FloatArray) -> None:
         """Take in all trials so far.
 
         Args:
