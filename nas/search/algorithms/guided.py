@@ -43,8 +43,8 @@ class GuidedSettings(AlgorithmSettings):
         candidates: Architectures among which is chosen, where the space is larger.
         generations: In which these evolve, for each proposal.
         enumerable: Up to so many genotypes, all of them are candidates.
-        use_known: Whether objectives that are known before training are taken as known. If not, they
-            are learned from trials, as general optimisers must: for comparisons.
+        use_known: Whether objectives that are known before training are taken as known; if not,
+            they are learned from trials, as general optimisers must: for comparisons.
     """
 
     initial: int = 20
@@ -138,11 +138,16 @@ class Guided(SearchAlgorithm):
     def _chosen(self) -> Genotype | None:
         """Return the architecture of the largest expected gain; `None` where none is new."""
         self._outlook.learn(self._trials, np.array(self._rows))
-        unsettled = self._candidates(list(self._pending))
+        unsettled = self._candidates([*self._pending, *self._partly_trained()])
         if self._whole is None:
             return self._evolved(unsettled)
         scores = self._scored(self._whole, unsettled)
         return max(scores, key=scores.__getitem__, default=None)
+
+    def _partly_trained(self) -> list[Genotype]:
+        full = {trial.genotype for trial in self._trials if trial.full}
+        partial = dict.fromkeys(trial.genotype for trial in self._trials)
+        return [genotype for genotype in partial if genotype not in full | self._pending.keys()]
 
     def _evolved(self, unsettled: Candidates) -> Genotype | None:
         """Let candidates evolve towards larger gains, from the front and random architectures."""

@@ -67,9 +67,12 @@ class Candidates:
         return kept
 
     def refresh(self) -> None:
-        """Ask anew for what is known: the latency predictor may have learned."""
-        for name in ("known", "feasible"):
-            self.__dict__.pop(name, None)
+        """Ask anew for what is known if that has changed: a latency predictor may learn."""
+        if self._problem.known(self.tuples[:1]) != [
+            {name: values[0] for name, values in self.known.items()}
+        ]:
+            del self.known
+            self.__dict__.pop("feasible", None)
 
     def unseen(self, seen: Collection[Genotype]) -> BoolArray:
         """Return which are not among `seen`, shape `(n,)`."""

@@ -60,6 +60,7 @@ class Outlook:
             trials: In the order in which they were told.
             features: Of their architectures, shape `(n, p)`.
         """
+        self._base.refresh()
         fidelity = np.array([trial.fidelity for trial in trials])
         for name, surrogate in self.surrogates.items():
             values = np.array([self._value(trial, name) for trial in trials])
@@ -67,7 +68,10 @@ class Outlook:
         self._trials = trials
         self._full = full = [trial for trial in trials if trial.full]
         self._observed = self._points(
-            {name: np.array([self._value(t, name) for t in full]) for name in self._problem.objectives}
+            {
+                name: np.array([self._value(t, name) for t in full])
+                for name in self._problem.objectives
+            }
         )
         self._feasible = np.array(
             [max(self._problem.violations(t), default=0.0) <= 0 for t in full], bool
