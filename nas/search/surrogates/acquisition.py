@@ -15,6 +15,9 @@ and a Sobol' sequence integrates over the sides instead.
 
 from __future__ import annotations
 
+import math
+from itertools import product
+
 import numpy as np
 import numpy.typing as npt
 from scipy.special import ndtr
@@ -109,11 +112,12 @@ def _on_grid(
 ) -> FloatArray:
     """Sum over the cells of the grid through the front; for up to two sides."""
     starts = [np.concatenate([[-np.inf], np.unique(side)]) for side in front[:, 1:].T]
-    grid = np.stack(np.meshgrid(*starts, indexing="ij"), -1).reshape(-1, len(starts))
+    shape = tuple(len(start) for start in starts)
+    grid = np.array(list(product(*starts))).reshape(math.prod(shape), len(starts))
     least = thresholds(front, reference[0], grid)
     values, index = np.unique(least, return_inverse=True)
     gains = partial_expectation(values, mean[:, :1], std[:, :1])[:, index]
-    gains = gains.reshape(len(mean), *(len(start) for start in starts))
+    gains = gains.reshape(len(mean), *shape)
     for i in range(len(starts), 0, -1):
         edges = np.append(starts[i - 1][1:], reference[i])
         reached = partial_expectation(edges, mean[:, i : i + 1], std[:, i : i + 1])

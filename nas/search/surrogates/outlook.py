@@ -21,6 +21,9 @@ FloatArray = npt.NDArray[np.float64]
 LOW_QUANTILE = 0.01
 """Share of the promising candidates that may lie below the least known value that counts."""
 
+NEAR_ZERO = 1e-2
+"""Of the least known value in a sample of the space: the least of which a logarithm is taken."""
+
 
 class Outlook:
     """Learns what only evaluations tell, and judges candidates by the hypervolume they may add.
@@ -49,7 +52,8 @@ class Outlook:
         self._learned = [n for n in problem.objectives if n not in self._known]
         late = [n for n in problem.limited if n not in base.known and n not in self._learned]
         self.surrogates = {n: Surrogate(base.groups) for n in [*self._learned, *late]}
-        self._logarithmic = [name for name in self._known if (base.known[name] > 0).all()]
+        least = {name: float(base.known[name].min()) for name in self._known}
+        self._floors = {name: NEAR_ZERO * low for name, low in least.items() if low > 0}
         self._predictions: WeakKeyDictionary[Candidates, dict[str, Prediction]]
         self._predictions = WeakKeyDictionary()
 
@@ -133,7 +137,9 @@ class Outlook:
 
     def _known_axes(self, columns: Mapping[str, FloatArray]) -> list[FloatArray]:
         return [
-            np.log(columns[name]) if name in self._logarithmic else columns[name]
+            np.log(np.maximum(columns[name], self._floors[name]))
+            if name in self._floors
+            else columns[name]
             for name in self._known
         ]
 
