@@ -16,18 +16,16 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import ndtr
 
 from nas.core.errors import ConfigError
-from nas.core.objective import Constraint
 from nas.core.space import Genotype
 from nas.core.trial import SearchAlgorithm, Trial
+from nas.network.blocks import IntArray
 from nas.search.algorithms import AlgorithmSettings, register
 from nas.search.problem import SearchProblem
-from nas.search.surrogates.acquisition import expected_improvement
 from nas.search.surrogates.candidates import Candidates, enumerate_space, offspring
 from nas.search.surrogates.features import Features
-from nas.search.surrogates.surrogate import Prediction, Surrogate
+from nas.search.surrogates.outlook import Outlook
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -45,15 +43,15 @@ class GuidedSettings(AlgorithmSettings):
         candidates: Architectures among which is chosen, where the space is larger.
         generations: In which these evolve, for each proposal.
         enumerable: Up to so many genotypes, all of them are candidates.
-        known_objectives: Whether what is known before training is taken as known. If not, every
-            objective is learned from trials, as general optimisers must: for comparisons.
+        use_known: Whether objectives that are known before training are taken as known; if not,
+            they are learned from trials, as general optimisers must: for comparisons.
     """
 
     initial: int = 20
     candidates: int = 1000
     generations: int = 4
     enumerable: int = 50_000
-    known_objectives: bool = True
+    use_known: bool = True
 
     def __post_init__(self) -> None:
         """Check every setting."""
@@ -78,14 +76,13 @@ class Guided(SearchAlgorithm):
         self._features = Features(problem.space)
         every = enumerate_space(problem.space, settings.enumerable)
         self._whole = None if every is None else self._candidates(every)
+        self._base = self._whole or self._sampled(settings.candidates)
+        self._outlook = Outlook(problem, self._base, use_known=settings.use_known)
         self._plan: list[Genotype] | None = None
-        self._proposed: set[Genotype] = set()
-        self._pending: dict[Genotype, None] = {}
         self._seen: set[Genotype] = set()
+        self._pending: dict[Genotype, None] = {}
         self._trials: list[Trial] = []
-        self._models: dict[str, Surrogate] = {}
-        self._told_features: list[FloatArray] = []
-        self._predictions: dict[str, Prediction] = {}
+        self._rows: list[FloatArray] = []
 
     def ask(self, n: int) -> list[Genotype]:
         """Propose `n` new genotypes; see `SearchAlgorithm.ask`."""
@@ -106,14 +103,18 @@ class Guided(SearchAlgorithm):
             self._pending.pop(trial.genotype, None)
             if trial.complete:
                 self._trials.append(trial)
-                self._told_features.append(self._features([trial.genotype])[0])
+                self._rows.append(self._features([trial.genotype])[0])
 
-    def _candidates(self, genotypes: npt.NDArray[np.int64]) -> Candidates:
-        return Candidates(self._problem, self._features, genotypes)
+    def _candidates(self, genotypes: IntArray | Sequence[Genotype]) -> Candidates:
+        matrix = self._problem.space.matrix(genotypes)
+        return Candidates(self._problem, self._features, matrix)
+
+    def _sampled(self, count: int) -> Candidates:
+        return self._candidates(np.unique(self._problem.space.samples(count, self._rng), axis=0))
 
     def _next(self) -> Genotype | None:
         if self._plan is None:
-            self._plan = self._start()
+            self._plan = self._stratified()
         while self._plan:
             genotype = self._plan.pop()
             if genotype not in self._seen:
@@ -121,62 +122,51 @@ class Guided(SearchAlgorithm):
         chosen = self._chosen() if len(self._trials) >= LEAST_TRIALS else None
         return chosen or self._problem.sample_feasible(self._rng, self._seen)
 
-    def _start(self) -> list[Genotype]:
-        """Return feasible architectures, drawn from strata of equal width of what is known."""
-        pool = self._whole
-        if pool is None:
-            pool = self._candidates(
-                np.unique(self._problem.space.samples(self._settings.candidates, self._rng), axis=0)
-            )
-        rows = np.flatnonzero(pool.feasible)
-        if len(rows) < self._settings.initial:
+    def _stratified(self) -> list[Genotype]:
+        """Return the first proposals: one of every stratum of the first known objective."""
+        base, count = self._base, self._settings.initial
+        rows = self._rng.permutation(np.flatnonzero(base.feasible))
+        if len(rows) < count:
             return []
-        rows = self._rng.permutation(rows)
-        known = [pool.known[name][rows] for name in self._problem.objectives if name in pool.known]
-        if known:
-            rows = rows[np.argsort(known[0], kind="stable")]
-        strata = np.array_split(rows, self._settings.initial)
-        plan = [pool.tuples[self._rng.choice(stratum)] for stratum in strata]
-        return [plan[i] for i in self._rng.permutation(len(plan))]
+        for name in self._problem.objectives:
+            if name in base.known:
+                rows = rows[np.argsort(base.known[name][rows], kind="stable")]
+                break
+        chosen = [self._rng.choice(stratum) for stratum in np.array_split(rows, count)]
+        return [base.tuples[row] for row in self._rng.permutation(chosen)]
 
     def _chosen(self) -> Genotype | None:
-        self._learn()
-        pool = self._whole
-        rows = np.flatnonzero(pool.feasible & pool.unseen(self._seen))
-        if len(rows) == 0:
-            return None
-        gains = self._gains(pool)
-        return pool.tuples[rows[np.argmax(gains[rows])]]
+        """Return the architecture of the largest expected gain; `None` where none is new."""
+        self._outlook.learn(self._trials, np.array(self._rows))
+        unsettled = self._candidates([*self._pending, *self._partly_trained()])
+        if self._whole is None:
+            return self._evolved(unsettled)
+        scores = self._scored(self._whole, unsettled)
+        return max(scores, key=scores.__getitem__, default=None)
 
-    def _learn(self) -> None:
-        features = np.array(self._told_features)
-        values = np.array([t.values["error"] for t in self._trials])
-        if "error" not in self._models:
-            self._models["error"] = Surrogate(self._features.groups)
-        self._models["error"].learn(features, values)
+    def _partly_trained(self) -> list[Genotype]:
+        full = {trial.genotype for trial in self._trials if trial.full}
+        partial = dict.fromkeys(trial.genotype for trial in self._trials)
+        return [genotype for genotype in partial if genotype not in full | self._pending.keys()]
 
-    def _gains(self, pool):
-        m = self._models["error"]
-        p = self._predictions.get("error")
-        if p is None or not p.valid:
-            p = self._predictions["error"] = m.at(pool.features)
-        pend = self._features(list(self._pending)) if self._pending else np.empty((0, pool.features.shape[1]))
-        mu, sd = p.mean_and_std(pend)
-        names = [n for n in self._problem.objectives if n != "error"]
-        known = np.stack([np.log(pool.known[n]) for n in names], 1)
-        ref_y = m.scale(m.scale.ceiling)
-        good = mu < ref_y
-        low = np.quantile(known[good], 0.01, axis=0)
-        ref = np.concatenate([[ref_y], known.max(0)])
-        known = np.maximum(known, low)
-        front = np.array([[m.scale(t.values["error"]), *[max(np.log(t.values[n]), l) for n, l in zip(names, low)]] for t in self._trials])
-        if self._pending:
-            rows=[self._row(pool)[g] for g in self._pending]
-            front = np.vstack([front, np.column_stack([mu[rows], known[rows]])])
-        mean = np.column_stack([mu, known]); std = np.zeros_like(mean); std[:,0]=sd
-        return expected_improvement(front, ref, mean, std)
+    def _evolved(self, unsettled: Candidates) -> Genotype | None:
+        """Let candidates evolve towards larger gains, from the front and random architectures."""
+        space, settings = self._problem.space, self._settings
+        count = settings.candidates // (settings.generations + 1)
+        front = space.matrix(self._outlook.front())
+        scores: dict[Genotype, float] = {}
+        parents, drawn = front, space.samples(count, self._rng)
+        for _ in range(settings.generations):
+            children = offspring(space, parents, count, self._rng)
+            rows = np.unique(np.vstack([drawn, children]), axis=0).tolist()
+            fresh = [genotype for genotype in map(tuple, rows) if genotype not in scores]
+            scores |= self._scored(self._candidates(fresh), unsettled)
+            best = sorted(scores, key=scores.__getitem__, reverse=True)[: count // 4]
+            parents, drawn = np.vstack([front, space.matrix(best)]), drawn[:0]
+        return max(scores, key=scores.__getitem__, default=None)
 
-    def _row(self, pool):
-        if not hasattr(self, "_rows"):
-            self._rows = {g: i for i, g in enumerate(pool.tuples)}
-        return self._rows
+    def _scored(self, candidates: Candidates, unsettled: Candidates) -> dict[Genotype, float]:
+        """Return the scores of those that are new and feasible."""
+        rows = np.flatnonzero(candidates.feasible & candidates.unseen(self._seen))
+        scores = self._outlook.scores(candidates, unsettled) if len(rows) else np.empty(0)
+        return {candidates.tuples[row]: float(scores[row]) for row in rows}

@@ -15,6 +15,9 @@ and a Sobol' sequence integrates over the sides instead.
 
 from __future__ import annotations
 
+import math
+from itertools import product
+
 import numpy as np
 import numpy.typing as npt
 from scipy.special import ndtr
@@ -29,14 +32,20 @@ worth an exact figure."""
 INTEGRATION_POINTS = 1024
 """Points of the Sobol' sequence."""
 
+LEAST = -300.0
+"""Logarithm of the least improvement that is told from none."""
+
 CELLS_AT_ONCE = 2**22
 """Candidates times cells that are in memory at a time."""
 
 
-def expected_improvement(
+def log_expected_improvement(
     front: FloatArray, reference: FloatArray, mean: FloatArray, std: FloatArray
 ) -> FloatArray:
-    """Return the expected hypervolume improvement of candidates.
+    """Return the logarithm of the expected hypervolume improvement of candidates.
+
+    Where nothing is gained but by luck of more than `FAR` deviations, the deviations that are
+    missing continue it below `LEAST`, so that the likeliest improvement is still told.
 
     Args:
         front: Points seen, to be minimised, shape `(p, m)`; dominated ones change nothing.
@@ -45,20 +54,30 @@ def expected_improvement(
         std: Their standard deviations; 0 where an objective is known.
 
     Returns:
-        Shape `(n,)`; 0 for those that gain nothing but by luck of more than `FAR` deviations.
+        Shape `(n,)`.
     """
     front = front[(front < reference).all(axis=1)]
-    gains = np.zeros(len(mean))
     lucky = mean - FAR * std
-    promising = np.flatnonzero(lucky[:, 0] < thresholds(front, reference[0], lucky[:, 1:]))
-    promising = promising[(lucky[promising] < reference).all(axis=1)]
+    open_depth = thresholds(front, reference[0], lucky[:, 1:]) - mean[:, 0]
+    missing = np.minimum(open_depth / np.maximum(std[:, 0], 1e-12), 0.0)
+    outside = (lucky[:, 1:] >= reference[1:]).any(axis=1)
+    scores = LEAST + np.where(outside, LEAST, np.maximum(missing, LEAST))
+    promising = np.flatnonzero((open_depth > -FAR * std[:, 0]) & ~outside)
+    gains = expected_improvement(front, reference, mean[promising], std[promising])
+    scores[promising] = np.maximum(np.log(np.maximum(gains, np.exp(LEAST))), scores[promising])
+    return scores
+
+
+def expected_improvement(
+    front: FloatArray, reference: FloatArray, mean: FloatArray, std: FloatArray
+) -> FloatArray:
+    """Return the expected hypervolume improvement; arguments as `log_expected_improvement` has."""
     sides = mean.shape[1] - 1
     improvement = _sampled if sides > 2 else _on_grid
     cells = INTEGRATION_POINTS if sides > 2 else (len(front) + 1) ** sides
-    portions = -(-len(promising) * cells // CELLS_AT_ONCE)
-    for rows in np.array_split(promising, max(portions, 1)):
-        gains[rows] = improvement(front, reference, mean[rows], std[rows])
-    return gains
+    portions = np.array_split(np.arange(len(mean)), max(-(-len(mean) * cells // CELLS_AT_ONCE), 1))
+    parts = [improvement(front, reference, mean[rows], std[rows]) for rows in portions]
+    return np.concatenate(parts)
 
 
 def thresholds(front: FloatArray, depth: float, sides: FloatArray) -> FloatArray:
@@ -93,11 +112,12 @@ def _on_grid(
 ) -> FloatArray:
     """Sum over the cells of the grid through the front; for up to two sides."""
     starts = [np.concatenate([[-np.inf], np.unique(side)]) for side in front[:, 1:].T]
-    grid = np.stack(np.meshgrid(*starts, indexing="ij"), -1).reshape(-1, len(starts))
+    shape = tuple(len(start) for start in starts)
+    grid = np.array(list(product(*starts))).reshape(math.prod(shape), len(starts))
     least = thresholds(front, reference[0], grid)
     values, index = np.unique(least, return_inverse=True)
     gains = partial_expectation(values, mean[:, :1], std[:, :1])[:, index]
-    gains = gains.reshape(len(mean), *(len(start) for start in starts))
+    gains = gains.reshape(len(mean), *shape)
     for i in range(len(starts), 0, -1):
         edges = np.append(starts[i - 1][1:], reference[i])
         reached = partial_expectation(edges, mean[:, i : i + 1], std[:, i : i + 1])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from functools import cached_property
 
 import numpy as np
@@ -13,7 +13,7 @@ from nas.core.space import Genotype
 from nas.network.blocks import IntArray
 from nas.network.space import SearchSpace
 from nas.search.problem import SearchProblem
-from nas.search.surrogates.features import Features
+from nas.search.surrogates.features import Features, Group
 
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
@@ -35,6 +35,11 @@ class Candidates:
     def __len__(self) -> int:
         return len(self.genotypes)
 
+    @property
+    def groups(self) -> tuple[Group, ...]:
+        """Groups of the features."""
+        return self._features.groups
+
     @cached_property
     def tuples(self) -> list[Genotype]:
         """The genotypes as the rest of a search has them."""
@@ -49,7 +54,8 @@ class Candidates:
     def known(self) -> Mapping[str, FloatArray]:
         """Objectives and limited values that are known before training, each of shape `(n,)`."""
         rows = self._problem.known(self.tuples)
-        return {name: np.array([row[name] for row in rows]) for name in (rows[0] if rows else ())}
+        names = {**self._problem.limited, **self._problem.objectives}
+        return {n: np.array([row[n] for row in rows]) for n in names if not rows or n in rows[0]}
 
     @cached_property
     def feasible(self) -> BoolArray:
@@ -59,6 +65,14 @@ class Candidates:
             if limit.objective in self.known:
                 kept &= [limit.met(value) for value in self.known[limit.objective]]
         return kept
+
+    def refresh(self) -> None:
+        """Ask anew for what is known if that has changed: a latency predictor may learn."""
+        if self._problem.known(self.tuples[:1]) != [
+            {name: values[0] for name, values in self.known.items()}
+        ]:
+            del self.known
+            self.__dict__.pop("feasible", None)
 
     def unseen(self, seen: Collection[Genotype]) -> BoolArray:
         """Return which are not among `seen`, shape `(n,)`."""

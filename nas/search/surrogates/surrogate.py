@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nas.search.surrogates.features import Group
-from nas.search.surrogates.gaussian_process import Covariance, GaussianProcess, Posterior, fit
+from nas.search.surrogates.gaussian_process import Covariance, GaussianProcess, Posterior
 from nas.search.surrogates.trees import TreeEnsemble
 
 FloatArray = npt.NDArray[np.float64]
@@ -83,57 +83,61 @@ class Surrogate:
     def __init__(self, groups: tuple[Group, ...]) -> None:
         """Begin without trials; `groups` are those of the features."""
         self._groups = groups
-        self._theta: FloatArray | None = None
-        self._fitted = 0
+        self._covariance: Covariance | None = None
+        self._fitted = self._taken = 0
         self.trees_share = 0.0
         self.cross_validated: dict[str, float] = {}
 
-    def learn(self, features: FloatArray, values: FloatArray) -> None:
+    def learn(self, features: FloatArray, fidelity: FloatArray, values: FloatArray) -> None:
         """Take in all trials so far.
 
         Args:
             features: Shape `(n, p)`, in the order in which trials were told; earlier calls had the
                 first of these rows.
+            fidelity: Share of the full training that each trial had, shape `(n,)`.
             values: Shape `(n,)`; finite.
         """
+        inputs = np.column_stack([features, 1.0 - fidelity])
         if not self._fitted or len(values) >= REFIT_GROWTH * self._fitted:
-            self._refit(features, values)
-        else:
+            self._refit(inputs, values)
+        elif len(values) > self._taken:
             new = slice(self._taken, len(values))
-            self.process.add(features[new], self._standardised(values[new]))
+            self.process.add(inputs[new], self._standardised(values[new]))
         self._taken = len(values)
 
     def at(self, features: FloatArray) -> Prediction:
-        """Return predictions at fixed candidates, shape `(c, p)`, which follow later trials."""
+        """Return predictions of full trainings, features `(c, p)`, which follow later trials."""
         return Prediction(self, features)
 
-    def _refit(self, features: FloatArray, values: FloatArray) -> None:
+    def _refit(self, inputs: FloatArray, values: FloatArray) -> None:
         self._fitted = len(values)
         self.scale = Scale.of(values)
         scaled = self.scale(values)
         self.centre, self.spread = float(scaled.mean()), float(scaled.std()) or 1.0
         standardised = self._standardised(values)
         chosen = representative(scaled, FIT_TRIALS)
-        self._theta = fit(features[chosen], standardised[chosen], self._groups, self._theta)
-        self._covariance = Covariance.of(self._theta, self._groups)
+        self._covariance = Covariance.fitted(
+            self._groups, inputs[chosen], standardised[chosen], self._covariance
+        )
         chosen = representative(scaled, MOST_TRIALS)
-        self.process = self._process(features[chosen], standardised[chosen])
-        self.trees = TreeEnsemble(features, standardised)
-        self._validate(features[chosen], standardised[chosen])
+        self.process = self._process(inputs[chosen], standardised[chosen])
+        self.trees = TreeEnsemble(inputs, standardised)
+        self._validate(inputs[chosen], standardised[chosen])
 
-    def _process(self, features: FloatArray, standardised: FloatArray) -> GaussianProcess:
-        process = GaussianProcess(self._covariance, features.shape[1])
-        process.add(features, standardised)
+    def _process(self, inputs: FloatArray, standardised: FloatArray) -> GaussianProcess:
+        assert self._covariance is not None
+        process = GaussianProcess(self._covariance, inputs.shape[1])
+        process.add(inputs, standardised)
         return process
 
-    def _validate(self, features: FloatArray, standardised: FloatArray) -> None:
+    def _validate(self, inputs: FloatArray, standardised: FloatArray) -> None:
         """Cross-validate both learners and share out their weights."""
         smooth, trees = np.empty_like(standardised), np.empty_like(standardised)
         for fold in range(FOLDS):
             out = np.arange(len(standardised)) % FOLDS == fold
-            process = self._process(features[~out], standardised[~out])
-            smooth[out] = process.across(features[out]).T @ process.whitened
-            trees[out] = TreeEnsemble(features[~out], standardised[~out]).predict(features[out])[0]
+            process = self._process(inputs[~out], standardised[~out])
+            smooth[out] = process.across(inputs[out]).T @ process.whitened
+            trees[out] = TreeEnsemble(inputs[~out], standardised[~out]).predict(inputs[out])
         apart = trees - smooth
         share = (standardised - smooth) @ apart / max(float(apart @ apart), 1e-12)
         self.trees_share = float(np.clip(share, 0.0, 1.0))
@@ -156,8 +160,9 @@ class Prediction:
         """Predict at `features`, shape `(c, p)`; valid until the surrogate is refitted."""
         self._surrogate = surrogate
         self._process = surrogate.process
-        self._posterior = Posterior(surrogate.process, features)
-        self._trees, self._trees_variance = surrogate.trees.predict(features)
+        inputs = full_training(features)
+        self._posterior = Posterior(surrogate.process, inputs)
+        self._trees = surrogate.trees.predict(inputs)
 
     @property
     def valid(self) -> bool:
@@ -174,10 +179,15 @@ class Prediction:
         self._posterior.follow()
         share = self._surrogate.trees_share
         smooth = self._posterior.mean
-        variance = np.maximum(self._posterior.variance_after(pending), 1e-9)
+        variance = np.maximum(self._posterior.variance_after(full_training(pending)), 1e-9)
         mean = smooth + share * (self._trees - smooth)
         spread = self._surrogate.spread
         return self._surrogate.centre + spread * mean, spread * np.sqrt(variance)
+
+
+def full_training(features: FloatArray) -> FloatArray:
+    """Return the inputs of the models for full trainings, which lack nothing, `(n, p + 1)`."""
+    return np.column_stack([features, np.zeros(len(features))])
 
 
 def representative(values: FloatArray, most: int) -> IntArray:
