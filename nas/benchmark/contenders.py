@@ -5,15 +5,18 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 from nas.benchmark import peers
 from nas.benchmark.peers import Limits, Optimiser
 from nas.benchmark.task import Task
 from nas.core.errors import UnknownNameError
+from nas.core.objective import Objective
 from nas.core.space import Genotype
 from nas.core.trial import SearchAlgorithm
+from nas.objectives.error import Error
 from nas.search import algorithms
+from nas.search.problem import SearchProblem
 
 REFERENCE = "guided"
 """The contender that every other one is tested against."""
@@ -62,9 +65,9 @@ def get(name: str) -> Contender:
         UnknownNameError: Nothing has that name.
     """
     if name in algorithms.names():
-        return _own(name, name, name)
+        return _own(name, name, name, latency_known=True)
     if name == LATENCY_LEARNED:
-        return _own(name, "guided, latency learned", REFERENCE, known_objectives=False)
+        return _own(name, f"{REFERENCE}, latency learned", REFERENCE, latency_known=False)
     if name in peers.names():
         peer = peers.get(name)
         settings = dataclasses.asdict(peer)
@@ -74,16 +77,34 @@ def get(name: str) -> Contender:
     raise UnknownNameError("method", name, names())
 
 
-def _own(name: str, label: str, algorithm: str, **settings: Any) -> Contender:
+def _own(name: str, label: str, algorithm: str, *, latency_known: bool) -> Contender:
     component = algorithms.component(algorithm)
-    if "population" in {field.name for field in dataclasses.fields(component)}:
-        settings["population"] = POPULATION
-    chosen = algorithms.get(algorithm, **settings)
+    has_population = "population" in {field.name for field in dataclasses.fields(component)}
+    chosen = algorithms.get(algorithm, **({"population": POPULATION} if has_population else {}))
 
     def begin(task: Task, seed: int) -> Optimiser:
-        return OwnRun(task, chosen.start(task.table.problem, seed))
+        problem = task.table.problem if latency_known else without_latency(task.table.problem)
+        return OwnRun(task, chosen.start(problem, seed))
 
-    return Contender(name, label, dataclasses.asdict(chosen), begin)
+    settings = {**dataclasses.asdict(chosen), "latency_known": latency_known}
+    return Contender(name, label, settings, begin)
+
+
+def without_latency(problem: SearchProblem) -> SearchProblem:
+    """Return a problem of which nothing is known before training, whoever asks."""
+    hidden = {
+        name: objective if objective.column == Error.column else UnknownLatency()
+        for name, objective in problem.objectives.items()
+    }
+    return dataclasses.replace(problem, objectives=hidden)
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnknownLatency(Objective):
+    """A latency that only a trial tells."""
+
+    unit: ClassVar[str] = "ms"
+    column: ClassVar[str] = "latency_ms_published"
 
 
 class OwnRun(Optimiser):

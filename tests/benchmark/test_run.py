@@ -1,9 +1,10 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from nas.benchmark import contenders
-from nas.benchmark.contenders import Contender
+from nas.benchmark.contenders import Contender, without_latency
 from nas.benchmark.peers import Optimiser
 from nas.benchmark.run import MOST_REPEATS, run
 from nas.benchmark.task import Task
@@ -63,3 +64,12 @@ def test_every_contender_runs_and_repeats_itself(name: str) -> None:
 def test_three_objectives() -> None:
     task = Task("cifar100", ("pixel2", "gold_6240"))
     assert len(run(contenders.get("nsga2"), task, 0, BRIEF).rows) == BRIEF
+
+
+def test_a_latency_to_be_learned_is_not_told_beforehand() -> None:
+    problem = TASK.table.problem
+    genotype = problem.space.sample(np.random.default_rng(0))
+    assert list(problem.known([genotype])[0]) == ["latency_ms_pixel2"]
+    hidden = without_latency(problem)
+    assert list(hidden.objectives) == list(problem.objectives)
+    assert hidden.known([genotype]) == [{}]
