@@ -17,7 +17,8 @@ RANDOM = contenders.get("random_search")
 
 
 def entry(seed: int, settings: dict[str, object] | None = None) -> Entry:
-    return Entry(Key("random_search", TASK, seed), settings or {}, {}, 3, RUN)
+    chosen = dict(RANDOM.settings) if settings is None else settings
+    return Entry(Key("random_search", TASK, seed), chosen, {}, 3, RUN)
 
 
 def test_what_is_added_is_read(tmp_path: Path) -> None:
