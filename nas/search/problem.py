@@ -48,9 +48,14 @@ class SearchProblem:
             raise ConfigError("search.objectives", [], "at least one objective")
 
     def known(self, genotypes: Sequence[Genotype]) -> list[dict[str, float]]:
-        """Return, for each genotype, the objectives and limited values known before training."""
+        """Return, for each genotype, the objectives and limited values known before training.
+
+        Without a calibrated predictor, what it would say is not among them.
+        """
         columns = {}
         for name, objective in {**self.limited, **self.objectives}.items():
+            if not objective.ready(self.facts):
+                continue
             values = objective.before_training(genotypes, self.facts)
             if values is not None:
                 columns[name] = values
