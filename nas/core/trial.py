@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 from nas.core.space import Genotype
 
@@ -165,8 +166,26 @@ class Evaluator(ABC):
         """Cancel what still runs and release the workers."""
 
 
+def full_trainings(trials: Iterable[Trial]) -> float:
+    """Return how many full trainings the trials amount to.
+
+    A training that goes on from its checkpoint costs the difference, so of each architecture the
+    highest fidelity counts.
+    """
+    reached: dict[str, float] = {}
+    for trial in trials:
+        reached[trial.arch_id] = max(trial.fidelity, reached.get(trial.arch_id, 0.0))
+    return math.fsum(reached.values())
+
+
 class SearchAlgorithm(ABC):
-    """Chooses genotypes; never sees torch or Ray."""
+    """Chooses genotypes; never sees torch or Ray.
+
+    Attributes:
+        multi_fidelity: Whether it is told partial trainings as well; else full ones and failures.
+    """
+
+    multi_fidelity: ClassVar[bool] = False
 
     @abstractmethod
     def ask(self, n: int) -> list[Genotype]:

@@ -31,8 +31,10 @@ SEARCH_SETTINGS = (
     "search.reference_point",
     "search.mode",
     "search.lookahead",
+    "search.warm_start",
     "search.routing",
     "search.algorithm",
+    "fidelity",
     "evaluation.recipe",
     "ledger.url",
 )
@@ -72,6 +74,11 @@ class StudyFolder:
     def routing(self) -> Path:
         """Where it is recorded what was measured during the search."""
         return self.path / "routing.json"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Where partial trainings wait for more of it."""
+        return self.path / "checkpoints"
 
     @property
     def ledger_url(self) -> str:

@@ -6,10 +6,15 @@ an interrupted one stopped.
 
 from __future__ import annotations
 
+import dataclasses
+import shutil
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
 
 import search_spaces
 from nas import data as data_room
@@ -17,18 +22,23 @@ from nas import devices, objectives
 from nas.core.errors import DeviceError, HwnasError
 from nas.core.files import write_json_atomically
 from nas.core.images import SearchSplits
-from nas.core.objective import Facts
+from nas.core.objective import Facts, Objective
 from nas.core.prediction import LearningPredictor
 from nas.core.seeding import stream
 from nas.core.space import Genotype
-from nas.core.trial import Trial
+from nas.core.trial import Trial, full_trainings
+from nas.evaluation.checkpoints import CheckpointFolder, ContinuingEvaluator
 from nas.network.space import SearchSpace
+from nas.results.hypervolume import hypervolume
 from nas.results.ledger import Ledger
 from nas.results.study import StudyResults
 from nas.search.loop import SearchLoop
 from nas.search.problem import SearchProblem
 from nas.search.routing import Router
-from nas.study import provenance, routing
+from nas.search.stopping import ROUNDING, Stopping
+from nas.search.survey import survey
+from nas.search.warm_start import WarmStart
+from nas.study import preview, provenance, routing, warm_start
 from nas.study.calibration import Calibration, accuracy_line, calibrate, is_calibrated, learner
 from nas.study.finalise import Finalisation
 from nas.study.folder import StudyFolder, now_utc
@@ -70,12 +80,31 @@ def run(settings: StudySettings, reporter: Reporter) -> StudyResults:
                 raise DeviceError(f"{error}; {fix}") from error
 
 
+def check(settings: StudySettings, reporter: Reporter) -> None:
+    """Say what a study would look for and how long that takes; nothing is measured or written.
+
+    Args:
+        settings: What to do.
+        reporter: Told what is found.
+
+    Raises:
+        HwnasError: Something in the settings or the surroundings is wrong.
+        NoFeasibleArchitectureError: Nothing is found that keeps the limits.
+    """
+    folder = StudyFolder(Path(settings.runs).expanduser() / settings.name)
+    splits = settings.data.search_splits()
+    space = settings.space(splits.input_shape, len(splits.class_names))
+    folder.check(settings.config)
+    _Study(settings, folder, splits, space, reporter).check()
+
+
 def _finished(settings: StudySettings, folder: StudyFolder) -> StudyResults | None:
     """Return the study if the very same settings have brought it to its end."""
     if not folder.record_path.is_file() or folder.saved() != settings.config:
         return None
     results = StudyResults(folder.path, settings.ledger_url)
-    complete = len(results.trials()) >= settings.search.evaluations
+    # The limits may have been raised by a run that was stopped before it searched.
+    complete = (results.record.get("stop") or {}).get("limits") == settings.search.limits
     verified = results.status == "finalised" or settings.finalise.limit == 0
     return results if complete and verified else None
 
@@ -89,38 +118,99 @@ class _Study:
     reporter: Reporter
 
     def run(self) -> StudyResults:
+        first = warm_start.proposals(self.settings, self.space, self.folder)
         calibration = self._calibrated()
         problem = self._problem(calibration)
         # A search that cannot begin leaves its settings open to change.
-        problem.sample_feasible(stream(self.settings.seed, "reference"))
+        feasible = self._survey(problem)
         ledger = Ledger.open(
             self._ledger_url, self.settings.name, list(problem.objectives), self.space.genes
         )
         with closing(ledger):
             # After the ledger, so that whoever finds the record can read both.
-            self._record(problem, calibration)
-            trials = self._search(problem, ledger)
+            self._record(problem, calibration, first)
+            trials = self._search(problem, ledger, first, feasible)
         results = StudyResults(self.folder.path, self._ledger_url)
         if not any(trial.complete for trial in trials):
-            causes = sorted({str(trial.failure) for trial in trials})
-            cause = causes[0] if causes else "every candidate breaks a limit when it is measured"
-            raise HwnasError(f"study {self.settings.name!r}: no trial is complete: {cause}")
+            raise HwnasError(f"study {self.settings.name!r}: {self._nothing_complete(trials)}")
         parts = (self.settings, self.folder, self.splits, problem, results, self.reporter)
         # A study whose front could not be verified as a whole tries again when it is started again.
         verified = Finalisation(*parts).run() and self.settings.finalise.limit > 0
         if verified and self.folder.record()["status"] != "finalised":
             self.folder.update(status="finalised", finished_utc=now_utc())
+        if verified:
+            # Nothing is lost: what more evaluations promote is then trained from the start.
+            shutil.rmtree(self.folder.checkpoints, ignore_errors=True)
         return StudyResults(self.folder.path, self._ledger_url)
+
+    def check(self) -> None:
+        """Say what can be said without measuring, training or writing anything."""
+        settings = self.settings
+        calibration = None
+        if is_calibrated(self.folder.predictor):
+            calibration = Calibration.load(self.folder.predictor)
+        elif self._needs_calibration:
+            self.reporter.stage(preview.calibration_line(settings.predictor))
+        feasible = self._survey(self._problem(calibration))
+        workers = settings.evaluation.workers_here() if settings.ray_address is None else None
+        trials = []
+        if self.folder.record_path.is_file():
+            with closing(Ledger.load(self._ledger_url, settings.name)) as ledger:
+                trials = ledger.trials()
+        self.reporter.stage(self._time_line(feasible, trials, workers))
+
+    def _survey(self, problem: SearchProblem) -> list[Genotype]:
+        """Say what the limits leave; return some architectures that keep them.
+
+        Raises:
+            NoFeasibleArchitectureError: None is found; names the nearest values.
+        """
+        found = survey(problem, stream(self.settings.seed, "survey"))
+        for line in preview.survey_lines(problem, found):
+            self.reporter.stage(line)
+        one = problem.sample_feasible(stream(self.settings.seed, "reference"))
+        assert one is not None, "with nothing seen, there is one or an error"
+        return found.feasible or [one]
+
+    def _time_line(
+        self, feasible: Sequence[Genotype], trials: Sequence[Trial], workers: int | None
+    ) -> str:
+        return preview.time_line(
+            self._job(),
+            feasible,
+            trials,
+            evaluations=self.settings.search.evaluations,
+            workers=workers,
+            gpus=self.settings.evaluation.on_gpus,
+        )
+
+    def _nothing_complete(self, trials: Sequence[Trial]) -> str:
+        """Return why there is no front, and what to do about it."""
+        if not trials:
+            return "no trial is complete: every candidate breaks a limit when it is measured"
+        [(cause, count)] = Counter(str(trial.failure) for trial in trials).most_common(1)
+        often = f"{count} of {len(trials)} trials failed" if count > 1 else "failed"
+        line = f"no trial is complete: {often}: {cause}"
+        if self.folder.record()["stop"]["by"] != "failures":
+            return line
+        fix = "mend that and give the study another name, or raise search.stop.failures to go on"
+        return f"{line}; the search gave up, its trials are kept; {fix}"
 
     @property
     def _ledger_url(self) -> str:
         return self.settings.ledger_url or self.folder.ledger_url
 
+    @property
+    def _used(self) -> list[Objective]:
+        return [*self.settings.objectives.values(), *self.settings.limited.values()]
+
+    @property
+    def _needs_calibration(self) -> bool:
+        return any(objective.needs_predictor or objective.needs_memory for objective in self._used)
+
     def _calibrated(self) -> Calibration | None:
         """Return the study's calibration, made now unless that was done before."""
-        used = [*self.settings.objectives.values(), *self.settings.limited.values()]
-        memory = any(objective.needs_memory for objective in used)
-        if not memory and not any(objective.needs_predictor for objective in used):
+        if not self._needs_calibration:
             return None
         if is_calibrated(self.folder.predictor):
             return Calibration.load(self.folder.predictor)
@@ -133,7 +223,7 @@ class _Study:
             seed=self.settings.seed,
             store=self.settings.store,
             folder=self.folder.predictor,
-            memory=memory,
+            memory=any(objective.needs_memory for objective in self._used),
         )
         if reused := calibration.cost["reused"]:
             self.reporter.stage(f"{reused} of {samples} networks had been measured before")
@@ -170,7 +260,9 @@ class _Study:
             ),
         )
 
-    def _record(self, problem: SearchProblem, calibration: Calibration | None) -> None:
+    def _record(
+        self, problem: SearchProblem, calibration: Calibration | None, first: Sequence[Genotype]
+    ) -> None:
         """Write `study.json` when a study begins; afterwards its reference point stays."""
         if self.folder.record_path.is_file():
             return
@@ -193,6 +285,7 @@ class _Study:
                 "constraints": [str(constraint) for constraint in settings.constraints],
                 "reference_point": self._reference_point(problem),
                 "genes": [gene.name for gene in self.space.genes],
+                "warm_start": [list(genotype) for genotype in first],
                 "imports": list(settings.imports),
                 "ledger_url": settings.config["ledger"]["url"] or self.folder.ledger_url,
                 "calibration": None if calibration is None else calibration.cost,
@@ -209,35 +302,55 @@ class _Study:
         known = problem.known(samples)
         guessing = 100 * (1 - 1 / self.space.num_classes)
         derived = {
-            name: max(row[name] for row in known) if name in known[0] else guessing
+            name: float(np.nanmax([row[name] for row in known])) if name in known[0] else guessing
             for name in problem.objectives
         }
         return derived | (self.settings.search.reference_point or {})
 
-    def _search(self, problem: SearchProblem, ledger: Ledger) -> Sequence[Trial]:
+    def _search(
+        self,
+        problem: SearchProblem,
+        ledger: Ledger,
+        first: Sequence[Genotype],
+        feasible: Sequence[Genotype],
+    ) -> Sequence[Trial]:
         settings = self.settings
-        recorded = frozenset(trial.number for trial in ledger.trials())
-        if len(recorded) < settings.search.evaluations:
-            self.folder.update(status="searching")
-        with closing(settings.evaluation.start(self._job())) as evaluator:
+        recorded = ledger.trials()
+        unfinished = full_trainings(recorded) < settings.search.evaluations - ROUNDING
+        if unfinished:
+            self.folder.update(status="searching", stop=None)
+        workers = settings.evaluation.start(self._job())
+        checkpoints = CheckpointFolder(self.folder.checkpoints)
+        with closing(ContinuingEvaluator(workers, checkpoints)) as evaluator:
+            if unfinished:
+                self.reporter.stage(self._time_line(feasible, recorded, evaluator.workers))
             schedule = settings.search.schedule(evaluator.workers)
             loop = SearchLoop(
                 problem=problem,
-                algorithm=settings.algorithm.start(
-                    problem, int(stream(settings.seed, "search").integers(2**31))
+                algorithm=WarmStart(
+                    settings.algorithm.start(
+                        problem, int(stream(settings.seed, "search").integers(2**31))
+                    ),
+                    problem,
+                    first,
                 ),
                 evaluator=evaluator,
                 ledger=ledger,
                 describe=lambda genotype: self._describe(problem, genotype),
                 on_trial=lambda trial: self._report(problem, trial),
                 study_seed=settings.seed,
-                evaluations=settings.search.evaluations,
+                stopping=Stopping(
+                    settings.search.evaluations,
+                    settings.search.stop,
+                    lambda trials: self._hypervolume(problem, trials),
+                ),
                 schedule=schedule,
                 router=self._router(problem),
+                fidelity=settings.fidelity.start(problem),
             )
             plan = SearchPlan(
                 evaluations=settings.search.evaluations,
-                recorded=recorded,
+                recorded=tuple(recorded),
                 workers=evaluator.workers,
                 lookahead=schedule.lookahead,
                 columns={name: o.column for name, o in problem.objectives.items()},
@@ -245,7 +358,12 @@ class _Study:
             )
             with self.reporter.search(plan):
                 trials = loop.run()
-        self.folder.update(routing=routing.RoutingFile(self.folder.routing).summary())
+        assert loop.stop is not None, "a search that has ended says why"
+        self.reporter.stage(f"the search has ended: {loop.stop.detail}")
+        self.folder.update(
+            stop={**dataclasses.asdict(loop.stop), "limits": settings.search.limits},
+            routing=routing.RoutingFile(self.folder.routing).summary(),
+        )
         if self.folder.record()["status"] == "searching":
             self.folder.update(status="searched")
         return trials
@@ -260,18 +378,22 @@ class _Study:
             threads=self.settings.evaluation.threads_per_worker,
         )
 
+    def _hypervolume(self, problem: SearchProblem, trials: Sequence[Trial]) -> float:
+        """Return the hypervolume of trials, as the search saw them."""
+        reference_point = self.folder.record()["reference_point"]
+        kept = (trial for trial in trials if trial.full and problem.kept(trial))
+        points = [[trial.values[name] for name in problem.objectives] for trial in kept]
+        return hypervolume(points, [reference_point[name] for name in problem.objectives])
+
     def _report(self, problem: SearchProblem, trial: Trial) -> None:
-        feasible = trial.complete and all(v <= 0 for v in problem.violations(trial))
-        self.reporter.trial(trial, feasible=feasible)
+        self.reporter.trial(trial, feasible=problem.kept(trial))
 
     def _describe(self, problem: SearchProblem, genotype: Genotype) -> dict[str, float]:
         """Return every column of an architecture that is known without training it."""
         described = {}
         for name in objectives.names():
             objective = objectives.get(name)
-            if objective.needs_predictor and problem.facts.predictor is None:
-                continue
-            if objective.needs_memory and problem.facts.memory is None:
+            if not objective.ready(problem.facts):
                 continue
             if objective.needs_table and problem.facts.published_ms is None:
                 continue

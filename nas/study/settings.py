@@ -27,10 +27,12 @@ from nas.core.recipe import Recipe
 from nas.devices.store import MeasurementStore
 from nas.evaluation import EvaluationSettings
 from nas.network.space import SearchSpace
-from nas.search import algorithms
+from nas.search import algorithms, fidelity
 from nas.search.algorithms import AlgorithmSettings
+from nas.search.fidelity import FidelitySettings
 from nas.search.routing import RoutingSettings
 from nas.search.schedule import Asynchronous, Batch, Schedule
+from nas.search.stopping import StopSettings
 from nas.study.checking import component, resolved, structured
 from nas.study.imports import import_modules
 
@@ -109,7 +111,8 @@ class SearchSettings:
     """What to search for and how long.
 
     Attributes:
-        evaluations: Trials at which the search ends.
+        evaluations: Full trainings at which the search ends; a partial one counts as its share.
+        stop: Further limits at which it ends.
         mode: `batch` tells trials in the order in which they were asked for, so that a search is
             exactly repeatable; `async` tells them as they end, so that no worker waits.
         lookahead: In a batch search, candidates under way at a time; at least the number of
@@ -119,18 +122,27 @@ class SearchSettings:
         reference_point: Of the hypervolume, by objective; what is left out is derived: for the
             error that of guessing, for the others the largest of some random architectures.
             `None` derives all of it.
+        warm_start: What is proposed first: names of published networks that lie in the space, and
+            names or folders of studies, whose fronts are.
         routing: When candidates are measured instead of predicted.
         algorithm: Name and settings of the search algorithm.
     """
 
     evaluations: int = 48
+    stop: StopSettings = field(default_factory=StopSettings)
     mode: str = "batch"
     lookahead: int = 8
     objectives: tuple[str, ...] = ("error", "latency_ms")
     constraints: tuple[str, ...] = ()
     reference_point: dict[str, float] | None = None
+    warm_start: tuple[str, ...] = ()
     routing: RoutingSettings = field(default_factory=RoutingSettings)
     algorithm: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def limits(self) -> dict[str, Any]:
+        """Everything at which the search ends."""
+        return {"evaluations": self.evaluations, **dataclasses.asdict(self.stop)}
 
     def schedule(self, workers: int) -> Schedule:
         """Return when a search on `workers` asks for candidates."""
@@ -145,6 +157,7 @@ class SearchSettings:
             raise ConfigError("search.mode", self.mode, "one of " + ", ".join(MODES))
         _check_texts("search.objectives", self.objectives)
         _check_texts("search.constraints", self.constraints)
+        _check_texts("search.warm_start", self.warm_start)
         if not self.objectives or len(set(self.objectives)) < len(self.objectives):
             got = list(self.objectives)
             raise ConfigError("search.objectives", got, "at least one objective, each once")
@@ -191,6 +204,7 @@ class StudySettings:
         device: What latency is measured on.
         predictor: How latency is predicted.
         algorithm: What proposes candidates.
+        fidelity: How far they are trained.
         evaluation: What trains candidates.
         search: What to search for and how long.
         finalise: How the front is verified.
@@ -211,6 +225,7 @@ class StudySettings:
     device: Device
     predictor: PredictorSettings
     algorithm: AlgorithmSettings
+    fidelity: FidelitySettings
     evaluation: EvaluationSettings
     search: SearchSettings
     finalise: FinaliseSettings
@@ -243,6 +258,7 @@ SECTIONS = (
     "device",
     "latency_predictor",
     "search",
+    "fidelity",
     "evaluation",
     "finalise",
     "ledger",
@@ -277,6 +293,7 @@ def read(config: DictConfig) -> StudySettings:
         device=device_of(values),
         predictor=predictor_of(values),
         algorithm=component(algorithms.registry, search.algorithm, "search.algorithm"),
+        fidelity=component(fidelity.registry, values.get("fidelity"), "fidelity"),
         evaluation=component(evaluation.registry, values.get("evaluation"), "evaluation"),
         search=search,
         finalise=structured(FinaliseSettings, values.get("finalise"), "finalise"),

@@ -18,6 +18,7 @@ from nas.search import algorithms
 from nas.search.loop import SearchLoop, TrialRecord
 from nas.search.problem import SearchProblem
 from nas.search.schedule import Batch
+from nas.search.stopping import Stopping, StopSettings
 
 Metrics = Callable[[Candidate], Mapping[str, float]]
 
@@ -99,6 +100,8 @@ def loop(
     at: SearchProblem | None = None,
     algorithm: str = "nsga2",
     measure: Metrics = metrics,
+    evaluations: int = 30,
+    failures: int | None = None,
     **changes: object,
 ) -> SearchLoop:
     at = at or problem(constraints=["cost <= 2"])
@@ -111,7 +114,7 @@ def loop(
         describe=lambda genotype: {"genes_sum": float(sum(genotype))},
         on_trial=lambda trial: None,
         study_seed=7,
-        evaluations=30,
+        stopping=Stopping(evaluations, StopSettings(failures=failures)),
         schedule=Batch(5),
     )
     return replace(search, **changes)

@@ -14,6 +14,7 @@ from nas.search import algorithms
 from nas.search.loop import SearchLoop
 from nas.search.routing import RoutingSettings
 from nas.search.schedule import Asynchronous, Batch, Schedule
+from nas.search.stopping import Stopping
 
 LIMIT_MS = 1.6
 CONSTRAINT = f"latency_ms <= {LIMIT_MS}"
@@ -55,7 +56,7 @@ def search(
         describe=lambda genotype: {},
         on_trial=lambda trial: None,
         study_seed=7,
-        evaluations=evaluations,
+        stopping=Stopping(evaluations),
         schedule=schedule or Batch(5),
         router=router(at, run.record, run.device, measurements),
     ).run()

@@ -18,8 +18,8 @@ from nas.search.problem import SearchProblem
 
 
 @dataclass(frozen=True)
-class Promotion:
-    """An architecture that is to be trained further.
+class Proposal:
+    """An architecture that is to be trained, from the start or further.
 
     Attributes:
         genotype: Canonical genotype.
@@ -38,7 +38,7 @@ class FidelityRule(ABC):
     """
 
     @abstractmethod
-    def promotion(self, *, exhausted: bool = False) -> Promotion | None:
+    def promotion(self, *, exhausted: bool = False) -> Proposal | None:
         """Return the next architecture to train further; each rung is given once.
 
         Args:
@@ -85,7 +85,7 @@ get = registry.get
 __all__ = [
     "FidelityRule",
     "FidelitySettings",
-    "Promotion",
+    "Proposal",
     "component",
     "get",
     "names",

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from nas.core.space import Genotype
 from nas.core.trial import FULL, Trial
-from nas.search.fidelity import FidelityRule, FidelitySettings, Promotion, register
+from nas.search.fidelity import FidelityRule, FidelitySettings, Proposal, register
 from nas.search.problem import SearchProblem
 
 
@@ -30,9 +30,10 @@ class FullSettings(FidelitySettings):
 class FullTraining(FidelityRule):
     """Promotes nothing."""
 
-    def promotion(self, *, exhausted: bool = False) -> Promotion | None:
+    def promotion(self, *, exhausted: bool = False) -> Proposal | None:
         """Return `None`: whatever has begun is complete."""
         del exhausted
+        return None
 
     def enter(self, genotype: Genotype) -> float:
         """Return the full fidelity."""

@@ -36,12 +36,12 @@ class LadderSettings(FidelitySettings):
         rising = all(low < high for low, high in zip([0.0, *rungs], rungs, strict=False))
         if len(rungs) < 2 or not rising or rungs[-1] != FULL:
             expected = "two rising shares of the full training or more, the last 1"
-            raise ConfigError("search.fidelity.rungs", rungs, expected)
+            raise ConfigError("fidelity.rungs", rungs, expected)
         if not 1 < self.eta < math.inf:
-            raise ConfigError("search.fidelity.eta", self.eta, "more than 1")
+            raise ConfigError("fidelity.eta", self.eta, "more than 1")
         for name, value in self.noise.items():
             if not 0 <= value < math.inf:
-                raise ConfigError(f"search.fidelity.noise.{name}", value, "0 or more")
+                raise ConfigError(f"fidelity.noise.{name}", value, "0 or more")
 
     @property
     def fidelities(self) -> tuple[float, ...]:
@@ -58,5 +58,5 @@ def tolerances(problem: SearchProblem, noise: Mapping[str, float]) -> FloatArray
     for name in noise:
         if name not in problem.objectives:
             expected = "one of search.objectives: " + ", ".join(problem.objectives)
-            raise ConfigError(f"search.fidelity.noise.{name}", name, expected)
+            raise ConfigError(f"fidelity.noise.{name}", name, expected)
     return np.array([noise.get(name, 0.0) for name in problem.objectives])

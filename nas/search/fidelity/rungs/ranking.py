@@ -10,13 +10,14 @@ from scipy.stats import rankdata
 from nas.core.prediction import FloatArray
 
 
-def promotion_order(points: FloatArray, noise: FloatArray) -> list[int]:
-    """Order architectures by what their full training promises: front by front, and within one by
-    what each adds to the hypervolume.
+def most_promising(points: FloatArray, noise: FloatArray, count: int) -> list[int]:
+    """Return the architectures that more training promises most of.
 
-    A front has what no other point clearly dominates. To dominate clearly, a point must be ahead by
-    the noise in every noisy objective: ties are soft, as in PASHA (Bohdal et al., ICLR 2023), since
-    the other order might come out of another seed.
+    They are taken front by front, and within a front by what each adds to the hypervolume, as in
+    SMS-EMOA (Beume, Naujoks and Emmerich, EJOR 181(3), 2007). A front has what no other point
+    clearly dominates: to do so, a point must be ahead by the noise in every noisy objective. Ties
+    are thus soft, as in PASHA (Bohdal et al., ICLR 2023), for another seed might break them the
+    other way.
 
     The hypervolume is that of the ranks which the values have on this rung. It therefore depends
     neither on units nor on a few networks that have learned nothing, whose error would stretch the
@@ -25,19 +26,20 @@ def promotion_order(points: FloatArray, noise: FloatArray) -> list[int]:
     Args:
         points: Values of the objectives, all minimised, shape `(n, m)`.
         noise: Of every objective, shape `(m,)`.
+        count: How many to return.
 
     Returns:
         Indices into `points`, the best first; ties in the order given.
     """
     order: list[int] = []
     left = np.arange(len(points))
-    while len(left):
+    while len(left) and len(order) < count:
         ahead = clearly_dominates(points[left], noise)
         front = left[~ahead.any(axis=0)]
         gains = contributions(points, front)
         order += [int(i) for i in front[np.argsort(-gains, kind="stable")]]
         left = left[ahead.any(axis=0)]
-    return order
+    return order[:count]
 
 
 def clearly_dominates(points: FloatArray, noise: FloatArray) -> npt.NDArray[np.bool_]:

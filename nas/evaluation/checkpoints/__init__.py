@@ -86,6 +86,10 @@ class ContinuingEvaluator(Evaluator):
         """Wait for candidates to end, keep their checkpoints; see `Evaluator.completed`."""
         return [self._kept(evaluation) for evaluation in self._evaluator.completed()]
 
+    def clock(self) -> float:
+        """Return the workers' time; see `Evaluator.clock`."""
+        return self._evaluator.clock()
+
     def close(self) -> None:
         """Release the workers."""
         self._evaluator.close()
