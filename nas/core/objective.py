@@ -63,6 +63,11 @@ class Objective(ABC):
     needs_memory: ClassVar[bool] = False
     needs_table: ClassVar[bool] = False
 
+    def ready(self, facts: Facts) -> bool:
+        """Return whether `facts` hold the predictors that `before_training` needs."""
+        latency = facts.predictor is not None or not self.needs_predictor
+        return latency and (facts.memory is not None or not self.needs_memory)
+
     def before_training(self, genotypes: Sequence[Genotype], facts: Facts) -> FloatArray | None:
         """Return the values, shape `(n,)`, or `None` where only training can tell."""
         del genotypes, facts

@@ -50,7 +50,10 @@ class SearchProblem:
             raise ConfigError("search.objectives", [], "at least one objective")
 
     def known(self, genotypes: Sequence[Genotype]) -> list[dict[str, float]]:
-        """Return, for each genotype, the objectives and limited values known before training."""
+        """Return, for each genotype, the objectives and limited values known before training.
+
+        Without a calibrated predictor, what it would say is not among them.
+        """
         columns = self._columns({**self.limited, **self.objectives}, genotypes)
         return [
             {name: float(values[i]) for name, values in columns.items()}
@@ -90,6 +93,8 @@ class SearchProblem:
         """Return the values of those objectives that are known before training, by name."""
         columns = {}
         for name, objective in objectives.items():
+            if not objective.ready(self.facts):
+                continue
             values = objective.before_training(genotypes, self.facts)
             if values is not None:
                 columns[name] = values
