@@ -27,9 +27,9 @@ from nas.core.errors import ConfigError, GenotypeError
 from nas.core.space import Gene, Genotype, Graph, Preset
 from nas.network.blocks import Block, Choices, IntArray, ModuleSpec
 from nas.network.space import SearchSpace
+from nas.tables.nasbench201 import load_nasbench201
 from search_spaces import register
 from search_spaces.layers.cells import Node, ReLUConvNorm, Zeros
-from search_spaces.tables import load_nasbench201
 
 OPERATIONS = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
 EDGES = ((1, 0), (2, 0), (2, 1), (3, 0), (3, 1), (3, 2))
@@ -96,10 +96,14 @@ class NasBench201Space(SearchSpace):
     Attributes:
         channels: Of the first stage; the benchmark has 16.
         cells_per_stage: The benchmark has 5.
+        merge_equal: Whether genotypes that are provably one network count as one. The benchmark
+            has trained all of them apart, and fronts and figures that are published of it are of
+            15,625 architectures: without, the space is these.
     """
 
     channels: int = 16
     cells_per_stage: int = 5
+    merge_equal: bool = True
 
     def __post_init__(self) -> None:
         """Check the settings."""
@@ -133,12 +137,16 @@ class NasBench201Space(SearchSpace):
 
     def fold(self, genotypes: IntArray) -> IntArray:
         """Return the first genotype that is the same network; see the module's text."""
+        if not self.merge_equal:
+            return genotypes
         every, first = _folded()
         return every[first[_number(genotypes)]]
 
     @property
     def size(self) -> int:
         """Number of canonical genotypes."""
+        if not self.merge_equal:
+            return len(_folded()[0])
         return len(np.unique(_folded()[1]))
 
     @classmethod

@@ -11,8 +11,8 @@ import numpy as np
 from latency_predictors.calibration.few_shot import Columns, Matrix
 from nas.core.prediction import FloatArray
 from nas.network.blocks import IntArray
+from nas.tables.nasbench201 import load_nasbench201
 from search_spaces.nasbench201 import EDGES, NONE
-from search_spaces.tables import load_nasbench201
 
 FOLDER = Path(__file__).parent
 PENALTY = 0.3

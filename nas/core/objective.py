@@ -8,7 +8,7 @@ import re
 from abc import ABC
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, TypeVar
 
 from nas.core.errors import ConfigError
 from nas.core.prediction import FloatArray, LatencyPredictor, MemoryPredictor
@@ -16,6 +16,8 @@ from nas.core.space import Genotype
 
 if TYPE_CHECKING:
     import pandas as pd
+
+Values = TypeVar("Values", float, FloatArray)
 
 
 @dataclass(frozen=True)
@@ -27,11 +29,14 @@ class Facts:
             `model_size_mb`, one row a genotype.
         predictor: The calibrated latency predictor, or `None` where no objective needs one.
         memory: The calibrated predictor of peak memory, or `None` where no objective needs one.
+        published_ms: Latencies of genotypes as a table has them, in milliseconds, shape `(n,)`; on
+            the named device, or for `None` on the study's own. `None` without a table.
     """
 
     costs: Callable[[Sequence[Genotype]], pd.DataFrame]
     predictor: LatencyPredictor | None
     memory: MemoryPredictor | None = None
+    published_ms: Callable[[Sequence[Genotype], str | None], FloatArray] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +53,7 @@ class Objective(ABC):
             `_ci` behind it, of the half width of its 95 % interval.
         needs_predictor: Whether a calibrated latency predictor must be at hand.
         needs_memory: Whether a calibrated predictor of peak memory must be at hand.
+        needs_table: Whether a table of published latencies must be at hand.
     """
 
     unit: ClassVar[str]
@@ -55,11 +61,16 @@ class Objective(ABC):
     measured_column: ClassVar[str | None] = None
     needs_predictor: ClassVar[bool] = False
     needs_memory: ClassVar[bool] = False
+    needs_table: ClassVar[bool] = False
 
     def ready(self, facts: Facts) -> bool:
-        """Return whether `facts` hold the predictors that `before_training` needs."""
-        latency = facts.predictor is not None or not self.needs_predictor
-        return latency and (facts.memory is not None or not self.needs_memory)
+        """Return whether `facts` hold everything that `before_training` needs."""
+        needed = (
+            (self.needs_predictor, facts.predictor),
+            (self.needs_memory, facts.memory),
+            (self.needs_table, facts.published_ms),
+        )
+        return all(fact is not None for needs, fact in needed if needs)
 
     def before_training(self, genotypes: Sequence[Genotype], facts: Facts) -> FloatArray | None:
         """Return the values, shape `(n,)`, or `None` where only training can tell."""
@@ -112,8 +123,11 @@ class Constraint:
         """Return whether `value` keeps the limit; a value that is not a number does not."""
         return _OPERATORS[self.relation](value, self.limit)
 
-    def violation(self, value: float) -> float:
-        """Return by how much `value` breaks the limit, 0 or less exactly where it keeps it."""
+    def violation(self, value: Values) -> Values:
+        """Return by how much a value, or each of several, breaks the limit.
+
+        It is 0 or less exactly where the limit is kept, and NaN where the value is.
+        """
         if self.relation == "<":
             return value - math.nextafter(self.limit, -math.inf)
         if self.relation == ">":

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import ScalarFormatter
 
 from nas.core.errors import HwnasError
+from nas.core.trial import FULL
 from nas.results.frame import measured
 from nas.results.hypervolume import knee
 from nas.results.labels import device_label, label, unit
@@ -46,9 +47,9 @@ def plot_pareto(study: StudyResults, path_png: Path) -> None:
     """Draw the study's trials and fronts into a PNG file of 1200 by 750 pixels.
 
     The first objective is drawn against the second; with a third, the trials' colour shows it.
-    A study of one objective is drawn over the number of its trials. Failed trials are not shown.
-    Verified architectures stand at their measured latency, with the 95 % confidence interval of
-    the measurement.
+    A study of one objective is drawn over the number of its trials. Neither failed trials nor
+    partial trainings are shown. Verified architectures stand at their measured latency, with the
+    95 % confidence interval of the measurement.
 
     Raises:
         HwnasError: The study cannot be read, or the file cannot be written.
@@ -57,7 +58,8 @@ def plot_pareto(study: StudyResults, path_png: Path) -> None:
     figure = Figure(figsize=SIZE_INCHES, dpi=DPI, layout="constrained")
     axes = figure.add_subplot()
     trials = study.trials()
-    trials = trials[trials["status"] == "complete"].dropna(subset=[view.x, view.y])
+    drawn = (trials["status"] == "complete") & (trials["fidelity"] == FULL)
+    trials = trials[drawn].dropna(subset=[view.x, view.y])
     _draw_trials(figure, axes, trials, view)
     _draw_predicted_front(axes, study, view)
     front = study.pareto()

@@ -21,6 +21,8 @@ from nas.core.errors import LedgerError
 from nas.core.seeding import training_seed
 from nas.core.space import Genotype
 from nas.core.trial import Candidate, Evaluation, Evaluator, SearchAlgorithm, Trial
+from nas.search.fidelity import FidelityRule, Proposal
+from nas.search.fidelity.full import FullTraining
 from nas.search.problem import SearchProblem
 from nas.search.routing import Router
 from nas.search.schedule import LegRecord, Schedule
@@ -53,6 +55,7 @@ class SearchLoop:
         stopping: When the search ends.
         schedule: When a candidate is asked for.
         router: Measures candidates whose prediction leaves a decision open; `None` for never.
+        fidelity: Says how far candidates are trained.
         stop: Why the search has ended; `None` until then.
     """
 
@@ -66,7 +69,9 @@ class SearchLoop:
     stopping: Stopping
     schedule: Schedule
     router: Router | None = None
+    fidelity: FidelityRule = field(default_factory=FullTraining)
     stop: Stop | None = field(default=None, init=False)
+    _reached: dict[str, float] = field(default_factory=dict, init=False)
     _recorded: dict[int, Trial] = field(default_factory=dict, init=False)
     _waiting: dict[int, Trial] = field(default_factory=dict, init=False)
     _told: list[Trial] = field(default_factory=list, init=False)
@@ -90,12 +95,12 @@ class SearchLoop:
         asked = 0
         while True:
             while self._limit(asked) is None and self._tell_before(asked):
-                genotype = self._ask(asked)
-                if genotype is None:
+                proposal = self._propose(asked)
+                if proposal is None:
                     # Only what is told may change that: a further trial must end before.
                     self._told_least = len(self._told) + 1
                 else:
-                    self._start(asked, genotype, under_way)
+                    self._start(asked, proposal, under_way)
                     asked += 1
             if not under_way:
                 break
@@ -107,17 +112,21 @@ class SearchLoop:
 
     def _limit(self, asked: int) -> Stop | None:
         """Return the limit that is reached; what is recorded is replayed whatever it took."""
+        trainings = math.fsum(self._reached.values())
         if asked <= max(self._recorded, default=-1):
-            return self.stopping.enough(asked)
-        return self.stopping.reached(asked)
+            return self.stopping.enough(trainings)
+        return self.stopping.reached(trainings)
 
-    def _ask(self, number: int) -> Genotype | None:
-        """Return the next candidate to train; `None` where the algorithm has no more."""
+    def _propose(self, number: int) -> Proposal | None:
+        """Return what to train next; `None` where neither rule nor algorithm has anything."""
+        promoted = self.fidelity.promotion()
+        if promoted is not None:
+            return promoted
         while proposed := self.algorithm.ask(1):
             arch_id = self.problem.space.architecture(proposed[0]).arch_id
             if self.router is None or self.router.admit(number, proposed[0], arch_id):
-                return proposed[0]
-        return None
+                return Proposal(proposed[0], self.fidelity.enter(proposed[0]))
+        return self.fidelity.promotion(exhausted=True)
 
     def _tell_before(self, number: int) -> bool:
         """Tell what must be known before candidate `number`; `False` if some has not ended."""
@@ -134,26 +143,35 @@ class SearchLoop:
             del self._waiting[trial.number]
             judged = trial if self.router is None else self.router.judge(trial, self._told)
             self._told.append(judged)
-        self.algorithm.tell(self._told[-len(trials) :])
+        told = self._told[-len(trials) :]
+        self.fidelity.tell(told)
+        # The value of a partial training misleads whoever takes it for that of a full one.
+        partial_too = self.algorithm.multi_fidelity
+        self.algorithm.tell([t for t in told if partial_too or t.full or not t.complete])
 
-    def _start(self, number: int, genotype: Genotype, under_way: UnderWay) -> None:
+    def _start(self, number: int, proposal: Proposal, under_way: UnderWay) -> None:
         """Have a candidate evaluated, or recall its trial."""
+        genotype, fidelity = proposal.genotype, proposal.fidelity
         arch_id = self.problem.space.architecture(genotype).arch_id
+        self._reached[arch_id] = fidelity
         earlier = self._recorded.get(number)
         if earlier is None:
             facts = dict(self.describe(genotype))
             if self.router is not None:
                 facts |= self.router.facts(arch_id)
             seed = training_seed(self.study_seed, arch_id)
-            candidate = Candidate(number=number, genotype=genotype, arch_id=arch_id, seed=seed)
+            candidate = Candidate(
+                number=number, genotype=genotype, arch_id=arch_id, seed=seed, fidelity=fidelity
+            )
             under_way.add(candidate, facts)
             self.evaluator.submit([candidate])
-        elif earlier.arch_id == arch_id:
+        elif (earlier.arch_id, earlier.fidelity) == (arch_id, fidelity):
             self._waiting[number] = earlier
             self.on_trial(earlier)
         else:
             raise LedgerError(
-                f"ledger: trial {number} is architecture {earlier.arch_id}, expected {arch_id}; "
+                f"ledger: trial {number} is architecture {earlier.arch_id} at fidelity "
+                f"{earlier.fidelity:g}, expected {arch_id} at {fidelity:g}; "
                 "the settings of the search have changed, so give the study another name"
             )
 

@@ -158,11 +158,12 @@ class Router:
         """
         objectives = self._columns.keys() & self.problem.objectives.keys()
         settled = trial.arch_id in self._routed or not objectives or not self._left
-        if settled or not self.problem.kept(trial):
+        # Of a partial training it is not known where it will stand in the end.
+        if settled or not trial.full or not self.problem.kept(trial):
             return trial
         predicted = self._predicted(trial.genotype)
         _, low, high = predicted
-        others = [other for other in earlier if self.problem.kept(other)]
+        others = [other for other in earlier if other.full and self.problem.kept(other)]
         on_front = [
             self._on_front({**trial.values, **dict.fromkeys(objectives, end)}, others)
             for end in (low, high)

@@ -15,6 +15,9 @@ from nas.core.trial import Trial
 
 HOUR_S = 3600.0
 
+ROUNDING = 1e-9
+"""Full trainings: so much less than the budget is none of it, as shares do not add up exactly."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class StopSettings:
@@ -66,7 +69,7 @@ class Stopping:
     """Watches one search.
 
     Attributes:
-        evaluations: Trials at which the search ends.
+        evaluations: Full trainings at which the search ends; a partial one counts as its share.
         settings: Its other limits.
         hypervolume: Returns the hypervolume of trials; needed where its growth is limited.
     """
@@ -80,17 +83,17 @@ class Stopping:
         """Take note of trials that have ended."""
         self._ended = sorted([*self._ended, *trials], key=lambda trial: trial.ended_s)
 
-    def enough(self, asked: int) -> Stop | None:
-        """Return whether `asked` candidates are all that were to be evaluated."""
-        if asked < self.evaluations:
+    def enough(self, trainings: float) -> Stop | None:
+        """Return whether so many full trainings are all that were to be made."""
+        if trainings < self.evaluations - ROUNDING:
             return None
         return Stop("evaluations", f"{self.evaluations} evaluations")
 
-    def reached(self, asked: int) -> Stop | None:
-        """Return the limit that keeps a candidate from being asked for, after `asked` others."""
+    def reached(self, trainings: float) -> Stop | None:
+        """Return the limit that keeps a candidate from being asked for, after so many trainings."""
         limits = (self._failures, self._wall_clock, self._worker, self._gain)
         found = (limit() for limit in limits) if self._ended else iter(())
-        return self.enough(asked) or next((stop for stop in found if stop is not None), None)
+        return self.enough(trainings) or next((stop for stop in found if stop is not None), None)
 
     def _failures(self) -> Stop | None:
         limit = self.settings.failures

@@ -60,6 +60,7 @@ class UnderWay:
             genotype=candidate.genotype,
             arch_id=candidate.arch_id,
             seed=candidate.seed,
+            fidelity=candidate.fidelity,
             values=values,
             facts=facts,
             seconds=evaluation.seconds,

@@ -33,6 +33,7 @@ SEARCH_SETTINGS = (
     "search.lookahead",
     "search.routing",
     "search.algorithm",
+    "fidelity",
     "evaluation.recipe",
     "ledger.url",
 )
@@ -72,6 +73,11 @@ class StudyFolder:
     def routing(self) -> Path:
         """Where it is recorded what was measured during the search."""
         return self.path / "routing.json"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Where partial trainings wait for more of it."""
+        return self.path / "checkpoints"
 
     @property
     def ledger_url(self) -> str:

@@ -15,8 +15,8 @@ class SearchPlan:
     """What a search is about to do.
 
     Attributes:
-        evaluations: Trials at which it ends, those of earlier runs included.
-        recorded: Numbers of the trials that the ledger holds already.
+        evaluations: Full trainings at which it ends, those of earlier runs included.
+        recorded: Trials that the ledger holds already.
         workers: Candidates evaluated at a time.
         lookahead: Candidates under way at a time.
         columns: Column of every objective in tables of trials, by the objective's name.
@@ -24,7 +24,7 @@ class SearchPlan:
     """
 
     evaluations: int
-    recorded: frozenset[int]
+    recorded: tuple[Trial, ...]
     workers: int
     lookahead: int
     columns: Mapping[str, str]

@@ -7,6 +7,7 @@ an interrupted one stopped.
 from __future__ import annotations
 
 import dataclasses
+import shutil
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import closing
@@ -25,7 +26,8 @@ from nas.core.objective import Facts, Objective
 from nas.core.prediction import LearningPredictor
 from nas.core.seeding import stream
 from nas.core.space import Genotype
-from nas.core.trial import Trial
+from nas.core.trial import Trial, full_trainings
+from nas.evaluation.checkpoints import CheckpointFolder, ContinuingEvaluator
 from nas.network.space import SearchSpace
 from nas.results.hypervolume import hypervolume
 from nas.results.ledger import Ledger
@@ -33,7 +35,7 @@ from nas.results.study import StudyResults
 from nas.search.loop import SearchLoop
 from nas.search.problem import SearchProblem
 from nas.search.routing import Router
-from nas.search.stopping import Stopping
+from nas.search.stopping import ROUNDING, Stopping
 from nas.search.survey import survey
 from nas.study import preview, provenance, routing
 from nas.study.calibration import Calibration, accuracy_line, calibrate, is_calibrated, learner
@@ -134,6 +136,9 @@ class _Study:
         verified = Finalisation(*parts).run() and self.settings.finalise.limit > 0
         if verified and self.folder.record()["status"] != "finalised":
             self.folder.update(status="finalised", finished_utc=now_utc())
+        if verified:
+            # Nothing is lost: what more evaluations promote is then trained from the start.
+            shutil.rmtree(self.folder.checkpoints, ignore_errors=True)
         return StudyResults(self.folder.path, self._ledger_url)
 
     def check(self) -> None:
@@ -301,13 +306,15 @@ class _Study:
         self, problem: SearchProblem, ledger: Ledger, feasible: Sequence[Genotype]
     ) -> Sequence[Trial]:
         settings = self.settings
-        before = ledger.trials()
-        recorded = frozenset(trial.number for trial in before)
-        if len(recorded) < settings.search.evaluations:
+        recorded = ledger.trials()
+        unfinished = full_trainings(recorded) < settings.search.evaluations - ROUNDING
+        if unfinished:
             self.folder.update(status="searching", stop=None)
-        with closing(settings.evaluation.start(self._job())) as evaluator:
-            if len(recorded) < settings.search.evaluations:
-                self.reporter.stage(self._time_line(feasible, before, evaluator.workers))
+        workers = settings.evaluation.start(self._job())
+        checkpoints = CheckpointFolder(self.folder.checkpoints)
+        with closing(ContinuingEvaluator(workers, checkpoints)) as evaluator:
+            if unfinished:
+                self.reporter.stage(self._time_line(feasible, recorded, evaluator.workers))
             schedule = settings.search.schedule(evaluator.workers)
             loop = SearchLoop(
                 problem=problem,
@@ -326,10 +333,11 @@ class _Study:
                 ),
                 schedule=schedule,
                 router=self._router(problem),
+                fidelity=settings.fidelity.start(problem),
             )
             plan = SearchPlan(
                 evaluations=settings.search.evaluations,
-                recorded=recorded,
+                recorded=tuple(recorded),
                 workers=evaluator.workers,
                 lookahead=schedule.lookahead,
                 columns={name: o.column for name, o in problem.objectives.items()},
@@ -360,7 +368,7 @@ class _Study:
     def _hypervolume(self, problem: SearchProblem, trials: Sequence[Trial]) -> float:
         """Return the hypervolume of trials, as the search saw them."""
         reference_point = self.folder.record()["reference_point"]
-        kept = (trial for trial in trials if problem.kept(trial))
+        kept = (trial for trial in trials if trial.full and problem.kept(trial))
         points = [[trial.values[name] for name in problem.objectives] for trial in kept]
         return hypervolume(points, [reference_point[name] for name in problem.objectives])
 

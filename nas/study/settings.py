@@ -27,8 +27,9 @@ from nas.core.recipe import Recipe
 from nas.devices.store import MeasurementStore
 from nas.evaluation import EvaluationSettings
 from nas.network.space import SearchSpace
-from nas.search import algorithms
+from nas.search import algorithms, fidelity
 from nas.search.algorithms import AlgorithmSettings
+from nas.search.fidelity import FidelitySettings
 from nas.search.routing import RoutingSettings
 from nas.search.schedule import Asynchronous, Batch, Schedule
 from nas.search.stopping import StopSettings
@@ -110,7 +111,7 @@ class SearchSettings:
     """What to search for and how long.
 
     Attributes:
-        evaluations: Trials at which the search ends.
+        evaluations: Full trainings at which the search ends; a partial one counts as its share.
         stop: Further limits at which it ends.
         mode: `batch` tells trials in the order in which they were asked for, so that a search is
             exactly repeatable; `async` tells them as they end, so that no worker waits.
@@ -199,6 +200,7 @@ class StudySettings:
         device: What latency is measured on.
         predictor: How latency is predicted.
         algorithm: What proposes candidates.
+        fidelity: How far they are trained.
         evaluation: What trains candidates.
         search: What to search for and how long.
         finalise: How the front is verified.
@@ -219,6 +221,7 @@ class StudySettings:
     device: Device
     predictor: PredictorSettings
     algorithm: AlgorithmSettings
+    fidelity: FidelitySettings
     evaluation: EvaluationSettings
     search: SearchSettings
     finalise: FinaliseSettings
@@ -251,6 +254,7 @@ SECTIONS = (
     "device",
     "latency_predictor",
     "search",
+    "fidelity",
     "evaluation",
     "finalise",
     "ledger",
@@ -285,6 +289,7 @@ def read(config: DictConfig) -> StudySettings:
         device=device_of(values),
         predictor=predictor_of(values),
         algorithm=component(algorithms.registry, search.algorithm, "search.algorithm"),
+        fidelity=component(fidelity.registry, values.get("fidelity"), "fidelity"),
         evaluation=component(evaluation.registry, values.get("evaluation"), "evaluation"),
         search=search,
         finalise=structured(FinaliseSettings, values.get("finalise"), "finalise"),

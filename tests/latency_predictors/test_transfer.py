@@ -21,7 +21,7 @@ from nas.core.errors import ConfigError
 from nas.core.prediction import FloatArray, LatencyPredictor
 from nas.core.space import Genotype
 from nas.network.space import SearchSpace
-from search_spaces.tables import load_nasbench201
+from nas.tables.nasbench201 import load_nasbench201
 
 REFERENCES = "1080ti_1 1080ti_32 1080ti_256 silver_4114 silver_4210r samsung_a50 pixel3 samsung_s7"
 

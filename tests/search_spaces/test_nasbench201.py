@@ -17,7 +17,7 @@ import search_spaces
 from nas.core.errors import ConfigError, GenotypeError
 from nas.core.space import Genotype
 from nas.network.space import SearchSpace
-from search_spaces import tables
+from nas.tables import nasbench201 as tables
 from search_spaces.nasbench201 import EDGES, OPERATIONS, parse, to_text
 
 TABLE = tables.load_nasbench201()
