@@ -81,6 +81,8 @@ class SearchProblem:
     def feasible_rows(self, genotypes: Sequence[Genotype]) -> npt.NDArray[np.bool_]:
         """Return `feasible` of several genotypes, shape `(n,)`."""
         kept = np.ones(len(genotypes), bool)
+        if not len(kept):
+            return kept
         for violations in self.known_violations(genotypes).values():
             kept &= violations <= 0  # NaN keeps no limit
         return kept
@@ -238,8 +240,10 @@ class _FeasibilitySearch:
 
     def _kept(self, genotypes: Sequence[Genotype]) -> list[Genotype]:
         """Return those that keep the constraints; remember the nearest of the others."""
+        if not genotypes:
+            return []
         excess = self._excess(genotypes)
-        if len(excess) and 0 < excess.min() < self._least:
+        if 0 < excess.min() < self._least:
             self._start, self._least = genotypes[int(excess.argmin())], float(excess.min())
         return [genotype for genotype, e in zip(genotypes, excess, strict=True) if e == 0]
 
@@ -248,8 +252,7 @@ class _FeasibilitySearch:
         self.examined += len(genotypes)
         total = np.zeros(len(genotypes))
         for c, violations in self._problem.known_violations(genotypes).items():
-            least = float(np.min(violations, initial=math.inf))
-            self._nearest[c] = min(self._nearest.get(c, math.inf), least)
+            self._nearest[c] = min(self._nearest.get(c, math.inf), float(violations.min()))
             # NaN keeps no limit.
             total += np.nan_to_num(np.maximum(violations, 0.0), nan=math.inf) / _scale(c)
         return total

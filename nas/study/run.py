@@ -37,7 +37,8 @@ from nas.search.problem import SearchProblem
 from nas.search.routing import Router
 from nas.search.stopping import ROUNDING, Stopping
 from nas.search.survey import survey
-from nas.study import preview, provenance, routing
+from nas.search.warm_start import WarmStart
+from nas.study import preview, provenance, routing, warm_start
 from nas.study.calibration import Calibration, accuracy_line, calibrate, is_calibrated, learner
 from nas.study.finalise import Finalisation
 from nas.study.folder import StudyFolder, now_utc
@@ -117,6 +118,7 @@ class _Study:
     reporter: Reporter
 
     def run(self) -> StudyResults:
+        first = warm_start.proposals(self.settings, self.space, self.folder)
         calibration = self._calibrated()
         problem = self._problem(calibration)
         # A search that cannot begin leaves its settings open to change.
@@ -126,8 +128,8 @@ class _Study:
         )
         with closing(ledger):
             # After the ledger, so that whoever finds the record can read both.
-            self._record(problem, calibration)
-            trials = self._search(problem, ledger, feasible)
+            self._record(problem, calibration, first)
+            trials = self._search(problem, ledger, first, feasible)
         results = StudyResults(self.folder.path, self._ledger_url)
         if not any(trial.complete for trial in trials):
             raise HwnasError(f"study {self.settings.name!r}: {self._nothing_complete(trials)}")
@@ -258,7 +260,9 @@ class _Study:
             ),
         )
 
-    def _record(self, problem: SearchProblem, calibration: Calibration | None) -> None:
+    def _record(
+        self, problem: SearchProblem, calibration: Calibration | None, first: Sequence[Genotype]
+    ) -> None:
         """Write `study.json` when a study begins; afterwards its reference point stays."""
         if self.folder.record_path.is_file():
             return
@@ -281,6 +285,7 @@ class _Study:
                 "constraints": [str(constraint) for constraint in settings.constraints],
                 "reference_point": self._reference_point(problem),
                 "genes": [gene.name for gene in self.space.genes],
+                "warm_start": [list(genotype) for genotype in first],
                 "imports": list(settings.imports),
                 "ledger_url": settings.config["ledger"]["url"] or self.folder.ledger_url,
                 "calibration": None if calibration is None else calibration.cost,
@@ -303,7 +308,11 @@ class _Study:
         return derived | (self.settings.search.reference_point or {})
 
     def _search(
-        self, problem: SearchProblem, ledger: Ledger, feasible: Sequence[Genotype]
+        self,
+        problem: SearchProblem,
+        ledger: Ledger,
+        first: Sequence[Genotype],
+        feasible: Sequence[Genotype],
     ) -> Sequence[Trial]:
         settings = self.settings
         recorded = ledger.trials()
@@ -318,8 +327,12 @@ class _Study:
             schedule = settings.search.schedule(evaluator.workers)
             loop = SearchLoop(
                 problem=problem,
-                algorithm=settings.algorithm.start(
-                    problem, int(stream(settings.seed, "search").integers(2**31))
+                algorithm=WarmStart(
+                    settings.algorithm.start(
+                        problem, int(stream(settings.seed, "search").integers(2**31))
+                    ),
+                    problem,
+                    first,
                 ),
                 evaluator=evaluator,
                 ledger=ledger,
