@@ -132,6 +132,7 @@ def test_a_search_whose_trials_all_fail_gives_up_with_the_cause(here: Here, tmp_
     kept = len(study.trials())
     assert 3 <= kept < 9
     assert study.record["stop"]["by"] == "failures"
+    assert here("search", *SEARCH, *hopeless).stderr == ended.stderr
     # Mended, it goes on from there.
     mended = here("search", *SEARCH, "search.stop.failures=null", "search.evaluations=6")
     assert mended.returncode == 0, mended.stderr
