@@ -105,7 +105,8 @@ def _finished(settings: StudySettings, folder: StudyFolder) -> StudyResults | No
     results = StudyResults(folder.path, settings.ledger_url)
     # The limits may have been raised by a run that was stopped before it searched.
     complete = (results.record.get("stop") or {}).get("limits") == settings.search.limits
-    verified = results.status == "finalised" or settings.finalise.limit == 0
+    fruitful = (results.trials()["status"] == "complete").any()
+    verified = results.status == "finalised" or (settings.finalise.limit == 0 and fruitful)
     return results if complete and verified else None
 
 
@@ -394,8 +395,6 @@ class _Study:
         for name in objectives.names():
             objective = objectives.get(name)
             if not objective.ready(problem.facts):
-                continue
-            if objective.needs_table and problem.facts.published_ms is None:
                 continue
             values = objective.before_training([genotype], problem.facts)
             if values is not None:
