@@ -132,7 +132,7 @@ class ConsoleReporter:
             volume = hypervolume(self._points, [plan.reference_point[name] for name in names])
             parts.append(f"hypervolume {volume:.4g}")
         left = plan.evaluations - len(self._trials)
-        if left > 0:
+        if left > 0 and not plan.simulated:
             mean_s = sum(trial.seconds for trial in self._trials) / len(self._trials)
             parts.append(f"{_duration(left * mean_s / plan.workers)} left")
         return ", ".join(parts)
@@ -142,7 +142,8 @@ def _announcement(plan: SearchPlan) -> str:
     new = plan.evaluations - len(plan.recorded)
     if new <= 0:
         return f"all {plan.evaluations} architectures are in the ledger"
-    line = f"evaluating {new} architectures on {plan.workers} workers"
+    workers = "simulated workers" if plan.simulated else "workers"
+    line = f"evaluating {new} architectures on {plan.workers} {workers}"
     if plan.recorded:
         line = f"{len(plan.recorded)} architectures are in the ledger; {line}"
     if plan.workers > plan.lookahead:

@@ -32,7 +32,9 @@ SEARCH_SETTINGS = (
     "search.lookahead",
     "search.routing",
     "search.algorithm",
+    "evaluation.name",
     "evaluation.recipe",
+    "evaluation.epochs",
     "ledger.url",
 )
 """Settings that trials and their hypervolume depend on."""

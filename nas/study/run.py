@@ -19,9 +19,10 @@ from nas.core.files import write_json_atomically
 from nas.core.images import SearchSplits
 from nas.core.objective import Facts
 from nas.core.prediction import LearningPredictor
+from nas.core.recipe import Recipe
 from nas.core.seeding import stream
 from nas.core.space import Genotype
-from nas.core.trial import Trial
+from nas.core.trial import Job, Trial
 from nas.network.space import SearchSpace
 from nas.results.ledger import Ledger
 from nas.results.study import StudyResults
@@ -166,7 +167,10 @@ class _Study:
             limited=self.settings.limited,
             constraints=self.settings.constraints,
             facts=Facts(
-                self.space.costs, predictor, None if calibration is None else calibration.memory
+                self.space.costs,
+                predictor,
+                None if calibration is None else calibration.memory,
+                self.settings.device.published_ms,
             ),
         )
 
@@ -195,6 +199,7 @@ class _Study:
                 "genes": [gene.name for gene in self.space.genes],
                 "imports": list(settings.imports),
                 "ledger_url": settings.config["ledger"]["url"] or self.folder.ledger_url,
+                "published": settings.published,
                 "calibration": None if calibration is None else calibration.cost,
                 "versions": provenance.versions(),
                 "hardware": provenance.hardware(),
@@ -238,6 +243,7 @@ class _Study:
                 evaluations=settings.search.evaluations,
                 recorded=recorded,
                 workers=evaluator.workers,
+                simulated="seconds" in settings.published,
                 lookahead=settings.search.lookahead,
                 columns={name: o.column for name, o in problem.objectives.items()},
                 reference_point=self.folder.record()["reference_point"],
@@ -249,14 +255,17 @@ class _Study:
             self.folder.update(status="searched")
         return trials
 
-    def _job(self) -> TrainingJob:
+    def _job(self) -> Job:
+        return self.settings.evaluation.job(self._training)
+
+    def _training(self, recipe: Recipe) -> TrainingJob:
         return TrainingJob(
             space=self.space,
             train=self.splits.train,
             held_out=self.splits.validation,
             normalisation=Normalisation.of(self.splits.train),
-            recipe=self.settings.evaluation.recipe,
-            threads=self.settings.evaluation.threads_per_worker,
+            recipe=recipe,
+            threads=self.settings.evaluation.threads,
         )
 
     def _report(self, problem: SearchProblem, trial: Trial) -> None:

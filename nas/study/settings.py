@@ -30,6 +30,7 @@ from nas.network.space import SearchSpace
 from nas.search import algorithms
 from nas.search.algorithms import AlgorithmSettings
 from nas.search.routing import RoutingSettings
+from nas.study import published
 from nas.study.checking import component, resolved, structured
 from nas.study.imports import import_modules
 
@@ -205,6 +206,11 @@ class StudySettings:
     constraints: tuple[Constraint, ...]
     config: Mapping[str, Any]
 
+    @property
+    def published(self) -> dict[str, str]:
+        """What numbers are that others have published: text by column; empty of one's own."""
+        return {**self.evaluation.published, **self.device.published}
+
     def space(self, input_shape: tuple[int, int, int], num_classes: int) -> SearchSpace:
         """Build the search space for images of a shape and a number of classes."""
         return space_of(self.config, input_shape, num_classes)
@@ -248,8 +254,9 @@ def read(config: DictConfig) -> StudySettings:
     general = general_of(values)
     search = structured(SearchSettings, values.get("search"), "search")
     constraints = tuple(Constraint.parse(text) for text in search.constraints)
-    chosen = {name: objectives.get(name) for name in search.objectives}
-    limits = {c.objective: objectives.get(c.objective) for c in constraints}
+    device = device_of(values)
+    chosen = {name: published.objective(name, device) for name in search.objectives}
+    limits = {c.objective: published.objective(c.objective, device) for c in constraints}
     url, values["ledger"]["url"] = _ledger_urls(config, general.ledger.url)
     settings = StudySettings(
         name=general.name,
@@ -260,7 +267,7 @@ def read(config: DictConfig) -> StudySettings:
         ledger_url=url,
         ray_address=general.ray.address,
         data=component(data.registry, values.get("data"), "data"),
-        device=device_of(values),
+        device=device,
         predictor=predictor_of(values),
         algorithm=component(algorithms.registry, search.algorithm, "search.algorithm"),
         evaluation=component(evaluation.registry, values.get("evaluation"), "evaluation"),
@@ -272,6 +279,7 @@ def read(config: DictConfig) -> StudySettings:
         config=values,
     )
     settings.space((1, 32, 32), 10)
+    published.check(settings)
     return settings
 
 
