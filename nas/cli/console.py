@@ -14,7 +14,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from nas.core.trial import Trial
+from nas.core.trial import Trial, full_trainings
 from nas.results.hypervolume import hypervolume
 from nas.study.reporter import SearchPlan
 
@@ -112,13 +112,13 @@ class ConsoleReporter:
         assert self._plan is not None, "trials come within `search`"
         self._trials.append(trial)
         point = [trial.values.get(name, math.nan) for name in self._plan.columns]
-        if feasible and all(map(math.isfinite, point)):
+        if feasible and trial.full and all(map(math.isfinite, point)):
             self._points.append(point)
-        done = len(self._trials)
+        done = full_trainings(self._trials)
         if self._progress is not None:
             self._progress.update(self._task, completed=done, description=self._summary(self._plan))
-        elif trial.number not in self._plan.recorded:
-            count = f"{done}/{self._plan.evaluations}"
+        elif trial.number not in {earlier.number for earlier in self._plan.recorded}:
+            count = f"{done:.4g}/{self._plan.evaluations}"
             result = _result(trial, self._plan.columns)
             self.stage(f"{count} {trial.arch_id} {result} | {self._summary(self._plan)}")
 
@@ -131,21 +131,23 @@ class ConsoleReporter:
         if self._points:
             volume = hypervolume(self._points, [plan.reference_point[name] for name in names])
             parts.append(f"hypervolume {volume:.4g}")
-        left = plan.evaluations - len(self._trials)
+        done = full_trainings(self._trials)
+        left = plan.evaluations - done
         if left > 0 and not plan.simulated:
-            mean_s = sum(trial.seconds for trial in self._trials) / len(self._trials)
+            mean_s = sum(trial.seconds for trial in self._trials) / done
             parts.append(f"{_duration(left * mean_s / plan.workers)} left")
         return ", ".join(parts)
 
 
 def _announcement(plan: SearchPlan) -> str:
-    new = plan.evaluations - len(plan.recorded)
+    recorded = full_trainings(plan.recorded)
+    new = plan.evaluations - recorded
     if new <= 0:
         return f"all {plan.evaluations} architectures are in the ledger"
     workers = "simulated workers" if plan.simulated else "workers"
-    line = f"evaluating {new} architectures on {plan.workers} {workers}"
+    line = f"evaluating {new:.4g} architectures on {plan.workers} {workers}"
     if plan.recorded:
-        line = f"{len(plan.recorded)} architectures are in the ledger; {line}"
+        line = f"{recorded:.4g} architectures are in the ledger; {line}"
     if plan.workers > plan.lookahead:
         idle = plan.workers - plan.lookahead
         line += f"; {idle} workers will idle: raise search.lookahead under another name"
@@ -155,7 +157,8 @@ def _announcement(plan: SearchPlan) -> str:
 def _result(trial: Trial, columns: Mapping[str, str]) -> str:
     if trial.failure is not None:
         return f"failed: {trial.failure}"
-    return ", ".join(f"{columns[name]} {value:.4g}" for name, value in trial.values.items())
+    values = ", ".join(f"{columns[name]} {value:.4g}" for name, value in trial.values.items())
+    return values if trial.full else f"{values} after {100 * trial.fidelity:.3g} % of the training"
 
 
 def _duration(seconds: float) -> str:

@@ -87,7 +87,9 @@ def _run(config: DictConfig) -> None:
         line = "not every member of the front could be verified; the lines above say why"
         raise HwnasError(f"{study.path}: {line}; run the same command again to go on")
     runs = "" if str(study.path.parent) == "runs" else f" --runs {study.path.parent}"
-    following = f"nas export {study.name} --pick knee{runs}"
+    verified = settings.finalise.limit > 0
+    what = f"export {study.name} --pick knee" if verified else f"pareto {study.name}"
+    following = f"nas {what}{runs}"
     sys.stdout.write(f"{study.path}: pareto.csv, pareto.png; next: {following}\n")
 
 

@@ -39,10 +39,7 @@ def json_values(value: Any) -> Any:
 
 
 def write_json_atomically(path: Path, record: Mapping[str, Any]) -> None:
-    """Write `record` as the JSON file `path`; a reader sees the old file or the new one.
-
-    The text reaches the disk before it takes the old file's place, so that a power cut leaves
-    one of the two as well.
+    """Write `record` as the JSON file `path`, as `write_bytes_atomically` does.
 
     Args:
         path: In a folder that exists.
@@ -53,10 +50,26 @@ def write_json_atomically(path: Path, record: Mapping[str, Any]) -> None:
         TypeError: `record` holds something that JSON has no form for.
     """
     text = json.dumps(json_values(record), indent=2) + "\n"
+    write_bytes_atomically(path, text.encode())
+
+
+def write_bytes_atomically(path: Path, content: bytes) -> None:
+    """Write the file `path`; a reader sees the old file or the new one.
+
+    The content reaches the disk before it takes the old file's place, so that a power cut leaves
+    one of the two as well.
+
+    Args:
+        path: In a folder that exists.
+        content: Of the file.
+
+    Raises:
+        HwnasError: The file cannot be written.
+    """
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        with part.open("w", encoding="utf-8") as file:
-            file.write(text)
+        with part.open("wb") as file:
+            file.write(content)
             file.flush()
             os.fsync(file.fileno())
         part.replace(path)

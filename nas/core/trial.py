@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import math
+import time
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 from nas.core.space import Genotype
+
+FULL = 1.0
+"""The fidelity of a whole training."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,12 +24,17 @@ class Candidate:
         genotype: Canonical genotype.
         arch_id: Identity of the architecture.
         seed: Of its training.
+        fidelity: Share of the full training that it is to have had at the end, in (0, 1].
+        checkpoint: Where an earlier part of its training ended, as the job that ran it returned
+            it; `None` to train from the start.
     """
 
     number: int
     genotype: Genotype
     arch_id: str
     seed: int
+    fidelity: float = FULL
+    checkpoint: bytes | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,10 +44,12 @@ class Outcome:
     Attributes:
         metrics: What was measured (`error`: error in percent).
         weights: The trained weights as safetensors, where the job hands them out.
+        checkpoint: What a later part of the training goes on from, where one may come.
     """
 
     metrics: Mapping[str, float]
     weights: bytes | None = None
+    checkpoint: bytes | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,14 +73,19 @@ class Evaluation:
 class Trial:
     """One evaluated architecture, as the ledger holds it.
 
+    An architecture that is trained further is a further trial, with a number of its own.
+
     Attributes:
         number: Position in the order in which the search asked, from 0.
         genotype: Canonical genotype.
         arch_id: Identity of the architecture.
         seed: Of its training.
+        fidelity: Share of the full training that it had had when it was evaluated, in (0, 1].
         values: Value of every objective of the study by the objective's name; empty if it failed.
         facts: Further columns (`params_m`, `macs_m`, `latency_ms_predicted_std`, ...).
         seconds: Seconds that its evaluation took.
+        ended_s: When it ended, in seconds that the search had run by then, all its runs together.
+            Trials that were reported together have equal times.
         failure: `cause: detail` if it failed, else `None`.
     """
 
@@ -76,15 +93,38 @@ class Trial:
     genotype: Genotype
     arch_id: str
     seed: int
+    fidelity: float = FULL
     values: Mapping[str, float] = field(default_factory=dict)
     facts: Mapping[str, float] = field(default_factory=dict)
     seconds: float = 0.0
+    # When a trial ended says nothing about the architecture: equal trials may differ in it.
+    ended_s: float = field(default=0.0, compare=False)
     failure: str | None = None
 
     @property
     def complete(self) -> bool:
         """Whether the evaluation succeeded."""
         return self.failure is None
+
+    @property
+    def full(self) -> bool:
+        """Whether the architecture had its full training: only such trials make a front."""
+        return self.fidelity == FULL
+
+
+@dataclass(frozen=True, kw_only=True)
+class Leg:
+    """A part of an asynchronous search that ran without interruption.
+
+    Attributes:
+        asked: Candidates that were asked for before it.
+        told: Trials that had ended before it.
+        lookahead: Candidates under way at a time.
+    """
+
+    asked: int
+    told: int
+    lookahead: int
 
 
 class Job(Protocol):
@@ -117,13 +157,35 @@ class Evaluator(ABC):
         outlives its time limit comes back with its `failure`; nothing is raised for it.
         """
 
+    def clock(self) -> float:
+        """Return the time in seconds, from any zero; simulated workers have their own time."""
+        return time.monotonic()
+
     @abstractmethod
     def close(self) -> None:
         """Cancel what still runs and release the workers."""
 
 
+def full_trainings(trials: Iterable[Trial]) -> float:
+    """Return how many full trainings the trials amount to.
+
+    A training that goes on from its checkpoint costs the difference, so of each architecture the
+    highest fidelity counts.
+    """
+    reached: dict[str, float] = {}
+    for trial in trials:
+        reached[trial.arch_id] = max(trial.fidelity, reached.get(trial.arch_id, 0.0))
+    return math.fsum(reached.values())
+
+
 class SearchAlgorithm(ABC):
-    """Chooses genotypes; never sees torch or Ray."""
+    """Chooses genotypes; never sees torch or Ray.
+
+    Attributes:
+        multi_fidelity: Whether it is told partial trainings as well; else full ones and failures.
+    """
+
+    multi_fidelity: ClassVar[bool] = False
 
     @abstractmethod
     def ask(self, n: int) -> list[Genotype]:

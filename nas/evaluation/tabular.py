@@ -48,7 +48,7 @@ class TabularSettings(EvaluationSettings):
         split = table.split(self.dataset, self.epochs)
         return {
             "error": f"published {split} error on {self.dataset} after {self.epochs} epochs",
-            "seconds": "simulated: the published seconds of the training",
+            "seconds": "simulated seconds, those of the published training",
             "source": table.source,
         }
 
@@ -74,10 +74,14 @@ class TabularSettings(EvaluationSettings):
 class PublishedJob:
     """Answers with a candidate's own row of a table.
 
+    A share of the full training is the published training of so many epochs. That is a training of
+    its own, with its own schedule, so a longer one later does not go on from it and costs its whole
+    time.
+
     Attributes:
         table: The table.
         dataset: Of the table.
-        epochs: Of the training.
+        epochs: Of the full training.
     """
 
     table: Table
@@ -88,13 +92,15 @@ class PublishedJob:
         """Return `error` in percent, and the `seconds` that the training took."""
         del deadline
         row = self.table.rows([candidate.genotype])[0]
-        error, seconds = self._columns
+        error, seconds = self._columns[round(candidate.fidelity * self.epochs)]
         return Outcome(metrics={"error": float(error[row]), "seconds": float(seconds[row])})
 
     @cached_property
-    def _columns(self) -> tuple[FloatArray, FloatArray]:
-        dataset, epochs = self.dataset, self.epochs
-        return self.table.error(dataset, epochs), self.table.seconds(dataset, epochs)
+    def _columns(self) -> dict[int, tuple[FloatArray, FloatArray]]:
+        """Errors and seconds of all rows, by the epochs of the training."""
+        table, name = self.table, self.dataset
+        published = table.dataset(name).splits
+        return {n: (table.error(name, n), table.seconds(name, n)) for n in published}
 
 
 class SimulatedEvaluator(Evaluator):

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from nas.core.errors import HwnasError
+from nas.core.trial import FULL
 from nas.results.study import RECORD, StudyResults
 
 _logger = logging.getLogger(__name__)
@@ -39,8 +40,8 @@ def summaries(runs: Path) -> list[dict[str, Any]]:
 
     Returns:
         One record a study: `name`, `created_utc`, `status` ("searching", "searched" or
-        "finalised"), `trials_complete`, `trials_failed`, `error_best` (validation, %; `None`
-        without any), `hypervolume`, `hypervolume_share`, `path`.
+        "finalised"), `trials_complete`, `trials_failed`, `error_best` (validation, %, after a full
+        training; `None` without any), `hypervolume`, `hypervolume_share`, `path`.
     """
     found: list[dict[str, Any]] = []
     for folder in _folders(runs):
@@ -57,7 +58,8 @@ def _folders(runs: Path) -> list[Path]:
 
 def _summary(study: StudyResults) -> dict[str, Any]:
     trials = study.trials()
-    errors = trials["error"].dropna() if "error" in trials else trials["number"][:0]
+    full = trials[trials["fidelity"] == FULL]
+    errors = full["error"].dropna() if "error" in full else full["number"][:0]
     return {
         "name": study.name,
         "created_utc": study.created_utc,

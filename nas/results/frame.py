@@ -12,9 +12,19 @@ import pandas as pd
 from nas.core.errors import HwnasError
 from nas.core.files import json_values
 from nas.core.objective import Constraint
-from nas.core.trial import Trial
+from nas.core.trial import FULL, Trial
 
-IDENTITY = ("number", "arch_id", "genotype", "status", "failure", "seed", "seconds")
+IDENTITY = (
+    "number",
+    "arch_id",
+    "genotype",
+    "status",
+    "failure",
+    "seed",
+    "fidelity",
+    "seconds",
+    "ended_s",
+)
 VERIFIED = (
     "error_test",
     "error_test_deployed",
@@ -64,24 +74,25 @@ def trials_frame(
 
     Returns:
         Columns `IDENTITY`, the objectives', the facts', `VERIFIED`, and two of truth values:
-        `verified`, and `feasible`, whether a complete trial keeps all constraints, judged by
-        measured values where there are any. A missing value is NaN.
+        `verified`, of a full training only, and `feasible`, whether a complete trial keeps all
+        constraints, judged by measured values where there are any. A missing value is NaN.
     """
     routed = routed or {}
     rows = [
         _row(trial, columns)
         | (routed.get(trial.arch_id, {}) if trial.complete else {})
-        | _verified_part(trial, columns, verified)
+        | (_verified_part(trial, columns, verified) if trial.complete and trial.full else {})
         for trial in trials
     ]
     known = [name for row in rows for name in row if name not in VERIFIED]
     names = list(dict.fromkeys([*IDENTITY, *columns.values(), *known, *VERIFIED]))
     frame = pd.DataFrame(rows, columns=names)
     numbers = [name for name in names if name not in IDENTITY]
-    frame = frame.astype(dict.fromkeys([*numbers, "seconds"], "float64"))
+    frame = frame.astype(dict.fromkeys([*numbers, "fidelity", "seconds", "ended_s"], "float64"))
     frame = frame.astype({"number": "int64", "seed": "int64"})
-    frame["verified"] = frame["arch_id"].isin(list(verified)) & (frame["status"] == "complete")
     frame["feasible"] = frame["status"] == "complete"
+    full = frame["feasible"] & (frame["fidelity"] == FULL)
+    frame["verified"] = frame["arch_id"].isin(list(verified)) & full
     for constraint in constraints:
         own = columns[constraint.objective]
         values = frame.get(measured(own), frame[own]).fillna(frame[own])
@@ -153,7 +164,9 @@ def _row(trial: Trial, columns: Mapping[str, str]) -> dict[str, Any]:
         "status": "complete" if trial.complete else "failed",
         "failure": trial.failure,
         "seed": trial.seed,
+        "fidelity": trial.fidelity,
         "seconds": trial.seconds,
+        "ended_s": trial.ended_s,
         **facts,
         **values,
     }
@@ -162,6 +175,6 @@ def _row(trial: Trial, columns: Mapping[str, str]) -> dict[str, Any]:
 def _verified_part(
     trial: Trial, columns: Mapping[str, str], verified: Mapping[str, Mapping[str, Any]]
 ) -> dict[str, Any]:
-    record = verified.get(trial.arch_id, {}) if trial.complete else {}
+    record = verified.get(trial.arch_id, {})
     owned = set(columns.values())
     return {name: record[name] for name in VERIFIED if name in record and name not in owned}

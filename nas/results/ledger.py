@@ -8,6 +8,7 @@ folder, and could not be read where the folder is read-only; all three happen to
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import math
 import warnings
@@ -25,7 +26,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 import nas
 from nas.core.errors import LedgerError
 from nas.core.space import Gene
-from nas.core.trial import Trial
+from nas.core.trial import FULL, Leg, Trial
 from nas.results.ledger_errors import one_line, shown, translated
 
 LOCK_TIMEOUT_SECONDS = 20
@@ -122,13 +123,14 @@ class Ledger:
     def append(self, trial: Trial) -> None:
         """Write one trial; on return it survives the end of the process and of the machine.
 
-        A trial whose number and architecture the ledger holds already is left as it is. Optuna
-        numbers its trials in the order of their arrival; a trial's own number is an attribute.
+        A trial whose number, architecture and fidelity the ledger holds already is left as it is.
+        Optuna numbers its trials in the order of their arrival; a trial's own number is an
+        attribute.
 
         Raises:
             LedgerError: The database cannot be written (everything appended before stays
-                readable), the trial's number belongs to another architecture, or its values or
-                genes are not those of the study.
+                readable), the trial's number belongs to another architecture or fidelity, or its
+                values or genes are not those of the study.
         """
         with translated(self.url):
             for frozen in reversed(self._finished()):
@@ -147,6 +149,25 @@ class Ledger:
             trials = [self._thawed(frozen) for frozen in self._finished()]
         return sorted(trials, key=lambda trial: trial.number)
 
+    def legs(self) -> list[Leg]:
+        """Return the legs of an asynchronous search, in their order.
+
+        Raises:
+            LedgerError: The database cannot be read.
+        """
+        with translated(self.url):
+            held = self._study.user_attrs.get("legs", [])
+        return [Leg(**leg) for leg in held]
+
+    def set_legs(self, legs: Sequence[Leg]) -> None:
+        """Write the legs of an asynchronous search, in place of those before.
+
+        Raises:
+            LedgerError: The database cannot be written.
+        """
+        with translated(self.url):
+            self._study.set_user_attr("legs", [dataclasses.asdict(leg) for leg in legs])
+
     def close(self) -> None:
         """Release the database."""
         self._storage.remove_session()
@@ -158,11 +179,12 @@ class Ledger:
         return [frozen for frozen in trials if "number" in frozen.user_attrs]
 
     def _check_same(self, frozen: FrozenTrial, trial: Trial) -> None:
-        held = frozen.user_attrs["arch_id"]
-        if held != trial.arch_id:
+        held = self._thawed(frozen)
+        if (held.arch_id, held.fidelity) != (trial.arch_id, trial.fidelity):
             raise LedgerError(
-                f"ledger {shown(self.url)}: trial {trial.number} got architecture {trial.arch_id}, "
-                f"expected {held}, which it holds; one search at a time may write a ledger"
+                f"ledger {shown(self.url)}: trial {trial.number} got architecture {trial.arch_id} "
+                f"at fidelity {trial.fidelity:g}, expected {held.arch_id} at {held.fidelity:g}, "
+                "which it holds; one search at a time may write a ledger"
             )
 
     def _frozen(self, trial: Trial) -> FrozenTrial:
@@ -171,7 +193,9 @@ class Ledger:
             "arch_id": trial.arch_id,
             "genotype": list(trial.genotype),
             "seed": trial.seed,
+            "fidelity": trial.fidelity,
             "seconds": _encode(trial.seconds),
+            "ended_s": _encode(trial.ended_s),
             "failure": trial.failure,
             "facts": {name: _encode(value) for name, value in trial.facts.items()},
         }
@@ -227,9 +251,11 @@ class Ledger:
             genotype=tuple(held["genotype"]),
             arch_id=held["arch_id"],
             seed=held["seed"],
+            fidelity=float(held.get("fidelity", FULL)),
             values={n: float(v) for n, v in zip(self.objectives, values, strict=False)},
             facts={name: float(value) for name, value in held["facts"].items()},
             seconds=float(held["seconds"]),
+            ended_s=float(held.get("ended_s", 0.0)),
             failure=held["failure"],
         )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import ScalarFormatter
 
 from nas.core.errors import HwnasError
+from nas.core.trial import FULL
 from nas.results.frame import measured
 from nas.results.hypervolume import knee
 from nas.results.labels import device_label, label, unit
@@ -46,9 +48,9 @@ def plot_pareto(study: StudyResults, path_png: Path) -> None:
     """Draw the study's trials and fronts into a PNG file of 1200 by 750 pixels.
 
     The first objective is drawn against the second; with a third, the trials' colour shows it.
-    A study of one objective is drawn over the number of its trials. Failed trials are not shown.
-    Verified architectures stand at their measured latency, with the 95 % confidence interval of
-    the measurement.
+    A study of one objective is drawn over the number of its trials. Neither failed trials nor
+    partial trainings are shown. Verified architectures stand at their measured latency, with the
+    95 % confidence interval of the measurement.
 
     Raises:
         HwnasError: The study cannot be read, or the file cannot be written.
@@ -57,7 +59,8 @@ def plot_pareto(study: StudyResults, path_png: Path) -> None:
     figure = Figure(figsize=SIZE_INCHES, dpi=DPI, layout="constrained")
     axes = figure.add_subplot()
     trials = study.trials()
-    trials = trials[trials["status"] == "complete"].dropna(subset=[view.x, view.y])
+    drawn = (trials["status"] == "complete") & (trials["fidelity"] == FULL)
+    trials = trials[drawn].dropna(subset=[view.x, view.y])
     _draw_trials(figure, axes, trials, view)
     _draw_predicted_front(axes, study, view)
     front = study.pareto()
@@ -156,8 +159,8 @@ def _ring() -> dict[str, Any]:
 
 def _finish(axes: Axes, study: StudyResults, view: _View, trials: pd.DataFrame) -> None:
     device = device_label(study.record.get("device"))
-    axes.set_xlabel(_axis_label(view.x, device), fontsize=14)
-    axes.set_ylabel(_axis_label(view.y, device), fontsize=14)
+    axes.set_xlabel(_axis_label(view.x, device, study.published), fontsize=14)
+    axes.set_ylabel(_axis_label(view.y, device, study.published), fontsize=14)
     if view.x != "number" and _is_wide(trials[view.x]):
         axes.set_xscale("log")
         axes.xaxis.set_major_formatter(ScalarFormatter())
@@ -177,7 +180,9 @@ def _is_wide(values: pd.Series[float]) -> bool:
     return len(values) > 0 and bool(0 < values.min() < values.max() / _WIDE)
 
 
-def _axis_label(column: str, device: str) -> str:
+def _axis_label(column: str, device: str, published: Mapping[str, str]) -> str:
+    if column == "error" and column in published:
+        return f"{published[column]} (%)"
     text = label(column, device)
     # Predicted and measured points share the axis; the legend tells them apart.
     return text.removeprefix("predicted ") if measured(column) != column else text

@@ -16,6 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from nas.core.errors import ConfigError, HwnasError, LedgerError, UnknownNameError
 from nas.core.objective import Constraint
+from nas.core.trial import FULL
 from nas.results.frame import (
     measured,
     read_json,
@@ -82,6 +83,14 @@ class StudyResults:
         return str(self.record.get("status", "searching"))
 
     @property
+    def published(self) -> dict[str, str]:
+        """What numbers are that others have published, by `error`, `latency_ms`, `seconds`.
+
+        With `source`, who published them. Empty where all numbers are the study's own.
+        """
+        return dict(self.record.get("published") or {})
+
+    @property
     def columns(self) -> dict[str, str]:
         """Column of every objective in `trials`, by the objective's name, in their order."""
         return {name: self.record["columns"][name] for name in self.record["objectives"]}
@@ -113,7 +122,8 @@ class StudyResults:
         """Return all trials, one row each, ordered by number.
 
         Columns: `number`, `arch_id`, `genotype` (tuple), `status` ("complete" or "failed"),
-        `failure`, `seed`, `seconds`; the objectives under the names in `columns` (`error`:
+        `failure`, `seed`, `fidelity` (share of the full training), `seconds`, `ended_s` (seconds
+        that the search had run by its end); the objectives under the names in `columns` (`error`:
         validation error, %); further facts; of architectures that were verified or measured during
         the search, else NaN, `latency_ms_measured` and `latency_ms_measured_ci` (half width of the
         95 % interval); of verified architectures, else NaN, `error_test` (%), of quantised ones
@@ -134,8 +144,11 @@ class StudyResults:
         where: str | None = None,
         objectives: Sequence[str] | None = None,
         sort: str | None = None,
+        fidelity: float = FULL,
     ) -> pd.DataFrame:
         """Return the Pareto front: feasible architectures that no other one dominates.
+
+        A front has trials of one fidelity, so that no half trained network competes with others.
 
         Args:
             where: Condition on the columns, applied first; see `nas.results.query.matching`.
@@ -144,12 +157,13 @@ class StudyResults:
                 verified architectures gives the front of these, with measured values in place of
                 predicted ones; another study gives the front of its own objectives.
             sort: Column to sort by, ascending; the first objective by default.
+            fidelity: Of the trials.
 
         Returns:
             Rows of `trials`, one per architecture.
 
         Raises:
-            ConfigError: `where`, an objective or `sort` cannot be used.
+            ConfigError: `where`, an objective, `sort` or `fidelity` cannot be used.
             HwnasError: The study cannot be read.
         """
         frame = self.trials()
@@ -158,10 +172,10 @@ class StudyResults:
         if not chosen:
             raise ConfigError("objectives", objectives, "one column or more")
         order = self._column(frame, sort, "sort") if sort is not None else chosen[0]
-        kept = frame["feasible"].to_numpy(copy=True)
+        kept = (frame["feasible"] & _at(frame, fidelity)).to_numpy(copy=True)
         if where is not None:
             kept &= matching(where, frame, self.columns)
-        if objectives is None and frame["verified"].any():
+        if objectives is None and fidelity == FULL and frame["verified"].any():
             kept &= frame["verified"].to_numpy()
         front = frame[kept].drop_duplicates("arch_id").dropna(subset=chosen)
         front = front[non_dominated(front[chosen].to_numpy(dtype=float))]
@@ -172,14 +186,16 @@ class StudyResults:
 
         Args:
             text: Of the default front, "knee", "best" (least error) or "fastest"; or the first
-                digits of the `arch_id` of any complete trial.
+                digits of the `arch_id` of any complete trial; of an architecture's trials, the one
+                of the highest fidelity.
 
         Raises:
             ConfigError: There is no such architecture, or several.
         """
         if text in ("knee", "best", "fastest"):
             return self._pick_of_front(text)
-        frame = self.trials().drop_duplicates("arch_id")
+        frame = self.trials().sort_values("fidelity", ascending=False, kind="stable")
+        frame = frame.drop_duplicates("arch_id").sort_values("number")
         found = frame[frame["arch_id"].str.startswith(text)] if text else frame
         if len(found) != 1:
             known = "none" if found.empty else ", ".join(found["arch_id"].head(5))
@@ -191,7 +207,7 @@ class StudyResults:
         return row
 
     def hypervolume(self) -> float:
-        """Return the hypervolume of the feasible trials over the study's own objectives.
+        """Return the hypervolume of feasible, fully trained trials over the study's objectives.
 
         It is measured from the stored `reference_point`, in the product of the objectives' units,
         and by what the search saw: predicted latency where that is an objective.
@@ -200,7 +216,8 @@ class StudyResults:
             HwnasError: The study cannot be read.
         """
         frame = self.trials()
-        points = frame.loc[frame["feasible"], list(self.columns.values())].dropna()
+        counted = frame["feasible"] & (frame["fidelity"] == FULL)
+        points = frame.loc[counted, list(self.columns.values())].dropna()
         return hypervolume(points.to_numpy(dtype=float), self.reference_point)
 
     def hypervolume_share(self) -> float:
@@ -267,3 +284,12 @@ class StudyResults:
         file = self._ledger_file
         url = self._ledger_url if file is None else sqlite_url(file)
         return Ledger.load(url, self.name)
+
+
+def _at(frame: pd.DataFrame, fidelity: float) -> pd.Series[bool]:
+    """Return which trials are of a fidelity; refuse one below the full that none has."""
+    chosen = frame["fidelity"] == fidelity
+    if fidelity != FULL and not chosen.any():
+        known = ", ".join(f"{value:g}" for value in sorted({FULL, *frame["fidelity"]}))
+        raise ConfigError("fidelity", fidelity, f"one of the study's fidelities: {known}")
+    return chosen

@@ -1,31 +1,36 @@
 """The search loop: ask, evaluate, record, tell.
 
-The loop keeps `lookahead` candidates under way. Candidate `k` is proposed when the algorithm has
-been told the trials `0 .. k - lookahead` and no others, whatever the order in which workers
-finish. A search is therefore the same for any number of workers, and continuing one replays the
-ledger: what was finished is told again and not evaluated again.
+A schedule says when a candidate's turn has come, and in which order trials are told. Continuing a
+search replays the ledger: the algorithm is asked and told as before, and what was finished is not
+evaluated again.
 
 With a router, a proposed candidate may be refused before it is trained, and an ended trial's
-latency may be measured before the algorithm is told. Both happen in the order of the numbers. What
-is known of a candidate beforehand is taken when it is asked for: the predictor learns meanwhile.
+latency may be measured before the algorithm is told. Both happen in the order of asking and
+telling. What is known of a candidate beforehand is taken when it is asked for: the predictor learns
+meanwhile.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from nas.core.errors import CandidateFailure, LedgerError
+from nas.core.errors import LedgerError
 from nas.core.seeding import training_seed
 from nas.core.space import Genotype
-from nas.core.trial import Candidate, Evaluation, Evaluator, Outcome, SearchAlgorithm, Trial
+from nas.core.trial import Candidate, Evaluation, Evaluator, SearchAlgorithm, Trial
+from nas.search.fidelity import FidelityRule, Proposal
+from nas.search.fidelity.full import FullTraining
 from nas.search.problem import SearchProblem
 from nas.search.routing import Router
+from nas.search.schedule import LegRecord, Schedule
+from nas.search.stopping import EXHAUSTED, Stop, Stopping
+from nas.search.under_way import UnderWay
 
 
-class TrialRecord(Protocol):
+class TrialRecord(LegRecord, Protocol):
     """Where the loop records trials; the ledger of `nas.results`."""
 
     def trials(self) -> list[Trial]:
@@ -33,14 +38,6 @@ class TrialRecord(Protocol):
 
     def append(self, trial: Trial) -> None:
         """Record one trial durably."""
-
-
-@dataclass(frozen=True)
-class _Known:
-    """What was known of a candidate when it was asked for."""
-
-    values: Mapping[str, float]
-    facts: Mapping[str, float]
 
 
 @dataclass
@@ -55,9 +52,11 @@ class SearchLoop:
         describe: Returns further columns of a candidate for the ledger.
         on_trial: Called with every trial, also with those that come from the ledger.
         study_seed: From which the seed of each training derives.
-        evaluations: Trials at which the search ends.
-        lookahead: Candidates under way at a time.
+        stopping: When the search ends.
+        schedule: When a candidate is asked for.
         router: Measures candidates whose prediction leaves a decision open; `None` for never.
+        fidelity: Says how far candidates are trained.
+        stop: Why the search has ended; `None` until then.
     """
 
     problem: SearchProblem
@@ -67,14 +66,19 @@ class SearchLoop:
     describe: Callable[[Genotype], Mapping[str, float]]
     on_trial: Callable[[Trial], None]
     study_seed: int
-    evaluations: int
-    lookahead: int
+    stopping: Stopping
+    schedule: Schedule
     router: Router | None = None
-    _known: dict[int, _Known] = field(default_factory=dict, init=False)
-    _judged: int = field(default=0, init=False)
+    fidelity: FidelityRule = field(default_factory=FullTraining)
+    stop: Stop | None = field(default=None, init=False)
+    _reached: dict[str, float] = field(default_factory=dict, init=False)
+    _recorded: dict[int, Trial] = field(default_factory=dict, init=False)
+    _waiting: dict[int, Trial] = field(default_factory=dict, init=False)
+    _told: list[Trial] = field(default_factory=list, init=False)
+    _told_least: int = field(default=0, init=False)
 
     def run(self) -> list[Trial]:
-        """Search until `evaluations` trials have ended or the space is exhausted.
+        """Search until a limit is reached or the space is exhausted, and nothing is under way.
 
         Returns:
             All trials by number, those of earlier runs included.
@@ -82,114 +86,119 @@ class SearchLoop:
         Raises:
             LedgerError: The ledger holds another search's trials, or cannot be written.
         """
-        recorded = {trial.number: trial for trial in self.ledger.trials()}
-        ended: dict[int, Trial] = {}
+        recorded = self.ledger.trials()
+        self._recorded = {trial.number: trial for trial in recorded}
+        self.stopping.note(recorded)
+        self.schedule.begin(self.ledger, recorded)
+        clock = _SearchClock(self.evaluator, recorded)
+        under_way = UnderWay(self.problem)
         asked = 0
-        exhausted = False
         while True:
-            while not exhausted and asked < min(self.evaluations, len(ended) + self.lookahead):
-                if not self._tell_before(asked, ended):
-                    break
-                genotype = self._ask(asked)
-                exhausted = genotype is None
-                if genotype is not None:
-                    self._start(asked, genotype, recorded, ended)
+            while self._limit(asked) is None and self._tell_before(asked):
+                proposal = self._propose(asked)
+                if proposal is None:
+                    # Only what is told may change that: a further trial must end before.
+                    self._told_least = len(self._told) + 1
+                else:
+                    self._start(asked, proposal, under_way)
                     asked += 1
-            if len(ended) == asked:
+            if not under_way:
                 break
-            for evaluation in self.evaluator.completed():
-                self._finish(self._trial(evaluation), ended)
-        self._judge(asked, ended)
-        return [ended[number] for number in sorted(ended)]
+            self._receive(self.evaluator.completed(), under_way, clock)
+        self.stop = self._limit(asked) or EXHAUSTED
+        while trials := self.schedule.following(len(self._told), self._waiting):
+            self._tell(trials)
+        return sorted(self._told, key=lambda trial: trial.number)
 
-    def _ask(self, number: int) -> Genotype | None:
-        """Return the next candidate to train; `None` where the algorithm has no more."""
+    def _limit(self, asked: int) -> Stop | None:
+        """Return the limit that is reached; what is recorded is replayed whatever it took."""
+        trainings = math.fsum(self._reached.values())
+        if asked <= max(self._recorded, default=-1):
+            return self.stopping.enough(trainings)
+        return self.stopping.reached(trainings)
+
+    def _propose(self, number: int) -> Proposal | None:
+        """Return what to train next; `None` where neither rule nor algorithm has anything."""
+        promoted = self.fidelity.promotion()
+        if promoted is not None:
+            return promoted
         while proposed := self.algorithm.ask(1):
             arch_id = self.problem.space.architecture(proposed[0]).arch_id
             if self.router is None or self.router.admit(number, proposed[0], arch_id):
-                return proposed[0]
-        return None
+                return Proposal(proposed[0], self.fidelity.enter(proposed[0]))
+        return self.fidelity.promotion(exhausted=True)
 
-    def _judge(self, until: int, ended: dict[int, Trial]) -> None:
-        """Let the router see the trials below number `until` that it has not seen yet."""
-        while self.router is not None and self._judged < until:
-            number = self._judged
-            earlier = [ended[i] for i in range(number)]
-            ended[number] = self.router.judge(ended[number], earlier)
-            self._judged += 1
-
-    def _tell_before(self, number: int, ended: dict[int, Trial]) -> bool:
-        """Tell the one trial that must be known before candidate `number` is asked for."""
-        due = number - self.lookahead
-        if due < 0:
-            return True
-        if due not in ended:
-            return False
-        self._judge(due + 1, ended)
-        self.algorithm.tell([ended[due]])
+    def _tell_before(self, number: int) -> bool:
+        """Tell what must be known before candidate `number`; `False` if some has not ended."""
+        while len(self._told) < max(self.schedule.due(number), self._told_least):
+            trials = self.schedule.following(len(self._told), self._waiting)
+            if not trials:
+                return False
+            self._tell(trials)
         return True
 
-    def _start(
-        self,
-        number: int,
-        genotype: Genotype,
-        recorded: Mapping[int, Trial],
-        ended: dict[int, Trial],
-    ) -> None:
+    def _tell(self, trials: Sequence[Trial]) -> None:
+        """Tell trials, after the router has seen them."""
+        for trial in trials:
+            del self._waiting[trial.number]
+            judged = trial if self.router is None else self.router.judge(trial, self._told)
+            self._told.append(judged)
+        told = self._told[-len(trials) :]
+        self.fidelity.tell(told)
+        # The value of a partial training misleads whoever takes it for that of a full one.
+        partial_too = self.algorithm.multi_fidelity
+        self.algorithm.tell([t for t in told if partial_too or t.full or not t.complete])
+
+    def _start(self, number: int, proposal: Proposal, under_way: UnderWay) -> None:
+        """Have a candidate evaluated, or recall its trial."""
+        genotype, fidelity = proposal.genotype, proposal.fidelity
         arch_id = self.problem.space.architecture(genotype).arch_id
-        earlier = recorded.get(number)
+        self._reached[arch_id] = fidelity
+        earlier = self._recorded.get(number)
         if earlier is None:
             facts = dict(self.describe(genotype))
             if self.router is not None:
                 facts |= self.router.facts(arch_id)
-            self._known[number] = _Known(self.problem.known([genotype])[0], facts)
             seed = training_seed(self.study_seed, arch_id)
-            self.evaluator.submit(
-                [Candidate(number=number, genotype=genotype, arch_id=arch_id, seed=seed)]
+            candidate = Candidate(
+                number=number, genotype=genotype, arch_id=arch_id, seed=seed, fidelity=fidelity
             )
-        elif earlier.arch_id == arch_id:
-            ended[number] = earlier
+            under_way.add(candidate, facts)
+            self.evaluator.submit([candidate])
+        elif (earlier.arch_id, earlier.fidelity) == (arch_id, fidelity):
+            self._waiting[number] = earlier
             self.on_trial(earlier)
         else:
             raise LedgerError(
-                f"ledger: trial {number} is architecture {earlier.arch_id}, expected {arch_id}; "
+                f"ledger: trial {number} is architecture {earlier.arch_id} at fidelity "
+                f"{earlier.fidelity:g}, expected {arch_id} at {fidelity:g}; "
                 "the settings of the search have changed, so give the study another name"
             )
 
-    def _trial(self, evaluation: Evaluation) -> Trial:
-        candidate = evaluation.candidate
-        known = self._known.pop(candidate.number)
-        facts = dict(known.facts)
-        values: dict[str, float] = {}
-        failure = evaluation.failure
-        if evaluation.outcome is not None:
-            found = self._found(known.values, evaluation.outcome)
-            not_finite = [f"{name} is {x}" for name, x in found.items() if not math.isfinite(x)]
-            if not_finite:
-                failure = str(CandidateFailure("diverged", ", ".join(not_finite)))
-            else:
-                values = {name: found[name] for name in self.problem.objectives}
-                facts |= {o.column: found[name] for name, o in self.problem.limited.items()}
-        return Trial(
-            number=candidate.number,
-            genotype=candidate.genotype,
-            arch_id=candidate.arch_id,
-            seed=candidate.seed,
-            values=values,
-            facts=facts,
-            seconds=evaluation.seconds,
-            failure=failure,
-        )
+    def _receive(
+        self, evaluations: Sequence[Evaluation], under_way: UnderWay, clock: _SearchClock
+    ) -> None:
+        """Record what has ended; what is reported together ended at the same time."""
+        ended_s = clock.next_s()
+        for evaluation in evaluations:
+            trial = under_way.ended(evaluation, ended_s)
+            self.ledger.append(trial)
+            self._waiting[trial.number] = trial
+            self.stopping.note([trial])
+            self.on_trial(trial)
 
-    def _found(self, known: Mapping[str, float], outcome: Outcome) -> dict[str, float]:
-        """Return the value of every objective, those that only a constraint names included."""
-        values = dict(known)
-        for name, objective in {**self.problem.limited, **self.problem.objectives}.items():
-            if name not in values:
-                values[name] = objective.after_training(outcome.metrics)
-        return values
 
-    def _finish(self, trial: Trial, ended: dict[int, Trial]) -> None:
-        self.ledger.append(trial)
-        ended[trial.number] = trial
-        self.on_trial(trial)
+class _SearchClock:
+    """Seconds that a search has run, all its runs together."""
+
+    def __init__(self, evaluator: Evaluator, recorded: Sequence[Trial]) -> None:
+        """Go on from the last recorded trial; what came after it is lost with its results."""
+        self._evaluator = evaluator
+        self._last_s = max((trial.ended_s for trial in recorded), default=0.0)
+        self._zero_s = evaluator.clock() - self._last_s
+
+    def next_s(self) -> float:
+        """Return the time, later than any before, so that it tells the order of events."""
+        after_s = math.nextafter(self._last_s, math.inf)
+        self._last_s = max(after_s, self._evaluator.clock() - self._zero_s)
+        return self._last_s

@@ -2,8 +2,8 @@
 
 A candidate is measured before it is trained where its predicted interval straddles a limit on
 latency, and after it was trained where it would be on the front at the low end of the interval and
-not at the high end. Every decision is taken in the order of the candidates' numbers and is
-recorded, so that replaying a search takes the same ones again without measuring anything.
+not at the high end. Every decision is taken when a candidate is asked for or its trial is told, and
+is recorded, so that replaying a search takes the same ones again without measuring anything.
 """
 
 from __future__ import annotations
@@ -153,16 +153,17 @@ class Router:
         """Return a trial that has ended with what is known of its latency now; may measure it.
 
         Args:
-            trial: In the order of the numbers.
-            earlier: All trials of lower numbers, as this returned them.
+            trial: In the order of telling.
+            earlier: All trials that were told before, as this returned them.
         """
         objectives = self._columns.keys() & self.problem.objectives.keys()
         settled = trial.arch_id in self._routed or not objectives or not self._left
-        if settled or not trial.complete or not self._feasible(trial):
+        # Of a partial training it is not known where it will stand in the end.
+        if settled or not trial.full or not self.problem.kept(trial):
             return trial
         predicted = self._predicted(trial.genotype)
         _, low, high = predicted
-        others = [other for other in earlier if other.complete and self._feasible(other)]
+        others = [other for other in earlier if other.full and self.problem.kept(other)]
         on_front = [
             self._on_front({**trial.values, **dict.fromkeys(objectives, end)}, others)
             for end in (low, high)
@@ -192,9 +193,6 @@ class Router:
         prediction = self.predictor.predict([genotype])
         low, high = prediction.interval_ms(self.settings.coverage)
         return float(prediction.mean_ms[0]), float(low[0]), float(high[0])
-
-    def _feasible(self, trial: Trial) -> bool:
-        return all(violation <= 0 for violation in self.problem.violations(trial))
 
     def _on_front(self, values: Mapping[str, float], others: Sequence[Trial]) -> bool:
         names = list(self.problem.objectives)

@@ -23,7 +23,7 @@ from nas.core.files import write_json_atomically
 from nas.core.images import Images, SearchSplits
 from nas.core.measurement import ImageArray, Measurement
 from nas.core.seeding import training_seed
-from nas.core.trial import Candidate, Evaluation
+from nas.core.trial import FULL, Candidate, Evaluation
 from nas.export.parity import check_parity, classification_error
 from nas.network.onnx import export_onnx
 from nas.network.quantisation import CALIBRATION_IMAGES
@@ -85,7 +85,8 @@ class Finalisation:
         if path.is_file():
             chosen = json.loads(path.read_text("utf-8"))
             if chosen["made_for"] == made_for:
-                rows = trials.drop_duplicates("arch_id").set_index("arch_id", drop=False)
+                full = trials[trials["fidelity"] == FULL]
+                rows = full.drop_duplicates("arch_id").set_index("arch_id", drop=False)
                 return [self._member(rows.loc[arch_id]) for arch_id in chosen["members"]]
         members = self._front()
         path.parent.mkdir(exist_ok=True)

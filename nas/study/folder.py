@@ -29,9 +29,11 @@ SEARCH_SETTINGS = (
     "search.objectives",
     "search.constraints",
     "search.reference_point",
+    "search.mode",
     "search.lookahead",
     "search.routing",
     "search.algorithm",
+    "fidelity",
     "evaluation.name",
     "evaluation.recipe",
     "evaluation.epochs",
@@ -73,6 +75,11 @@ class StudyFolder:
     def routing(self) -> Path:
         """Where it is recorded what was measured during the search."""
         return self.path / "routing.json"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Where partial trainings wait for more of it."""
+        return self.path / "checkpoints"
 
     @property
     def ledger_url(self) -> str:

@@ -11,6 +11,7 @@ from nas.core.objective import Objective
 from nas.data.published import Published
 from nas.devices.table import TableDevice
 from nas.evaluation.tabular import TabularSettings
+from nas.search.fidelity import FidelitySettings
 
 if TYPE_CHECKING:
     from nas.study.settings import StudySettings
@@ -50,6 +51,7 @@ def check(settings: StudySettings) -> None:
             expected = f"{asked.dataset} of table {asked.table}, of which evaluation tells errors"
             raise ConfigError("data", settings.config["data"], expected, "set data=published")
         _check_space(settings.config, "evaluation", evaluation.table)
+        _check_fidelities(settings.fidelity, evaluation)
     elif isinstance(data, Published):
         got = settings.config["evaluation"]["name"]
         raise ConfigError("evaluation", got, "tabular", "data=published has no images")
@@ -58,6 +60,15 @@ def check(settings: StudySettings) -> None:
     if settings.published and settings.finalise.limit:
         expected = "0: of a published table no network can be retrained or measured"
         raise ConfigError("finalise.limit", settings.finalise.limit, expected)
+
+
+def _check_fidelities(fidelity: FidelitySettings, evaluation: TabularSettings) -> None:
+    splits = tables.get(evaluation.table).dataset(evaluation.dataset).splits
+    shares = [epochs / evaluation.epochs for epochs in splits if epochs <= evaluation.epochs]
+    for share in fidelity.fidelities:
+        if round(share * evaluation.epochs) not in splits:
+            expected = f"shares of {evaluation.epochs} epochs that are published: {shares}"
+            raise ConfigError("fidelity.rungs", share, expected)
 
 
 def _check_space(config: Any, section: str, table: str) -> None:

@@ -15,8 +15,8 @@ class SearchPlan:
     """What a search is about to do.
 
     Attributes:
-        evaluations: Trials at which it ends, those of earlier runs included.
-        recorded: Numbers of the trials that the ledger holds already.
+        evaluations: Full trainings at which it ends, those of earlier runs included.
+        recorded: Trials that the ledger holds already.
         workers: Candidates evaluated at a time.
         simulated: Whether the workers' seconds are simulated, so that nobody waits for them.
         lookahead: Candidates under way at a time.
@@ -25,7 +25,7 @@ class SearchPlan:
     """
 
     evaluations: int
-    recorded: frozenset[int]
+    recorded: tuple[Trial, ...]
     workers: int
     simulated: bool
     lookahead: int

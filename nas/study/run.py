@@ -6,6 +6,9 @@ an interrupted one stopped.
 
 from __future__ import annotations
 
+import dataclasses
+import shutil
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -22,13 +25,16 @@ from nas.core.prediction import LearningPredictor
 from nas.core.recipe import Recipe
 from nas.core.seeding import stream
 from nas.core.space import Genotype
-from nas.core.trial import Job, Trial
+from nas.core.trial import Job, Trial, full_trainings
+from nas.evaluation.checkpoints import CheckpointFolder, ContinuingEvaluator
 from nas.network.space import SearchSpace
+from nas.results.hypervolume import hypervolume
 from nas.results.ledger import Ledger
 from nas.results.study import StudyResults
 from nas.search.loop import SearchLoop
 from nas.search.problem import SearchProblem
 from nas.search.routing import Router
+from nas.search.stopping import ROUNDING, Stopping
 from nas.study import provenance, routing
 from nas.study.calibration import Calibration, accuracy_line, calibrate, is_calibrated, learner
 from nas.study.finalise import Finalisation
@@ -76,7 +82,8 @@ def _finished(settings: StudySettings, folder: StudyFolder) -> StudyResults | No
     if not folder.record_path.is_file() or folder.saved() != settings.config:
         return None
     results = StudyResults(folder.path, settings.ledger_url)
-    complete = len(results.trials()) >= settings.search.evaluations
+    # The limits may have been raised by a run that was stopped before it searched.
+    complete = (results.record.get("stop") or {}).get("limits") == settings.search.limits
     verified = results.status == "finalised" or settings.finalise.limit == 0
     return results if complete and verified else None
 
@@ -97,21 +104,36 @@ class _Study:
         ledger = Ledger.open(
             self._ledger_url, self.settings.name, list(problem.objectives), self.space.genes
         )
+        if published := self.settings.published:
+            self.reporter.stage("nothing is verified at the end: " + "; ".join(published.values()))
         with closing(ledger):
             # After the ledger, so that whoever finds the record can read both.
             self._record(problem, calibration)
             trials = self._search(problem, ledger)
         results = StudyResults(self.folder.path, self._ledger_url)
         if not any(trial.complete for trial in trials):
-            causes = sorted({str(trial.failure) for trial in trials})
-            cause = causes[0] if causes else "every candidate breaks a limit when it is measured"
-            raise HwnasError(f"study {self.settings.name!r}: no trial is complete: {cause}")
+            raise HwnasError(f"study {self.settings.name!r}: {self._nothing_complete(trials)}")
         parts = (self.settings, self.folder, self.splits, problem, results, self.reporter)
         # A study whose front could not be verified as a whole tries again when it is started again.
         verified = Finalisation(*parts).run() and self.settings.finalise.limit > 0
         if verified and self.folder.record()["status"] != "finalised":
             self.folder.update(status="finalised", finished_utc=now_utc())
+        if verified:
+            # Nothing is lost: what more evaluations promote is then trained from the start.
+            shutil.rmtree(self.folder.checkpoints, ignore_errors=True)
         return StudyResults(self.folder.path, self._ledger_url)
+
+    def _nothing_complete(self, trials: Sequence[Trial]) -> str:
+        """Return why there is no front, and what to do about it."""
+        if not trials:
+            return "no trial is complete: every candidate breaks a limit when it is measured"
+        [(cause, count)] = Counter(str(trial.failure) for trial in trials).most_common(1)
+        often = f"{count} of {len(trials)} trials failed" if count > 1 else "failed"
+        line = f"no trial is complete: {often}: {cause}"
+        if self.folder.record()["stop"]["by"] != "failures":
+            return line
+        fix = "mend that and give the study another name, or raise search.stop.failures to go on"
+        return f"{line}; the search gave up, its trials are kept; {fix}"
 
     @property
     def _ledger_url(self) -> str:
@@ -221,10 +243,13 @@ class _Study:
 
     def _search(self, problem: SearchProblem, ledger: Ledger) -> Sequence[Trial]:
         settings = self.settings
-        recorded = frozenset(trial.number for trial in ledger.trials())
-        if len(recorded) < settings.search.evaluations:
-            self.folder.update(status="searching")
-        with closing(settings.evaluation.start(self._job())) as evaluator:
+        recorded = ledger.trials()
+        if full_trainings(recorded) < settings.search.evaluations - ROUNDING:
+            self.folder.update(status="searching", stop=None)
+        workers = settings.evaluation.start(self._job())
+        checkpoints = CheckpointFolder(self.folder.checkpoints)
+        with closing(ContinuingEvaluator(workers, checkpoints)) as evaluator:
+            schedule = settings.search.schedule(evaluator.workers)
             loop = SearchLoop(
                 problem=problem,
                 algorithm=settings.algorithm.start(
@@ -235,22 +260,32 @@ class _Study:
                 describe=lambda genotype: self._describe(problem, genotype),
                 on_trial=lambda trial: self._report(problem, trial),
                 study_seed=settings.seed,
-                evaluations=settings.search.evaluations,
-                lookahead=settings.search.lookahead,
+                stopping=Stopping(
+                    settings.search.evaluations,
+                    settings.search.stop,
+                    lambda trials: self._hypervolume(problem, trials),
+                ),
+                schedule=schedule,
                 router=self._router(problem),
+                fidelity=settings.fidelity.start(problem),
             )
             plan = SearchPlan(
                 evaluations=settings.search.evaluations,
-                recorded=recorded,
+                recorded=tuple(recorded),
                 workers=evaluator.workers,
                 simulated="seconds" in settings.published,
-                lookahead=settings.search.lookahead,
+                lookahead=schedule.lookahead,
                 columns={name: o.column for name, o in problem.objectives.items()},
                 reference_point=self.folder.record()["reference_point"],
             )
             with self.reporter.search(plan):
                 trials = loop.run()
-        self.folder.update(routing=routing.RoutingFile(self.folder.routing).summary())
+        assert loop.stop is not None, "a search that has ended says why"
+        self.reporter.stage(f"the search has ended: {loop.stop.detail}")
+        self.folder.update(
+            stop={**dataclasses.asdict(loop.stop), "limits": settings.search.limits},
+            routing=routing.RoutingFile(self.folder.routing).summary(),
+        )
         if self.folder.record()["status"] == "searching":
             self.folder.update(status="searched")
         return trials
@@ -268,9 +303,15 @@ class _Study:
             threads=self.settings.evaluation.threads,
         )
 
+    def _hypervolume(self, problem: SearchProblem, trials: Sequence[Trial]) -> float:
+        """Return the hypervolume of trials, as the search saw them."""
+        reference_point = self.folder.record()["reference_point"]
+        kept = (trial for trial in trials if trial.full and problem.kept(trial))
+        points = [[trial.values[name] for name in problem.objectives] for trial in kept]
+        return hypervolume(points, [reference_point[name] for name in problem.objectives])
+
     def _report(self, problem: SearchProblem, trial: Trial) -> None:
-        feasible = trial.complete and all(v <= 0 for v in problem.violations(trial))
-        self.reporter.trial(trial, feasible=feasible)
+        self.reporter.trial(trial, feasible=problem.kept(trial))
 
     def _describe(self, problem: SearchProblem, genotype: Genotype) -> dict[str, float]:
         """Return every column of an architecture that is known without training it."""

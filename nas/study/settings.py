@@ -27,15 +27,21 @@ from nas.core.recipe import Recipe
 from nas.devices.store import MeasurementStore
 from nas.evaluation import EvaluationSettings
 from nas.network.space import SearchSpace
-from nas.search import algorithms
+from nas.search import algorithms, fidelity
 from nas.search.algorithms import AlgorithmSettings
+from nas.search.fidelity import FidelitySettings
 from nas.search.routing import RoutingSettings
+from nas.search.schedule import Asynchronous, Batch, Schedule
+from nas.search.stopping import StopSettings
 from nas.study import published
 from nas.study.checking import component, resolved, structured
 from nas.study.imports import import_modules
 
 MEASUREMENTS, PREDICTORS = RESERVED = ("measurements", "predictors")
 """Folders beside the studies that are none."""
+
+MODES = ("batch", "async")
+"""Of a search: in which order trials are told."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,8 +112,12 @@ class SearchSettings:
     """What to search for and how long.
 
     Attributes:
-        evaluations: Trials at which the search ends.
-        lookahead: Candidates under way at a time; at least the number of workers keeps all busy.
+        evaluations: Full trainings at which the search ends; a partial one counts as its share.
+        stop: Further limits at which it ends.
+        mode: `batch` tells trials in the order in which they were asked for, so that a search is
+            exactly repeatable; `async` tells them as they end, so that no worker waits.
+        lookahead: In a batch search, candidates under way at a time; at least the number of
+            workers.
         objectives: Names of what to make small.
         constraints: Limits such as `latency_ms <= 2`.
         reference_point: Of the hypervolume, by objective; what is left out is derived: for the
@@ -118,6 +128,8 @@ class SearchSettings:
     """
 
     evaluations: int = 48
+    stop: StopSettings = field(default_factory=StopSettings)
+    mode: str = "batch"
     lookahead: int = 8
     objectives: tuple[str, ...] = ("error", "latency_ms")
     constraints: tuple[str, ...] = ()
@@ -125,11 +137,22 @@ class SearchSettings:
     routing: RoutingSettings = field(default_factory=RoutingSettings)
     algorithm: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def limits(self) -> dict[str, Any]:
+        """Everything at which the search ends."""
+        return {"evaluations": self.evaluations, **dataclasses.asdict(self.stop)}
+
+    def schedule(self, workers: int) -> Schedule:
+        """Return when a search on `workers` asks for candidates."""
+        return Asynchronous(workers) if self.mode == "async" else Batch(self.lookahead)
+
     def __post_init__(self) -> None:
         """Check every setting."""
         for name in ("evaluations", "lookahead"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"search.{name}", getattr(self, name), "1 or more")
+        if self.mode not in MODES:
+            raise ConfigError("search.mode", self.mode, "one of " + ", ".join(MODES))
         _check_texts("search.objectives", self.objectives)
         _check_texts("search.constraints", self.constraints)
         if not self.objectives or len(set(self.objectives)) < len(self.objectives):
@@ -178,6 +201,7 @@ class StudySettings:
         device: What latency is measured on.
         predictor: How latency is predicted.
         algorithm: What proposes candidates.
+        fidelity: How far they are trained.
         evaluation: What trains candidates.
         search: What to search for and how long.
         finalise: How the front is verified.
@@ -198,6 +222,7 @@ class StudySettings:
     device: Device
     predictor: PredictorSettings
     algorithm: AlgorithmSettings
+    fidelity: FidelitySettings
     evaluation: EvaluationSettings
     search: SearchSettings
     finalise: FinaliseSettings
@@ -235,6 +260,7 @@ SECTIONS = (
     "device",
     "latency_predictor",
     "search",
+    "fidelity",
     "evaluation",
     "finalise",
     "ledger",
@@ -270,6 +296,7 @@ def read(config: DictConfig) -> StudySettings:
         device=device,
         predictor=predictor_of(values),
         algorithm=component(algorithms.registry, search.algorithm, "search.algorithm"),
+        fidelity=component(fidelity.registry, values.get("fidelity"), "fidelity"),
         evaluation=component(evaluation.registry, values.get("evaluation"), "evaluation"),
         search=search,
         finalise=structured(FinaliseSettings, values.get("finalise"), "finalise"),

@@ -160,7 +160,7 @@ def _missing(genotype: IntArray) -> GenotypeError:
 
 
 def _powers(base: int, count: int) -> IntArray:
-    powers: IntArray = np.power(base, np.arange(count)[::-1], dtype=np.int64)
+    powers: IntArray = np.array([base**i for i in reversed(range(count))], np.int64)
     return powers
 
 

@@ -18,7 +18,7 @@ from nas.training.trainer import error_percent, train
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingJob:
-    """Trains a candidate from scratch and returns its error.
+    """Trains a candidate, from scratch or from its checkpoint, and returns its error.
 
     Attributes:
         space: Builds the candidate.
@@ -46,7 +46,15 @@ class TrainingJob:
         auxiliary = self.recipe.auxiliary_weight > 0
         with training_step():  # a large network's initial weights take as long as some steps
             network = self.space.build(candidate.genotype, auxiliary=auxiliary).to(device)
-        train(network, self.train, self.recipe, self.normalisation, deadline)
+        checkpoint = train(
+            network,
+            self.train,
+            self.recipe,
+            self.normalisation,
+            deadline,
+            fidelity=candidate.fidelity,
+            checkpoint=candidate.checkpoint,
+        )
         network.drop_auxiliary()
         error = error_percent(network, self.held_out, self.normalisation)
         weights = None
@@ -54,4 +62,4 @@ class TrainingJob:
             with training_step():
                 state = {name: t.cpu().contiguous() for name, t in network.state_dict().items()}
                 weights = safetensors.torch.save(state)
-        return Outcome(metrics={"error": error}, weights=weights)
+        return Outcome(metrics={"error": error}, weights=weights, checkpoint=checkpoint)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -15,7 +14,9 @@ from nas.core.errors import CandidateFailure
 from nas.core.images import Images
 from nas.core.lease import training_step
 from nas.core.recipe import Recipe
+from nas.core.trial import FULL
 from nas.network.module import Network
+from nas.training.checkpoint import restore, take
 from nas.training.images import Normalisation, flip_randomly, shift_randomly
 
 EVALUATION_BATCH = 500
@@ -27,10 +28,15 @@ def train(
     recipe: Recipe,
     normalisation: Normalisation,
     deadline: float = math.inf,
-) -> None:
+    *,
+    fidelity: float = FULL,
+    checkpoint: bytes | None = None,
+) -> bytes | None:
     """Train `network` in place, on the device that it lies on.
 
-    Draws from torch's global random stream, so seed that first.
+    Draws from torch's global random stream, so seed that first. A partial training is the
+    beginning of the full one: the schedule of the learning rate is that of all steps, and going on
+    from a checkpoint ends with the same weights as a training that was never interrupted.
 
     Args:
         network: Maps `(N, C, H, W)` to logits.
@@ -38,6 +44,12 @@ def train(
         recipe: How to train.
         normalisation: Applied to every batch.
         deadline: In `time.monotonic()` seconds.
+        fidelity: Share of the recipe's steps after which to stop, in (0, 1]; less than an epoch
+            sees a share of the images.
+        checkpoint: Of the same training, seeded equally, at a lower fidelity; `None` to begin.
+
+    Returns:
+        A checkpoint, unless the training is complete.
 
     Raises:
         CandidateFailure: The loss is not finite, or the deadline has passed.
@@ -48,7 +60,41 @@ def train(
         pixels = torch.from_numpy(images.pixels).to(device)
         labels = torch.from_numpy(images.labels).to(device)
         used = torch.randperm(len(labels))[: recipe.train_samples]
-    total_steps = recipe.epochs * max(len(used) // recipe.batch_size, 1)
+    # All batches are of the same size: a rest of one image would break batch norm.
+    batches = max(len(used) // recipe.batch_size, 1)
+    total_steps = recipe.epochs * batches
+    optimizer, schedule = _optimizer(network, recipe, total_steps)
+    order = used
+    if checkpoint is not None:
+        order = restore(checkpoint, network, optimizer, schedule)
+    for step in range(schedule.last_epoch, max(round(fidelity * total_steps), 1)):
+        if time.monotonic() > deadline:
+            detail = f"stopped after {step} of {total_steps} training steps"
+            raise CandidateFailure("timeout", detail)
+        if step % batches == 0:
+            order = used[torch.randperm(len(used))]
+        batch = torch.split(order, recipe.batch_size)[step % batches]
+        with training_step():
+            x = _augmented(pixels[batch], recipe)
+            x = normalisation(x).contiguous(memory_format=torch.channels_last)
+            loss = _loss(network, x, labels[batch], recipe)
+            optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            schedule.step()
+            value = loss.item()  # waits for a GPU, whose host this may be
+        if not math.isfinite(value):
+            raise CandidateFailure("diverged", f"the loss became {value} in step {step}")
+    if fidelity == FULL:
+        return None
+    with training_step():
+        return take(network, optimizer, schedule, order)
+
+
+def _optimizer(
+    network: nn.Module, recipe: Recipe, total_steps: int
+) -> tuple[torch.optim.SGD, torch.optim.lr_scheduler.OneCycleLR]:
+    """Return a new optimizer, and the schedule of its learning rate over the full training."""
     optimizer = torch.optim.SGD(
         _decayed(network, recipe.weight_decay),
         lr=recipe.learning_rate,
@@ -61,21 +107,7 @@ def train(
         total_steps=total_steps + 1,
         cycle_momentum=False,  # else the schedule replaces the recipe's momentum by its own
     )
-    for step, batch in enumerate(_batches(used, recipe)):
-        if time.monotonic() > deadline:
-            detail = f"stopped after {step} of {total_steps} training steps"
-            raise CandidateFailure("timeout", detail)
-        with training_step():
-            x = _augmented(pixels[batch], recipe)
-            x = normalisation(x).contiguous(memory_format=torch.channels_last)
-            loss = _loss(network, x, labels[batch], recipe)
-            optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-            schedule.step()
-            value = loss.item()  # waits for a GPU, whose host this may be
-        if not math.isfinite(value):
-            raise CandidateFailure("diverged", f"the loss became {value} in step {step}")
+    return optimizer, schedule
 
 
 def _loss(
@@ -102,13 +134,6 @@ def error_percent(network: nn.Module, images: Images, normalisation: Normalisati
                 raise CandidateFailure("diverged", "the network returns values that are not finite")
             wrong += int((logits.argmax(1).numpy() != images.labels[part]).sum())
     return 100 * wrong / len(images)
-
-
-def _batches(used: torch.Tensor, recipe: Recipe) -> Iterator[torch.Tensor]:
-    """Yield shuffled batches, all of the same size: a rest of one image would break batch norm."""
-    for _ in range(recipe.epochs):
-        batches = torch.split(used[torch.randperm(len(used))], recipe.batch_size)
-        yield from batches[: max(len(used) // recipe.batch_size, 1)]
 
 
 def _augmented(pixels: torch.Tensor, recipe: Recipe) -> torch.Tensor:

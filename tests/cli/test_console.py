@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import re
 import shutil
@@ -20,7 +21,7 @@ from nas.study.reporter import SearchPlan
 
 PLAN = SearchPlan(
     evaluations=4,
-    recorded=frozenset(),
+    recorded=(),
     simulated=False,
     workers=2,
     lookahead=8,
@@ -76,7 +77,7 @@ def test_trials_of_an_earlier_run_are_counted_and_not_repeated(
 ) -> None:
     reporter = ConsoleReporter()
     with reporter.search(
-        SearchPlan(**{**vars(PLAN), "recorded": frozenset({0}), "workers": 9, "lookahead": 2})
+        SearchPlan(**{**vars(PLAN), "recorded": (trial(0, 40.0),), "workers": 9, "lookahead": 2})
     ):
         reporter.trial(trial(0, 40.0), feasible=True)
         reporter.trial(trial(1, 50.0), feasible=True)
@@ -87,6 +88,19 @@ def test_trials_of_an_earlier_run_are_counted_and_not_repeated(
     )
     assert line.startswith("2/4 000000000001 ")
     assert "best error 40.00 %" in line
+
+
+def test_a_partial_training_counts_as_its_share(printed: Callable[[], list[str]]) -> None:
+    reporter = ConsoleReporter()
+    with reporter.search(PLAN):
+        reporter.trial(dataclasses.replace(trial(0, 1.0), fidelity=0.25), feasible=True)
+        reporter.trial(dataclasses.replace(trial(0, 40.0), number=1), feasible=True)
+    first, second = (line.split("] ", 1)[1] for line in printed()[1:])
+    assert first == (
+        "0.25/4 000000000000 error 1, latency_ms_predicted 1 after 25 % of the training "
+        "| 25 min left"
+    )
+    assert second.startswith("1/4 000000000000 error 40, latency_ms_predicted 1 | best error 40")
 
 
 def test_a_long_line_does_not_wrap(printed: Callable[[], list[str]]) -> None:

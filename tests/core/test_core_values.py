@@ -9,7 +9,7 @@ import pytest
 from nas.core.errors import CandidateFailure, ConfigError, HwnasError, UnknownNameError
 from nas.core.measurement import Measurement
 from nas.core.recipe import Recipe
-from nas.core.trial import Trial
+from nas.core.trial import Trial, full_trainings
 
 
 def test_a_config_error_says_what_got_expected_and_fix():
@@ -75,3 +75,13 @@ def test_a_trial_is_complete_unless_it_failed():
     trial = Trial(number=0, genotype=(), arch_id="x", seed=0)
     assert trial.complete
     assert not Trial(number=0, genotype=(), arch_id="x", seed=0, failure="crashed: y").complete
+
+
+def test_a_training_that_goes_on_costs_the_difference():
+    made = [("a", 0.1), ("b", 0.1), ("a", 0.33), ("a", 1.0), ("c", 1.0)]
+    trials = [
+        Trial(number=number, genotype=(), arch_id=arch_id, seed=0, fidelity=fidelity)
+        for number, (arch_id, fidelity) in enumerate(made)
+    ]
+    assert full_trainings(trials) == pytest.approx(2.1)
+    assert [trial.full for trial in trials] == [False, False, False, True, True]

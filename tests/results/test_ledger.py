@@ -103,6 +103,18 @@ def test_appending_twice_writes_once(url: str) -> None:
         ledger.append(other)
 
 
+def test_an_architecture_is_recorded_at_every_fidelity(url: str) -> None:
+    first = dataclasses.replace(make_trial(0, 9.0, 1.0), fidelity=0.1)
+    further = dataclasses.replace(first, number=1, values={"error": 5.0, "latency_ms": 1.0})
+    ledger = open_ledger(url)
+    ledger.append(first)
+    ledger.append(dataclasses.replace(further, fidelity=1.0))
+    assert [t.fidelity for t in Ledger.load(url, "digits").trials()] == [0.1, 1.0]
+    assert [t.full for t in ledger.trials()] == [False, True]
+    with pytest.raises(LedgerError, match=r"trial 1 got .* at fidelity 0.1, expected .* at 1,"):
+        ledger.append(dataclasses.replace(further, fidelity=0.1))
+
+
 def test_optuna_opens_it(url: str) -> None:
     trials = random_trials(7)
     ledger = open_ledger(url)

@@ -112,6 +112,41 @@ def test_an_architecture_stands_on_the_front_once(study_folder: Build) -> None:
     assert numbers(study.pareto()) == [0, 1, 10, 2]
 
 
+# Half trained, numbers 1 and 3 would dominate everything.
+RUNGS = [
+    make_trial(0, 10.0, 2.0),
+    dataclasses.replace(make_trial(1, 1.0, 0.4), fidelity=0.1),
+    dataclasses.replace(make_trial(1, 12.0, 1.0), number=2),
+    dataclasses.replace(make_trial(3, 0.5, 0.3), fidelity=0.1),
+]
+
+
+def test_fronts_do_not_mix_fidelities(study_folder: Build) -> None:
+    study = nas.results.open(study_folder(RUNGS))
+    assert list(study.trials()["fidelity"]) == [1, 0.1, 1, 0.1]
+    assert numbers(study.pareto()) == [0, 2]
+    assert numbers(study.pareto(objectives=["error"])) == [0]
+    assert numbers(study.pareto(where="fidelity < 1")) == []
+    assert numbers(study.pareto(fidelity=0.1)) == [3]
+    with pytest.raises(ConfigError, match=r"fidelity: got 0.2, expected one of .*: 0.1, 1"):
+        study.pareto(fidelity=0.2)
+    full = nas.results.open(study_folder([t for t in RUNGS if t.full], name="full"))
+    assert study.hypervolume() == full.hypervolume()
+
+
+def test_a_partial_training_is_never_verified_nor_the_best(study_folder: Build) -> None:
+    folder = study_folder(RUNGS)
+    finalise(folder, RUNGS[2], measured_ms=1.2)
+    study = nas.results.open(folder)
+    trials = study.trials()
+    assert list(trials["verified"]) == [False, False, True, False]
+    assert list(trials["error_test"].notna()) == [False, False, True, False]
+    assert numbers(study.pareto()) == [2]
+    assert study.pick(RUNGS[1].arch_id)["number"] == 2
+    assert study.pick(RUNGS[3].arch_id)["fidelity"] == 0.1
+    assert nas.results.studies(folder.parent)[0]["error_best"] == 10.0
+
+
 def test_nan_objectives_drop_out(study_folder: Build) -> None:
     odd = {"error": float("nan"), "latency_ms": 0.1}
     study = nas.results.open(

@@ -12,11 +12,13 @@ from additive import AdditiveSpace, loss, problem
 
 from nas.core.errors import CandidateFailure, LedgerError
 from nas.core.seeding import training_seed
-from nas.core.trial import Candidate, Evaluation, Evaluator, Outcome, Trial
+from nas.core.trial import Candidate, Evaluation, Evaluator, Leg, Outcome, Trial
 from nas.results.ledger import Ledger, sqlite_url
 from nas.search import algorithms
 from nas.search.loop import SearchLoop, TrialRecord
 from nas.search.problem import SearchProblem
+from nas.search.schedule import Batch
+from nas.search.stopping import Stopping, StopSettings
 
 Metrics = Callable[[Candidate], Mapping[str, float]]
 
@@ -64,14 +66,21 @@ class ScrambledEvaluator(Evaluator):
 class ListRecord:
     """A ledger in memory, in the order of arrival."""
 
-    def __init__(self, trials: Sequence[Trial] = ()) -> None:
+    def __init__(self, trials: Sequence[Trial] = (), legs: Sequence[Leg] = ()) -> None:
         self.arrived = list(trials)
+        self.begun = list(legs)
 
     def trials(self) -> list[Trial]:
         return list(self.arrived)
 
     def append(self, trial: Trial) -> None:
         self.arrived.append(trial)
+
+    def legs(self) -> list[Leg]:
+        return list(self.begun)
+
+    def set_legs(self, legs: Sequence[Leg]) -> None:
+        self.begun = list(legs)
 
 
 def metrics(candidate: Candidate) -> dict[str, float]:
@@ -91,6 +100,8 @@ def loop(
     at: SearchProblem | None = None,
     algorithm: str = "nsga2",
     measure: Metrics = metrics,
+    evaluations: int = 30,
+    failures: int | None = None,
     **changes: object,
 ) -> SearchLoop:
     at = at or problem(constraints=["cost <= 2"])
@@ -103,8 +114,8 @@ def loop(
         describe=lambda genotype: {"genes_sum": float(sum(genotype))},
         on_trial=lambda trial: None,
         study_seed=7,
-        evaluations=30,
-        lookahead=5,
+        stopping=Stopping(evaluations, StopSettings(failures=failures)),
+        schedule=Batch(5),
     )
     return replace(search, **changes)
 

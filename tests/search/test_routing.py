@@ -13,6 +13,8 @@ from nas.core.trial import Trial
 from nas.search import algorithms
 from nas.search.loop import SearchLoop
 from nas.search.routing import RoutingSettings
+from nas.search.schedule import Asynchronous, Batch, Schedule
+from nas.search.stopping import Stopping
 
 LIMIT_MS = 1.6
 CONSTRAINT = f"latency_ms <= {LIMIT_MS}"
@@ -39,6 +41,7 @@ def search(
     before: Run | None = None,
     evaluations: int = 30,
     fails_at: frozenset[int] = frozenset(),
+    schedule: Schedule | None = None,
 ) -> Run:
     before = before or Run()
     run = Run(ledger=before.ledger, record=before.record, device=FakeDevice(fails_at))
@@ -53,8 +56,8 @@ def search(
         describe=lambda genotype: {},
         on_trial=lambda trial: None,
         study_seed=7,
-        evaluations=evaluations,
-        lookahead=5,
+        stopping=Stopping(evaluations),
+        schedule=schedule or Batch(5),
         router=router(at, run.record, run.device, measurements),
     ).run()
     run.trained = evaluator.evaluated
@@ -195,3 +198,20 @@ def test_settings_out_of_range_are_refused():
         RoutingSettings(measurements=-1)
     with pytest.raises(ConfigError, match=r"search\.routing\.coverage: got 1"):
         RoutingSettings(coverage=1.0)
+
+
+def test_an_asynchronous_search_takes_its_decisions_again_when_it_goes_on():
+    whole = search(workers=4, order_seed=3, schedule=Asynchronous(4))
+    assert {row.reason for row in whole.record.rows} == {"front"}
+    for trials in (0, 7, 18, 30):
+        # Decisions on trials that were told before the last of these had ended.
+        arrived = {trial.number for trial in whole.ledger.arrived[: max(trials - 4, 0)]}
+        routed = sum(row.number in arrived for row in whole.record.rows)
+        before = stopped(whole, trials, routed)
+        before.ledger.begun = list(whole.ledger.begun)
+        resumed = search(workers=4, order_seed=3, schedule=Asynchronous(4), before=before)
+        assert resumed.record.rows[:routed] == whole.record.rows[:routed]
+        again = search(schedule=Asynchronous(4), before=resumed)
+        assert again.trials == resumed.trials
+        assert not again.device.measured
+        assert not again.trained

@@ -18,7 +18,7 @@ from nas.cli.search import config_folder
 from nas.core.errors import HwnasError
 from nas.core.recipe import Recipe
 from nas.core.registry import Registry, nested_registries
-from nas.search import algorithms
+from nas.search import algorithms, fidelity
 from nas.study.settings import (
     FinaliseSettings,
     GeneralSettings,
@@ -33,6 +33,7 @@ REGISTRIES: dict[str, Registry[Any]] = {
     "device": devices.registry,
     "latency_predictor": latency_predictors.registry,
     "search": algorithms.registry,
+    "fidelity": fidelity.registry,
     "evaluation": evaluation.registry,
 }
 GIVEN = {"input_shape", "num_classes"}

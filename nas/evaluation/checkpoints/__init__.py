@@ -1,0 +1,113 @@
+"""Checkpoints of partial trainings, kept by the driver and sent along with what goes on from them.
+
+Workers share no disk with the driver, so checkpoints travel with candidates and outcomes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from nas.core.files import write_bytes_atomically
+from nas.core.trial import Candidate, Evaluation, Evaluator
+
+_SUFFIX = ".safetensors"
+
+
+@dataclass(frozen=True)
+class CheckpointFolder:
+    """A folder with at most one checkpoint of an architecture.
+
+    Nothing depends on what lies there: without its checkpoint, a training begins again.
+
+    Attributes:
+        path: Made when the first checkpoint comes.
+    """
+
+    path: Path
+
+    def latest(self, arch_id: str, fidelity: float) -> bytes | None:
+        """Return an architecture's checkpoint, unless it has none or is past `fidelity`."""
+        file = self._file(arch_id)
+        if file is None or _fidelity(file) > fidelity:
+            return None
+        try:
+            return file.read_bytes()
+        except OSError:
+            return None
+
+    def keep(self, arch_id: str, fidelity: float, checkpoint: bytes) -> None:
+        """Keep a checkpoint in place of the architecture's earlier one.
+
+        Raises:
+            HwnasError: It cannot be written.
+        """
+        earlier = self._file(arch_id)
+        file = self.path / f"{arch_id}-{fidelity!r}{_SUFFIX}"
+        self.path.mkdir(parents=True, exist_ok=True)
+        write_bytes_atomically(file, checkpoint)
+        if earlier is not None and earlier != file:
+            earlier.unlink(missing_ok=True)
+
+    def discard(self, arch_id: str) -> None:
+        """Delete an architecture's checkpoint, if it has one."""
+        file = self._file(arch_id)
+        if file is not None:
+            file.unlink(missing_ok=True)
+
+    def _file(self, arch_id: str) -> Path | None:
+        # Two lie there where a process ended between writing one and deleting the other.
+        return max(self.path.glob(f"{arch_id}-*{_SUFFIX}"), key=_fidelity, default=None)
+
+
+class ContinuingEvaluator(Evaluator):
+    """Has candidates go on from where an earlier, shorter training of them ended."""
+
+    def __init__(self, evaluator: Evaluator, folder: CheckpointFolder) -> None:
+        """Evaluate on the workers of `evaluator`, with the checkpoints in `folder`."""
+        self._evaluator = evaluator
+        self._folder = folder
+
+    @property
+    def workers(self) -> int:
+        """How many candidates run at the same time."""
+        return self._evaluator.workers
+
+    def submit(self, candidates: Sequence[Candidate]) -> None:
+        """Queue candidates with their checkpoints; see `Evaluator.submit`."""
+        self._evaluator.submit(
+            [replace(c, checkpoint=self._folder.latest(c.arch_id, c.fidelity)) for c in candidates]
+        )
+
+    def completed(self) -> list[Evaluation]:
+        """Wait for candidates to end, keep their checkpoints; see `Evaluator.completed`."""
+        return [self._kept(evaluation) for evaluation in self._evaluator.completed()]
+
+    def clock(self) -> float:
+        """Return the workers' time; see `Evaluator.clock`."""
+        return self._evaluator.clock()
+
+    def close(self) -> None:
+        """Release the workers."""
+        self._evaluator.close()
+
+    def _kept(self, evaluation: Evaluation) -> Evaluation:
+        """Return an evaluation without the checkpoint, which may be large."""
+        candidate = replace(evaluation.candidate, checkpoint=None)
+        outcome = evaluation.outcome
+        if outcome is None or outcome.checkpoint is None:
+            # The training is complete, or has failed and will not be promoted.
+            self._folder.discard(candidate.arch_id)
+            return replace(evaluation, candidate=candidate)
+        self._folder.keep(candidate.arch_id, candidate.fidelity, outcome.checkpoint)
+        return replace(evaluation, candidate=candidate, outcome=replace(outcome, checkpoint=None))
+
+
+def _fidelity(file: Path) -> float:
+    """Return the fidelity in a checkpoint's name; infinite where somebody else named the file."""
+    with contextlib.suppress(ValueError):
+        return float(file.name.removesuffix(_SUFFIX).rpartition("-")[2])
+    return math.inf

@@ -1,0 +1,1 @@
+"""What rules of successive halving share: a ladder of fidelities and the ranking on a rung."""

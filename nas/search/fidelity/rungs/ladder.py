@@ -1,0 +1,62 @@
+"""The settings of successive halving: which fidelities, and what share goes on to the next."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from nas.core.errors import ConfigError
+from nas.core.prediction import FloatArray
+from nas.core.trial import FULL
+from nas.search.fidelity import FidelitySettings
+from nas.search.problem import SearchProblem
+
+
+@dataclass(frozen=True, kw_only=True)
+class LadderSettings(FidelitySettings):
+    """A ladder of fidelities.
+
+    Attributes:
+        rungs: Shares of the full training at which architectures are compared; the last is 1.
+        eta: One in so many goes on to the next rung.
+        noise: By how much two trainings of one architecture may differ in an objective, in its
+            unit: a lead of less does not count. Objectives left out are exact.
+    """
+
+    rungs: tuple[float, ...] = (0.1, 0.33, FULL)
+    eta: float = 3.0
+    noise: dict[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Check every setting."""
+        rungs = list(self.rungs)
+        rising = all(low < high for low, high in zip([0.0, *rungs], rungs, strict=False))
+        if len(rungs) < 2 or not rising or rungs[-1] != FULL:
+            expected = "two rising shares of the full training or more, the last 1"
+            raise ConfigError("fidelity.rungs", rungs, expected)
+        if not 1 < self.eta < math.inf:
+            raise ConfigError("fidelity.eta", self.eta, "more than 1")
+        for name, value in self.noise.items():
+            if not 0 <= value < math.inf:
+                raise ConfigError(f"fidelity.noise.{name}", value, "0 or more")
+
+    @property
+    def fidelities(self) -> tuple[float, ...]:
+        """The rungs."""
+        return self.rungs
+
+
+def tolerances(problem: SearchProblem, noise: Mapping[str, float]) -> FloatArray:
+    """Return the noise of every objective of `problem`, shape `(m,)`.
+
+    Raises:
+        ConfigError: The noise of something else is given.
+    """
+    for name in noise:
+        if name not in problem.objectives:
+            expected = "one of search.objectives: " + ", ".join(problem.objectives)
+            raise ConfigError(f"fidelity.noise.{name}", name, expected)
+    return np.array([noise.get(name, 0.0) for name in problem.objectives])

@@ -1,0 +1,114 @@
+"""When a candidate is asked for: in which order trials are told, and how many of them before.
+
+The order decides what an algorithm knows when it proposes, so a search is replayed by it.
+
+`Batch` tells trials in the order of their numbers. What is proposed then depends on no clock, and
+the search is the same for any number of workers; but behind a slow candidate workers run dry.
+
+`Asynchronous` tells trials as they end, and asks for a candidate as soon as a worker is free (the
+steady state of ASHA: Li et al., "A system for massively parallel hyperparameter tuning", MLSys
+2020). What is proposed depends on which candidate ended first, which the ledger records.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from nas.core.trial import Leg, Trial
+
+
+class LegRecord(Protocol):
+    """Where the legs of a search are recorded; the ledger of `nas.results`."""
+
+    def legs(self) -> list[Leg]:
+        """Return the legs, in their order."""
+
+    def set_legs(self, legs: Sequence[Leg]) -> None:
+        """Record the legs durably, in place of those before."""
+
+
+class Schedule(ABC):
+    """Says when a candidate's turn has come.
+
+    Attributes:
+        lookahead: Candidates under way at a time.
+    """
+
+    lookahead: int
+
+    @abstractmethod
+    def begin(self, record: LegRecord, trials: Sequence[Trial]) -> None:
+        """Take note that a search begins, or goes on from recorded trials."""
+
+    @abstractmethod
+    def due(self, number: int) -> int:
+        """Return how many trials are told, at the least, before candidate `number` is asked for."""
+
+    @abstractmethod
+    def following(self, told: int, waiting: Mapping[int, Trial]) -> list[Trial]:
+        """Return the trials that are told next, all at once; none where they have not ended.
+
+        Args:
+            told: Number of trials that have been told.
+            waiting: Trials that have ended and have not been told, by number.
+        """
+
+
+@dataclass(frozen=True)
+class Batch(Schedule):
+    """Candidate `k` is asked for once the trials `0 .. k - lookahead` have been told, no others.
+
+    Attributes:
+        lookahead: Candidates under way at a time.
+    """
+
+    lookahead: int
+
+    def begin(self, record: LegRecord, trials: Sequence[Trial]) -> None:
+        """Do nothing: the order of the numbers needs no record."""
+
+    def due(self, number: int) -> int:
+        """Return how many trials come first; see `Schedule.due`."""
+        return max(0, number - self.lookahead + 1)
+
+    def following(self, told: int, waiting: Mapping[int, Trial]) -> list[Trial]:
+        """Return the next trial by number; see `Schedule.following`."""
+        return [waiting[told]] if told in waiting else []
+
+
+@dataclass
+class Asynchronous(Schedule):
+    """A candidate is asked for when a worker is free and all that has ended has been told.
+
+    Every run of a search begins a new leg after the last candidate that is recorded. Candidates
+    before it which were under way are asked for as they were the first time, by the rule of their
+    own leg; later ones are asked for anew, with everything known that has ended since.
+
+    Attributes:
+        lookahead: Candidates under way at a time; one for each worker keeps all of them busy.
+    """
+
+    lookahead: int
+    _legs: list[Leg] = field(default_factory=list, init=False)
+
+    def begin(self, record: LegRecord, trials: Sequence[Trial]) -> None:
+        """Begin a leg; see `Schedule.begin`."""
+        asked = 1 + max((trial.number for trial in trials), default=-1)
+        # Nothing is left of a leg of which no candidate was recorded.
+        kept = [leg for leg in record.legs() if leg.asked < asked]
+        self._legs = [*kept, Leg(asked=asked, told=len(trials), lookahead=self.lookahead)]
+        record.set_legs(self._legs)
+
+    def due(self, number: int) -> int:
+        """Return how many trials come first; see `Schedule.due`."""
+        leg = next(leg for leg in reversed(self._legs) if leg.asked <= number)
+        return max(leg.told, number - leg.lookahead + 1)
+
+    def following(self, told: int, waiting: Mapping[int, Trial]) -> list[Trial]:
+        """Return the trials that were reported first, by number; see `Schedule.following`."""
+        del told
+        first_s = min((trial.ended_s for trial in waiting.values()), default=0.0)
+        return [waiting[n] for n in sorted(waiting) if waiting[n].ended_s == first_s]

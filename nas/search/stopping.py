@@ -1,0 +1,129 @@
+"""When a search ends.
+
+It is decided from the trials that have ended, as the ledger holds them, and from nothing else: a
+search that is started again under the same limits ends where it did, and under higher ones goes on.
+What is under way when a limit is reached is finished and recorded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from nas.core.errors import ConfigError
+from nas.core.trial import Trial
+
+HOUR_S = 3600.0
+
+ROUNDING = 1e-9
+"""Full trainings: so much less than the budget is none of it, as shares do not add up exactly."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StopSettings:
+    """Limits of a search beside its number of evaluations; whichever is reached first ends it.
+
+    Attributes:
+        wall_clock_s: Seconds that the search has run, all its runs together.
+        worker_s: Seconds that candidates have occupied their workers, those that failed included.
+        gain_percent_per_hour: Growth of the hypervolume below which it is not worth going on: over
+            the last `gain_window` trials, in percent of the hypervolume before them, per hour.
+        gain_window: Trials over which that is estimated.
+        failures: Trials after which the search gives up if all have failed.
+    """
+
+    wall_clock_s: float | None = None
+    worker_s: float | None = None
+    gain_percent_per_hour: float | None = None
+    gain_window: int = 16
+    failures: int | None = 10
+
+    def __post_init__(self) -> None:
+        """Check every setting."""
+        for name in ("wall_clock_s", "worker_s", "gain_percent_per_hour", "gain_window"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise ConfigError(f"search.stop.{name}", value, "more than 0")
+        if self.failures is not None and self.failures < 1:
+            raise ConfigError("search.stop.failures", self.failures, "1 or more, or null")
+
+
+@dataclass(frozen=True)
+class Stop:
+    """Why a search has ended.
+
+    Attributes:
+        by: Name of the limit that was reached first, or `exhausted` where nothing is left to try.
+        detail: The same for people, with what was reached.
+    """
+
+    by: str
+    detail: str
+
+
+EXHAUSTED = Stop("exhausted", "the algorithm knows no further architecture within the limits")
+
+
+@dataclass
+class Stopping:
+    """Watches one search.
+
+    Attributes:
+        evaluations: Full trainings at which the search ends; a partial one counts as its share.
+        settings: Its other limits.
+        hypervolume: Returns the hypervolume of trials; needed where its growth is limited.
+    """
+
+    evaluations: int
+    settings: StopSettings = field(default_factory=StopSettings)
+    hypervolume: Callable[[Sequence[Trial]], float] | None = None
+    _ended: list[Trial] = field(default_factory=list, init=False)
+
+    def note(self, trials: Sequence[Trial]) -> None:
+        """Take note of trials that have ended."""
+        self._ended = sorted([*self._ended, *trials], key=lambda trial: trial.ended_s)
+
+    def enough(self, trainings: float) -> Stop | None:
+        """Return whether so many full trainings are all that were to be made."""
+        if trainings < self.evaluations - ROUNDING:
+            return None
+        return Stop("evaluations", f"{self.evaluations} evaluations")
+
+    def reached(self, trainings: float) -> Stop | None:
+        """Return the limit that keeps a candidate from being asked for, after so many trainings."""
+        limits = (self._failures, self._wall_clock, self._worker, self._gain)
+        found = (limit() for limit in limits) if self._ended else iter(())
+        return self.enough(trainings) or next((stop for stop in found if stop is not None), None)
+
+    def _failures(self) -> Stop | None:
+        limit = self.settings.failures
+        if limit is None or len(self._ended) < limit or any(t.complete for t in self._ended):
+            return None
+        return Stop("failures", f"all of {len(self._ended)} trials have failed")
+
+    def _wall_clock(self) -> Stop | None:
+        limit_s, ran_s = self.settings.wall_clock_s, self._ended[-1].ended_s
+        if limit_s is None or ran_s < limit_s:
+            return None
+        return Stop("wall_clock_s", f"{ran_s:.0f} s of search, the limit is {limit_s:g}")
+
+    def _worker(self) -> Stop | None:
+        limit_s, used_s = self.settings.worker_s, sum(trial.seconds for trial in self._ended)
+        if limit_s is None or used_s < limit_s:
+            return None
+        return Stop("worker_s", f"{used_s:.0f} s on workers, the limit is {limit_s:g}")
+
+    def _gain(self) -> Stop | None:
+        least, window = self.settings.gain_percent_per_hour, self.settings.gain_window
+        if least is None or self.hypervolume is None or len(self._ended) <= window:
+            return None
+        before = self._ended[:-window]
+        volume = self.hypervolume(before)
+        if volume <= 0:  # nothing to compare with yet
+            return None
+        percent = 100 * (self.hypervolume(self._ended) / volume - 1)
+        per_hour = percent * HOUR_S / (self._ended[-1].ended_s - before[-1].ended_s)
+        if per_hour >= least:
+            return None
+        line = f"the hypervolume grew by {per_hour:.3g} % an hour over the last {window} trials"
+        return Stop("gain_percent_per_hour", f"{line}, the limit is {least:g}")

@@ -1,0 +1,120 @@
+"""A search on rungs: what is told to whom, what it costs, and that it can be stopped anywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import pytest
+from additive import AdditiveSpace, problem
+from simulated import SimulatedEvaluator, noisy_loss, uneven_s
+from test_loop import ListRecord
+
+from nas.core.errors import LedgerError
+from nas.core.trial import Candidate, Trial, full_trainings
+from nas.search import algorithms, fidelity
+from nas.search.algorithms.random_search import RandomSearch
+from nas.search.loop import SearchLoop
+from nas.search.schedule import Asynchronous, Batch, Schedule
+from nas.search.stopping import Stopping
+
+BUDGET = 12
+LADDERS = [name for name in fidelity.names() if name != "full"]
+
+
+class Listening(RandomSearch):
+    """Random search that notes what it is told."""
+
+    def __init__(self, *arguments: object) -> None:
+        super().__init__(*arguments)  # type: ignore[arg-type]
+        self.told: list[Trial] = []
+
+    def tell(self, trials: Sequence[Trial]) -> None:
+        self.told += trials
+
+
+def half_learned(candidate: Candidate) -> Mapping[str, float]:
+    return {"loss": noisy_loss(candidate)["loss"] + 1 - candidate.fidelity}
+
+
+def loop(
+    record: ListRecord, rule: str, schedule: Schedule | None = None, **changes: object
+) -> SearchLoop:
+    at = problem(AdditiveSpace())
+    search = SearchLoop(
+        problem=at,
+        algorithm=algorithms.get("nsga2", population=4).start(at, 1),
+        evaluator=SimulatedEvaluator(3, lambda c: c.fidelity * uneven_s(c), half_learned),
+        ledger=record,
+        describe=lambda genotype: {},
+        on_trial=lambda trial: None,
+        study_seed=7,
+        stopping=Stopping(BUDGET),
+        schedule=schedule or Batch(4),
+        fidelity=fidelity.get(rule).start(at),
+    )
+    return replace(search, **changes)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("rule", LADDERS)
+def test_architectures_climb_rung_by_rung_within_the_budget(rule: str):
+    trials = loop(ListRecord(), rule).run()
+    climbs: dict[str, list[float]] = {}
+    for trial in trials:
+        climbs.setdefault(trial.arch_id, []).append(trial.fidelity)
+    rungs = (0.1, 0.33, 1.0)
+    for climb in climbs.values():
+        # Each begins somewhere on the ladder and leaves no rung out.
+        assert tuple(climb) in {rungs[i:j] for i in range(3) for j in range(i + 1, 4)}
+    assert any(len(climb) == 3 for climb in climbs.values())
+    assert BUDGET <= full_trainings(trials) < BUDGET + 1
+    # An architecture keeps its seed: its training goes on.
+    assert len({(trial.arch_id, trial.seed) for trial in trials}) == len(climbs)
+
+
+@pytest.mark.parametrize("rule", LADDERS)
+@pytest.mark.parametrize("mode", ["batch", "async"])
+def test_stopping_anywhere_loses_nothing_and_repeats_nothing(rule: str, mode: str):
+    def schedule() -> Schedule:
+        return Batch(4) if mode == "batch" else Asynchronous(3)
+
+    record = ListRecord()
+    expected = loop(record, rule, schedule()).run()
+    for kept in range(0, len(record.arrived) + 1, 5):
+        resumed = ListRecord(record.arrived[:kept], record.legs())
+        search = loop(resumed, rule, schedule())
+        trials = search.run()
+        if mode == "batch":
+            assert trials == expected
+        assert len(resumed.arrived) == len({t.number for t in resumed.arrived}) == len(trials)
+        assert resumed.arrived[:kept] == record.arrived[:kept]
+        # What a finished search is started again with is its ledger, and nothing is left to do.
+        again = loop(resumed, rule, schedule())
+        assert again.run() == trials
+        assert again.evaluator.evaluated == []
+
+
+def test_an_algorithm_hears_of_full_trainings_unless_it_asks_for_all():
+    class Curious(Listening):
+        multi_fidelity = True
+
+    for kind, fidelities in ((Listening, {1.0}), (Curious, {0.1, 0.33, 1.0})):
+        algorithm = kind(problem(AdditiveSpace()), 0)
+        loop(ListRecord(), "mo_asha", algorithm=algorithm).run()
+        assert {trial.fidelity for trial in algorithm.told} == fidelities
+
+
+@pytest.mark.parametrize("rule", fidelity.names())
+def test_a_space_smaller_than_the_budget_is_climbed_to_the_end(rule: str):
+    at = problem(AdditiveSpace(count=2, choices=2))
+    algorithm = algorithms.get("random_search").start(at, 0)
+    trials = loop(ListRecord(), rule, problem=at, algorithm=algorithm).run()
+    assert {trial.genotype for trial in trials} == {(0, 0), (0, 1), (1, 0), (1, 1)}
+    assert any(trial.full for trial in trials)
+
+
+def test_another_ladder_is_refused():
+    record = ListRecord()
+    loop(record, "mo_asha").run()
+    with pytest.raises(LedgerError, match=r"trial 0 is .* at fidelity 0.1, expected .* at 1;"):
+        loop(record, "full").run()
