@@ -97,7 +97,9 @@ def _one_line(error: Exception) -> str:
     """Return what Hydra says on several lines as one that names the setting."""
     if isinstance(error, MissingConfigException) and error.options:
         group, _, name = str(error.missing_cfg_file).rpartition("/")
-        return f"{group}: got {name!r}, expected one of {', '.join(error.options)}"
+        # Hydra lists a folder's neighbours where the folder is within a group.
+        within = sorted(path.stem for path in (config_folder() / group).glob("*.yaml"))
+        return f"{group}: got {name!r}, expected one of {', '.join(within or error.options)}"
     if isinstance(error, OverrideParseException):
         fix = """quote special characters, as in 'NAME="VALUE"'"""
         return f"{error.override}: cannot be read, expected NAME=VALUE; {fix}"

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from nas import objectives, tables
 from nas.core.errors import ConfigError
+from nas.core.images import Dataset
 from nas.core.measurement import Device
 from nas.core.objective import Objective
 from nas.data.published import Published
@@ -43,13 +45,7 @@ def check(settings: StudySettings) -> None:
     """
     evaluation, data, device = settings.evaluation, settings.data, settings.device
     if isinstance(evaluation, TabularSettings):
-        asked = Published(table=evaluation.table, dataset=evaluation.dataset)
-        if not isinstance(data, Published) or (data.table, data.dataset) != (
-            asked.table,
-            asked.dataset,
-        ):
-            expected = f"{asked.dataset} of table {asked.table}, of which evaluation tells errors"
-            raise ConfigError("data", settings.config["data"], expected, "set data=published")
+        _check_data(settings.config, evaluation, data)
         _check_space(settings.config, "evaluation", evaluation.table)
         _check_fidelities(settings.fidelity, evaluation)
     elif isinstance(data, Published):
@@ -62,6 +58,16 @@ def check(settings: StudySettings) -> None:
         raise ConfigError("finalise.limit", settings.finalise.limit, expected)
 
 
+def _check_data(config: Mapping[str, Any], evaluation: TabularSettings, data: Dataset) -> None:
+    if not isinstance(data, Published):
+        expected = "published, as evaluation=tabular answers for a table's data set"
+        raise ConfigError("data", config["data"]["name"], expected)
+    for name in ("table", "dataset"):
+        got, expected = getattr(evaluation, name), getattr(data, name)
+        if got != expected:
+            raise ConfigError(f"evaluation.{name}", got, f"{expected}, as data.{name} says")
+
+
 def _check_fidelities(fidelity: FidelitySettings, evaluation: TabularSettings) -> None:
     splits = tables.get(evaluation.table).dataset(evaluation.dataset).splits
     shares = [epochs / evaluation.epochs for epochs in splits if epochs <= evaluation.epochs]
@@ -71,7 +77,7 @@ def _check_fidelities(fidelity: FidelitySettings, evaluation: TabularSettings) -
             raise ConfigError("fidelity.rungs", share, expected)
 
 
-def _check_space(config: Any, section: str, table: str) -> None:
+def _check_space(config: Mapping[str, Any], section: str, table: str) -> None:
     space, got = tables.get(table).space, config["search_space"]["name"]
     if got != space:
         expected = f"{space}, of which {section}.table={table} holds the networks"

@@ -315,19 +315,22 @@ class _Study:
 
     def _describe(self, problem: SearchProblem, genotype: Genotype) -> dict[str, float]:
         """Return every column of an architecture that is known without training it."""
+        # Several objectives read the costs of one network, which take longer than a look-up.
+        costs = problem.facts.costs([genotype])
+        facts = dataclasses.replace(problem.facts, costs=lambda _: costs)
         described = {}
         for name in objectives.names():
             objective = objectives.get(name)
-            if objective.needs_predictor and problem.facts.predictor is None:
+            if objective.needs_predictor and facts.predictor is None:
                 continue
-            if objective.needs_memory and problem.facts.memory is None:
+            if objective.needs_memory and facts.memory is None:
                 continue
-            if objective.needs_table and problem.facts.published_ms is None:
+            if objective.needs_table and facts.published_ms is None:
                 continue
-            values = objective.before_training([genotype], problem.facts)
+            values = objective.before_training([genotype], facts)
             if values is not None:
                 described[objective.column] = float(values[0])
-        if problem.facts.predictor is not None:
-            std_ms = problem.facts.predictor.predict([genotype]).std_ms
+        if facts.predictor is not None:
+            std_ms = facts.predictor.predict([genotype]).std_ms
             described["latency_ms_predicted_std"] = float(std_ms[0])
         return described
