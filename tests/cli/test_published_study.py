@@ -54,11 +54,8 @@ def found(trials: pd.DataFrame) -> pd.DataFrame:
 
 
 def test_a_search_goes_on_as_if_it_had_not_stopped(here: Here, tmp_path: Path) -> None:
-    for settings in (
-        ("name=parts", "search.evaluations=9"),
-        ("name=parts", "evaluation.workers=3"),
-    ):
-        ended = here("search", *SEARCH, "search.evaluations=24", *settings)
+    for settings in (["search.evaluations=9"], ["search.evaluations=24", "evaluation.workers=3"]):
+        ended = here("search", *SEARCH, "name=parts", *settings)
         assert ended.returncode == 0, ended.stderr
     assert here("search", *SEARCH, "search.evaluations=24", "name=whole").returncode == 0
     parts, whole = (StudyResults(tmp_path / "runs" / n).trials() for n in ("parts", "whole"))
