@@ -203,9 +203,15 @@ def test_every_device_of_a_table_has_a_file() -> None:
         (["data=digits"], "data: got 'digits', expected published"),
         (["evaluation=training"], "evaluation: got 'training', expected tabular"),
         (["evaluation.dataset=cifar100"], "evaluation.dataset: got 'cifar100', expected cifar10"),
-        (["search_space=darts"], "search_space: got 'darts', expected nasbench201"),
+        (
+            ["search_space=darts", "~search_space.merge_equal"],
+            "search_space: got 'darts', expected nasbench201",
+        ),
         (["search.objectives=[error,peak_memory_mb]"], "search.objectives: got 'peak_memory_mb'"),
-        (["device=cpu", "search.objectives=[latency_ms_published]"], "search.objectives: got"),
+        (
+            ["device=cpu", "search.objectives=[error,latency_ms_published]"],
+            "search.objectives: got",
+        ),
         (["fidelity=mo_asha"], "fidelity.rungs: got 0.1, expected shares of 200 epochs"),
     ],
 )
@@ -216,7 +222,7 @@ def test_what_a_table_cannot_answer_is_refused(overrides: list[str], expected: s
 
 
 def test_published_latency_is_the_objective_where_the_device_is_a_table() -> None:
-    settings = read_with("experiment=nasbench201", "search.constraints=[latency_ms <= 9]")
+    settings = read_with("experiment=nasbench201", 'search.constraints=["latency_ms <= 9"]')
     assert settings.objectives["latency_ms"].column == "latency_ms_published"
     own = read_with("experiment=nasbench201", "device=cpu")
     assert own.objectives["latency_ms"].column == "latency_ms_predicted"
