@@ -10,7 +10,7 @@ from latency_predictors import PredictorSettings
 from nas.core.errors import CandidateFailure
 from nas.core.objective import Constraint, Objective
 from nas.core.space import Genotype
-from nas.core.trial import Trial, full_trainings
+from nas.core.trial import Job, Trial, full_trainings
 from nas.search.problem import SearchProblem
 from nas.search.survey import Survey
 from nas.study.reporter import duration
@@ -70,7 +70,7 @@ def calibration_line(settings: PredictorSettings) -> str:
 
 
 def time_line(
-    job: TrainingJob,
+    job: Job,
     genotypes: Sequence[Genotype],
     trials: Sequence[Trial],
     *,
@@ -81,7 +81,7 @@ def time_line(
     """Return how long the rest of a search takes, and how that was estimated.
 
     Args:
-        job: What trains candidates.
+        job: What evaluates candidates.
         genotypes: Candidates as they may come.
         trials: Those that have ended; where there are any, their seconds are the estimate.
         evaluations: Full trainings at which the search ends.
@@ -90,6 +90,8 @@ def time_line(
     """
     done = full_trainings(trials)
     left = max(evaluations - done, 0)
+    if not isinstance(job, TrainingJob):
+        return f"{left:.4g} candidates are looked up, which takes simulated time only"
     if trials:
         each_s = sum(trial.seconds for trial in trials) / done
         how = f"mean of the {len(trials)} trials so far"
