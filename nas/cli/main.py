@@ -132,6 +132,10 @@ def _show(parsed: argparse.Namespace) -> int:
 def _benchmark(parsed: argparse.Namespace) -> int:
     from nas.cli import benchmark
 
+    if parsed.benchmark == "search":
+        from nas.cli import search_benchmark
+
+        return search_benchmark.run(parsed)
     kinds = {"predictor": benchmark.predictor, "memory": benchmark.memory}
     return kinds[parsed.benchmark](parsed.spaces, parsed.device, parsed.out)
 

@@ -139,3 +139,35 @@ def _add_benchmarks(commands: Commands) -> None:
         accuracy.add_argument("spaces", metavar="SPACE", nargs="*", help="default: all")
         accuracy.add_argument("--device", default="cpu", help="name of a device (default: cpu)")
         accuracy.add_argument("--out", type=Path, default=Path("experiments") / out, help="folder")
+    _add_search_benchmark(kinds.add_parser("search", help="evaluations that a search needs"))
+
+
+def _add_search_benchmark(search: argparse.ArgumentParser) -> None:
+    search.add_argument("methods", metavar="METHOD", nargs="*", help="default: all")
+    search.add_argument(
+        "--tasks",
+        metavar="TASK",
+        nargs="+",
+        default=["cifar10"],
+        help="cifar10, cifar100, imagenet16; with _3 behind it, latencies of two devices at a time "
+        "(default: cifar10)",
+    )
+    search.add_argument(
+        "--devices",
+        metavar="DEVICE",
+        nargs="+",
+        default=["raspi4", "pixel3", "gold_6226", "2080ti_32", "fpga"],
+        help="of NAS-Bench-201 (default: five of different kinds)",
+    )
+    search.add_argument("--seeds", type=int, default=10, help="runs a device (default: 10)")
+    search.add_argument("--first-seed", type=int, default=1000, help="(default: 1000)")
+    search.add_argument(
+        "--evaluations", type=int, default=350, help="distinct ones of a run (default: 350)"
+    )
+    search.add_argument("--jobs", type=int, default=2, help="processes (default: 2)")
+    search.add_argument(
+        "--report-only", action="store_true", help="make no run, report those that there are"
+    )
+    search.add_argument(
+        "--out", type=Path, default=Path("experiments/search_efficiency"), help="folder"
+    )
