@@ -57,6 +57,7 @@ def log_expected_improvement(
         Shape `(n,)`.
     """
     front = front[(front < reference).all(axis=1)]
+    front = front[front[:, 0] <= thresholds(front, reference[0], front[:, 1:])]
     lucky = mean - FAR * std
     open_depth = thresholds(front, reference[0], lucky[:, 1:]) - mean[:, 0]
     missing = np.minimum(open_depth / np.maximum(std[:, 0], 1e-12), 0.0)
@@ -98,6 +99,8 @@ def thresholds(front: FloatArray, depth: float, sides: FloatArray) -> FloatArray
 def partial_expectation(bound: FloatArray, mean: FloatArray, std: FloatArray) -> FloatArray:
     """Return `E max(0, bound - x)` for normal `x`; its arguments are broadcast."""
     excess = bound - mean
+    if not std.any():
+        return np.asarray(np.maximum(excess, 0.0))
     with np.errstate(divide="ignore", invalid="ignore"):
         z = excess / std
     density = np.exp(-0.5 * z**2) / np.sqrt(2 * np.pi)
@@ -110,20 +113,32 @@ def partial_expectation(bound: FloatArray, mean: FloatArray, std: FloatArray) ->
 def _on_grid(
     front: FloatArray, reference: FloatArray, mean: FloatArray, std: FloatArray
 ) -> FloatArray:
-    """Sum over the cells of the grid through the front; for up to two sides."""
-    starts = [np.concatenate([[-np.inf], np.unique(side)]) for side in front[:, 1:].T]
-    shape = tuple(len(start) for start in starts)
-    grid = np.array(list(product(*starts))).reshape(math.prod(shape), len(starts))
-    least = thresholds(front, reference[0], grid)
-    values, index = np.unique(least, return_inverse=True)
-    gains = partial_expectation(values, mean[:, :1], std[:, :1])[:, index]
-    gains = gains.reshape(len(mean), *shape)
-    for i in range(len(starts), 0, -1):
-        edges = np.append(starts[i - 1][1:], reference[i])
-        reached = partial_expectation(edges, mean[:, i : i + 1], std[:, i : i + 1])
-        widths = np.diff(reached, axis=1, prepend=0.0)
-        gains = np.einsum("n...c,nc->n...", gains, widths)
-    return gains.reshape(len(mean))
+    """Sum over the cells of the grid through the front; for up to two sides.
+
+    Only those pairs of a candidate and a cell are looked at that luck of `FAR` deviations brings
+    together, which are few.
+    """
+    lucky = mean - FAR * std
+    edges = [
+        np.unique([*front[:, i], lucky[:, i].min(), reference[i]]) for i in range(1, len(reference))
+    ]
+    cells = math.prod(len(edge) - 1 for edge in edges)
+    low, high = (
+        np.array(list(product(*(edge[ends] for edge in edges)))).reshape(cells, len(edges))
+        for ends in (slice(None, -1), slice(1, None))
+    )
+    least = thresholds(front, reference[0], low)
+    met = least > lucky[:, :1]
+    for i, end in enumerate(high.T, 1):
+        met &= end > lucky[:, i, None]
+    rows, columns = np.nonzero(met)
+    gains = partial_expectation(least[columns], mean[rows, 0], std[rows, 0])
+    for i, (start, end) in enumerate(zip(low.T, high.T, strict=True), 1):
+        reached = [
+            partial_expectation(edge[columns], mean[rows, i], std[rows, i]) for edge in (start, end)
+        ]
+        gains *= reached[1] - reached[0]
+    return np.bincount(rows, gains, minlength=len(mean))
 
 
 def _sampled(

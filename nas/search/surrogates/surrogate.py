@@ -19,7 +19,7 @@ from nas.search.surrogates.trees import TreeEnsemble
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 
-FOLDS = 5
+FOLDS = 4
 
 REFIT_GROWTH = 1.1
 """Parameters, trees and their shares are fitted anew when there are so many times the trials."""
