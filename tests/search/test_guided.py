@@ -68,7 +68,7 @@ def test_a_limit_known_after_training_steers_the_search():
     at = problem(constraints=["loss <= 0.1"], objectives="cost")
     trials = searched(algorithms.get("guided").start(at, 0), at, 60)
     kept = [t for t in trials if t.complete and at.violations(t)[0] <= 0]
-    assert len(kept) > 10
+    assert len(kept) > 5
     assert min(t.values["cost"] for t in kept) < 2.3
 
 

@@ -86,7 +86,7 @@ class Guided(SearchAlgorithm):
         self._seen: set[Genotype] = set()
         self._pending: dict[Genotype, None] = {}
         self._trials: list[Trial] = []
-        self._rows: list[FloatArray] = []
+        self._rows = self._features([])
 
     def ask(self, n: int) -> list[Genotype]:
         """Propose `n` new genotypes; see `SearchAlgorithm.ask`."""
@@ -107,7 +107,6 @@ class Guided(SearchAlgorithm):
             self._pending.pop(trial.genotype, None)
             if trial.complete:
                 self._trials.append(trial)
-                self._rows.append(self._features([trial.genotype])[0])
 
     def _candidates(self, genotypes: IntArray | Sequence[Genotype]) -> Candidates:
         matrix = self._problem.space.matrix(genotypes)
@@ -141,7 +140,9 @@ class Guided(SearchAlgorithm):
 
     def _chosen(self) -> Genotype | None:
         """Return the architecture of the largest expected gain; `None` where none is new."""
-        self._outlook.learn(self._trials, np.array(self._rows))
+        new = [trial.genotype for trial in self._trials[len(self._rows) :]]
+        self._rows = np.vstack([self._rows, self._features(new)])
+        self._outlook.learn(self._trials, self._rows)
         unsettled = self._candidates([*self._pending, *self._partly_trained()])
         if self._whole is None:
             return self._evolved(unsettled)

@@ -9,7 +9,7 @@ of the plane, the depth up to the best of its points that are no worse in all si
 Where objectives are independent and normal given what was learned, the expectation of a product is
 the product of expectations, each of the form `E max(0, b - k)`, which is closed for every normal
 variable and also for a constant. So the sum is exact for any number of unknown objectives. The
-cells are those of the grid through the front for up to two sides; for more their number explodes,
+cells are those of the grid through the front for up to two sides. For more their number explodes,
 and a Sobol' sequence integrates over the sides instead.
 """
 
@@ -26,8 +26,7 @@ from scipy.stats import qmc
 FloatArray = npt.NDArray[np.float64]
 
 FAR = 5.0
-"""Standard deviations of good luck in every unknown objective; what gains nothing even so is not
-worth an exact figure."""
+"""Standard deviations of luck in every unknown objective beyond which nothing is looked at."""
 
 INTEGRATION_POINTS = 1024
 """Points of the Sobol' sequence."""
@@ -138,7 +137,7 @@ def _on_grid(
             partial_expectation(edge[columns], mean[rows, i], std[rows, i]) for edge in (start, end)
         ]
         gains *= reached[1] - reached[0]
-    return np.bincount(rows, gains, minlength=len(mean))
+    return np.bincount(rows, gains, minlength=len(mean)).astype(float)
 
 
 def _sampled(
