@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -39,7 +40,8 @@ class GuidedSettings(AlgorithmSettings):
     """Settings of guided search.
 
     Attributes:
-        initial: Architectures that are proposed before models choose.
+        initial: Architectures that models learn from before they choose, those of a warm start
+            among them.
         candidates: Architectures among which is chosen, where the space is larger.
         generations: In which these evolve, for each proposal.
         enumerable: Up to so many genotypes, all of them are candidates.
@@ -68,6 +70,8 @@ class GuidedSettings(AlgorithmSettings):
 class Guided(SearchAlgorithm):
     """A run of guided search."""
 
+    multi_fidelity: ClassVar[bool] = True
+
     def __init__(self, problem: SearchProblem, seed: int, settings: GuidedSettings) -> None:
         """Search `problem` with the random stream of `seed`."""
         self._problem = problem
@@ -82,7 +86,7 @@ class Guided(SearchAlgorithm):
         self._seen: set[Genotype] = set()
         self._pending: dict[Genotype, None] = {}
         self._trials: list[Trial] = []
-        self._rows: list[FloatArray] = []
+        self._rows = self._features([])
 
     def ask(self, n: int) -> list[Genotype]:
         """Propose `n` new genotypes; see `SearchAlgorithm.ask`."""
@@ -103,7 +107,6 @@ class Guided(SearchAlgorithm):
             self._pending.pop(trial.genotype, None)
             if trial.complete:
                 self._trials.append(trial)
-                self._rows.append(self._features([trial.genotype])[0])
 
     def _candidates(self, genotypes: IntArray | Sequence[Genotype]) -> Candidates:
         matrix = self._problem.space.matrix(genotypes)
@@ -115,7 +118,7 @@ class Guided(SearchAlgorithm):
     def _next(self) -> Genotype | None:
         if self._plan is None:
             self._plan = self._stratified()
-        while self._plan:
+        while self._plan and len(self._seen) < self._settings.initial:
             genotype = self._plan.pop()
             if genotype not in self._seen:
                 return genotype
@@ -137,12 +140,14 @@ class Guided(SearchAlgorithm):
 
     def _chosen(self) -> Genotype | None:
         """Return the architecture of the largest expected gain; `None` where none is new."""
-        self._outlook.learn(self._trials, np.array(self._rows))
+        new = [trial.genotype for trial in self._trials[len(self._rows) :]]
+        self._rows = np.vstack([self._rows, self._features(new)])
+        self._outlook.learn(self._trials, self._rows)
         unsettled = self._candidates([*self._pending, *self._partly_trained()])
         if self._whole is None:
             return self._evolved(unsettled)
-        scores = self._scored(self._whole, unsettled)
-        return max(scores, key=scores.__getitem__, default=None)
+        rows, scores = self._scored(self._whole, unsettled)
+        return self._whole.tuples[rows[scores.argmax()]] if len(rows) else None
 
     def _partly_trained(self) -> list[Genotype]:
         full = {trial.genotype for trial in self._trials if trial.full}
@@ -158,15 +163,18 @@ class Guided(SearchAlgorithm):
         parents, drawn = front, space.samples(count, self._rng)
         for _ in range(settings.generations):
             children = offspring(space, parents, count, self._rng)
-            rows = np.unique(np.vstack([drawn, children]), axis=0).tolist()
-            fresh = [genotype for genotype in map(tuple, rows) if genotype not in scores]
-            scores |= self._scored(self._candidates(fresh), unsettled)
+            distinct = np.unique(np.vstack([drawn, children]), axis=0).tolist()
+            fresh = [genotype for genotype in map(tuple, distinct) if genotype not in scores]
+            candidates = self._candidates(fresh)
+            rows, gains = self._scored(candidates, unsettled)
+            scores |= {candidates.tuples[row]: gain for row, gain in zip(rows, gains, strict=True)}
             best = sorted(scores, key=scores.__getitem__, reverse=True)[: count // 4]
             parents, drawn = np.vstack([front, space.matrix(best)]), drawn[:0]
         return max(scores, key=scores.__getitem__, default=None)
 
-    def _scored(self, candidates: Candidates, unsettled: Candidates) -> dict[Genotype, float]:
-        """Return the scores of those that are new and feasible."""
+    def _scored(self, candidates: Candidates, unsettled: Candidates) -> tuple[IntArray, FloatArray]:
+        """Return the rows of those that are new and feasible, and their scores."""
         rows = np.flatnonzero(candidates.feasible & candidates.unseen(self._seen))
-        scores = self._outlook.scores(candidates, unsettled) if len(rows) else np.empty(0)
-        return {candidates.tuples[row]: float(scores[row]) for row in rows}
+        if len(rows) == 0:
+            return rows, np.empty(0)
+        return rows, self._outlook.scores(candidates, unsettled)[rows]

@@ -9,7 +9,7 @@ of the plane, the depth up to the best of its points that are no worse in all si
 Where objectives are independent and normal given what was learned, the expectation of a product is
 the product of expectations, each of the form `E max(0, b - k)`, which is closed for every normal
 variable and also for a constant. So the sum is exact for any number of unknown objectives. The
-cells are those of the grid through the front for up to two sides; for more their number explodes,
+cells are those of the grid through the front for up to two sides. For more their number explodes,
 and a Sobol' sequence integrates over the sides instead.
 """
 
@@ -26,8 +26,7 @@ from scipy.stats import qmc
 FloatArray = npt.NDArray[np.float64]
 
 FAR = 5.0
-"""Standard deviations of good luck in every unknown objective; what gains nothing even so is not
-worth an exact figure."""
+"""Standard deviations of luck in every unknown objective beyond which nothing is looked at."""
 
 INTEGRATION_POINTS = 1024
 """Points of the Sobol' sequence."""
@@ -57,6 +56,7 @@ def log_expected_improvement(
         Shape `(n,)`.
     """
     front = front[(front < reference).all(axis=1)]
+    front = front[front[:, 0] <= thresholds(front, reference[0], front[:, 1:])]
     lucky = mean - FAR * std
     open_depth = thresholds(front, reference[0], lucky[:, 1:]) - mean[:, 0]
     missing = np.minimum(open_depth / np.maximum(std[:, 0], 1e-12), 0.0)
@@ -98,6 +98,8 @@ def thresholds(front: FloatArray, depth: float, sides: FloatArray) -> FloatArray
 def partial_expectation(bound: FloatArray, mean: FloatArray, std: FloatArray) -> FloatArray:
     """Return `E max(0, bound - x)` for normal `x`; its arguments are broadcast."""
     excess = bound - mean
+    if not std.any():
+        return np.asarray(np.maximum(excess, 0.0))
     with np.errstate(divide="ignore", invalid="ignore"):
         z = excess / std
     density = np.exp(-0.5 * z**2) / np.sqrt(2 * np.pi)
@@ -110,20 +112,32 @@ def partial_expectation(bound: FloatArray, mean: FloatArray, std: FloatArray) ->
 def _on_grid(
     front: FloatArray, reference: FloatArray, mean: FloatArray, std: FloatArray
 ) -> FloatArray:
-    """Sum over the cells of the grid through the front; for up to two sides."""
-    starts = [np.concatenate([[-np.inf], np.unique(side)]) for side in front[:, 1:].T]
-    shape = tuple(len(start) for start in starts)
-    grid = np.array(list(product(*starts))).reshape(math.prod(shape), len(starts))
-    least = thresholds(front, reference[0], grid)
-    values, index = np.unique(least, return_inverse=True)
-    gains = partial_expectation(values, mean[:, :1], std[:, :1])[:, index]
-    gains = gains.reshape(len(mean), *shape)
-    for i in range(len(starts), 0, -1):
-        edges = np.append(starts[i - 1][1:], reference[i])
-        reached = partial_expectation(edges, mean[:, i : i + 1], std[:, i : i + 1])
-        widths = np.diff(reached, axis=1, prepend=0.0)
-        gains = np.einsum("n...c,nc->n...", gains, widths)
-    return gains.reshape(len(mean))
+    """Sum over the cells of the grid through the front; for up to two sides.
+
+    Only those pairs of a candidate and a cell are looked at that luck of `FAR` deviations brings
+    together, which are few.
+    """
+    lucky = mean - FAR * std
+    edges = [
+        np.unique([*front[:, i], lucky[:, i].min(), reference[i]]) for i in range(1, len(reference))
+    ]
+    cells = math.prod(len(edge) - 1 for edge in edges)
+    low, high = (
+        np.array(list(product(*(edge[ends] for edge in edges)))).reshape(cells, len(edges))
+        for ends in (slice(None, -1), slice(1, None))
+    )
+    least = thresholds(front, reference[0], low)
+    met = least > lucky[:, :1]
+    for i, end in enumerate(high.T, 1):
+        met &= end > lucky[:, i, None]
+    rows, columns = np.nonzero(met)
+    gains = partial_expectation(least[columns], mean[rows, 0], std[rows, 0])
+    for i, (start, end) in enumerate(zip(low.T, high.T, strict=True), 1):
+        reached = [
+            partial_expectation(edge[columns], mean[rows, i], std[rows, i]) for edge in (start, end)
+        ]
+        gains *= reached[1] - reached[0]
+    return np.bincount(rows, gains, minlength=len(mean)).astype(float)
 
 
 def _sampled(

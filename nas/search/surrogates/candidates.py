@@ -60,17 +60,13 @@ class Candidates:
     @cached_property
     def feasible(self) -> BoolArray:
         """Whether no limit is known to be broken, shape `(n,)`."""
-        kept = np.ones(len(self), bool)
-        for limit in self._problem.constraints:
-            if limit.objective in self.known:
-                kept &= [limit.met(value) for value in self.known[limit.objective]]
-        return kept
+        return self._problem.feasible_rows(self.tuples)
 
     def refresh(self) -> None:
         """Ask anew for what is known if that has changed: a latency predictor may learn."""
-        if self._problem.known(self.tuples[:1]) != [
-            {name: values[0] for name, values in self.known.items()}
-        ]:
+        now = self._problem.known(self.tuples[:1])[0]
+        # Many rows at once may be rounded otherwise than a single one.
+        if not all(math.isclose(now[name], values[0]) for name, values in self.known.items()):
             del self.known
             self.__dict__.pop("feasible", None)
 

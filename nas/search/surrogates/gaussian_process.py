@@ -24,7 +24,7 @@ from nas.search.surrogates.features import Group
 
 FloatArray = npt.NDArray[np.float64]
 
-SMOOTH, LINEAR, OWN, PARTIAL, LENGTH = 1.0, 0.3, 0.1, 0.5, 2.0
+SMOOTH, LINEAR, OWN, PARTIAL, LENGTH = 1.0, 0.1, 0.1, 0.5, 3.0
 """Medians of the parameters' log-normal priors, for standardised features and values."""
 
 PRIOR_WIDTH = 1.0
@@ -38,6 +38,23 @@ LEAST_OWN = 1e-2
 
 FIT_STEPS = 40
 """Most iterations of the maximisation."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Inputs of a covariance, scaled.
+
+    Attributes:
+        scaled: Features, each divided by its group's length scale, shape `(n, p)`.
+        norms: Their squared lengths, shape `(n,)`.
+        features: As they were, shape `(n, p)`.
+        lacking: Share of the training that is lacking, shape `(n,)`.
+    """
+
+    scaled: FloatArray
+    norms: FloatArray
+    features: FloatArray
+    lacking: FloatArray
 
 
 @dataclass(frozen=True)
@@ -100,13 +117,26 @@ class Covariance:
         """Variance that an observation has besides the covariance with others."""
         return self.own**2 + LEAST_OWN**2
 
+    def prepare(self, inputs: FloatArray) -> Prepared:
+        """Do what covariances with the same inputs have in common."""
+        scaled = np.empty((len(inputs), inputs.shape[1] - 1))
+        for group, length in zip(self.groups, self.lengths, strict=True):
+            scaled[:, group.columns] = inputs[:, group.columns] / length
+        features = np.ascontiguousarray(inputs[:, :-1])
+        return Prepared(scaled, (scaled**2).sum(axis=1), features, inputs[:, -1])
+
     def __call__(self, first: FloatArray, second: FloatArray) -> FloatArray:
         """Return the covariance of what inputs tell, without the own parts, shape `(n, m)`."""
-        correlation = matern(squared_distances(self._scaled(first), self._scaled(second)))
-        product = first[:, :-1] @ second[:, :-1].T
-        covariance = self.smooth**2 * correlation + self.linear**2 * product
-        if first[:, -1].any() and second[:, -1].any():
-            lacking = np.outer(first[:, -1], second[:, -1])
+        return self.between(self.prepare(first), self.prepare(second))
+
+    def between(self, first: Prepared, second: Prepared) -> FloatArray:
+        """Return the same for prepared inputs."""
+        squares = first.norms[:, None] + second.norms - 2 * first.scaled @ second.scaled.T
+        correlation = matern(np.maximum(squares, 0.0, out=squares))
+        covariance = self.linear**2 * first.features @ second.features.T
+        covariance += self.smooth**2 * correlation
+        if first.lacking.any() and second.lacking.any():
+            lacking = np.outer(first.lacking, second.lacking)
             covariance += lacking * (PARTIAL_OFFSET**2 + self.partial**2 * correlation)
         return covariance
 
@@ -117,12 +147,6 @@ class Covariance:
             self.smooth**2 + self.linear**2 * (inputs[:, :-1] ** 2).sum(axis=1) + lacking
         )
         return variance
-
-    def _scaled(self, inputs: FloatArray) -> FloatArray:
-        scaled = np.empty((len(inputs), inputs.shape[1] - 1))
-        for group, length in zip(self.groups, self.lengths, strict=True):
-            scaled[:, group.columns] = inputs[:, group.columns] / length
-        return scaled
 
 
 def matern(squares: FloatArray) -> FloatArray:
@@ -157,8 +181,8 @@ class _LogPosterior:
         """Return the negative logarithm, but for a constant, and its gradient."""
         smooth, linear, own, partial = np.exp(2 * logarithms[:4])
         weights = np.exp(-2 * logarithms[4:])
-        squares = sum(w * s for w, s in zip(weights, self._squares, strict=True))
-        root = np.sqrt(5 * squares)
+        squares = [w * s for w, s in zip(weights, self._squares, strict=True)]
+        root = np.sqrt(5 * np.sum(squares, axis=0))
         decay = np.exp(-root)
         correlation = (1 + root + root * root / 3) * decay
         amplitude = smooth + partial * self._lacking
@@ -174,7 +198,7 @@ class _LogPosterior:
             linear * np.vdot(outer, self._product),
             own * np.trace(outer),
             partial * np.vdot(outer, self._lacking * correlation),
-            *(w * np.vdot(slope, s) / 2 for w, s in zip(weights, self._squares, strict=True)),
+            *(np.vdot(slope, s) / 2 for s in squares),
         ]
         deviation = (logarithms - self.medians) / PRIOR_WIDTH
         value = self._values @ alpha / 2 + np.log(np.diag(factor)).sum()
@@ -227,28 +251,39 @@ class GaussianProcess:
 
 
 class Posterior:
-    """A Gaussian process at fixed candidates, which follows the observations added to it."""
+    """A Gaussian process at fixed candidates, which follows the observations added to it.
+
+    Attributes:
+        mean: Predicted values, shape `(c,)`.
+        variance: Of the values, own parts included, shape `(c,)`.
+    """
 
     def __init__(self, process: GaussianProcess, candidates: FloatArray) -> None:
         """Predict at the inputs of `candidates`, shape `(c, p + 1)`."""
         self._process = process
-        self._candidates = candidates
+        self._candidates = process.covariance.prepare(candidates)
         # In single precision, which halves what 1,000 observations of 50,000 candidates take.
-        self._rows = np.empty((0, len(candidates)), np.float32)
+        self._rows = np.empty((len(process.inputs), len(candidates)), np.float32)
+        self._taken = 0
         self.mean = np.zeros(len(candidates))
         self.variance = process.covariance.variance(candidates) + process.covariance.noise
+        self.follow()
 
     def follow(self) -> None:
         """Take in the observations that the process has got meanwhile."""
-        process, known = self._process, len(self._rows)
-        if known == len(process.inputs):
+        process, known, count = self._process, self._taken, len(self._process.inputs)
+        if known == count:
             return
-        rows = self._whitened(
-            process.inputs[known:], process.factor[known:, :known].T, process.factor[known:, known:]
-        )
+        factor = process.factor[known:]
+        rows = self._whitened(process.inputs[known:], factor[:, :known].T, factor[:, known:])
         self.mean += process.whitened[known:] @ rows
         self.variance -= (rows**2).sum(axis=0)
-        self._rows = np.vstack([self._rows, rows.astype(np.float32)])
+        if count > len(self._rows):
+            grown = np.empty((count + count // 8, self._rows.shape[1]), np.float32)
+            grown[:known] = self._rows[:known]
+            self._rows = grown
+        self._rows[known:count] = rows
+        self._taken = count
 
     def variance_after(self, inputs: FloatArray) -> FloatArray:
         """Return the variance that further observations would leave, whatever their values.
@@ -263,10 +298,20 @@ class Posterior:
             return self.variance
         across = self._process.across(inputs)
         rows = self._whitened(inputs, across, self._process.corner(inputs, across))
-        return self.variance - (rows**2).sum(axis=0)
+        variance: FloatArray = self.variance - (rows**2).sum(axis=0)
+        return variance
 
     def _whitened(self, inputs: FloatArray, across: FloatArray, corner: FloatArray) -> FloatArray:
-        covariance = self._process.covariance(inputs, self._candidates)
-        covariance -= across.T @ self._rows
-        rows: FloatArray = solve_triangular(corner, covariance, lower=True, check_finite=False)
+        """Return the rows that observations add, after those of earlier ones, shape `(b, c)`.
+
+        Args:
+            inputs: Of the observations, shape `(b, p + 1)`.
+            across: Their covariance with the earlier ones, whitened, shape `(n, b)`.
+            corner: Cholesky factor of what the earlier ones leave open of them, shape `(b, b)`.
+        """
+        covariance = self._process.covariance
+        left = covariance.between(covariance.prepare(inputs), self._candidates)
+        if self._taken:
+            left -= across.T.astype(np.float32) @ self._rows[: self._taken]
+        rows: FloatArray = solve_triangular(corner, left, lower=True, check_finite=False)
         return rows

@@ -12,7 +12,8 @@ from scipy.special import log_ndtr
 from nas.core.space import Genotype
 from nas.core.trial import Trial
 from nas.search.problem import SearchProblem
-from nas.search.surrogates.acquisition import log_expected_improvement
+from nas.search.ranking import constrained_ranks
+from nas.search.surrogates.acquisition import LEAST, log_expected_improvement
 from nas.search.surrogates.candidates import Candidates
 from nas.search.surrogates.surrogate import Prediction, Surrogate
 
@@ -23,6 +24,9 @@ LOW_QUANTILE = 0.01
 
 NEAR_ZERO = 1e-2
 """Of the least known value in a sample of the space: the least of which a logarithm is taken."""
+
+LIKELY = 0.25
+"""Least probability of keeping learned limits: large gains at long odds rest on a model's tails."""
 
 
 class Outlook:
@@ -77,13 +81,16 @@ class Outlook:
                 for name in self._problem.objectives
             }
         )
-        self._feasible = np.array(
-            [max(self._problem.violations(t), default=0.0) <= 0 for t in full], bool
-        )
+        excess = [max(self._problem.violations(trial), default=0.0) for trial in full]
+        self._excess = np.maximum(excess, 0.0)
         self._set_frame()
 
     def scores(self, candidates: Candidates, unsettled: Candidates) -> FloatArray:
-        """Return the logarithm of the expected hypervolume improvement, shape `(n,)`.
+        """Return the logarithm of the expected feasible hypervolume improvement, shape `(n,)`.
+
+        Where limits are learned, it is weighed by the probability that they are kept (Gardner et
+        al., "Bayesian optimization with inequality constraints", ICML 2014); as long as no trial
+        keeps them, that probability alone counts.
 
         Args:
             candidates: Whom to judge.
@@ -91,23 +98,28 @@ class Outlook:
                 out as predicted.
         """
         expected, _ = self._expected(unsettled, None)
-        front = self._clipped(np.vstack([self._observed[self._feasible], expected]))
+        front = self._clipped(np.vstack([self._observed[self._excess == 0], expected]))
         mean, std = self._expected(candidates, unsettled)
         scores = log_expected_improvement(front, self._reference, self._clipped(mean), std)
-        return scores + self._log_feasibility(candidates, unsettled)
+        feasibility = self._log_feasibility(candidates, unsettled)
+        if feasibility.any() and (self._excess > 0).all():
+            return feasibility
+        unlikely = feasibility < np.log(LIKELY)
+        return np.where(unlikely, 3 * LEAST, scores) + feasibility
 
     def front(self) -> list[Genotype]:
         """Return the architectures of the front so far; all, where none is fully trained."""
-        points = self._observed[self._feasible]
-        worse = (points[:, None] >= points).all(axis=2) & (points[:, None] > points).any(axis=2)
-        best = [self._full[i] for i in np.flatnonzero(self._feasible)[~worse.any(axis=1)]]
-        return [trial.genotype for trial in best or self._trials]
+        if not self._full:
+            return [trial.genotype for trial in self._trials]
+        ranks = constrained_ranks(self._observed, self._excess)
+        return [self._full[i].genotype for i in np.flatnonzero(ranks == 0)]
 
     def _value(self, trial: Trial, name: str) -> float:
         """Return a quantity of a complete trial; as measured, where it was."""
         objective = self._quantities[name]
-        if objective.measured_column in trial.facts:
-            return trial.facts[objective.measured_column]
+        measured = objective.measured_column
+        if measured is not None and measured in trial.facts:
+            return trial.facts[measured]
         return trial.values[name] if name in trial.values else trial.facts[objective.column]
 
     def _models(self, names: Sequence[str]) -> list[Surrogate]:
@@ -176,4 +188,5 @@ class Outlook:
         return total
 
     def _clipped(self, points: FloatArray) -> FloatArray:
-        return np.maximum(points, self._low)
+        clipped: FloatArray = np.maximum(points, self._low)
+        return clipped

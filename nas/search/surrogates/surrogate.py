@@ -19,7 +19,7 @@ from nas.search.surrogates.trees import TreeEnsemble
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 
-FOLDS = 5
+FOLDS = 4
 
 REFIT_GROWTH = 1.1
 """Parameters, trees and their shares are fitted anew when there are so many times the trials."""
@@ -33,41 +33,41 @@ FIT_TRIALS = 400
 FAR_OUT = 3.0
 """Quartile ranges beyond the upper quartile from which a value is an outlier (Tukey, 1977)."""
 
-LEAST_SHARE = 0.01
-"""Of the median: the least value of which a logarithm is taken."""
+SHIFT = 0.1
+"""Of the median: what is added before a logarithm is taken, so that 0 is not infinitely good."""
 
 
 @dataclass(frozen=True)
 class Scale:
     """How an observed number enters the models.
 
-    Numbers that are not negative enter as logarithms. Those far above the others (a network that
-    learned nothing) are all equal to a model, which else would explain nothing but them.
+    Numbers that are not negative enter as logarithms, after a small shift. Those far above the
+    others (a network that learned nothing) are all equal to a model, which else would explain
+    nothing but them.
 
     Attributes:
-        logarithmic: Whether logarithms are taken.
-        floor: Least number told apart.
+        shift: Added before the logarithm is taken; `None` where none is taken.
         ceiling: Largest number told apart.
     """
 
-    logarithmic: bool
-    floor: float
+    shift: float | None
     ceiling: float
 
     @classmethod
     def of(cls, values: FloatArray) -> Scale:
         """Return the scale for numbers of which `values` are typical, shape `(n,)`."""
-        logarithmic = bool((values >= 0).all() and np.median(values) > 0)
-        floor = LEAST_SHARE * float(np.median(values)) if logarithmic else -np.inf
-        scaled = np.log(np.maximum(values, floor)) if logarithmic else values
+        median = float(np.median(values))
+        unclipped = cls(SHIFT * median if values.min() >= 0 and median > 0 else None, np.inf)
+        scaled = unclipped(values)
         lower, upper = np.quantile(scaled, [0.25, 0.75])
-        ceiling = min(upper + FAR_OUT * (upper - lower), scaled.max())
-        return cls(logarithmic, floor, float(np.exp(ceiling) if logarithmic else ceiling))
+        return cls(
+            unclipped.shift, float(values[scaled <= upper + FAR_OUT * (upper - lower)].max())
+        )
 
     def __call__(self, values: FloatArray | float) -> FloatArray:
         """Return numbers on the scale."""
-        clipped = np.clip(values, self.floor, self.ceiling)
-        return np.asarray(np.log(clipped) if self.logarithmic else clipped)
+        clipped = np.minimum(values, self.ceiling)
+        return np.asarray(clipped if self.shift is None else np.log(clipped + self.shift))
 
 
 class Surrogate:

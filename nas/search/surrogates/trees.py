@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 FloatArray = npt.NDArray[np.float64]
 
-TREES = 60
+TREES = 40
 
 SHARE_OF_FEATURES = 0.5
 """Of the features, drawn anew at every split."""
