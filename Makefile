@@ -46,6 +46,7 @@ test-fast: $(INSTALLED)
 
 nightly: test
 	$(BIN)/nas benchmark predictor
+	$(BIN)/nas benchmark memory
 	@for run in experiments/*/run.py; do echo ">> $$run"; $(BIN)/python $$run || exit 1; done
 
 data: $(INSTALLED)

@@ -16,19 +16,16 @@ import pandas as pd
 from latency_predictors import PredictorSettings
 from latency_predictors.accuracy.curve import COVERAGE, learning_curve
 from latency_predictors.accuracy.front import near_front
+from latency_predictors.accuracy.sample import Sample, fresh, measured
 from latency_predictors.accuracy.scores import coverage_percent, scores
-from latency_predictors.calibration.memory import PeakMemory, measured_memory
-from latency_predictors.calibration.sampling import measure_genotypes, measure_samples
-from nas.core.measurement import Device, Measurement
+from latency_predictors.calibration.sampling import measure_samples
+from nas.core.measurement import Device
 from nas.core.prediction import FloatArray, LatencyPredictor
 from nas.core.space import Genotype
 from nas.devices.store import MeasurementStore
 from nas.network.space import SearchSpace
 
 SPEED_GENOTYPES = 1_000_000
-REPEATED = 30
-"""Networks whose peak memory is measured a second time."""
-
 _HELD_OUT, _FRONT, _ADDITIVITY, _CURVE = range(4)
 """Purposes of random streams."""
 
@@ -46,7 +43,6 @@ class AccuracySettings:
         sizes: Numbers of samples of the learning curve.
         draws: Of the samples for each size.
         seconds: Most seconds of timed inference of a network.
-        memory: Whether peak memory is measured as well, which takes as long again.
         seed: Of everything random; 0 was used while the predictors were made.
     """
 
@@ -58,7 +54,6 @@ class AccuracySettings:
     sizes: tuple[int, ...] = (10, 20, 50, 100, 200)
     draws: int = 5
     seconds: float = 0.5
-    memory: bool = True
     seed: int = 1
 
 
@@ -74,7 +69,6 @@ class Measured:
         calibration: Networks that the predictor was fitted to.
         held_out: Fresh random networks.
         again: A second measurement of them.
-        memory_again: A second measurement of some, with their peak memory.
         near_front: Networks where a search ends up.
         quadruples: Networks, two that differ from the first in one gene each, and one in both.
         extra: Further random networks.
@@ -87,33 +81,9 @@ class Measured:
     calibration: Sample
     held_out: Sample
     again: Sample
-    memory_again: Sample
     near_front: Sample
     quadruples: Sample
     extra: Sample
-
-
-@dataclass(frozen=True)
-class Sample:
-    """Measured networks.
-
-    Attributes:
-        genotypes: Of the networks.
-        measurements: In the same order.
-    """
-
-    genotypes: Sequence[Genotype]
-    measurements: Sequence[Measurement]
-
-    @property
-    def latency_ms(self) -> FloatArray:
-        """Measured latencies, shape `(n,)`."""
-        return np.array([m.latency_ms for m in self.measurements])
-
-    @property
-    def peak_memory_mb(self) -> FloatArray:
-        """Measured peaks, shape `(n,)`."""
-        return np.array([m.peak_memory_mb for m in self.measurements], float)
 
 
 @dataclass
@@ -155,9 +125,7 @@ def measure(
     before = store.tally.taken_s + store.tally.reused_s
     start = time.perf_counter()
     waited = store.tally.taken_s
-    calibration = Sample(
-        *measure_samples(space, device, predictor, settings.seed, store, memory=settings.memory)
-    )
+    calibration = Sample(*measure_samples(space, device, predictor, settings.seed, store))
     choosing = time.perf_counter() - start - (store.tally.taken_s - waited)
     measuring = store.tally.taken_s + store.tally.reused_s - before
     start = time.perf_counter()
@@ -165,9 +133,7 @@ def measure(
     fitting = choosing + time.perf_counter() - start
     progress(f"measuring {settings.held_out} fresh networks, twice")
     held_out = run.fresh(settings.held_out, _HELD_OUT, calibration.genotypes)
-    first = run.sample(held_out, memory=settings.memory)
-    repeated = held_out[:REPEATED] if settings.memory else []
-    memory_again = run.sample(repeated, again=True, memory=True)
+    first = run.sample(held_out)
     again = run.sample(held_out, again=True)
     progress(f"measuring {settings.near_front} networks near the front")
     front = near_front(space, fitted, settings.near_front, _stream(settings.seed, _FRONT))
@@ -184,27 +150,26 @@ def measure(
         calibration=calibration,
         held_out=first,
         again=again,
-        memory_again=memory_again,
         near_front=at_front,
         quadruples=quadruples,
         extra=run.sample(extra),
     )
 
 
-def evaluate(measured: Measured) -> AccuracyReport:
-    """Hold the predictor, and others by number of samples, against what was measured."""
-    settings, fitted = measured.settings, measured.predictor
-    first, second = measured.held_out.latency_ms, measured.again.latency_ms
+def evaluate(of_space: Measured) -> AccuracyReport:
+    """Hold the predictor, and others by number of samples, against what was of_space."""
+    settings, fitted = of_space.settings, of_space.predictor
+    first, second = of_space.held_out.latency_ms, of_space.again.latency_ms
     truth = (first + second) / 2
-    held_out = measured.held_out.genotypes
+    held_out = of_space.held_out.genotypes
     prediction = fitted.predict(held_out)
     low, high = prediction.interval_ms(COVERAGE)
     noise = np.abs(second / first - 1)
-    at_front = fitted.predict(measured.near_front.genotypes).mean_ms
+    at_front = fitted.predict(of_space.near_front.genotypes).mean_ms
     summary = {
-        "calibration_networks": len(measured.calibration.genotypes),
-        "calibration_seconds": sum(measured.seconds.values()),
-        "seconds": dict(measured.seconds),
+        "calibration_networks": len(of_space.calibration.genotypes),
+        "calibration_seconds": sum(of_space.seconds.values()),
+        "seconds": dict(of_space.seconds),
         "compared": dict(fitted.compared),
         "latency_ms": [float(truth.min()), float(np.median(truth)), float(truth.max())],
         "held_out": scores(prediction.mean_ms, truth),
@@ -213,15 +178,14 @@ def evaluate(measured: Measured) -> AccuracyReport:
         "noise_p95_percent": float(100 * np.percentile(noise, 95)),
         "coverage_percent": coverage_percent(prediction, truth, COVERAGE),
         "interval_half_width_percent": float(100 * np.median((high - low) / 2 / truth)),
-        "near_front": scores(at_front, measured.near_front.latency_ms),
-        "additivity": _additivity(measured.quadruples),
-        "peak_memory": _memory(measured),
-        "genotypes_per_second": speed(measured.space, fitted),
+        "near_front": scores(at_front, of_space.near_front.latency_ms),
+        "additivity": _additivity(of_space.quadruples),
+        "genotypes_per_second": speed(of_space.space, fitted),
     }
-    pool = [*measured.calibration.genotypes, *measured.extra.genotypes]
-    pool_ms = np.concatenate([measured.calibration.latency_ms, measured.extra.latency_ms])
+    pool = [*of_space.calibration.genotypes, *of_space.extra.genotypes]
+    pool_ms = np.concatenate([of_space.calibration.latency_ms, of_space.extra.latency_ms])
     curve = learning_curve(
-        measured.space,
+        of_space.space,
         (pool, pool_ms),
         (held_out, truth),
         settings.sizes,
@@ -231,12 +195,12 @@ def evaluate(measured: Measured) -> AccuracyReport:
     best = min(fitted.compared, key=fitted.compared.__getitem__) if fitted.compared else None
     draws = curve[(curve["predictor"] == best) & (curve["samples"] == settings.samples)]
     summary["coverage_percent_over_draws"] = float(draws["coverage_percent"].mean())
-    calibration = measured.calibration
+    calibration = of_space.calibration
     in_sample = fitted.predict(calibration.genotypes).mean_ms
     networks = pd.concat(
         [
-            _table("held out", measured.held_out, prediction.mean_ms, second),
-            _table("near the front", measured.near_front, at_front, None),
+            _table("held out", of_space.held_out, prediction.mean_ms, second),
+            _table("near the front", of_space.near_front, at_front, None),
             _table("calibration", calibration, in_sample, None),
         ]
     )
@@ -245,20 +209,6 @@ def evaluate(measured: Measured) -> AccuracyReport:
 
 def _stream(*seed: int) -> np.random.Generator:
     return np.random.default_rng([*seed, 2])
-
-
-def _memory(measured: Measured) -> dict[str, Any] | None:
-    """Hold predicted peak memory against measured; `None` where it cannot be measured."""
-    calibration, held_out, again = measured.calibration, measured.held_out, measured.memory_again
-    if not measured_memory([*calibration.measurements, *held_out.measurements]):
-        return None
-    space = measured.space
-    fitted = PeakMemory.fit(space, calibration.genotypes, calibration.measurements)
-    peak_mb = held_out.peak_memory_mb
-    return scores(fitted.predict_mb(held_out.genotypes), peak_mb) | {
-        "repeated": scores(again.peak_memory_mb, peak_mb[: len(again.genotypes)]),
-        "flash": _flash(space, held_out.genotypes, held_out.measurements),
-    }
 
 
 def _additivity(quadruples: Sample) -> dict[str, float]:
@@ -298,29 +248,15 @@ class _Run:
     store: MeasurementStore
     settings: AccuracySettings
 
-    def sample(
-        self, genotypes: Sequence[Genotype], *, again: bool = False, memory: bool = False
-    ) -> Sample:
-        # A second measurement is one of its own in the store.
-        store = MeasurementStore(self.store.folder / "again") if again else self.store
-        taken = measure_genotypes(
-            self.space,
-            self.device,
-            genotypes,
-            seconds=self.settings.seconds,
-            memory=memory,
-            seed=self.settings.seed + again,
-            store=store,
+    def sample(self, genotypes: Sequence[Genotype], *, again: bool = False) -> Sample:
+        seconds, seed = self.settings.seconds, self.settings.seed
+        return measured(
+            self.space, self.device, genotypes, self.store, seconds=seconds, seed=seed, again=again
         )
-        return Sample(genotypes, taken)
 
     def fresh(self, n: int, purpose: int, known: Sequence[Genotype]) -> list[Genotype]:
         """Draw random networks that are not known."""
-        rng = _stream(self.settings.seed, purpose)
-        drawn = dict.fromkeys(known)
-        while len(drawn) < len(known) + n:
-            drawn.setdefault(self.space.sample(rng))
-        return list(drawn)[len(known) :]
+        return fresh(self.space, n, _stream(self.settings.seed, purpose), known)
 
     def quadruples(self) -> list[Genotype]:
         """Draw networks, two that differ from each in one gene, and one that differs in both."""
@@ -336,15 +272,6 @@ class _Run:
             if len(set(four)) == 4:
                 drawn += four
         return drawn
-
-
-def _flash(
-    space: SearchSpace, genotypes: Sequence[Genotype], measurements: Sequence[Measurement]
-) -> dict[str, float]:
-    """Return by how many percent files are larger than the weights that are counted."""
-    files_mb = np.array([m.model_size_mb for m in measurements], float)
-    larger = 100 * (files_mb / space.costs(genotypes)["model_size_mb"].to_numpy(float) - 1)
-    return {"median_percent": float(np.median(larger)), "largest_percent": float(larger.max())}
 
 
 def speed(space: SearchSpace, predictor: LatencyPredictor) -> float:

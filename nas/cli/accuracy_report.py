@@ -55,16 +55,17 @@ def costs(summaries: Sequence[dict[str, Any]]) -> pd.DataFrame:
     )
 
 
-def memory(summaries: Sequence[dict[str, Any]]) -> pd.DataFrame:
+def memory(summaries: Sequence[dict[str, Any]]) -> str:
     """Return how accurate predicted peak memory is, and how repeatable measured memory."""
-    return pd.DataFrame(
-        [
-            {"space": summary["space"], "peak memory": label}
-            | {heading: found[key] for key, heading in COLUMNS.items()}
-            for summary in summaries
-            if (peaks := summary["peak_memory"]) is not None
-            for label, found in (("predicted", peaks), ("measured again", peaks["repeated"]))
-        ]
+    return _markdown(
+        pd.DataFrame(
+            [
+                {"space": summary["space"], "peak memory": label}
+                | {heading: summary[row][key] for key, heading in COLUMNS.items()}
+                for summary in summaries
+                for row, label in (("predicted", "predicted"), ("repeated", "measured again"))
+            ]
+        )
     )
 
 
@@ -86,7 +87,6 @@ def print_tables(summaries: Sequence[dict[str, Any]], out: Path) -> None:
     texts = [
         "Predicted against measured latency\n\n" + _markdown(accuracy(summaries)),
         "Costs and intervals\n\n" + _markdown(costs(summaries)),
-        "Peak memory against measured\n\n" + _markdown(memory(summaries)),
         "Within 5 % by number of samples\n\n" + _markdown(curves(summaries, out)),
     ]
     text = "\n\n".join(texts) + "\n"

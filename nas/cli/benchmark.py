@@ -17,29 +17,25 @@ SPACES: dict[str, dict[str, Any]] = {
 """The spaces that are compared, with settings for which a network takes up to some milliseconds."""
 
 
-def predictor(names: Sequence[str], device: str, out: Path, *, memory: bool = True) -> int:
+def predictor(names: Sequence[str], device: str, out: Path) -> int:
     """Measure how accurate the latency predictor is; write tables and figures to `out`.
 
     Args:
         names: Of spaces in `SPACES`; empty for all.
         device: Name of the device.
         out: Folder; what was measured is kept in it, and not measured again.
-        memory: Whether peak memory is measured as well.
     """
     import latency_predictors
     import nas.devices
     import search_spaces
     from latency_predictors.accuracy.evaluation import AccuracySettings, evaluate, measure
     from nas.cli import accuracy_report
-    from nas.core.errors import UnknownNameError
     from nas.core.files import write_json_atomically
     from nas.devices.measuring.environment import describe_host
     from nas.devices.store import MeasurementStore
 
-    for name in names:
-        if name not in SPACES:
-            raise UnknownNameError("space", name, SPACES)
-    settings = AccuracySettings(memory=memory)
+    chosen_spaces = _known(names)
+    settings = AccuracySettings()
     chosen = latency_predictors.get(
         "auto", samples=settings.samples, seconds_per_sample=settings.seconds
     )
@@ -53,7 +49,7 @@ def predictor(names: Sequence[str], device: str, out: Path, *, memory: bool = Tr
             settings,
             _Progress(name),
         )
-        for name in names or SPACES
+        for name in chosen_spaces
     }
     for name, of_space in measured.items():
         _Progress(name)("fitting the learning curve")
@@ -70,6 +66,47 @@ def predictor(names: Sequence[str], device: str, out: Path, *, memory: bool = Tr
     accuracy_report.print_tables(summaries, out)
     accuracy_report.draw(summaries, out)
     return 0
+
+
+def memory(names: Sequence[str], device: str, out: Path) -> int:
+    """Measure how accurate predicted peak memory is; write a table to `out`.
+
+    Args:
+        names: Of spaces in `SPACES`; empty for all.
+        device: Name of the device.
+        out: Folder; what was measured is kept in it, and not measured again.
+    """
+    import nas.devices
+    import search_spaces
+    from latency_predictors.accuracy.peak_memory import MemorySettings, compare
+    from nas.cli import accuracy_report
+    from nas.cli.console import console
+    from nas.core.files import write_json_atomically
+    from nas.devices.measuring.environment import describe_host
+    from nas.devices.store import MeasurementStore
+
+    summaries = []
+    for name in _known(names):
+        space, store = (
+            search_spaces.get(name, **SPACES[name]),
+            MeasurementStore(out / "measurements"),
+        )
+        found = compare(space, nas.devices.get(device), store, MemorySettings(), _Progress(name))
+        summaries.append({"space": name, "settings": SPACES[name], "host": describe_host()} | found)
+    out.mkdir(parents=True, exist_ok=True)
+    write_json_atomically(out / "results.json", {s["space"]: s for s in summaries})
+    console().print(accuracy_report.memory(summaries), markup=False, soft_wrap=True)
+    return 0
+
+
+def _known(names: Sequence[str]) -> Sequence[str]:
+    """Return the spaces to compare, all where none is named."""
+    from nas.core.errors import UnknownNameError
+
+    for name in names:
+        if name not in SPACES:
+            raise UnknownNameError("space", name, SPACES)
+    return names or list(SPACES)
 
 
 class _Progress:

@@ -16,7 +16,7 @@ from rich.table import Table
 
 from nas.core.trial import Trial, full_trainings
 from nas.results.hypervolume import hypervolume
-from nas.study.reporter import SearchPlan
+from nas.study.reporter import SearchPlan, duration
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -135,7 +135,7 @@ class ConsoleReporter:
         left = plan.evaluations - done
         if left > 0:
             mean_s = sum(trial.seconds for trial in self._trials) / done
-            parts.append(f"{_duration(left * mean_s / plan.workers)} left")
+            parts.append(f"{duration(left * mean_s / plan.workers)} left")
         return ", ".join(parts)
 
 
@@ -158,9 +158,3 @@ def _result(trial: Trial, columns: Mapping[str, str]) -> str:
         return f"failed: {trial.failure}"
     values = ", ".join(f"{columns[name]} {value:.4g}" for name, value in trial.values.items())
     return values if trial.full else f"{values} after {100 * trial.fidelity:.3g} % of the training"
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

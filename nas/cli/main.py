@@ -158,15 +158,14 @@ def _parser() -> argparse.ArgumentParser:
     device.add_parser(commands)
     benchmark = commands.add_parser("benchmark", help="measure how good the platform is here")
     kinds = benchmark.add_subparsers(dest="benchmark", required=True, metavar="WHAT")
-    accuracy = kinds.add_parser("predictor", help="accuracy of the latency predictor")
-    accuracy.add_argument("spaces", metavar="SPACE", nargs="*", help="default: all")
-    accuracy.add_argument("--device", default="cpu", help="name of a device (default: cpu)")
-    accuracy.add_argument(
-        "--out", type=Path, default=Path("experiments/latency_predictors"), help="folder"
-    )
-    accuracy.add_argument(
-        "--no-memory", dest="memory", action="store_false", help="leave peak memory out"
-    )
+    for kind, about, out in (
+        ("predictor", "accuracy of the latency predictor", "latency_predictors"),
+        ("memory", "accuracy of predicted peak memory", "peak_memory"),
+    ):
+        accuracy = kinds.add_parser(kind, help=about)
+        accuracy.add_argument("spaces", metavar="SPACE", nargs="*", help="default: all")
+        accuracy.add_argument("--device", default="cpu", help="name of a device (default: cpu)")
+        accuracy.add_argument("--out", type=Path, default=Path("experiments") / out, help="folder")
     return parser
 
 
@@ -238,7 +237,8 @@ def _show(parsed: argparse.Namespace) -> int:
 def _benchmark(parsed: argparse.Namespace) -> int:
     from nas.cli import benchmark
 
-    return benchmark.predictor(parsed.spaces, parsed.device, parsed.out, memory=parsed.memory)
+    kinds = {"predictor": benchmark.predictor, "memory": benchmark.memory}
+    return kinds[parsed.benchmark](parsed.spaces, parsed.device, parsed.out)
 
 
 def _fetch(parsed: argparse.Namespace) -> int:

@@ -14,6 +14,9 @@ from omegaconf.errors import OmegaConfBaseException
 
 from nas.core.errors import HwnasError
 
+CHECK = "--check"
+"""Option that Hydra does not know."""
+
 
 def config_folder() -> Path:
     """Return the folder of configurations, in a source tree or in an installed package."""
@@ -25,9 +28,13 @@ def config_folder() -> Path:
 def search(overrides: Sequence[str]) -> int:
     """Run one study, or several with `--multirun`; return the exit status.
 
+    With `--check`, only say what a study would look for.
+
     Raises:
         HwnasError: The configuration cannot be composed.
     """
+    if CHECK in overrides:
+        return composed("search", [text for text in overrides if text != CHECK], _check)
     return composed("search", overrides, _run)
 
 
@@ -89,6 +96,16 @@ def _run(config: DictConfig) -> None:
     runs = "" if str(study.path.parent) == "runs" else f" --runs {study.path.parent}"
     following = f"nas export {study.name} --pick knee{runs}"
     sys.stdout.write(f"{study.path}: pareto.csv, pareto.png; next: {following}\n")
+
+
+def _check(config: DictConfig) -> None:
+    from nas.cli.console import ConsoleReporter
+    from nas.study.settings import read
+
+    settings = read(config)
+    from nas.study.run import check
+
+    check(settings, ConsoleReporter())
 
 
 def _one_line(error: Exception) -> str:

@@ -8,7 +8,7 @@ import re
 from abc import ABC
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, TypeVar
 
 from nas.core.errors import ConfigError
 from nas.core.prediction import FloatArray, LatencyPredictor, MemoryPredictor
@@ -16,6 +16,8 @@ from nas.core.space import Genotype
 
 if TYPE_CHECKING:
     import pandas as pd
+
+Values = TypeVar("Values", float, FloatArray)
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,11 @@ class Objective(ABC):
     needs_predictor: ClassVar[bool] = False
     needs_memory: ClassVar[bool] = False
     needs_table: ClassVar[bool] = False
+
+    def ready(self, facts: Facts) -> bool:
+        """Return whether `facts` hold the predictors that `before_training` needs."""
+        latency = facts.predictor is not None or not self.needs_predictor
+        return latency and (facts.memory is not None or not self.needs_memory)
 
     def before_training(self, genotypes: Sequence[Genotype], facts: Facts) -> FloatArray | None:
         """Return the values, shape `(n,)`, or `None` where only training can tell."""
@@ -112,8 +119,11 @@ class Constraint:
         """Return whether `value` keeps the limit; a value that is not a number does not."""
         return _OPERATORS[self.relation](value, self.limit)
 
-    def violation(self, value: float) -> float:
-        """Return by how much `value` breaks the limit, 0 or less exactly where it keeps it."""
+    def violation(self, value: Values) -> Values:
+        """Return by how much a value, or each of several, breaks the limit.
+
+        It is 0 or less exactly where the limit is kept, and NaN where the value is.
+        """
         if self.relation == "<":
             return value - math.nextafter(self.limit, -math.inf)
         if self.relation == ">":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-STREAMS = ("search", "calibration", "reference")
+STREAMS = ("search", "calibration", "reference", "survey")
 
 
 def stream(seed: int, name: str) -> np.random.Generator:

@@ -23,6 +23,15 @@ class EvaluationSettings(ABC):
     recipe: Recipe = field(default_factory=Recipe)
     threads_per_worker: int = 1
 
+    @property
+    def on_gpus(self) -> bool:
+        """Whether candidates are trained on GPUs."""
+        return False
+
+    def workers_here(self) -> int | None:
+        """Return how many candidates this host runs at a time; `None` if it cannot tell."""
+        return None
+
     @abstractmethod
     def connected(self, address: str | None) -> AbstractContextManager[None]:
         """Connect to the workers' cluster for the time of a `with` block.

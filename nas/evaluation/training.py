@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
@@ -35,6 +36,18 @@ class TrainingSettings(EvaluationSettings):
         if self.gpus_per_worker < 0 or (self.gpus_per_worker > 1 and self.gpus_per_worker % 1):
             expected = "a share between 0 and 1, or a whole number"
             raise ConfigError("evaluation.gpus_per_worker", self.gpus_per_worker, expected)
+
+    @property
+    def on_gpus(self) -> bool:
+        """Whether a worker takes GPUs; see `EvaluationSettings.on_gpus`."""
+        return self.gpus_per_worker > 0
+
+    def workers_here(self) -> int | None:
+        """Return how many workers the cores suffice for; see `EvaluationSettings.workers_here`."""
+        if self.on_gpus:
+            return None
+        room = max((os.cpu_count() or 1) // self.threads_per_worker, 1)
+        return room if self.workers is None else min(room, self.workers)
 
     def connected(self, address: str | None) -> AbstractContextManager[None]:
         """Connect to Ray; see `EvaluationSettings.connected`."""

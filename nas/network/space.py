@@ -175,7 +175,11 @@ class SearchSpace(ABC):
 
     def active(self, genotype: Sequence[int]) -> tuple[bool, ...]:
         """Return of every gene whether the network depends on it."""
-        return tuple(self._plan.active(self.matrix([genotype]))[0].tolist())
+        return tuple(self.actives([genotype])[0].tolist())
+
+    def actives(self, genotypes: Sequence[Sequence[int]] | IntArray) -> npt.NDArray[np.bool_]:
+        """Return `active` of several genotypes, shape `(n, g)`."""
+        return self._plan.active(self.matrix(genotypes))
 
     def decode(self, genotype: Sequence[int]) -> dict[str, Any]:
         """Return the chosen value of every active gene by the gene's name."""

@@ -7,9 +7,11 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from nas.core.errors import ConfigError, NoFeasibleArchitectureError
 from nas.core.objective import Constraint, Facts, Objective
+from nas.core.prediction import FloatArray
 from nas.core.space import Genotype
 from nas.core.trial import Trial
 from nas.network.space import SearchSpace
@@ -48,21 +50,55 @@ class SearchProblem:
             raise ConfigError("search.objectives", [], "at least one objective")
 
     def known(self, genotypes: Sequence[Genotype]) -> list[dict[str, float]]:
-        """Return, for each genotype, the objectives and limited values known before training."""
-        columns = {}
-        for name, objective in {**self.limited, **self.objectives}.items():
-            values = objective.before_training(genotypes, self.facts)
-            if values is not None:
-                columns[name] = values
+        """Return, for each genotype, the objectives and limited values known before training.
+
+        Without a calibrated predictor, what it would say is not among them.
+        """
+        columns = self._columns({**self.limited, **self.objectives}, genotypes)
         return [
             {name: float(values[i]) for name, values in columns.items()}
             for i in range(len(genotypes))
         ]
 
+    def known_violations(self, genotypes: Sequence[Genotype]) -> dict[Constraint, FloatArray]:
+        """Return by how much genotypes break each constraint that is known before training.
+
+        Returns:
+            Shape `(n,)` for every such constraint, as `Constraint.violation` has it.
+        """
+        every = {**self.limited, **self.objectives}
+        columns = self._columns(
+            {c.objective: every[c.objective] for c in self.constraints}, genotypes
+        )
+        return {
+            c: c.violation(columns[c.objective]) for c in self.constraints if c.objective in columns
+        }
+
     def feasible(self, genotype: Genotype) -> bool:
         """Return whether no constraint is known to be broken before training."""
-        known = self.known([genotype])[0]
-        return all(c.met(known[c.objective]) for c in self.constraints if c.objective in known)
+        return bool(self.feasible_rows([genotype])[0])
+
+    def feasible_rows(self, genotypes: Sequence[Genotype]) -> npt.NDArray[np.bool_]:
+        """Return `feasible` of several genotypes, shape `(n,)`."""
+        kept = np.ones(len(genotypes), bool)
+        if not len(kept):
+            return kept
+        for violations in self.known_violations(genotypes).values():
+            kept &= violations <= 0  # NaN keeps no limit
+        return kept
+
+    def _columns(
+        self, objectives: Mapping[str, Objective], genotypes: Sequence[Genotype]
+    ) -> dict[str, FloatArray]:
+        """Return the values of those objectives that are known before training, by name."""
+        columns = {}
+        for name, objective in objectives.items():
+            if not objective.ready(self.facts):
+                continue
+            values = objective.before_training(genotypes, self.facts)
+            if values is not None:
+                columns[name] = values
+        return columns
 
     def kept(self, trial: Trial) -> bool:
         """Return whether a trial is complete and keeps every constraint."""
@@ -82,97 +118,145 @@ class SearchProblem:
                 values[name] = trial.facts[column]
         return [c.violation(values[c.objective]) for c in self.constraints]
 
+    def excess(self, trial: Trial) -> float:
+        """Return the sum of what a complete trial breaks of each constraint, 0 if all are kept.
+
+        Each part is relative to its limit, so that parts of different units add up.
+        """
+        violations = zip(self.constraints, self.violations(trial), strict=True)
+        return sum(max(violation, 0.0) / _scale(c) for c, violation in violations)
+
     def sample_feasible(
         self, rng: np.random.Generator, seen: Collection[Genotype] = ()
     ) -> Genotype | None:
-        """Draw an architecture that keeps every constraint that is known before training.
-
-        It is drawn uniformly. Where limits are so tight that `INFEASIBLE_DRAWS` draws break them,
-        the nearest of these is changed gene by gene, never away from the limits, until it keeps
-        them; at last one of `seen` is changed so.
-
-        Args:
-            rng: Random stream to draw from.
-            seen: Architectures that keep the constraints and are not to be returned again.
+        """Draw one architecture; see `samples_feasible`.
 
         Returns:
             A canonical genotype; `None` where only those of `seen` are found any more.
 
         Raises:
+            NoFeasibleArchitectureError: As `samples_feasible` does.
+        """
+        return next(iter(self.samples_feasible(1, rng, seen)), None)
+
+    def samples_feasible(
+        self, n: int, rng: np.random.Generator, seen: Collection[Genotype] = ()
+    ) -> list[Genotype]:
+        """Draw architectures that keep every constraint that is known before training.
+
+        They are drawn uniformly. Where limits are so tight that `INFEASIBLE_DRAWS` draws in a row
+        break them, the nearest of these is changed gene by gene, never away from the limits, until
+        it keeps them; at last one of those known already is changed so.
+
+        Args:
+            n: How many.
+            rng: Random stream to draw from.
+            seen: Architectures that keep the constraints and are not to be returned again.
+
+        Returns:
+            Canonical genotypes, all different; fewer where no others are found any more.
+
+        Raises:
             NoFeasibleArchitectureError: No architecture that keeps the constraints is found;
                 names the nearest value of every limited objective.
         """
-        search = _FeasibilitySearch(self)
-        found = search.draw(rng, seen)
-        if found is None and search.start is not None:
-            found = search.walk(rng, seen, search.start)
-        if found is None and seen:
-            found = search.walk(rng, seen, sorted(seen)[rng.integers(len(seen))])
-        if found is None and not seen:
-            near = ", ".join(f"{c.objective} {value:.4g}" for c, value in search.nearest.items())
+        search = _FeasibilitySearch(self, seen)
+        search.draw(n, rng)
+        while len(search.found) < n and search.walk(rng):
+            pass
+        if n and not search.found and not seen:
+            near = ", ".join(f"{c.objective} {value:.4g}" for c, value in search.nearest().items())
             raise NoFeasibleArchitectureError(
                 f"search.constraints: none of {search.examined} architectures meets "
                 f"{', '.join(map(str, self.constraints))}; nearest values seen: {near}; "
                 "loosen a limit or change search_space"
             )
-        return found
+        return list(search.found)
 
 
 class _FeasibilitySearch:
-    """One search for an architecture that keeps the constraints.
+    """One search for architectures that keep the constraints.
 
     Attributes:
+        found: New ones that do, in the order found.
         examined: Architectures looked at.
-        nearest: For every constraint, the value seen that keeps or least breaks it.
-        start: Of the architectures drawn in vain, the nearest to all constraints.
     """
 
-    def __init__(self, problem: SearchProblem) -> None:
+    def __init__(self, problem: SearchProblem, seen: Collection[Genotype]) -> None:
+        self.found: dict[Genotype, None] = {}
         self.examined = 0
-        self.nearest: dict[Constraint, float] = {}
-        self.start: Genotype | None = None
+        self._nearest: dict[Constraint, float] = {}
         self._problem = problem
+        self._seen = seen
+        self._start: Genotype | None = None
+        self._least = math.inf
 
-    def draw(self, rng: np.random.Generator, seen: Collection[Genotype]) -> Genotype | None:
-        """Draw uniformly; give up after too many that are infeasible or seen."""
-        least = math.inf
-        duplicates = 0
-        while self.examined < INFEASIBLE_DRAWS and duplicates < DUPLICATE_DRAWS:
-            genotype = self._problem.space.sample(rng)
-            if genotype in seen:
-                duplicates += 1
-                continue
-            excess = self._excess(genotype)
-            if excess == 0:
-                return genotype
-            if excess < least:
-                self.start, least = genotype, excess
-        return None
+    def nearest(self) -> dict[Constraint, float]:
+        """Return, for every constraint, the value seen that keeps or least breaks it."""
+        return {
+            c: c.limit + (least if c.relation in ("<", "<=") else -least)
+            for c, least in self._nearest.items()
+        }
 
-    def walk(
-        self, rng: np.random.Generator, seen: Collection[Genotype], start: Genotype
-    ) -> Genotype | None:
-        """Change genes one by one, never for the worse."""
+    def draw(self, n: int, rng: np.random.Generator) -> None:
+        """Draw `n` uniformly; give up after too many in a row that are infeasible or not new."""
+        infeasible = duplicates = 0
+        size = n
+        while len(self.found) < n and infeasible < INFEASIBLE_DRAWS:
+            drawn = [tuple(row) for row in self._problem.space.samples(size, rng).tolist()]
+            new = [g for g in dict.fromkeys(drawn) if not self._is_known(g)]
+            kept = self._kept(new)
+            self.found |= dict.fromkeys(kept[: n - len(self.found)])
+            infeasible = 0 if kept else infeasible + len(new)
+            duplicates = 0 if new else duplicates + size
+            if duplicates >= DUPLICATE_DRAWS:
+                break
+            # What is rare is drawn in larger groups, since a group is judged at the price of one.
+            missing = n - len(self.found)
+            size = missing if kept else max(missing, min(2 * size, INFEASIBLE_DRAWS - infeasible))
+
+    def walk(self, rng: np.random.Generator) -> bool:
+        """Find one more by changing genes one by one, never for the worse; whether it succeeded."""
+        if self._start is not None and self._walk(rng, self._start):
+            return True
+        known = sorted({*self._seen, *self.found})
+        return bool(known) and self._walk(rng, known[rng.integers(len(known))])
+
+    def _walk(self, rng: np.random.Generator, start: Genotype) -> bool:
         space = self._problem.space
-        here, excess = start, self._excess(start)
+        here, excess = start, self._excess([start])[0]
         for _ in range(WALK_STEPS):
             step = space.mutate(here, rng)
-            step_excess = self._excess(step)
+            step_excess = self._excess([step])[0]
             if step_excess <= excess:
                 here, excess = step, step_excess
-            if excess == 0 and here not in seen:
-                return here
-        return None
+            if excess == 0 and not self._is_known(here):
+                self.found[here] = None
+                return True
+        return False
 
-    def _excess(self, genotype: Genotype) -> float:
-        """Return the sum of what is broken, each part relative to its limit; 0 if feasible."""
-        self.examined += 1
-        known = self._problem.known([genotype])[0]
-        total = 0.0
-        for c in self._problem.constraints:
-            if c.objective in known:
-                broken = c.violation(known[c.objective])
-                if c not in self.nearest or broken < c.violation(self.nearest[c]):
-                    self.nearest[c] = known[c.objective]
-                total += max(broken, 0.0) / (abs(c.limit) or 1.0)
+    def _is_known(self, genotype: Genotype) -> bool:
+        return genotype in self._seen or genotype in self.found
+
+    def _kept(self, genotypes: Sequence[Genotype]) -> list[Genotype]:
+        """Return those that keep the constraints; remember the nearest of the others."""
+        if not genotypes:
+            return []
+        excess = self._excess(genotypes)
+        if 0 < excess.min() < self._least:
+            self._start, self._least = genotypes[int(excess.argmin())], float(excess.min())
+        return [genotype for genotype, e in zip(genotypes, excess, strict=True) if e == 0]
+
+    def _excess(self, genotypes: Sequence[Genotype]) -> FloatArray:
+        """Return the sums of what is broken, each part relative to its limit; 0 if feasible."""
+        self.examined += len(genotypes)
+        total = np.zeros(len(genotypes))
+        for c, violations in self._problem.known_violations(genotypes).items():
+            self._nearest[c] = min(self._nearest.get(c, math.inf), float(violations.min()))
+            # NaN keeps no limit.
+            total += np.nan_to_num(np.maximum(violations, 0.0), nan=math.inf) / _scale(c)
         return total
+
+
+def _scale(constraint: Constraint) -> float:
+    return abs(constraint.limit) or 1.0

@@ -31,6 +31,7 @@ SEARCH_SETTINGS = (
     "search.reference_point",
     "search.mode",
     "search.lookahead",
+    "search.warm_start",
     "search.routing",
     "search.algorithm",
     "fidelity",

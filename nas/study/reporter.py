@@ -47,3 +47,10 @@ class Reporter(Protocol):
             trial: The trial.
             feasible: Whether it is complete and keeps every constraint.
         """
+
+
+def duration(seconds: float) -> str:
+    """Return a time in the unit in which it is read most easily."""
+    if seconds < 90:
+        return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

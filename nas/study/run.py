@@ -14,13 +14,15 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 import search_spaces
 from nas import data as data_room
 from nas import devices, objectives
 from nas.core.errors import DeviceError, HwnasError
 from nas.core.files import write_json_atomically
 from nas.core.images import SearchSplits
-from nas.core.objective import Facts
+from nas.core.objective import Facts, Objective
 from nas.core.prediction import LearningPredictor
 from nas.core.seeding import stream
 from nas.core.space import Genotype
@@ -34,7 +36,9 @@ from nas.search.loop import SearchLoop
 from nas.search.problem import SearchProblem
 from nas.search.routing import Router
 from nas.search.stopping import ROUNDING, Stopping
-from nas.study import provenance, routing
+from nas.search.survey import survey
+from nas.search.warm_start import WarmStart
+from nas.study import preview, provenance, routing, warm_start
 from nas.study.calibration import Calibration, accuracy_line, calibrate, is_calibrated, learner
 from nas.study.finalise import Finalisation
 from nas.study.folder import StudyFolder, now_utc
@@ -76,6 +80,24 @@ def run(settings: StudySettings, reporter: Reporter) -> StudyResults:
                 raise DeviceError(f"{error}; {fix}") from error
 
 
+def check(settings: StudySettings, reporter: Reporter) -> None:
+    """Say what a study would look for and how long that takes; nothing is measured or written.
+
+    Args:
+        settings: What to do.
+        reporter: Told what is found.
+
+    Raises:
+        HwnasError: Something in the settings or the surroundings is wrong.
+        NoFeasibleArchitectureError: Nothing is found that keeps the limits.
+    """
+    folder = StudyFolder(Path(settings.runs).expanduser() / settings.name)
+    splits = settings.data.search_splits()
+    space = settings.space(splits.input_shape, len(splits.class_names))
+    folder.check(settings.config)
+    _Study(settings, folder, splits, space, reporter).check()
+
+
 def _finished(settings: StudySettings, folder: StudyFolder) -> StudyResults | None:
     """Return the study if the very same settings have brought it to its end."""
     if not folder.record_path.is_file() or folder.saved() != settings.config:
@@ -96,17 +118,18 @@ class _Study:
     reporter: Reporter
 
     def run(self) -> StudyResults:
+        first = warm_start.proposals(self.settings, self.space, self.folder)
         calibration = self._calibrated()
         problem = self._problem(calibration)
         # A search that cannot begin leaves its settings open to change.
-        problem.sample_feasible(stream(self.settings.seed, "reference"))
+        feasible = self._survey(problem)
         ledger = Ledger.open(
             self._ledger_url, self.settings.name, list(problem.objectives), self.space.genes
         )
         with closing(ledger):
             # After the ledger, so that whoever finds the record can read both.
-            self._record(problem, calibration)
-            trials = self._search(problem, ledger)
+            self._record(problem, calibration, first)
+            trials = self._search(problem, ledger, first, feasible)
         results = StudyResults(self.folder.path, self._ledger_url)
         if not any(trial.complete for trial in trials):
             raise HwnasError(f"study {self.settings.name!r}: {self._nothing_complete(trials)}")
@@ -119,6 +142,47 @@ class _Study:
             # Nothing is lost: what more evaluations promote is then trained from the start.
             shutil.rmtree(self.folder.checkpoints, ignore_errors=True)
         return StudyResults(self.folder.path, self._ledger_url)
+
+    def check(self) -> None:
+        """Say what can be said without measuring, training or writing anything."""
+        settings = self.settings
+        calibration = None
+        if is_calibrated(self.folder.predictor):
+            calibration = Calibration.load(self.folder.predictor)
+        elif self._needs_calibration:
+            self.reporter.stage(preview.calibration_line(settings.predictor))
+        feasible = self._survey(self._problem(calibration))
+        workers = settings.evaluation.workers_here() if settings.ray_address is None else None
+        trials = []
+        if self.folder.record_path.is_file():
+            with closing(Ledger.load(self._ledger_url, settings.name)) as ledger:
+                trials = ledger.trials()
+        self.reporter.stage(self._time_line(feasible, trials, workers))
+
+    def _survey(self, problem: SearchProblem) -> list[Genotype]:
+        """Say what the limits leave; return some architectures that keep them.
+
+        Raises:
+            NoFeasibleArchitectureError: None is found; names the nearest values.
+        """
+        found = survey(problem, stream(self.settings.seed, "survey"))
+        for line in preview.survey_lines(problem, found):
+            self.reporter.stage(line)
+        one = problem.sample_feasible(stream(self.settings.seed, "reference"))
+        assert one is not None, "with nothing seen, there is one or an error"
+        return found.feasible or [one]
+
+    def _time_line(
+        self, feasible: Sequence[Genotype], trials: Sequence[Trial], workers: int | None
+    ) -> str:
+        return preview.time_line(
+            self._job(),
+            feasible,
+            trials,
+            evaluations=self.settings.search.evaluations,
+            workers=workers,
+            gpus=self.settings.evaluation.on_gpus,
+        )
 
     def _nothing_complete(self, trials: Sequence[Trial]) -> str:
         """Return why there is no front, and what to do about it."""
@@ -136,11 +200,17 @@ class _Study:
     def _ledger_url(self) -> str:
         return self.settings.ledger_url or self.folder.ledger_url
 
+    @property
+    def _used(self) -> list[Objective]:
+        return [*self.settings.objectives.values(), *self.settings.limited.values()]
+
+    @property
+    def _needs_calibration(self) -> bool:
+        return any(objective.needs_predictor or objective.needs_memory for objective in self._used)
+
     def _calibrated(self) -> Calibration | None:
         """Return the study's calibration, made now unless that was done before."""
-        used = [*self.settings.objectives.values(), *self.settings.limited.values()]
-        memory = any(objective.needs_memory for objective in used)
-        if not memory and not any(objective.needs_predictor for objective in used):
+        if not self._needs_calibration:
             return None
         if is_calibrated(self.folder.predictor):
             return Calibration.load(self.folder.predictor)
@@ -153,7 +223,7 @@ class _Study:
             seed=self.settings.seed,
             store=self.settings.store,
             folder=self.folder.predictor,
-            memory=memory,
+            memory=any(objective.needs_memory for objective in self._used),
         )
         if reused := calibration.cost["reused"]:
             self.reporter.stage(f"{reused} of {samples} networks had been measured before")
@@ -190,7 +260,9 @@ class _Study:
             ),
         )
 
-    def _record(self, problem: SearchProblem, calibration: Calibration | None) -> None:
+    def _record(
+        self, problem: SearchProblem, calibration: Calibration | None, first: Sequence[Genotype]
+    ) -> None:
         """Write `study.json` when a study begins; afterwards its reference point stays."""
         if self.folder.record_path.is_file():
             return
@@ -213,6 +285,7 @@ class _Study:
                 "constraints": [str(constraint) for constraint in settings.constraints],
                 "reference_point": self._reference_point(problem),
                 "genes": [gene.name for gene in self.space.genes],
+                "warm_start": [list(genotype) for genotype in first],
                 "imports": list(settings.imports),
                 "ledger_url": settings.config["ledger"]["url"] or self.folder.ledger_url,
                 "calibration": None if calibration is None else calibration.cost,
@@ -229,24 +302,37 @@ class _Study:
         known = problem.known(samples)
         guessing = 100 * (1 - 1 / self.space.num_classes)
         derived = {
-            name: max(row[name] for row in known) if name in known[0] else guessing
+            name: float(np.nanmax([row[name] for row in known])) if name in known[0] else guessing
             for name in problem.objectives
         }
         return derived | (self.settings.search.reference_point or {})
 
-    def _search(self, problem: SearchProblem, ledger: Ledger) -> Sequence[Trial]:
+    def _search(
+        self,
+        problem: SearchProblem,
+        ledger: Ledger,
+        first: Sequence[Genotype],
+        feasible: Sequence[Genotype],
+    ) -> Sequence[Trial]:
         settings = self.settings
         recorded = ledger.trials()
-        if full_trainings(recorded) < settings.search.evaluations - ROUNDING:
+        unfinished = full_trainings(recorded) < settings.search.evaluations - ROUNDING
+        if unfinished:
             self.folder.update(status="searching", stop=None)
         workers = settings.evaluation.start(self._job())
         checkpoints = CheckpointFolder(self.folder.checkpoints)
         with closing(ContinuingEvaluator(workers, checkpoints)) as evaluator:
+            if unfinished:
+                self.reporter.stage(self._time_line(feasible, recorded, evaluator.workers))
             schedule = settings.search.schedule(evaluator.workers)
             loop = SearchLoop(
                 problem=problem,
-                algorithm=settings.algorithm.start(
-                    problem, int(stream(settings.seed, "search").integers(2**31))
+                algorithm=WarmStart(
+                    settings.algorithm.start(
+                        problem, int(stream(settings.seed, "search").integers(2**31))
+                    ),
+                    problem,
+                    first,
                 ),
                 evaluator=evaluator,
                 ledger=ledger,
@@ -307,9 +393,7 @@ class _Study:
         described = {}
         for name in objectives.names():
             objective = objectives.get(name)
-            if objective.needs_predictor and problem.facts.predictor is None:
-                continue
-            if objective.needs_memory and problem.facts.memory is None:
+            if not objective.ready(problem.facts):
                 continue
             if objective.needs_table and problem.facts.published_ms is None:
                 continue

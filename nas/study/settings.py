@@ -122,6 +122,8 @@ class SearchSettings:
         reference_point: Of the hypervolume, by objective; what is left out is derived: for the
             error that of guessing, for the others the largest of some random architectures.
             `None` derives all of it.
+        warm_start: What is proposed first: names of published networks that lie in the space, and
+            names or folders of studies, whose fronts are.
         routing: When candidates are measured instead of predicted.
         algorithm: Name and settings of the search algorithm.
     """
@@ -133,6 +135,7 @@ class SearchSettings:
     objectives: tuple[str, ...] = ("error", "latency_ms")
     constraints: tuple[str, ...] = ()
     reference_point: dict[str, float] | None = None
+    warm_start: tuple[str, ...] = ()
     routing: RoutingSettings = field(default_factory=RoutingSettings)
     algorithm: dict[str, Any] = field(default_factory=dict)
 
@@ -154,6 +157,7 @@ class SearchSettings:
             raise ConfigError("search.mode", self.mode, "one of " + ", ".join(MODES))
         _check_texts("search.objectives", self.objectives)
         _check_texts("search.constraints", self.constraints)
+        _check_texts("search.warm_start", self.warm_start)
         if not self.objectives or len(set(self.objectives)) < len(self.objectives):
             got = list(self.objectives)
             raise ConfigError("search.objectives", got, "at least one objective, each once")

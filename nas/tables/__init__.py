@@ -140,7 +140,7 @@ class Table(ABC):
         if wanted.shape != (len(wanted), genes):
             raise _missing(wanted[0])
         places = np.searchsorted(codes, wanted @ _powers(base, genes))
-        rows = order[places.clip(max=len(codes) - 1)]
+        rows: IntArray = order[places.clip(max=len(codes) - 1)]
         strange = (self.genotypes[rows] != wanted).any(axis=1)
         if strange.any():
             raise _missing(wanted[strange][0])

@@ -1,0 +1,112 @@
+"""What can be said of a search before it begins, in lines for people."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from latency_predictors import PredictorSettings
+from nas.core.errors import CandidateFailure
+from nas.core.objective import Constraint, Objective
+from nas.core.space import Genotype
+from nas.core.trial import Trial
+from nas.search.problem import SearchProblem
+from nas.search.survey import Survey
+from nas.study.reporter import duration
+from nas.training.job import TrainingJob
+from nas.training.timing import estimated_seconds
+
+TIMED_SHARES = (0.25, 0.5, 0.75)
+"""Networks whose training is timed: quantiles of the multiply-accumulate operations."""
+
+
+def survey_lines(problem: SearchProblem, survey: Survey) -> list[str]:
+    """Return what a survey has found: a line for all limits, one for each, one for each range."""
+    lines = []
+    if problem.constraints:
+        share = _share(len(survey.feasible), survey.samples)
+        lines.append(f"{share} of {survey.samples} random architectures keep every known limit")
+    alone = all(survey.keeping.values()) and len(survey.keeping) > 1
+    if alone and not survey.feasible:
+        lines.append("  each limit by itself can be kept: together they leave hardly anything")
+    lines += [f"  {_limit_line(constraint, survey)}" for constraint in problem.constraints]
+    for name, objective in {**problem.objectives, **problem.limited}.items():
+        lines.append(f"  {_range_line(name, objective, problem, survey)}")
+    return lines
+
+
+def _limit_line(constraint: Constraint, survey: Survey) -> str:
+    kept = survey.keeping.get(constraint)
+    if kept is None:
+        return f"{constraint}: cannot be judged yet"
+    return f"{constraint}: kept by {_share(kept, survey.samples)}"
+
+
+def _range_line(name: str, objective: Objective, problem: SearchProblem, survey: Survey) -> str:
+    if not objective.ready(problem.facts):
+        return f"{name}: known once the device is calibrated"
+    if name not in survey.reach:
+        return f"{name}: known after training only"
+    reach, within = survey.reach[name], survey.within.get(name)
+    line = f"{name}: reaches from {reach.low:.4g} to {reach.high:.4g} {objective.unit}"
+    if within is None or within == reach:
+        return line
+    return f"{line}; within the limits from {within.low:.4g} to {within.high:.4g}"
+
+
+def _share(count: int, of: int) -> str:
+    return f"{100 * count / of:.3g} %"
+
+
+def calibration_line(settings: PredictorSettings) -> str:
+    """Return what a calibration that has not been made would take."""
+    samples, seconds = settings.samples, settings.seconds_per_sample
+    return (
+        f"the device is not calibrated for this study: that would measure {samples} networks for "
+        f"up to {seconds:g} s each ({duration(samples * seconds)}), and export them; those that "
+        "were measured before are not measured again"
+    )
+
+
+def time_line(
+    job: TrainingJob,
+    genotypes: Sequence[Genotype],
+    trials: Sequence[Trial],
+    *,
+    evaluations: int,
+    workers: int | None,
+    gpus: bool,
+) -> str:
+    """Return how long the rest of a search takes, and how that was estimated.
+
+    Args:
+        job: What trains candidates.
+        genotypes: Candidates as they may come.
+        trials: Those that have ended; where there are any, their seconds are the estimate.
+        evaluations: Trials at which the search ends.
+        workers: Candidates at a time; `None` if that cannot be told yet.
+        gpus: Whether candidates are trained on GPUs, which this process may not have.
+    """
+    left = max(evaluations - len(trials), 0)
+    if trials:
+        each_s = float(np.mean([trial.seconds for trial in trials]))
+        how = f"mean of the {len(trials)} trials so far"
+    elif gpus:
+        return "how long the search takes is not estimated: its candidates are trained on GPUs"
+    else:
+        try:
+            each_s = float(np.mean([estimated_seconds(job, g) for g in _spread(job, genotypes)]))
+        except CandidateFailure as failure:
+            return f"how long the search takes is not estimated: a network failed ({failure})"
+        how = "a few steps of a small, a middle and a large network, each alone on this host"
+    on = "one worker" if workers in (None, 1) else f"{workers} workers"
+    total = duration(left * each_s / (workers or 1))
+    line = f"about {total} of search: {left} candidates of {duration(each_s)} on {on}"
+    return f"{line} (estimate: {how})"
+
+
+def _spread(job: TrainingJob, genotypes: Sequence[Genotype]) -> list[Genotype]:
+    """Return a small, a middle and a large network."""
+    order = np.argsort(job.space.costs(genotypes)["macs_m"].to_numpy(), kind="stable")
+    return [genotypes[order[int(share * (len(order) - 1))]] for share in TIMED_SHARES]
