@@ -20,11 +20,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from nas.benchmark.task import Task
-from nas.evaluation.tabular import PublishedJob, SimulatedEvaluator
 
+from nas.benchmark.task import Task
 from nas.core.files import write_json_atomically
 from nas.core.trial import Leg, Trial
+from nas.evaluation.tabular import PublishedJob, SimulatedEvaluator
 from nas.search import algorithms, fidelity
 from nas.search.loop import SearchLoop
 from nas.search.schedule import Batch
@@ -35,8 +35,8 @@ HERE = Path(__file__).resolve().parent
 PARTIAL = 12 / 200
 RULES: dict[str, dict[str, Any]] = {
     "full": {},
-    "mo_asha": {"rungs": (PARTIAL, 1.0), "eta": 5.0},
-    "mo_hyperband": {"rungs": (PARTIAL, 1.0), "eta": 5.0},
+    "mo_asha": {"rungs": (PARTIAL, 1.0), "eta": 10.0},
+    "mo_hyperband": {"rungs": (PARTIAL, 1.0), "eta": 10.0},
 }
 ALGORITHMS = ("guided", "random_search")
 TRAININGS = {"full": 100, "mo_asha": 50, "mo_hyperband": 50}

@@ -231,7 +231,7 @@ class Parts:
             Table(table.genes, np.asarray(incidence @ values)[table.values])
             for table, incidence in zip(self._tables, self._incidence, strict=True)
         ]
-        return GeneTables(tables, self._genes)
+        return GeneTables.joined(tables, self._genes)
 
 
 def _split(traces: Sequence[PlacedTraces], split: Split, derived: DerivedGenes) -> list[_Place]:

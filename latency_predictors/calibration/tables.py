@@ -8,7 +8,7 @@ that few look-ups are left.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -53,37 +53,39 @@ class GeneTables:
     """A sum of tables over genes."""
 
     def __init__(self, tables: Sequence[Table], genes: DerivedGenes) -> None:
-        """Join tables.
+        """Sum tables as they are.
 
         Args:
             tables: With the same number of columns.
             genes: Those of the space, and those that follow from them.
         """
         self._genes = genes
-        self._sizes = genes.sizes
-        self.tables = self._joined(tables)
+        self.tables = list(tables)
 
-    def _cells(self, genes: Sequence[int]) -> int:
-        return math.prod(self._sizes[gene] for gene in genes)
+    @classmethod
+    def joined(cls, tables: Sequence[Table], genes: DerivedGenes) -> GeneTables:
+        """Add up and join tables, so that few are left; the arguments are those of the class."""
 
-    def _joined(self, tables: Sequence[Table]) -> list[Table]:
+        def count(of: Collection[int]) -> int:
+            return math.prod(genes.sizes[gene] for gene in of)
+
         same: dict[tuple[int, ...], Table] = {}
         for table in tables:
             same[table.genes] = same[table.genes] + table if table.genes in same else table
-        joined = sorted(same.values(), key=lambda t: self._cells(t.genes))
+        joined = sorted(same.values(), key=lambda table: count(table.genes))
         while len(joined) > 1:
             pairs = [
-                (self._cells({*first.genes, *second.genes}), i, j)  # type: ignore[arg-type]
+                (count({*first.genes, *second.genes}), i, j)
                 for i, first in enumerate(joined)
                 for j, second in enumerate(joined[:i])
             ]
             cells, i, j = min(pairs)
-            larger = max(self._cells(joined[i].genes), self._cells(joined[j].genes))
+            larger = max(count(joined[i].genes), count(joined[j].genes))
             if cells > max(JOINED_CELLS, larger):
                 break
             second = joined.pop(i)
             joined[j] = joined[j] + second
-        return joined
+        return cls(joined, genes)
 
     def __call__(self, genotypes: IntArray) -> FloatArray:
         """Return the sums for rows of `(n, g)` checked genotypes, shape `(n, columns)`.

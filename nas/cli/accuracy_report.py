@@ -8,6 +8,8 @@ from typing import Any
 
 import pandas as pd
 
+from nas.cli.markdown import markdown
+
 COLUMNS = {
     "within_5_percent": "within 5 %",
     "within_10_percent": "within 10 %",
@@ -57,7 +59,7 @@ def costs(summaries: Sequence[dict[str, Any]]) -> pd.DataFrame:
 
 def memory(summaries: Sequence[dict[str, Any]]) -> str:
     """Return how accurate predicted peak memory is, and how repeatable measured memory."""
-    return _markdown(
+    return markdown(
         pd.DataFrame(
             [
                 {"space": summary["space"], "peak memory": label}
@@ -85,24 +87,13 @@ def print_tables(summaries: Sequence[dict[str, Any]], out: Path) -> None:
     from rich.console import Console
 
     texts = [
-        "Predicted against measured latency\n\n" + _markdown(accuracy(summaries)),
-        "Costs and intervals\n\n" + _markdown(costs(summaries)),
-        "Within 5 % by number of samples\n\n" + _markdown(curves(summaries, out)),
+        "Predicted against measured latency\n\n" + markdown(accuracy(summaries)),
+        "Costs and intervals\n\n" + markdown(costs(summaries)),
+        "Within 5 % by number of samples\n\n" + markdown(curves(summaries, out)),
     ]
     text = "\n\n".join(texts) + "\n"
     (out / "tables.md").write_text(text, "utf-8")
     Console().print(text, markup=False, highlight=False, soft_wrap=True)
-
-
-def _markdown(table: pd.DataFrame) -> str:
-    def cell(value: object) -> str:
-        if isinstance(value, float):
-            return f"{value:.4f}" if 0 < value <= 1 else f"{value:.1f}"
-        return str(value)
-
-    rows = [list(map(str, table.columns)), ["---"] * len(table.columns)]
-    rows += [[cell(value) for value in row] for row in table.itertuples(index=False)]
-    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
 
 
 def draw(summaries: Sequence[dict[str, Any]], out: Path) -> None:

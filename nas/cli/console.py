@@ -133,7 +133,7 @@ class ConsoleReporter:
             parts.append(f"hypervolume {volume:.4g}")
         done = full_trainings(self._trials)
         left = plan.evaluations - done
-        if left > 0:
+        if left > 0 and not plan.simulated:
             mean_s = sum(trial.seconds for trial in self._trials) / done
             parts.append(f"{duration(left * mean_s / plan.workers)} left")
         return ", ".join(parts)
@@ -144,7 +144,8 @@ def _announcement(plan: SearchPlan) -> str:
     new = plan.evaluations - recorded
     if new <= 0:
         return f"all {plan.evaluations} architectures are in the ledger"
-    line = f"evaluating {new:.4g} architectures on {plan.workers} workers"
+    workers = "simulated workers" if plan.simulated else "workers"
+    line = f"evaluating {new:.4g} architectures on {plan.workers} {workers}"
     if plan.recorded:
         line = f"{recorded:.4g} architectures are in the ledger; {line}"
     if plan.workers > plan.lookahead:

@@ -14,37 +14,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import nas
 from nas.cli import device
 from nas.cli.extras import missing_packages
+from nas.cli.parser import parser
 from nas.core.errors import HwnasError
-
-ABOUT = "Search the network that is most accurate at the latency and memory of a device."
-SEARCH_HELP = """\
-Settings are Hydra overrides, NAME=VALUE; `nas search --cfg job` prints all of them.
-
-  nas search experiment=quickstart
-  nas search experiment=fashion_mnist search.evaluations=96 'search.constraints=["latency_ms <= 1"]'
-  nas search data=image_folder data.path=photos data.image_size=64 name=photos
-  nas search --config-dir my_configs experiment=mine
-  nas search --multirun seed=0,1,2 'name=digits_${seed}'
-
-The same command again goes on where an interrupted one stopped.
-"""
-
-CALIBRATE_HELP = """\
-Measure some networks of a search space on a device and fit a latency predictor to them.
-Settings are those of `nas search`; images are as the data set's, unless both settings of the
-second line say what they are.
-
-  nas calibrate search_space=vit device=cpu data=image_folder data.path=photos
-  nas calibrate search_space=vit search_space.input_shape=[3,64,64] search_space.num_classes=10
-  nas calibrate latency_predictor=kernels latency_predictor.samples=100 device.threads=2 out=there
-
-Prints the error of every candidate predictor by cross-validation; writes the predictor and its
-samples to OUT (RUNS/predictors/SPACE-DEVICE). Measurements are kept in RUNS/measurements and are
-not taken again, by the same command after an interruption or by a search.
-"""
 
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -61,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             from nas.cli.calibrate import calibrate
 
             return calibrate(given[1:])
-        parsed = _parser().parse_args(given)
+        parsed = parser().parse_args(given)
         status = _COMMANDS[parsed.command](parsed)
         sys.stdout.flush()
         return status
@@ -89,84 +62,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         sys.stderr.write("nas: interrupted; what was finished is kept, run the command again\n")
         return 130
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="nas", description=ABOUT)
-    parser.add_argument("--version", action="version", version=f"%(prog)s {nas.__version__}")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    commands.add_parser(
-        "search",
-        help="run a study, or go on with one",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        usage="nas search [NAME=VALUE ...]",
-        description=SEARCH_HELP,
-    )
-    commands.add_parser(
-        "calibrate",
-        help="fit a latency predictor to a device",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        usage="nas calibrate [NAME=VALUE ...]",
-        description=CALIBRATE_HELP,
-    )
-    studies = commands.add_parser("studies", help="list studies, newest first")
-    pareto = commands.add_parser("pareto", help="print a study's Pareto front")
-    export = commands.add_parser("export", help="write one network for use")
-    for command in (pareto, export):
-        command.add_argument("study", metavar="STUDY", help="name of a study, or its folder")
-    for command in (studies, pareto, export):
-        command.add_argument("--runs", default="runs", help="folder of studies (default: runs)")
-    for command in (studies, pareto):
-        command.add_argument("--json", action="store_true", help="print a JSON list of records")
-    pareto.add_argument("--where", help='such as "latency_ms_measured < 1 and params_m < 0.5"')
-    pareto.add_argument("--sort", metavar="COLUMN", help="smallest first (default: error)")
-    pareto.add_argument(
-        "--objectives", metavar="A,B", help="columns in place of the study's objectives"
-    )
-    pareto.add_argument(
-        "--fidelity", type=float, default=1.0, help="share of the full training (default: 1)"
-    )
-    export.add_argument("--pick", default="knee", help="knee, best, fastest or an arch_id")
-    export.add_argument("--out", default="out", type=Path, help="folder (default: out)")
-    spaces = commands.add_parser("spaces", help="list search spaces with their sizes")
-    spaces.add_argument("--json", action="store_true", help="print a JSON list of records")
-    show = commands.add_parser(
-        "show",
-        help="print and draw one network of a search space",
-        usage="nas show SPACE NETWORK [NAME=VALUE ...] [options]",
-    )
-    show.add_argument("space", metavar="SPACE", help="see `nas spaces`")
-    show.add_argument(
-        "network", metavar="NETWORK", help="a reference, such as mobilenet_v2, or 0,1,0,2,..."
-    )
-    show.add_argument(
-        "settings", metavar="NAME=VALUE", nargs="*", help="such as input_shape=[1,28,28]"
-    )
-    show.add_argument("--preset", help="settings to start from (default: the first that fits)")
-    show.add_argument("--out", type=Path, help="file of the drawing (default: ARCH_ID.png)")
-    show.add_argument("--json", action="store_true", help="print a JSON record, draw nothing")
-    show.add_argument(
-        "--import",
-        dest="imports",
-        action="append",
-        default=[],
-        metavar="MODULE",
-        help="a module of yours that registers SPACE",
-    )
-    fetch = commands.add_parser("fetch", help="download a data set, unless it is here already")
-    fetch.add_argument("data", choices=["fashion_mnist"])
-    device.add_parser(commands)
-    benchmark = commands.add_parser("benchmark", help="measure how good the platform is here")
-    kinds = benchmark.add_subparsers(dest="benchmark", required=True, metavar="WHAT")
-    for kind, about, out in (
-        ("predictor", "accuracy of the latency predictor", "latency_predictors"),
-        ("memory", "accuracy of predicted peak memory", "peak_memory"),
-    ):
-        accuracy = kinds.add_parser(kind, help=about)
-        accuracy.add_argument("spaces", metavar="SPACE", nargs="*", help="default: all")
-        accuracy.add_argument("--device", default="cpu", help="name of a device (default: cpu)")
-        accuracy.add_argument("--out", type=Path, default=Path("experiments") / out, help="folder")
-    return parser
 
 
 def _studies(parsed: argparse.Namespace) -> int:
@@ -237,6 +132,10 @@ def _show(parsed: argparse.Namespace) -> int:
 def _benchmark(parsed: argparse.Namespace) -> int:
     from nas.cli import benchmark
 
+    if parsed.benchmark == "search":
+        from nas.cli import search_benchmark
+
+        return search_benchmark.run(parsed)
     kinds = {"predictor": benchmark.predictor, "memory": benchmark.memory}
     return kinds[parsed.benchmark](parsed.spaces, parsed.device, parsed.out)
 

@@ -94,7 +94,9 @@ def _run(config: DictConfig) -> None:
         line = "not every member of the front could be verified; the lines above say why"
         raise HwnasError(f"{study.path}: {line}; run the same command again to go on")
     runs = "" if str(study.path.parent) == "runs" else f" --runs {study.path.parent}"
-    following = f"nas export {study.name} --pick knee{runs}"
+    verified = settings.finalise.limit > 0
+    what = f"export {study.name} --pick knee" if verified else f"pareto {study.name}"
+    following = f"nas {what}{runs}"
     sys.stdout.write(f"{study.path}: pareto.csv, pareto.png; next: {following}\n")
 
 
@@ -112,7 +114,9 @@ def _one_line(error: Exception) -> str:
     """Return what Hydra says on several lines as one that names the setting."""
     if isinstance(error, MissingConfigException) and error.options:
         group, _, name = str(error.missing_cfg_file).rpartition("/")
-        return f"{group}: got {name!r}, expected one of {', '.join(error.options)}"
+        # Hydra lists a folder's neighbours where the folder is within a group.
+        within = sorted(path.stem for path in (config_folder() / group).glob("*.yaml"))
+        return f"{group}: got {name!r}, expected one of {', '.join(within or error.options)}"
     if isinstance(error, OverrideParseException):
         fix = """quote special characters, as in 'NAME="VALUE"'"""
         return f"{error.override}: cannot be read, expected NAME=VALUE; {fix}"

@@ -5,13 +5,16 @@ from __future__ import annotations
 import dataclasses
 import tempfile
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+
+from nas.core.prediction import FloatArray
+from nas.core.space import Genotype
 
 if TYPE_CHECKING:
     from torch import nn
@@ -150,6 +153,19 @@ class Device(ABC):
     def quantises(self) -> bool:
         """Whether what is deployed is not quite the network, so that its error is another one."""
         return False
+
+    @property
+    def published_ms(self) -> Callable[[Sequence[Genotype], str | None], FloatArray] | None:
+        """Latencies of genotypes, of a device that is a table; see `Facts.published_ms`.
+
+        Such a device measures nothing.
+        """
+        return None
+
+    @property
+    def published(self) -> Mapping[str, str]:
+        """What numbers are that others have published: text by column; empty of one's own."""
+        return {}
 
     @abstractmethod
     def identity(self) -> dict[str, Any]:

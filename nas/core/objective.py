@@ -64,9 +64,13 @@ class Objective(ABC):
     needs_table: ClassVar[bool] = False
 
     def ready(self, facts: Facts) -> bool:
-        """Return whether `facts` hold the predictors that `before_training` needs."""
-        latency = facts.predictor is not None or not self.needs_predictor
-        return latency and (facts.memory is not None or not self.needs_memory)
+        """Return whether `facts` hold everything that `before_training` needs."""
+        needed = (
+            (self.needs_predictor, facts.predictor),
+            (self.needs_memory, facts.memory),
+            (self.needs_table, facts.published_ms),
+        )
+        return all(fact is not None for needs, fact in needed if needs)
 
     def before_training(self, genotypes: Sequence[Genotype], facts: Facts) -> FloatArray | None:
         """Return the values, shape `(n,)`, or `None` where only training can tell."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from nas.core.recipe import Recipe
 from nas.core.registry import Registry
@@ -13,15 +14,25 @@ from nas.core.trial import Evaluator, Job
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationSettings(ABC):
-    """The settings of an evaluator, from which a run of it is started.
+    """The settings of an evaluator, from which a run of it is started."""
 
-    Attributes:
-        recipe: How candidates are trained.
-        threads_per_worker: Of torch, and processor cores that a worker takes.
-    """
+    @property
+    def threads(self) -> int:
+        """Threads of torch in a worker."""
+        return 1
 
-    recipe: Recipe = field(default_factory=Recipe)
-    threads_per_worker: int = 1
+    @property
+    def published(self) -> Mapping[str, str]:
+        """What numbers are that others have published: text by column; empty of one's own."""
+        return {}
+
+    @abstractmethod
+    def job(self, training: Callable[[Recipe], Job]) -> Job:
+        """Return what is done with the candidates of a search.
+
+        Args:
+            training: Returns the job that trains candidates by a recipe.
+        """
 
     @property
     def on_gpus(self) -> bool:

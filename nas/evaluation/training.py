@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from nas.core.errors import ConfigError
+from nas.core.recipe import Recipe
 from nas.core.trial import Evaluator, Job
 from nas.evaluation import EvaluationSettings, register
 
@@ -18,11 +20,15 @@ class TrainingSettings(EvaluationSettings):
     """Stand-alone training on Ray.
 
     Attributes:
+        recipe: How candidates are trained.
+        threads_per_worker: Of torch, and processor cores that a worker takes.
         workers: Most candidates trained at a time; `None` for as many as the cluster has room for.
         gpus_per_worker: GPUs, or the share of one, that a worker takes; with 0 it uses none.
         time_limit_s: Seconds after which a candidate counts as failed.
     """
 
+    recipe: Recipe = field(default_factory=Recipe)
+    threads_per_worker: int = 1
     workers: int | None = None
     gpus_per_worker: float = 0.0
     time_limit_s: float = 1800.0
@@ -36,6 +42,15 @@ class TrainingSettings(EvaluationSettings):
         if self.gpus_per_worker < 0 or (self.gpus_per_worker > 1 and self.gpus_per_worker % 1):
             expected = "a share between 0 and 1, or a whole number"
             raise ConfigError("evaluation.gpus_per_worker", self.gpus_per_worker, expected)
+
+    @property
+    def threads(self) -> int:
+        """Threads of torch in a worker."""
+        return self.threads_per_worker
+
+    def job(self, training: Callable[[Recipe], Job]) -> Job:
+        """Return the training by the recipe; see `EvaluationSettings.job`."""
+        return training(self.recipe)
 
     @property
     def on_gpus(self) -> bool:

@@ -12,6 +12,7 @@ _LABELS = {
     "error_test_deployed": "test error as deployed{device} (%)",
     "latency_ms_predicted": "predicted latency{device} (ms)",
     "latency_ms_measured": "measured latency{device} (ms)",
+    "latency_ms_published": "published latency{device} (ms)",
     "counted_memory_mb": "counted memory (MB)",
     "peak_memory_mb_predicted": "predicted peak memory{device} (MB)",
     "peak_memory_mb_measured": "measured peak memory{device} (MB)",
@@ -25,13 +26,16 @@ _LABELS = {
 def device_label(device: Mapping[str, Any] | str | None) -> str:
     """Return a device as text, such as `cpu, 1 thread`; empty where it is not known.
 
-    One that stands elsewhere, the device that it holds and where: `cpu, 1 thread at pi:7000`.
+    A table's device is called as the table calls it; one that stands elsewhere by the device that
+    it holds and its place: `cpu, 1 thread at pi:7000`.
     """
     if not isinstance(device, Mapping):
         return str(device or "")
     if isinstance(device.get("target"), Mapping):
         place = device.get("address") if device.get("node") is None else device["node"]
         return f"{device_label(device['target'])} at {place}"
+    if "hardware" in device:
+        return str(device["hardware"])
     name = str(device.get("name", "device"))
     threads = device.get("threads")
     if threads is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -158,8 +159,8 @@ def _ring() -> dict[str, Any]:
 
 def _finish(axes: Axes, study: StudyResults, view: _View, trials: pd.DataFrame) -> None:
     device = device_label(study.record.get("device"))
-    axes.set_xlabel(_axis_label(view.x, device), fontsize=14)
-    axes.set_ylabel(_axis_label(view.y, device), fontsize=14)
+    axes.set_xlabel(_axis_label(view.x, device, study.published), fontsize=14)
+    axes.set_ylabel(_axis_label(view.y, device, study.published), fontsize=14)
     if view.x != "number" and _is_wide(trials[view.x]):
         axes.set_xscale("log")
         axes.xaxis.set_major_formatter(ScalarFormatter())
@@ -179,7 +180,9 @@ def _is_wide(values: pd.Series[float]) -> bool:
     return len(values) > 0 and bool(0 < values.min() < values.max() / _WIDE)
 
 
-def _axis_label(column: str, device: str) -> str:
+def _axis_label(column: str, device: str, published: Mapping[str, str]) -> str:
+    if column == "error" and column in published:
+        return f"{published[column]} (%)"
     text = label(column, device)
     # Predicted and measured points share the axis; the legend tells them apart.
     return text.removeprefix("predicted ") if measured(column) != column else text

@@ -22,6 +22,7 @@ _HEADINGS = {
     "error_test_deployed": "as deployed %",
     "latency_ms_predicted": "predicted ms",
     "latency_ms_measured": "measured ms",
+    "latency_ms_published": "published ms",
     "latency_deviation_percent": "deviation %",
     "peak_memory_mb_measured": "measured MB",
     "params_m": "params M",
@@ -34,6 +35,16 @@ _FORMATS = {
     "latency_deviation_percent": "+.1f",
 }
 _ABSENT = "-"
+_OPTIONAL = ("error_test_deployed", "latency_ms_published")
+"""Columns that are left out where no row has a value."""
+_OF_OUR_OWN = (
+    "error_test",
+    "latency_ms_predicted",
+    "latency_ms_measured",
+    "latency_deviation_percent",
+    "peak_memory_mb_measured",
+)
+"""Columns that a study of published numbers may have no value in."""
 
 
 def report_frame(study: StudyResults, front: pd.DataFrame | None = None) -> pd.DataFrame:
@@ -78,23 +89,39 @@ def table(study: StudyResults, front: pd.DataFrame | None = None) -> Table:
         HwnasError: The study cannot be read.
     """
     frame = report_frame(study, front)
-    device = device_label(study.record.get("device"))
-    kind = "verified" if len(frame) and frame["verified"].all() else "not verified"
-    title = f"{study.name}: Pareto front ({kind})"
-    caption = "val. error: of the search's training; test error: of the retrained network"
-    if device:
-        caption += f"; measured on {device}"
-    drawn = Table(title=title, caption=caption)
-    own = {column: column for column in study.columns.values() if column not in _HEADINGS}
-    headings = _HEADINGS | own
-    if not _numbers(frame, "error_test_deployed").notna().any():
-        del headings["error_test_deployed"]
+    kind = "published" if "error" in study.published else "not verified"
+    if len(frame) and frame["verified"].all():
+        kind = "verified"
+    drawn = Table(title=f"{study.name}: Pareto front ({kind})", caption=_caption(study))
+    headings = _headings(study, frame)
     for column, heading in headings.items():
         drawn.add_column(heading, justify="left" if column == "arch_id" else "right")
     for row in frame.to_dict("records"):
         style = "bold" if row["knee"] else None
         drawn.add_row(*(_cell(row, column) for column in headings), style=style)
     return drawn
+
+
+def _caption(study: StudyResults) -> str:
+    """Return what the numbers of a front are, and where latency was measured."""
+    own = "val. error: of the search's training; test error: of the retrained network"
+    caption = study.published.get("error", own)
+    if "latency_ms" in study.published:
+        return f"{caption}; {study.published['latency_ms']}"
+    device = device_label(study.record.get("device"))
+    return f"{caption}; measured on {device}" if device else caption
+
+
+def _headings(study: StudyResults, frame: pd.DataFrame) -> dict[str, str]:
+    """Return the headings of the columns that a front is shown with."""
+    headings = _HEADINGS | {c: c for c in study.columns.values() if c not in _HEADINGS}
+    optional = set(_OPTIONAL)
+    if "error" in study.published:
+        headings["error"] = "published error %"
+    if study.published:
+        optional |= set(_OF_OUR_OWN)
+    empty = [column for column in optional if not _numbers(frame, column).notna().any()]
+    return {column: text for column, text in headings.items() if column not in empty}
 
 
 def _cell(row: dict[Any, Any], column: str) -> str:

@@ -34,7 +34,10 @@ __all__ = ["RECORD", "StudyResults", "records"]
 
 RECORD = "study.json"
 _KEYS = ("name", "created_utc", "objectives", "columns", "reference_point", "ledger_url")
-_PICKS = {"best": ("error",), "fastest": ("latency_ms_measured", "latency_ms_predicted")}
+_PICKS = {
+    "best": ("error",),
+    "fastest": ("latency_ms_measured", "latency_ms_predicted", "latency_ms_published"),
+}
 
 
 class StudyResults:
@@ -78,6 +81,14 @@ class StudyResults:
     def status(self) -> str:
         """One of "searching", "searched", "finalised"."""
         return str(self.record.get("status", "searching"))
+
+    @property
+    def published(self) -> dict[str, str]:
+        """What numbers are that others have published, by `error`, `latency_ms`, `seconds`.
+
+        With `source`, who published them. Empty where all numbers are the study's own.
+        """
+        return dict(self.record.get("published") or {})
 
     @property
     def columns(self) -> dict[str, str]:

@@ -15,12 +15,13 @@ import numpy as np
 from nas.core.errors import ConfigError
 from nas.core.objective import Constraint
 from nas.core.space import Genotype
+from nas.network.space import SearchSpace
 from nas.search.problem import SearchProblem
 
 SAMPLES = 1000
 """Random architectures that are looked at."""
 
-STEPS, NEIGHBOURS = 12, 16
+STEPS, NEIGHBOURS = 12, 32
 """Of a walk: its steps, and the architectures among which each of them chooses."""
 
 
@@ -105,14 +106,22 @@ def _walk(
     seen: list[dict[str, float]] = []
     here, least = start, math.inf
     for _ in range(STEPS):
-        # Two genes at a time now and then: single changes stop at a fold in the landscape.
-        near = [problem.space.mutate(here, rng, 1 + i % 2) for i in range(NEIGHBOURS)]
+        near = _neighbours(problem.space, here, rng)
         rows = problem.known(near)
         seen += rows
         best = min(range(NEIGHBOURS), key=lambda i: value(rows[i]))
         if value(rows[best]) < least:
             here, least = near[best], value(rows[best])
     return seen
+
+
+def _neighbours(space: SearchSpace, genotype: Genotype, rng: np.random.Generator) -> list[Genotype]:
+    """Return architectures of which each has one or two genes drawn anew."""
+    sizes = np.array(space.cardinalities)
+    near = np.tile(genotype, (NEIGHBOURS, 1))
+    for genes in rng.integers(len(sizes), size=(2, NEIGHBOURS)):
+        near[np.arange(NEIGHBOURS), genes] = rng.integers(sizes[genes])
+    return [tuple(row) for row in space.fold(near).tolist()]
 
 
 def _meets(judged: Iterable[Constraint], row: Mapping[str, float]) -> bool:

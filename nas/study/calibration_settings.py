@@ -61,6 +61,10 @@ def read_calibration(config: DictConfig) -> CalibrationSettings:
     out = values.pop("out", None)
     general = general_of(values)
     device = device_of(values)
+    if device.published_ms is not None:
+        expected = "a device that measures"
+        fix = "a published table is exact: a search reads it and needs no predictor"
+        raise ConfigError("device", values["device"]["name"], expected, fix)
     predictor = predictor_of(values)
     given = ("input_shape", "num_classes")
     missing = [name for name in given if values["search_space"].get(name) is None]

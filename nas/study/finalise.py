@@ -126,7 +126,7 @@ class Finalisation:
             held_out=self.settings.data.test_split(),
             normalisation=Normalisation.of(train),
             recipe=self.settings.finalise.recipe,
-            threads=self.settings.evaluation.threads_per_worker,
+            threads=self.settings.evaluation.threads,
             return_weights=True,
         )
         with closing(self.settings.evaluation.start(job, limited=False)) as evaluator:

@@ -35,7 +35,9 @@ SEARCH_SETTINGS = (
     "search.routing",
     "search.algorithm",
     "fidelity",
+    "evaluation.name",
     "evaluation.recipe",
+    "evaluation.epochs",
     "ledger.url",
 )
 """Settings that trials and their hypervolume depend on."""

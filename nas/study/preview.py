@@ -10,7 +10,7 @@ from latency_predictors import PredictorSettings
 from nas.core.errors import CandidateFailure
 from nas.core.objective import Constraint, Objective
 from nas.core.space import Genotype
-from nas.core.trial import Trial
+from nas.core.trial import Job, Trial, full_trainings
 from nas.search.problem import SearchProblem
 from nas.search.survey import Survey
 from nas.study.reporter import duration
@@ -70,7 +70,7 @@ def calibration_line(settings: PredictorSettings) -> str:
 
 
 def time_line(
-    job: TrainingJob,
+    job: Job,
     genotypes: Sequence[Genotype],
     trials: Sequence[Trial],
     *,
@@ -81,16 +81,19 @@ def time_line(
     """Return how long the rest of a search takes, and how that was estimated.
 
     Args:
-        job: What trains candidates.
+        job: What evaluates candidates.
         genotypes: Candidates as they may come.
         trials: Those that have ended; where there are any, their seconds are the estimate.
-        evaluations: Trials at which the search ends.
+        evaluations: Full trainings at which the search ends.
         workers: Candidates at a time; `None` if that cannot be told yet.
         gpus: Whether candidates are trained on GPUs, which this process may not have.
     """
-    left = max(evaluations - len(trials), 0)
+    done = full_trainings(trials)
+    left = max(evaluations - done, 0)
+    if not isinstance(job, TrainingJob):
+        return f"{left:.4g} candidates are looked up, which takes simulated time only"
     if trials:
-        each_s = float(np.mean([trial.seconds for trial in trials]))
+        each_s = sum(trial.seconds for trial in trials) / done
         how = f"mean of the {len(trials)} trials so far"
     elif gpus:
         return "how long the search takes is not estimated: its candidates are trained on GPUs"
@@ -102,7 +105,7 @@ def time_line(
         how = "a few steps of a small, a middle and a large network, each alone on this host"
     on = "one worker" if workers in (None, 1) else f"{workers} workers"
     total = duration(left * each_s / (workers or 1))
-    line = f"about {total} of search: {left} candidates of {duration(each_s)} on {on}"
+    line = f"about {total} of search: {left:.4g} candidates of {duration(each_s)} on {on}"
     return f"{line} (estimate: {how})"
 
 

@@ -18,6 +18,7 @@ class SearchPlan:
         evaluations: Full trainings at which it ends, those of earlier runs included.
         recorded: Trials that the ledger holds already.
         workers: Candidates evaluated at a time.
+        simulated: Whether the workers' seconds are simulated, so that nobody waits for them.
         lookahead: Candidates under way at a time.
         columns: Column of every objective in tables of trials, by the objective's name.
         reference_point: Of the hypervolume, by the objective's name.
@@ -26,6 +27,7 @@ class SearchPlan:
     evaluations: int
     recorded: tuple[Trial, ...]
     workers: int
+    simulated: bool
     lookahead: int
     columns: Mapping[str, str]
     reference_point: Mapping[str, float]

@@ -24,9 +24,10 @@ from nas.core.files import write_json_atomically
 from nas.core.images import SearchSplits
 from nas.core.objective import Facts, Objective
 from nas.core.prediction import LearningPredictor
+from nas.core.recipe import Recipe
 from nas.core.seeding import stream
 from nas.core.space import Genotype
-from nas.core.trial import Trial, full_trainings
+from nas.core.trial import Job, Trial, full_trainings
 from nas.evaluation.checkpoints import CheckpointFolder, ContinuingEvaluator
 from nas.network.space import SearchSpace
 from nas.results.hypervolume import hypervolume
@@ -105,7 +106,8 @@ def _finished(settings: StudySettings, folder: StudyFolder) -> StudyResults | No
     results = StudyResults(folder.path, settings.ledger_url)
     # The limits may have been raised by a run that was stopped before it searched.
     complete = (results.record.get("stop") or {}).get("limits") == settings.search.limits
-    verified = results.status == "finalised" or settings.finalise.limit == 0
+    fruitful = (results.trials()["status"] == "complete").any()
+    verified = results.status == "finalised" or (settings.finalise.limit == 0 and fruitful)
     return results if complete and verified else None
 
 
@@ -126,6 +128,8 @@ class _Study:
         ledger = Ledger.open(
             self._ledger_url, self.settings.name, list(problem.objectives), self.space.genes
         )
+        if published := self.settings.published:
+            self.reporter.stage("nothing is verified at the end: " + "; ".join(published.values()))
         with closing(ledger):
             # After the ledger, so that whoever finds the record can read both.
             self._record(problem, calibration, first)
@@ -256,7 +260,10 @@ class _Study:
             limited=self.settings.limited,
             constraints=self.settings.constraints,
             facts=Facts(
-                self.space.costs, predictor, None if calibration is None else calibration.memory
+                self.space.costs,
+                predictor,
+                None if calibration is None else calibration.memory,
+                self.settings.device.published_ms,
             ),
         )
 
@@ -288,6 +295,7 @@ class _Study:
                 "warm_start": [list(genotype) for genotype in first],
                 "imports": list(settings.imports),
                 "ledger_url": settings.config["ledger"]["url"] or self.folder.ledger_url,
+                "published": settings.published,
                 "calibration": None if calibration is None else calibration.cost,
                 "versions": provenance.versions(),
                 "hardware": provenance.hardware(),
@@ -352,6 +360,7 @@ class _Study:
                 evaluations=settings.search.evaluations,
                 recorded=tuple(recorded),
                 workers=evaluator.workers,
+                simulated="seconds" in settings.published,
                 lookahead=schedule.lookahead,
                 columns={name: o.column for name, o in problem.objectives.items()},
                 reference_point=self.folder.record()["reference_point"],
@@ -368,14 +377,17 @@ class _Study:
             self.folder.update(status="searched")
         return trials
 
-    def _job(self) -> TrainingJob:
+    def _job(self) -> Job:
+        return self.settings.evaluation.job(self._training)
+
+    def _training(self, recipe: Recipe) -> TrainingJob:
         return TrainingJob(
             space=self.space,
             train=self.splits.train,
             held_out=self.splits.validation,
             normalisation=Normalisation.of(self.splits.train),
-            recipe=self.settings.evaluation.recipe,
-            threads=self.settings.evaluation.threads_per_worker,
+            recipe=recipe,
+            threads=self.settings.evaluation.threads,
         )
 
     def _hypervolume(self, problem: SearchProblem, trials: Sequence[Trial]) -> float:
@@ -390,17 +402,18 @@ class _Study:
 
     def _describe(self, problem: SearchProblem, genotype: Genotype) -> dict[str, float]:
         """Return every column of an architecture that is known without training it."""
+        # Several objectives read the costs of one network, which take longer than a look-up.
+        costs = problem.facts.costs([genotype])
+        facts = dataclasses.replace(problem.facts, costs=lambda _: costs)
         described = {}
         for name in objectives.names():
             objective = objectives.get(name)
-            if not objective.ready(problem.facts):
+            if not objective.ready(facts):
                 continue
-            if objective.needs_table and problem.facts.published_ms is None:
-                continue
-            values = objective.before_training([genotype], problem.facts)
+            values = objective.before_training([genotype], facts)
             if values is not None:
                 described[objective.column] = float(values[0])
-        if problem.facts.predictor is not None:
-            std_ms = problem.facts.predictor.predict([genotype]).std_ms
+        if facts.predictor is not None:
+            std_ms = facts.predictor.predict([genotype]).std_ms
             described["latency_ms_predicted_std"] = float(std_ms[0])
         return described

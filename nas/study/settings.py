@@ -33,6 +33,7 @@ from nas.search.fidelity import FidelitySettings
 from nas.search.routing import RoutingSettings
 from nas.search.schedule import Asynchronous, Batch, Schedule
 from nas.search.stopping import StopSettings
+from nas.study import published
 from nas.study.checking import component, resolved, structured
 from nas.study.imports import import_modules
 
@@ -234,6 +235,11 @@ class StudySettings:
     constraints: tuple[Constraint, ...]
     config: Mapping[str, Any]
 
+    @property
+    def published(self) -> dict[str, str]:
+        """What numbers are that others have published: text by column; empty of one's own."""
+        return {**self.evaluation.published, **self.device.published}
+
     def space(self, input_shape: tuple[int, int, int], num_classes: int) -> SearchSpace:
         """Build the search space for images of a shape and a number of classes."""
         return space_of(self.config, input_shape, num_classes)
@@ -278,8 +284,9 @@ def read(config: DictConfig) -> StudySettings:
     general = general_of(values)
     search = structured(SearchSettings, values.get("search"), "search")
     constraints = tuple(Constraint.parse(text) for text in search.constraints)
-    chosen = {name: objectives.get(name) for name in search.objectives}
-    limits = {c.objective: objectives.get(c.objective) for c in constraints}
+    device = device_of(values)
+    chosen = {name: published.objective(name, device) for name in search.objectives}
+    limits = {c.objective: published.objective(c.objective, device) for c in constraints}
     url, values["ledger"]["url"] = _ledger_urls(config, general.ledger.url)
     settings = StudySettings(
         name=general.name,
@@ -290,7 +297,7 @@ def read(config: DictConfig) -> StudySettings:
         ledger_url=url,
         ray_address=general.ray.address,
         data=component(data.registry, values.get("data"), "data"),
-        device=device_of(values),
+        device=device,
         predictor=predictor_of(values),
         algorithm=component(algorithms.registry, search.algorithm, "search.algorithm"),
         fidelity=component(fidelity.registry, values.get("fidelity"), "fidelity"),
@@ -303,6 +310,7 @@ def read(config: DictConfig) -> StudySettings:
         config=values,
     )
     settings.space((1, 32, 32), 10)
+    published.check(settings)
     return settings
 
 

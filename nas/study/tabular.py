@@ -116,7 +116,8 @@ class TabularBenchmark:
         Args:
             number: Of the trial.
             genotype: What an algorithm asked for.
-            epochs: Of the training; `None` for the benchmark's own.
+            epochs: Of the training; `None` for the benchmark's own. The trial's fidelity is their
+                share of it.
         """
         points, seconds = self._answers[epochs or self.epochs]
         row = int(self.table.rows([genotype])[0])
@@ -125,6 +126,7 @@ class TabularBenchmark:
             genotype=genotype,
             arch_id=self.problem.space.architecture(genotype).arch_id,
             seed=0,
+            fidelity=(epochs or self.epochs) / self.epochs,
             values=dict(zip(self.problem.objectives, points[row].tolist(), strict=True)),
             seconds=float(seconds[row]),
         )

@@ -32,13 +32,21 @@ def export(study: StudyResults, pick: str, out: Path) -> tuple[Path, float]:
         The folder, and the largest absolute difference between PyTorch and ONNX Runtime.
 
     Raises:
-        ConfigError: There is no such architecture, or it was not retrained.
+        ConfigError: There is no such architecture, or it was not retrained; a study of published
+            numbers has nothing that was.
         ExportError: The folder holds something else, or the export does not run on its own.
     """
     row = study.pick(pick)
     folder = StudyFolder(study.path)
     parts = folder.verified(str(row["arch_id"]))
     if not (parts / "result.json").is_file():
+        if study.published:
+            raise ConfigError(
+                "study",
+                study.name,
+                "one whose networks were trained",
+                f"its numbers are a table's ({study.published['source']}), it has no weights",
+            )
         verified = ", ".join(sorted(p.parent.name for p in parts.parent.glob("*/result.json")))
         raise ConfigError(
             "--pick", pick, "a verified architecture", f"the verified ones: {verified or 'none'}"

@@ -160,7 +160,7 @@ def _missing(genotype: IntArray) -> GenotypeError:
 
 
 def _powers(base: int, count: int) -> IntArray:
-    powers: IntArray = base ** np.arange(count, dtype=np.int64)[::-1]
+    powers: IntArray = np.array([base**i for i in reversed(range(count))], np.int64)
     return powers
 
 

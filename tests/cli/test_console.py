@@ -22,6 +22,7 @@ from nas.study.reporter import SearchPlan
 PLAN = SearchPlan(
     evaluations=4,
     recorded=(),
+    simulated=False,
     workers=2,
     lookahead=8,
     columns={"error": "error", "latency_ms": "latency_ms_predicted"},

@@ -117,6 +117,49 @@ def test_a_search_without_a_feasible_trial_keeps_its_trials(here: Here, tmp_path
     assert len(StudyResults(tmp_path / "runs" / "small").trials()) == 4
 
 
+def test_a_search_whose_trials_all_fail_gives_up_with_the_cause(here: Here, tmp_path: Path) -> None:
+    hopeless = (
+        "evaluation.time_limit_s=0.000001",
+        "search.stop.failures=3",
+        "search.evaluations=9",
+    )
+    ended = here("search", *SEARCH, *hopeless)
+    assert ended.returncode == 2
+    assert ended.stderr.count("\n") == 1
+    assert "trials failed: timeout: stopped after 0 of" in ended.stderr
+    assert "raise search.stop.failures to go on" in ended.stderr
+    study = StudyResults(tmp_path / "runs" / "small")
+    kept = len(study.trials())
+    assert 3 <= kept < 9
+    assert study.record["stop"]["by"] == "failures"
+    assert here("search", *SEARCH, *hopeless).stderr == ended.stderr
+    # Mended, it goes on from there.
+    mended = here("search", *SEARCH, "search.stop.failures=null", "search.evaluations=6")
+    assert mended.returncode == 0, mended.stderr
+    assert "the search has ended: 6 evaluations" in mended.stdout
+    assert list(study.trials()["status"]) == ["failed"] * kept + ["complete"] * (6 - kept)
+
+
+def test_an_asynchronous_search_is_stopped_by_time_and_goes_on(here: Here, tmp_path: Path) -> None:
+    asynchronous = (*SEARCH, "search.mode=async", "search.evaluations=8")
+    first = here("search", *asynchronous, "search.stop.worker_s=0.001")
+    assert first.returncode == 0, first.stderr
+    assert "s on workers, the limit is 0.001" in first.stdout
+    study = StudyResults(tmp_path / "runs" / "small")
+    before = study.trials()
+    assert 1 <= len(before) < 8
+    again = here("search", *asynchronous, "search.stop.worker_s=0.001")
+    assert "finished before, nothing is left to do" in again.stdout
+    more = here("search", *asynchronous)
+    assert more.returncode == 0, more.stderr
+    after = StudyResults(study.path).trials()
+    assert len(after) == after["arch_id"].nunique() == 8
+    same = ["number", "arch_id", "error", "ended_s"]
+    assert after[same].head(len(before)).equals(before[same])
+    changed = here("search", *SEARCH, "search.mode=batch", "search.evaluations=8")
+    assert changed.stderr.startswith("nas: search.mode: got 'batch'")
+
+
 def test_a_quantised_front_says_its_own_error(here: Here, tmp_path: Path) -> None:
     objectives = "search.objectives=[error,latency_ms]"
     ended = here("search", *SMALL, objectives, "device.precision=int8", "finalise.limit=1")

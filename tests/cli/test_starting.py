@@ -121,7 +121,7 @@ def test_a_wheel_brings_its_configurations(tmp_path: Path) -> None:
     assert printed["search_space"]["name"] == "mobilenet"
     shown = json.loads(run("-m", "nas.cli.main", "show", "nasbench201", "residual", "--json"))
     assert shown["blocks"]
-    notices = {path.name for path in (site / "search_spaces" / "tables").iterdir()}
+    notices = {path.name for path in (site / "nas" / "tables").iterdir()}
     assert {"nasbench201.npz", "LICENSES.md", "LICENSE-APACHE-2.0.txt"} <= notices
     known = "import json, search_spaces; print(json.dumps(search_spaces.names()))"
     assert "mobilenet" in json.loads(run("-c", known))

@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
@@ -25,8 +26,8 @@ def settings(request: pytest.FixtureRequest) -> AlgorithmSettings:
 
 def test_proposals_are_canonical_in_range_and_new(settings: AlgorithmSettings):
     at = problem(AdditiveSpace(count=6, switched=True))
-    genotypes = [trial.genotype for trial in searched(settings.start(at, 0), at, 300)]
-    assert len(genotypes) == len(set(genotypes)) == 300
+    genotypes = [trial.genotype for trial in searched(settings.start(at, 0), at, 150)]
+    assert len(genotypes) == len(set(genotypes)) == 150
     assert all(at.space.canonical(g) == g for g in genotypes)
     assert all(type(choice) is int for g in genotypes for choice in g)
 
@@ -76,6 +77,49 @@ def test_how_trials_are_grouped_does_not_matter(settings: AlgorithmSettings):
     assert whole.ask(10) == single.ask(10)
 
 
+def test_asking_further_before_being_told(settings: AlgorithmSettings):
+    at = problem()
+    run = settings.start(at, 0)
+    untold = [genotype for n in (1, 3, 1, 25, 7) for genotype in run.ask(n)]
+    run.tell([evaluated(at, number, genotype) for number, genotype in enumerate(untold[20:])])
+    assert len({*untold, *run.ask(5)}) == 42
+
+
+def test_replaying_groups_of_proposals_leads_to_the_same(settings: AlgorithmSettings):
+    at = problem(constraints=["cost <= 2", "loss <= 0.5"])
+    first, again = (settings.start(at, 3) for _ in range(2))
+    for n in (12, 20, 1, 9):
+        proposed = first.ask(n)
+        assert again.ask(n) == proposed
+        trials = [evaluated(at, k, g, failed=k % 5 == 2) for k, g in enumerate(proposed)]
+        first.tell(trials)
+        again.tell(trials)
+    assert first.ask(6) == again.ask(6)
+
+
+def test_what_it_was_told_of_it_does_not_propose(settings: AlgorithmSettings):
+    at = problem(AdditiveSpace(count=2, choices=3))
+    known = [genotype for genotype in product(range(3), repeat=2) if sum(genotype) != 2]
+    run = settings.start(at, 0)
+    run.tell([evaluated(at, i, g, failed=i == 1) for i, g in enumerate(known)])
+    assert sorted(run.ask(9)) == [(0, 2), (1, 1), (2, 0)]
+
+
+@pytest.mark.parametrize("objectives", ["loss", "cost"])
+def test_one_objective_is_enough(settings: AlgorithmSettings, objectives: str):
+    at = problem(objectives=objectives)
+    assert len(searched(settings.start(at, 0), at, 60)) == 60
+
+
+def test_equal_values_are_survived(settings: AlgorithmSettings):
+    at = problem(constraints=["loss <= -1"])
+    run = settings.start(at, 0)
+    alike = evaluated(at, 0, (0,) * 12)
+    for number in range(60):
+        (genotype,) = run.ask(1)
+        run.tell([replace(alike, number=number, genotype=genotype)])
+
+
 def test_failed_trials_only_are_survived(settings: AlgorithmSettings):
     at = problem()
     run = settings.start(at, 0)
@@ -98,6 +142,14 @@ def test_a_small_space_is_proposed_whole_and_then_nothing(
     assert {trial.genotype for trial in trials} == everything
     assert run.ask(5) == []
     assert run.ask(1) == []
+
+
+def test_a_space_of_three_architectures(settings: AlgorithmSettings):
+    at = problem(AdditiveSpace(count=1, choices=3))
+    single, whole = settings.start(at, 0), settings.start(at, 0)
+    assert sorted(whole.ask(50)) == [(0,), (1,), (2,)]
+    assert whole.ask(1) == []
+    assert len(searched(single, at, 50, lookahead=1)) == 3
 
 
 def test_a_space_of_one_architecture(settings: AlgorithmSettings):
@@ -149,3 +201,11 @@ def test_limits_that_exclude_each_other_end_the_search(settings: AlgorithmSettin
 def test_limits_known_after_training_do_not_stop_a_search(settings: AlgorithmSettings):
     at = problem(constraints=["loss <= 0.01"])
     assert len(searched(settings.start(at, 0), at, 60)) == 60
+
+
+@pytest.mark.parametrize("name", [n for n in algorithms.names() if n != "random_search"])
+def test_limits_known_after_training_steer_a_search(name: str):
+    """One in seven random architectures keeps the limit."""
+    at = problem(constraints=["loss <= 0.25"])
+    trials = searched(algorithms.get(name).start(at, 0), at, 150)[75:]
+    assert sum(at.kept(trial) for trial in trials) > 32

@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 
 import latency_predictors
 import search_spaces
-from nas import data, devices, evaluation
+from nas import data, devices, evaluation, tables
 from nas.cli.search import config_folder
 from nas.core.errors import HwnasError
 from nas.core.recipe import Recipe
@@ -38,8 +38,14 @@ REGISTRIES: dict[str, Registry[Any]] = {
 }
 GIVEN = {"input_shape", "num_classes"}
 """What the data says of every search space."""
-OTHERWISE = {"evaluation.recipe.epochs", "finalise.recipe.epochs"}
-"""Settings whose default in the files is another one: a recipe does not know what it is for."""
+OTHERWISE = {
+    "evaluation.recipe.epochs",
+    "finalise.recipe.epochs",
+    "evaluation.table",
+    "evaluation.dataset",
+}
+"""Settings whose default in the files is another one: a recipe does not know what it is for, and
+what a table answers for is what the data says."""
 
 COMPONENTS = [(group, name) for group, registry in REGISTRIES.items() for name in registry.names()]
 
@@ -180,3 +186,46 @@ def test_a_wrong_setting_of_a_component_within_is_named(override: str, expected:
 def test_a_device_elsewhere_needs_its_place() -> None:
     with pytest.raises(HwnasError, match=r"device\.address"):
         read_with("device=remote")
+
+
+def test_every_device_of_a_table_has_a_file() -> None:
+    files = {path.stem for path in (config_folder() / "device" / "table").glob("*.yaml")}
+    assert files == set(tables.get("nasbench201").devices)
+    for name in ("raspi4", "2080ti_32"):
+        device = read_with("experiment=nasbench201", f"device=table/{name}").device
+        assert device == devices.get("table", hardware=name)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        (["finalise.limit=2"], "finalise.limit: got 2, expected 0"),
+        (["data=digits"], "data: got 'digits', expected published"),
+        (["evaluation=training"], "evaluation: got 'training', expected tabular"),
+        (["evaluation.dataset=cifar100"], "evaluation.dataset: got 'cifar100', expected cifar10"),
+        (
+            ["search_space=darts", "~search_space.merge_equal"],
+            "search_space: got 'darts', expected nasbench201",
+        ),
+        (["search.objectives=[error,peak_memory_mb]"], "search.objectives: got 'peak_memory_mb'"),
+        (
+            ["device=cpu", "search.objectives=[error,latency_ms_published]"],
+            "search.objectives: got",
+        ),
+        (["fidelity=mo_asha"], "fidelity.rungs: got 0.1, expected shares of 200 epochs"),
+    ],
+)
+def test_what_a_table_cannot_answer_is_refused(overrides: list[str], expected: str) -> None:
+    with pytest.raises(HwnasError) as caught:
+        read_with("experiment=nasbench201", *overrides)
+    assert str(caught.value).startswith(expected)
+
+
+def test_published_latency_is_the_objective_where_the_device_is_a_table() -> None:
+    settings = read_with("experiment=nasbench201", 'search.constraints=["latency_ms <= 9"]')
+    assert settings.objectives["latency_ms"].column == "latency_ms_published"
+    own = read_with("experiment=nasbench201", "device=cpu")
+    assert own.objectives["latency_ms"].column == "latency_ms_predicted"
+    assert read_with(
+        "experiment=nasbench201", "fidelity=mo_asha", "fidelity.rungs=[0.06,1.0]"
+    ).fidelity.fidelities == (0.06, 1.0)

@@ -1,0 +1,173 @@
+"""What the `nas` command understands, noun by noun."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import nas
+from nas.cli import device
+
+if TYPE_CHECKING:
+    Commands = argparse._SubParsersAction[argparse.ArgumentParser]
+
+ABOUT = "Search the network that is most accurate at the latency and memory of a device."
+SEARCH_HELP = """\
+Settings are Hydra overrides, NAME=VALUE; `nas search --cfg job` prints all of them.
+
+  nas search experiment=quickstart
+  nas search experiment=fashion_mnist search.evaluations=96 'search.constraints=["latency_ms <= 1"]'
+  nas search data=image_folder data.path=photos data.image_size=64 name=photos
+  nas search --check experiment=fashion_mnist 'search.constraints=["latency_ms <= 1"]'
+  nas search --config-dir my_configs experiment=mine
+  nas search --multirun seed=0,1,2 'name=digits_${seed}'
+
+The same command again goes on where an interrupted one stopped. With --check nothing is searched:
+it says what share of the space keeps the limits, what is reachable, and how long a search takes.
+"""
+
+CALIBRATE_HELP = """\
+Measure some networks of a search space on a device and fit a latency predictor to them.
+Settings are those of `nas search`; images are as the data set's, unless both settings of the
+second line say what they are.
+
+  nas calibrate search_space=vit device=cpu data=image_folder data.path=photos
+  nas calibrate search_space=vit search_space.input_shape=[3,64,64] search_space.num_classes=10
+  nas calibrate latency_predictor=kernels latency_predictor.samples=100 device.threads=2 out=there
+
+Prints the error of every candidate predictor by cross-validation; writes the predictor and its
+samples to OUT (RUNS/predictors/SPACE-DEVICE). Measurements are kept in RUNS/measurements and are
+not taken again, by the same command after an interruption or by a search.
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of all commands."""
+    whole = argparse.ArgumentParser(prog="nas", description=ABOUT)
+    whole.add_argument("--version", action="version", version=f"%(prog)s {nas.__version__}")
+    commands = whole.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    _add_configured(commands)
+    _add_studies(commands)
+    _add_spaces(commands)
+    fetch = commands.add_parser("fetch", help="download a data set, unless it is here already")
+    fetch.add_argument("data", choices=["fashion_mnist"])
+    device.add_parser(commands)
+    _add_benchmarks(commands)
+    return whole
+
+
+def _add_configured(commands: Commands) -> None:
+    """Add the commands whose settings Hydra composes."""
+    commands.add_parser(
+        "search",
+        help="run a study, or go on with one",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        usage="nas search [NAME=VALUE ...]",
+        description=SEARCH_HELP,
+    )
+    commands.add_parser(
+        "calibrate",
+        help="fit a latency predictor to a device",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        usage="nas calibrate [NAME=VALUE ...]",
+        description=CALIBRATE_HELP,
+    )
+
+
+def _add_studies(commands: Commands) -> None:
+    """Add the commands that read studies."""
+    studies = commands.add_parser("studies", help="list studies, newest first")
+    pareto = commands.add_parser("pareto", help="print a study's Pareto front")
+    export = commands.add_parser("export", help="write one network for use")
+    for command in (pareto, export):
+        command.add_argument("study", metavar="STUDY", help="name of a study, or its folder")
+    for command in (studies, pareto, export):
+        command.add_argument("--runs", default="runs", help="folder of studies (default: runs)")
+    for command in (studies, pareto):
+        command.add_argument("--json", action="store_true", help="print a JSON list of records")
+    pareto.add_argument("--where", help='such as "latency_ms_measured < 1 and params_m < 0.5"')
+    pareto.add_argument("--sort", metavar="COLUMN", help="smallest first (default: error)")
+    pareto.add_argument(
+        "--objectives", metavar="A,B", help="columns in place of the study's objectives"
+    )
+    pareto.add_argument(
+        "--fidelity", type=float, default=1.0, help="share of the full training (default: 1)"
+    )
+    export.add_argument("--pick", default="knee", help="knee, best, fastest or an arch_id")
+    export.add_argument("--out", default="out", type=Path, help="folder (default: out)")
+
+
+def _add_spaces(commands: Commands) -> None:
+    """Add the commands about search spaces and their networks."""
+    spaces = commands.add_parser("spaces", help="list search spaces with their sizes")
+    spaces.add_argument("--json", action="store_true", help="print a JSON list of records")
+    show = commands.add_parser(
+        "show",
+        help="print and draw one network of a search space",
+        usage="nas show SPACE NETWORK [NAME=VALUE ...] [options]",
+    )
+    show.add_argument("space", metavar="SPACE", help="see `nas spaces`")
+    show.add_argument(
+        "network", metavar="NETWORK", help="a reference, such as mobilenet_v2, or 0,1,0,2,..."
+    )
+    show.add_argument(
+        "settings", metavar="NAME=VALUE", nargs="*", help="such as input_shape=[1,28,28]"
+    )
+    show.add_argument("--preset", help="settings to start from (default: the first that fits)")
+    show.add_argument("--out", type=Path, help="file of the drawing (default: ARCH_ID.png)")
+    show.add_argument("--json", action="store_true", help="print a JSON record, draw nothing")
+    show.add_argument(
+        "--import",
+        dest="imports",
+        action="append",
+        default=[],
+        metavar="MODULE",
+        help="a module of yours that registers SPACE",
+    )
+
+
+def _add_benchmarks(commands: Commands) -> None:
+    """Add `nas benchmark` and its kinds."""
+    benchmark = commands.add_parser("benchmark", help="measure how good the platform is here")
+    kinds = benchmark.add_subparsers(dest="benchmark", required=True, metavar="WHAT")
+    for kind, about, out in (
+        ("predictor", "accuracy of the latency predictor", "latency_predictors"),
+        ("memory", "accuracy of predicted peak memory", "peak_memory"),
+    ):
+        accuracy = kinds.add_parser(kind, help=about)
+        accuracy.add_argument("spaces", metavar="SPACE", nargs="*", help="default: all")
+        accuracy.add_argument("--device", default="cpu", help="name of a device (default: cpu)")
+        accuracy.add_argument("--out", type=Path, default=Path("experiments") / out, help="folder")
+    _add_search_benchmark(kinds.add_parser("search", help="evaluations that a search needs"))
+
+
+def _add_search_benchmark(search: argparse.ArgumentParser) -> None:
+    search.add_argument("methods", metavar="METHOD", nargs="*", help="default: all")
+    search.add_argument(
+        "--tasks",
+        metavar="TASK",
+        nargs="+",
+        default=["cifar10"],
+        help="cifar10, cifar100, imagenet16; with _3 behind it, latencies of two devices at a time "
+        "(default: cifar10)",
+    )
+    search.add_argument(
+        "--devices",
+        metavar="DEVICE",
+        nargs="+",
+        default=["raspi4", "pixel3", "gold_6226", "2080ti_32", "fpga"],
+        help="of NAS-Bench-201 (default: five of different kinds)",
+    )
+    search.add_argument("--seeds", type=int, default=10, help="runs a device (default: 10)")
+    search.add_argument("--first-seed", type=int, default=1000, help="(default: 1000)")
+    search.add_argument(
+        "--evaluations", type=int, default=350, help="distinct ones of a run (default: 350)"
+    )
+    search.add_argument("--jobs", type=int, default=2, help="processes (default: 2)")
+    search.add_argument(
+        "--report-only", action="store_true", help="make no run, report those that there are"
+    )
+    search.add_argument(
+        "--out", type=Path, default=Path("experiments/search_efficiency"), help="folder"
+    )

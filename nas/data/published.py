@@ -1,0 +1,44 @@
+"""A data set of a published table: its shape and classes, without images."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from nas import tables
+from nas.core.errors import DataError
+from nas.core.images import Dataset, Images, SearchSplits
+from nas.data import register
+
+
+@register("published")
+@dataclass(frozen=True, kw_only=True)
+class Published(Dataset):
+    """What networks of a table were trained on, so that a space can be built for it.
+
+    Attributes:
+        table: Name of the table.
+        dataset: Of the table.
+    """
+
+    table: str = "nasbench201"
+    dataset: str = "cifar10"
+
+    def __post_init__(self) -> None:
+        """Check that the table has the data set."""
+        tables.get(self.table).dataset(self.dataset)
+
+    def search_splits(self) -> SearchSplits:
+        """Return two splits of the right shape that hold no image; classes have numbers."""
+        data = tables.get(self.table).dataset(self.dataset)
+        empty = Images(np.zeros((0, *data.input_shape), np.uint8), np.zeros(0, np.int64))
+        return SearchSplits(empty, empty, tuple(map(str, range(data.num_classes))))
+
+    def test_split(self) -> Images:
+        """Refuse: there are no images to test on.
+
+        Raises:
+            DataError: Always.
+        """
+        raise DataError(f"data published: {self.dataset} of {self.table} has results, no images")

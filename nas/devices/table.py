@@ -1,0 +1,102 @@
+"""A device of a published table: latencies that others have measured or calculated."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from nas import tables
+from nas.core.errors import DeviceError
+from nas.core.measurement import Device, ImageArray, Measurement
+from nas.core.prediction import FloatArray
+from nas.core.space import Genotype
+from nas.devices import register
+from nas.tables import Table
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+@register("table")
+@dataclass(frozen=True, kw_only=True)
+class TableDevice(Device):
+    """A device of a published table; it measures nothing.
+
+    Attributes:
+        table: Name of the table.
+        hardware: Name of the device in the table.
+    """
+
+    table: str = "nasbench201"
+    hardware: str
+
+    def __post_init__(self) -> None:
+        """Check that the table has the device."""
+        tables.get(self.table).latency_ms(self.hardware)
+
+    def published_ms(self, genotypes: Sequence[Genotype], device: str | None = None) -> FloatArray:
+        """Return the published latencies of genotypes, in milliseconds, shape `(n,)`.
+
+        Args:
+            genotypes: Networks of the table.
+            device: Another one of the table; `None` for this one.
+
+        Raises:
+            GenotypeError: A genotype is not in the table.
+        """
+        latency_ms = self._latency_ms if device is None else self._table.latency_ms(device)
+        return latency_ms[self._table.rows(genotypes)]
+
+    @property
+    def published(self) -> Mapping[str, str]:
+        """What `latency_ms` is; see `Device.published`."""
+        kind = self._table.devices[self.hardware]
+        return {
+            "latency_ms": f"published latency on {self.hardware}, {kind}",
+            "source": self._table.source,
+        }
+
+    def identity(self) -> dict[str, Any]:
+        """Return the table, the device and what its numbers are; see `Device.identity`."""
+        return {"table": self.table, "hardware": self.hardware, "unit": "ms", **self.published}
+
+    def prepare(
+        self,
+        models: Sequence[nn.Module | Path],
+        input_shape: tuple[int, int, int],
+        folder: Path,
+        images: ImageArray | None = None,
+    ) -> list[Path]:
+        """Refuse: nothing can be measured; see `Device.prepare`."""
+        del models, input_shape, folder, images
+        self._refuse()
+
+    def measure_files(
+        self,
+        files: Sequence[Path],
+        input_shape: tuple[int, int, int],
+        *,
+        memory: bool = False,
+        seed: int = 0,
+        seconds_per_model: float | None = None,
+    ) -> list[Measurement]:
+        """Refuse: nothing can be measured; see `Device.measure_files`."""
+        del files, input_shape, memory, seed, seconds_per_model
+        self._refuse()
+
+    def _refuse(self) -> NoReturn:
+        raise DeviceError(
+            f"device table: {self.hardware} is a column of the published table {self.table}, on "
+            "which nothing can be measured; choose a device that is there, such as cpu"
+        )
+
+    @property
+    def _table(self) -> Table:
+        return tables.get(self.table)
+
+    @cached_property
+    def _latency_ms(self) -> FloatArray:
+        return self._table.latency_ms(self.hardware)

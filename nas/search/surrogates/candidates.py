@@ -1,0 +1,106 @@
+"""Architectures among which a search chooses, with what is known of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+from nas.core.space import Genotype
+from nas.network.blocks import IntArray
+from nas.network.space import SearchSpace
+from nas.search.problem import SearchProblem
+from nas.search.surrogates.features import Features, Group
+
+FloatArray = npt.NDArray[np.float64]
+BoolArray = npt.NDArray[np.bool_]
+
+
+class Candidates:
+    """Canonical genotypes, their features and what is known of them before training.
+
+    Attributes:
+        genotypes: Shape `(n, g)`.
+    """
+
+    def __init__(self, problem: SearchProblem, features: Features, genotypes: IntArray) -> None:
+        """Describe canonical `genotypes`, shape `(n, g)`."""
+        self._problem = problem
+        self._features = features
+        self.genotypes = genotypes
+
+    def __len__(self) -> int:
+        return len(self.genotypes)
+
+    @property
+    def groups(self) -> tuple[Group, ...]:
+        """Groups of the features."""
+        return self._features.groups
+
+    @cached_property
+    def tuples(self) -> list[Genotype]:
+        """The genotypes as the rest of a search has them."""
+        return [tuple(row) for row in self.genotypes.tolist()]
+
+    @cached_property
+    def features(self) -> FloatArray:
+        """See `Features`, shape `(n, p)`."""
+        return self._features(self.genotypes)
+
+    @cached_property
+    def known(self) -> Mapping[str, FloatArray]:
+        """Objectives and limited values that are known before training, each of shape `(n,)`."""
+        rows = self._problem.known(self.tuples)
+        names = {**self._problem.limited, **self._problem.objectives}
+        return {n: np.array([row[n] for row in rows]) for n in names if not rows or n in rows[0]}
+
+    @cached_property
+    def feasible(self) -> BoolArray:
+        """Whether no limit is known to be broken, shape `(n,)`."""
+        kept = np.ones(len(self), bool)
+        for limit in self._problem.constraints:
+            if limit.objective in self.known:
+                kept &= [limit.met(value) for value in self.known[limit.objective]]
+        return kept
+
+    def refresh(self) -> None:
+        """Ask anew for what is known if that has changed: a latency predictor may learn."""
+        if self._problem.known(self.tuples[:1]) != [
+            {name: values[0] for name, values in self.known.items()}
+        ]:
+            del self.known
+            self.__dict__.pop("feasible", None)
+
+    def unseen(self, seen: Collection[Genotype]) -> BoolArray:
+        """Return which are not among `seen`, shape `(n,)`."""
+        return np.array([genotype not in seen for genotype in self.tuples], bool)
+
+
+def enumerate_space(space: SearchSpace, most: int) -> IntArray | None:
+    """Return all canonical genotypes in lexical order; `None` where there may be over `most`."""
+    sizes = space.cardinalities
+    if math.prod(sizes) > most:
+        return None
+    every = np.indices(sizes).reshape(len(sizes), -1).T
+    return np.unique(space.fold(np.ascontiguousarray(every)), axis=0)
+
+
+def offspring(
+    space: SearchSpace, parents: IntArray, count: int, rng: np.random.Generator
+) -> IntArray:
+    """Return distinct canonical children of `parents`, at most `count`.
+
+    Every child takes its genes from two parents (uniform crossover) or, half of them, from one;
+    then one to three of its genes are drawn anew.
+    """
+    sizes = np.array(space.cardinalities)
+    first, second = parents[rng.integers(len(parents), size=(2, count))]
+    crossed = (rng.random((count, 1)) < 0.5) & (rng.random(first.shape) < 0.5)
+    children = np.where(crossed, second, first)
+    rate = rng.integers(1, 4, size=(count, 1)) / len(sizes)
+    drawn = rng.integers(0, sizes, size=children.shape)
+    children = np.where(rng.random(children.shape) < rate, drawn, children)
+    return np.unique(space.fold(children), axis=0)

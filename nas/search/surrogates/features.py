@@ -1,0 +1,209 @@
+"""What a learned model sees of an architecture: its genes, or the live operations of its cells.
+
+Everything comes from the space's own declarations. Of a space of cells, the operations that lie on
+a path from input to output are described; what no path passes has no say in the accuracy, and a
+model of few trainings cannot learn that by itself. Parameters and multiply-accumulates are left
+out: beside these features they told nothing more on NAS-Bench-201.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import numpy.typing as npt
+
+from nas.core.space import Genotype
+from nas.network.blocks import IntArray
+from nas.network.encoding import GraphEncoding
+from nas.network.space import SearchSpace
+
+FloatArray = npt.NDArray[np.float64]
+BoolArray = npt.NDArray[np.bool_]
+
+INPUT, ABSENT = "input", ("", "none")
+"""Labels of graph nodes: where something enters a cell, and where there is nothing."""
+
+SPREAD_SAMPLE = 1024
+"""Random genotypes from which the centre and the spread of every column are taken."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """Columns of features that belong together and share a length scale.
+
+    Attributes:
+        name: `genes`, `kinds`, or of a cell `CELL.nodes`, `CELL.paths`, `CELL.windows`.
+        columns: Their positions.
+    """
+
+    name: str
+    columns: slice
+
+
+class Features:
+    """Turns genotypes of one space into standardised columns.
+
+    Columns that do not vary within a random sample of the space are left out. A group's columns
+    are divided by the root of their number, so that the groups' distances are alike.
+    """
+
+    def __init__(self, space: SearchSpace) -> None:
+        """Take the columns' centre and spread from a sample of `space`, always the same."""
+        self._space = space
+        self._cells = _cells(space)
+        sample = space.samples(SPREAD_SAMPLE, np.random.default_rng(0))
+        raw = self._raw(np.unique(sample, axis=0))
+        self._kept = {name: columns.std(axis=0) > 1e-9 for name, columns in raw.items()}
+        raw = {name: columns[:, self._kept[name]] for name, columns in raw.items()}
+        self._kept = {name: kept for name, kept in self._kept.items() if kept.any()}
+        raw = {name: raw[name] for name in self._kept}
+        joined = np.hstack(list(raw.values())) if raw else np.zeros((1, 0))
+        self._centre = joined.mean(axis=0)
+        widths = [columns.shape[1] for columns in raw.values()]
+        self._scale = joined.std(axis=0) * np.repeat(np.sqrt(widths), widths)
+        ends = [0, *np.cumsum(widths).tolist()]
+        self.groups = tuple(
+            Group(name, slice(start, end))
+            for name, (start, end) in zip(raw, pairwise(ends), strict=True)
+        )
+
+    def __call__(self, genotypes: Sequence[Genotype] | IntArray) -> FloatArray:
+        """Return the features, shape `(n, p)`."""
+        if len(genotypes) == 0 or not self._kept:
+            return np.zeros((len(genotypes), len(self._centre)))
+        raw = self._raw(self._space.matrix(genotypes))
+        kept = [raw[name][:, columns] for name, columns in self._kept.items()]
+        features: FloatArray = (np.hstack(kept) - self._centre) / self._scale
+        return features
+
+    def _raw(self, genotypes: IntArray) -> dict[str, FloatArray]:
+        """Return every group's columns before they are standardised."""
+        if not self._cells:
+            codes = gene_codes(self._space, genotypes)
+            return {"genes": np.hstack(codes), "kinds": _by_kind(self._space, codes)}
+        raw: dict[str, FloatArray] = {}
+        encoding = self._space.encode_graphs(genotypes)
+        for name, nodes in self._cells.items():
+            cell = GraphEncoding(encoding.operations[:, nodes], encoding.adjacency[:, nodes, nodes])
+            raw |= {f"{name}.{k}": v for k, v in cell_columns(self._space, cell).items()}
+        return raw
+
+
+def gene_codes(space: SearchSpace, genotypes: IntArray) -> list[FloatArray]:
+    """Return one array a gene: one-hot, or a thermometer code where choices are ordered.
+
+    In a thermometer code column `j` says whether choice `j` or a later one is taken, so that
+    neighbouring choices are near each other. All is 0 where the gene is inactive.
+    """
+    ends = np.cumsum(space.cardinalities)[:-1]
+    return [
+        code[:, ::-1].cumsum(axis=1)[:, ::-1] if gene.ordinal else code
+        for gene, code in zip(
+            space.genes, np.split(space.one_hot(genotypes), ends, axis=1), strict=True
+        )
+    ]
+
+
+def _by_kind(space: SearchSpace, codes: Sequence[FloatArray]) -> FloatArray:
+    """Add up the codes of genes that choose the same thing in different places of a network.
+
+    Names tell: `stage1.block2.kernel` and `stage3.block1.kernel` are of one kind.
+    """
+    kinds: dict[tuple[str, int], FloatArray] = {}
+    for gene, code in zip(space.genes, codes, strict=True):
+        kind = gene.name.rpartition(".")[2], code.shape[1]
+        kinds[kind] = kinds.get(kind, np.zeros_like(code)) + code
+    return np.hstack(list(kinds.values()))
+
+
+def _cells(space: SearchSpace) -> dict[str, slice]:
+    """Return where the nodes of every cell stand in the encoding; empty without cells."""
+    if type(space).graphs is SearchSpace.graphs:  # the graph of all blocks, which genes describe
+        return {}
+    graphs = space.graphs([0] * len(space.genes))
+    ends = [0, *np.cumsum([len(graph.operations) for graph in graphs.values()]).tolist()]
+    return {name: slice(a, b) for name, (a, b) in zip(graphs, pairwise(ends), strict=True)}
+
+
+def cell_columns(space: SearchSpace, cell: GraphEncoding) -> dict[str, FloatArray]:
+    """Describe the live part of a cell.
+
+    Args:
+        space: Whose operations the nodes have.
+        cell: Nodes in an order in which they run, the last one the output.
+
+    Returns:
+        `nodes`: every node's live operation, one-hot.
+        `paths`: see `path_columns`.
+        `windows`: how often each sequence of one, two or three operations occurs along paths.
+    """
+    live = live_nodes(space, cell)
+    operations = cell.operations[:, :, None] == np.arange(len(space.operations))
+    one_hot = (operations & live[:, :, None]).astype(float)
+    edges = (cell.adjacency & live[:, :, None] & live[:, None, :]).astype(float)
+    return {
+        "nodes": one_hot.reshape(len(live), -1),
+        "paths": path_columns(space, cell, one_hot, edges),
+        "windows": _windows(one_hot, edges),
+    }
+
+
+def live_nodes(space: SearchSpace, cell: GraphEncoding) -> BoolArray:
+    """Return which nodes lie on a path from an input to the last node, shape `(n, m)`."""
+    labels = np.array(space.operations)
+    there = ~np.isin(labels, ABSENT)[cell.operations]
+    reached = there & (labels == INPUT)[cell.operations]
+    for node in range(1, there.shape[1]):
+        entered = (reached & cell.adjacency[:, :, node]).any(axis=1)
+        reached[:, node] |= there[:, node] & entered
+    read = np.zeros_like(there)
+    read[:, -1] = there[:, -1]
+    for node in range(there.shape[1] - 2, -1, -1):
+        read[:, node] = there[:, node] & (read & cell.adjacency[:, node, :]).any(axis=1)
+    live: BoolArray = reached & read
+    return live
+
+
+def path_columns(
+    space: SearchSpace, cell: GraphEncoding, one_hot: FloatArray, edges: FloatArray
+) -> FloatArray:
+    """Describe the paths from the inputs of a cell to its output.
+
+    Returns:
+        For every operation: on how many paths its nodes lie (logarithm), how many nodes have it,
+        and how many of them the path with the most and that with the fewest has. At last how many
+        paths there are (logarithm).
+    """
+    n, m, q = one_hot.shape
+    entry = (np.array(space.operations) == INPUT)[cell.operations] & one_hot.any(axis=2)
+    before, after = entry.astype(float), np.zeros((n, m))
+    after[:, -1] = one_hot[:, -1].any(axis=1)
+    most = np.where(entry[..., None], 0.0, -np.inf).repeat(q, axis=2)
+    fewest = -most
+    for node in range(1, m):
+        before[:, node] += (before * edges[:, :, node]).sum(axis=1)
+        along = edges[:, :, node, None] > 0
+        most[:, node] = np.maximum(most[:, node], np.where(along, most, -np.inf).max(axis=1))
+        fewest[:, node] = np.minimum(fewest[:, node], np.where(along, fewest, np.inf).min(axis=1))
+        most[:, node] += one_hot[:, node]
+        fewest[:, node] += one_hot[:, node]
+    for node in range(m - 2, -1, -1):
+        after[:, node] = (after * edges[:, node, :]).sum(axis=1)
+    through = np.log1p(((before * after)[..., None] * one_hot).sum(axis=1))
+    ends = [np.where(np.isfinite(end[:, -1]), end[:, -1], 0.0) for end in (most, fewest)]
+    return np.hstack([through, one_hot.sum(axis=1), *ends, np.log1p(before[:, -1:])])
+
+
+def _windows(one_hot: FloatArray, edges: FloatArray) -> FloatArray:
+    """Count sequences of up to three operations that follow each other, shape `(n, ...)`."""
+    n, _, q = one_hot.shape
+    backward = one_hot.transpose(0, 2, 1)
+    entering = backward @ edges
+    counts = [one_hot.sum(axis=1), (entering @ one_hot).reshape(n, -1)]
+    for middle in range(q):
+        passed = entering * one_hot[:, None, :, middle]
+        counts.append((passed @ edges @ one_hot).reshape(n, -1))
+    return np.hstack(counts)

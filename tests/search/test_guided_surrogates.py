@@ -1,0 +1,202 @@
+"""Features, models and the expected improvement that guided search is made of."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import pytest
+from scipy.optimize import approx_fprime
+
+import search_spaces
+from nas.results.hypervolume import hypervolume
+from nas.search.surrogates.acquisition import expected_improvement, log_expected_improvement
+from nas.search.surrogates.candidates import enumerate_space, offspring
+from nas.search.surrogates.features import Features, Group
+from nas.search.surrogates.gaussian_process import (
+    Covariance,
+    GaussianProcess,
+    Posterior,
+    _LogPosterior,
+)
+from nas.search.surrogates.surrogate import Scale, Surrogate, representative
+
+
+def sample(n: int, p: int = 4, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).normal(size=(n, p))
+
+
+GROUPS = (Group("first", slice(0, 1)), Group("second", slice(1, 4)))
+
+
+@pytest.mark.parametrize("objectives", [1, 2, 3, 4])
+def test_the_expected_improvement_is_what_sampling_gives(objectives: int):
+    """Two of the objectives are unknown, where there are as many; the others are known."""
+    rng = np.random.default_rng(objectives)
+    front, reference = rng.random((6, objectives)), np.ones(objectives)
+    mean = 0.7 * rng.random((4, objectives))
+    std = np.zeros_like(mean)
+    std[:, :2] = 0.1 + 0.1 * rng.random(std[:, :2].shape)
+    before = hypervolume(front, reference)
+    draws = rng.normal(size=(2000, objectives))
+    sampled = [
+        [hypervolume([*front, m + s * draw], reference) - before for draw in draws]
+        for m, s in zip(mean, std, strict=True)
+    ]
+    exact = expected_improvement(front, reference, mean, std)
+    error = np.std(sampled, axis=1) / np.sqrt(len(draws))
+    tolerance = 4 * error + (0.03 * exact if objectives > 3 else 0)
+    assert (np.abs(exact - np.mean(sampled, axis=1)) < tolerance + 1e-12).all()
+
+
+def test_what_can_hardly_improve_is_ranked_by_how_far_it_is_from_it():
+    front, reference = np.array([[0.5, 0.2], [0.2, 0.5]]), np.ones(2)
+    mean = np.array([[0.1, 0.6], [0.3, 0.6], [0.4, 0.6], [0.1, 1.2]])
+    std = np.array([[0.01, 0.0]] * 4)
+    scores = log_expected_improvement(front, reference, mean, std)
+    assert (np.diff(scores) < 0).all()
+    assert np.isfinite(scores).all()
+    assert scores[0] == pytest.approx(np.log(0.1 * 0.4))
+
+
+def test_the_gradient_of_the_posterior_is_right():
+    inputs = np.column_stack([sample(20), np.repeat([0.0, 0.9], 10)])
+    posterior = _LogPosterior(GROUPS, inputs, sample(20, 1)[:, 0])
+    at = posterior.medians + sample(1, 6, seed=1)[0] / 3
+    value, gradient = posterior.negative(at)
+    numeric = approx_fprime(at, lambda x: posterior.negative(x)[0], 1e-6)
+    assert np.isfinite(value)
+    np.testing.assert_allclose(gradient, numeric, rtol=1e-3, atol=1e-3)
+
+
+def test_observations_added_one_by_one_count_as_those_given_at_once():
+    covariance = Covariance(GROUPS, np.array([1.0, 2.0]), 1.0, 0.3, 0.1, 0.5)
+    inputs = np.column_stack([sample(30), np.tile([0.0, 0.0, 0.5], 10)])
+    values = np.sin(inputs.sum(axis=1))
+    whole, grown = GaussianProcess(covariance, 5), GaussianProcess(covariance, 5)
+    whole.add(inputs, values)
+    followed = Posterior(grown, inputs)
+    for rows in np.split(np.arange(30), [10, 11, 12]):
+        grown.add(inputs[rows], values[rows])
+        followed.follow()
+    at_once = Posterior(whole, inputs)
+    at_once.follow()
+    np.testing.assert_allclose(followed.mean, at_once.mean, atol=1e-5)
+    np.testing.assert_allclose(followed.variance, at_once.variance, atol=1e-5)
+
+
+def test_the_process_is_the_textbook_s_one():
+    covariance = Covariance(GROUPS, np.array([1.0, 2.0]), 1.0, 0.3, 0.1, 0.5)
+    inputs, at = (np.column_stack([sample(n, seed=n), np.zeros(n)]) for n in (12, 5))
+    values = inputs[:, 0]
+    process = GaussianProcess(covariance, 5)
+    process.add(inputs, values)
+    posterior = Posterior(process, at)
+    posterior.follow()
+    gram = covariance(inputs, inputs) + covariance.noise * np.eye(12)
+    across = covariance(at, inputs)
+    np.testing.assert_allclose(posterior.mean, across @ np.linalg.solve(gram, values))
+    prior = np.diag(covariance(at, at)) + covariance.noise
+    explained = (across * np.linalg.solve(gram, across.T).T).sum(axis=1)
+    np.testing.assert_allclose(posterior.variance, prior - explained, atol=1e-6)
+
+
+def test_what_is_under_evaluation_lowers_the_variance_as_its_result_will():
+    covariance = Covariance(GROUPS, np.array([1.0, 2.0]), 1.0, 0.3, 0.1, 0.5)
+    inputs = np.column_stack([sample(20), np.zeros(20)])
+    process = GaussianProcess(covariance, 5)
+    process.add(inputs[:10], inputs[:10, 0])
+    posterior = Posterior(process, inputs)
+    posterior.follow()
+    foreseen = posterior.variance_after(inputs[10:13])
+    process.add(inputs[10:13], inputs[10:13, 0])
+    posterior.follow()
+    np.testing.assert_allclose(foreseen, posterior.variance, atol=1e-6)
+
+
+def test_outliers_and_zeros_stay_finite_on_the_scale():
+    scale = Scale.of(np.array([0.0, 8.0, 9.0, 9.5, 10.0, 11.0, 90.0]))
+    scaled = scale(np.array([0.0, 9.0, 30.0, 90.0]))
+    assert np.isfinite(scaled).all()
+    assert scaled[2] == scaled[3]
+    assert scaled[1] == pytest.approx(np.log(9))
+    assert not Scale.of(np.array([-1.0, 0.0, 2.0])).logarithmic
+
+
+def test_the_trees_share_follows_what_is_learned():
+    """A plane is the process's own; a step in one of its features is the trees'."""
+    features = sample(120)
+    plane, step = Surrogate(GROUPS), Surrogate(GROUPS)
+    plane.learn(features, np.ones(120), 30 + features.sum(axis=1))
+    step.learn(features, np.ones(120), np.where(features[:, 2] > 0, 20.0, 10.0))
+    assert plane.trees_share < 0.2 < 0.5 < step.trees_share
+    for surrogate in (plane, step):
+        errors = surrogate.cross_validated
+        assert errors["stack"] <= min(errors["gaussian_process"], errors["trees"]) + 1e-12
+
+
+def test_short_trainings_teach_what_full_ones_are_worth():
+    features = sample(60)
+    worth = features[:, 0] + np.sin(2 * features[:, 1])
+    full = np.arange(60) < 6
+    values = np.exp(np.where(full, worth / 4, worth / 5 + 1.0))
+    surrogate = Surrogate(GROUPS)
+    surrogate.learn(features, np.where(full, 1.0, 0.1), values)
+    mean, _ = surrogate.at(features).mean_and_std(features[:0])
+    assert np.corrcoef(mean, worth)[0, 1] > 0.95
+    assert abs(np.mean(mean - worth / 4)) < 0.2
+
+
+def test_representative_trials_are_the_best_and_some_of_all():
+    values = np.random.default_rng(0).permutation(1000).astype(float)
+    chosen = values[representative(values, 100)]
+    assert len(chosen) == 100
+    assert set(range(50)) <= set(chosen)
+    assert chosen.max() == 999
+
+
+@pytest.mark.parametrize("name", search_spaces.names())
+def test_every_space_has_features(name: str):
+    space = search_spaces.get(name, input_shape=(3, 32, 32), num_classes=10)
+    features = Features(space)
+    genotypes = space.samples(1000, np.random.default_rng(1))
+    started = time.process_time()
+    described = features(genotypes)
+    assert time.process_time() - started < 1.0
+    assert np.isfinite(described).all()
+    assert len(described) == 1000
+    assert features.groups[-1].columns.stop == described.shape[1]
+    told_apart = len(np.unique(described.round(6), axis=0))
+    assert told_apart > 0.75 * len(np.unique(genotypes, axis=0))  # cells with equal live parts
+    np.testing.assert_array_equal(features(genotypes[:3]), described[:3])
+
+
+def test_dead_edges_and_names_of_nodes_are_not_seen_on_paths():
+    """Nobody reads the second node of the first pair; the cells of the second are renamed."""
+    space = search_spaces.get(
+        "nasbench201", input_shape=(3, 32, 32), num_classes=10, merge_equal=False
+    )
+    features = Features(space)
+    same = [((3, 2, 1, 3, 1, 0), (3, 0, 4, 3, 1, 0)), ((3, 2, 0, 1, 2, 3), (2, 3, 0, 1, 3, 2))]
+    for group in features.groups:
+        if group.name in ("cell.paths", "cell.windows"):
+            for pair in same:
+                first, second = features(pair)[:, group.columns]
+                np.testing.assert_allclose(first, second)
+
+
+def test_a_small_space_is_enumerated_and_a_large_one_is_not():
+    space = search_spaces.get("nasbench201", input_shape=(3, 32, 32), num_classes=10)
+    assert len(enumerate_space(space, 20_000)) == space.size
+    assert enumerate_space(space, 10_000) is None
+
+
+def test_offspring_are_canonical_distinct_and_near_their_parents():
+    space = search_spaces.get("mobilenet", input_shape=(3, 32, 32), num_classes=10)
+    rng = np.random.default_rng(0)
+    parents = space.samples(1, rng)
+    children = offspring(space, parents, 200, rng)
+    assert len(np.unique(children, axis=0)) == len(children)
+    np.testing.assert_array_equal(space.fold(children), children)
+    changed = (children != parents).sum(axis=1)
+    assert np.median(changed) <= 4
