@@ -42,7 +42,7 @@ ALGORITHMS = ("guided", "random_search")
 TRAININGS = {"full": 100, "mo_asha": 50, "mo_hyperband": 50}
 """Budget of a run, in full trainings: a rule must reach by half of it what full training does."""
 
-COSTS = np.round([*np.arange(5, 100, 2.5), 100 / 3, 100], 4)
+COSTS = np.sort(np.round([*np.arange(5, 100, 2.5), 100 / 3, 100], 4))
 """Full trainings spent at which the hypervolume is noted."""
 
 SEEDS = 10
@@ -147,9 +147,13 @@ def summary(frame: pd.DataFrame) -> dict[str, Any]:
 
 
 def mean_curves(frame: pd.DataFrame) -> dict[tuple[str, str], pd.Series[float]]:
-    """Return the mean hypervolume ratio by cost, for every algorithm and rule."""
-    groups = frame.groupby(["algorithm", "rule"])
-    return {key: part.groupby("cost")["hypervolume_ratio"].mean() for key, part in groups}  # type: ignore[misc]
+    """Return the mean hypervolume ratio by cost, up to what all runs of a method have spent."""
+    found = {}
+    for (algorithm, rule), runs in frame.groupby(["algorithm", "rule"]):
+        by_cost = runs.groupby("cost")["hypervolume_ratio"]
+        everybody = by_cost.size() == runs.groupby(RUN).ngroups
+        found[str(algorithm), str(rule)] = by_cost.mean()[everybody]
+    return found
 
 
 def at(runs: pd.DataFrame, cost: float) -> dict[str, float]:
