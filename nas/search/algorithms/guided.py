@@ -45,15 +45,12 @@ class GuidedSettings(AlgorithmSettings):
         candidates: Architectures among which is chosen, where the space is larger.
         generations: In which these evolve, for each proposal.
         enumerable: Up to so many genotypes, all of them are candidates.
-        use_known: Whether objectives that are known before training are taken as known; if not,
-            they are learned from trials, as general optimisers must: for comparisons.
     """
 
     initial: int = 20
     candidates: int = 1000
     generations: int = 4
     enumerable: int = 50_000
-    use_known: bool = True
 
     def __post_init__(self) -> None:
         """Check every setting."""
@@ -81,7 +78,7 @@ class Guided(SearchAlgorithm):
         every = enumerate_space(problem.space, settings.enumerable)
         self._whole = None if every is None else self._candidates(every)
         self._base = self._whole or self._sampled(settings.candidates)
-        self._outlook = Outlook(problem, self._base, use_known=settings.use_known)
+        self._outlook = Outlook(problem, self._base)
         self._plan: list[Genotype] | None = None
         self._seen: set[Genotype] = set()
         self._pending: dict[Genotype, None] = {}

@@ -41,18 +41,17 @@ class Outlook:
         surrogates: The model of each learned quantity, objectives first, by name.
     """
 
-    def __init__(self, problem: SearchProblem, base: Candidates, *, use_known: bool) -> None:
+    def __init__(self, problem: SearchProblem, base: Candidates) -> None:
         """Prepare to learn.
 
         Args:
             problem: What is searched for.
             base: Candidates that stand for the whole space.
-            use_known: Whether objectives that are known before training are taken as known.
         """
         self._problem = problem
         self._base = base
         self._quantities = {**problem.limited, **problem.objectives}
-        self._known = [n for n in problem.objectives if use_known and n in base.known]
+        self._known = [n for n in problem.objectives if n in base.known]
         self._learned = [n for n in problem.objectives if n not in self._known]
         late = [n for n in problem.limited if n not in base.known and n not in self._learned]
         self.surrogates = {n: Surrogate(base.groups) for n in [*self._learned, *late]}
