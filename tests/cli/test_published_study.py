@@ -15,7 +15,7 @@ from nas.results.study import StudyResults
 
 Here = Callable[..., Ended]
 TABLE = tables.get("nasbench201")
-SEARCH = ("experiment=nasbench201", "device=table/raspi4", "search.algorithm.population=8")
+SEARCH = ("experiment=nasbench201", "device=table/raspi4", "search.algorithm.initial=8")
 
 
 def test_a_search_answers_from_the_table_and_says_so(here: Here, tmp_path: Path) -> None:
