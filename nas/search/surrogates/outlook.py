@@ -22,6 +22,9 @@ FloatArray = npt.NDArray[np.float64]
 LOW_QUANTILE = 0.01
 """Share of the promising candidates that may lie below the least known value that counts."""
 
+SURELY = 2.0
+"""Standard deviations by which a promising candidate is predicted to be better than the worst."""
+
 NEAR_ZERO = 1e-2
 """Of the least known value in a sample of the space: the least of which a logarithm is taken."""
 
@@ -128,13 +131,13 @@ class Outlook:
         """Set the reference point and the least values that count."""
         learned = len(self._learned)
         worst = [float(s.scale(s.scale.ceiling)) for s in self._models(self._learned)]
-        base, _ = self._expected(self._base, None)
+        base, std = self._expected(self._base, None)
         highest = np.vstack([base, self._observed])[:, learned:].max(axis=0)
         self._reference = np.concatenate([worst, highest])
         self._low = np.full(len(self._reference), -np.inf)
         observed, promising = (
             points[(points[:, :learned] < worst).all(axis=1), learned:]
-            for points in (self._observed, base)
+            for points in (self._observed, base + SURELY * std)
         )
         lows = [points.min(axis=0) for points in [observed] if len(points)]
         lows += [np.quantile(points, LOW_QUANTILE, axis=0) for points in [promising] if len(points)]
