@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import time
 from dataclasses import replace
 
 import numpy as np
@@ -104,20 +103,6 @@ def test_a_search_of_an_objective_that_is_known_needs_no_model():
     at = problem(objectives="cost")
     trials = searched(algorithms.get("guided").start(at, 0), at, 40)
     assert min(t.values["cost"] for t in trials if t.complete) == 0
-
-
-@pytest.mark.slow
-def test_suggestions_stay_cheap_as_trials_grow():
-    """The bound of 1 s at 5,000 trials, on a machine that does other things as well."""
-    at = problem(AdditiveSpace(count=40))
-    run = algorithms.get("guided").start(at, 0)
-    rng = np.random.default_rng(0)
-    run.tell([evaluated(at, i, at.space.sample(rng)) for i in range(5000)])
-    run.ask(21)
-    started = time.process_time()
-    for number in range(5):
-        run.tell([evaluated(at, 5000 + number, run.ask(1)[0])])
-    assert time.process_time() - started < 2 * 5
 
 
 @pytest.mark.parametrize(("name", "value"), [("initial", 0), ("candidates", 9), ("generations", 0)])

@@ -22,8 +22,9 @@ FloatArray = npt.NDArray[np.float64]
 LOW_QUANTILE = 0.01
 """Share of the promising candidates that may lie below the least known value that counts."""
 
-SURELY = 2.0
-"""Standard deviations by which a promising candidate is predicted to be better than the worst."""
+SURELY = 0.5
+"""Standard deviations by which a promising candidate is predicted to be better than the worst: what
+learns nothing is predicted to be hardly better, whatever its latency."""
 
 NEAR_ZERO = 1e-2
 """Of the least known value in a sample of the space: the least of which a logarithm is taken."""
