@@ -12,6 +12,8 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
+
 import search_spaces
 from nas import objectives
 from nas.core.files import write_json_atomically
@@ -24,6 +26,8 @@ from nas.study import provenance
 
 TRIALS = 1000
 TRIALS_AT = (50, 100, 350, 1000)
+GROWN = 5000
+LOOKAHEAD = 20
 GENERATION = 10_000
 GENERATIONS = 5
 
@@ -77,6 +81,19 @@ def suggestion_cost(problem: SearchProblem, name: str) -> dict[str, float]:
     return {f"s_of_{TRIALS}_trials": total_s, **cost}
 
 
+def grown_cost(problem: SearchProblem, name: str) -> float:
+    """Return the seconds of ask(1) and tell after `GROWN` random trials, mean of five."""
+    run = algorithms.get(name).start(problem, 0)
+    rng = np.random.default_rng(0)
+    genotypes = [problem.space.sample(rng) for _ in range(GROWN)]
+    run.tell(make_trials(problem, 0, genotypes))
+    run.ask(LOOKAHEAD)
+    started = time.process_time()
+    for number in range(GROWN, GROWN + 5):
+        run.tell(make_trials(problem, number, run.ask(1)))
+    return (time.process_time() - started) / 5
+
+
 def generation_cost(problem: SearchProblem) -> list[float]:
     """Time generations of NSGA-II: survival, mating, folding, the test for duplicates."""
     run = algorithms.get("nsga2", population=GENERATION).start(problem, 0)
@@ -103,6 +120,7 @@ def main() -> None:
     record = {
         "genes": len(problem.space.genes),
         "suggestions": costs,
+        f"guided_s_at_{GROWN}_trials": grown_cost(problem, "guided"),
         f"nsga2_generations_of_{GENERATION}_s": generation_cost(problem),
         "versions": provenance.versions(),
         "hardware": {k: v for k, v in provenance.hardware().items() if k != "host"},

@@ -67,7 +67,10 @@ class Scale:
     def __call__(self, values: FloatArray | float) -> FloatArray:
         """Return numbers on the scale."""
         clipped = np.minimum(values, self.ceiling)
-        return np.asarray(clipped if self.shift is None else np.log(clipped + self.shift))
+        if self.shift is None:
+            return np.asarray(clipped)
+        # A later number, or a limit, may be negative after all.
+        return np.asarray(np.log(np.maximum(clipped, 0.0) + self.shift))
 
 
 class Surrogate:

@@ -9,6 +9,7 @@ from optuna.trial import Trial
 from nas.benchmark.peers import Optimiser
 from nas.benchmark.task import Task
 from nas.core.space import Genotype
+from nas.search.algorithms.samplers.run import quiet
 
 
 class OptunaStudy(Optimiser):
@@ -16,11 +17,11 @@ class OptunaStudy(Optimiser):
 
     def __init__(self, task: Task, sampler: BaseSampler) -> None:
         """Start a study of `task`."""
-        optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._genes = task.table.problem.space.genes
-        self._study = optuna.create_study(
-            directions=["minimize"] * task.objectives, sampler=sampler
-        )
+        with quiet():
+            self._study = optuna.create_study(
+                directions=["minimize"] * task.objectives, sampler=sampler
+            )
         self._asked: Trial | None = None
 
     def ask(self) -> Genotype:

@@ -43,7 +43,7 @@ class SamplerRun(Proposer):
         super().__init__(problem, seed)
         self._distributions = {gene.name: _distribution(gene) for gene in problem.space.genes}
         self._suggested: dict[Genotype, optuna.Trial] = {}
-        with _quiet():
+        with quiet():
             self._study = optuna.create_study(
                 sampler=sampler, directions=["minimize"] * len(problem.objectives)
             )
@@ -51,13 +51,13 @@ class SamplerRun(Proposer):
     def tell(self, trials: Sequence[Trial]) -> None:
         """Tell Optuna's study of all trials, failed ones included."""
         super().tell(trials)
-        with _quiet():
+        with quiet():
             for trial in trials:
                 self._record(trial)
 
     def _suggest(self, n: int) -> list[Genotype]:
         found: list[Genotype] = []
-        with _quiet():
+        with quiet():
             while len(found) < n and (genotype := self._new(found)) is not None:
                 found.append(genotype)
         return found
@@ -99,7 +99,7 @@ def _distribution(gene: Gene) -> BaseDistribution:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Keep Optuna from writing that it has made a study, and that parts of it are new."""
     verbosity = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(max(verbosity, optuna.logging.WARNING))
