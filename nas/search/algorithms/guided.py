@@ -147,9 +147,9 @@ class Guided(SearchAlgorithm):
         return self._whole.tuples[rows[scores.argmax()]] if len(rows) else None
 
     def _partly_trained(self) -> list[Genotype]:
-        full = {trial.genotype for trial in self._trials if trial.full}
-        partial = dict.fromkeys(trial.genotype for trial in self._trials)
-        return [genotype for genotype in partial if genotype not in full | self._pending.keys()]
+        partial = dict.fromkeys(trial.genotype for trial in self._trials if not trial.full)
+        settled = {trial.genotype for trial in self._trials if trial.full} | self._pending.keys()
+        return [genotype for genotype in partial if genotype not in settled]
 
     def _evolved(self, unsettled: Candidates) -> Genotype | None:
         """Let candidates evolve towards larger gains, from the front and random architectures."""

@@ -88,6 +88,11 @@ def thresholds(front: FloatArray, depth: float, sides: FloatArray) -> FloatArray
         depth: Of the reference point, which holds where no point of the front is.
         sides: Shape `(n, m - 1)`.
     """
+    if sides.shape[1] == 1:
+        order = np.argsort(front[:, 1])
+        stairs = np.minimum.accumulate(np.concatenate([[depth], front[order, 0]]))
+        passed = np.searchsorted(front[order, 1], sides[:, 0], side="right")
+        return np.asarray(stairs[passed])
     least = np.full(len(sides), depth)
     for point in front:
         behind = (sides >= point[1:]).all(axis=1)
