@@ -19,11 +19,14 @@ from nas.results.study import StudyResults
 
 pytestmark = pytest.mark.slow
 
+EVALUATIONS = 18
+"""Enough for three interruptions, each of which may be late by some trials."""
+
 # No objective needs a measurement, which would differ between two studies.
 SEARCH = (
     *SMALL,
     "search.objectives=[error,params_m]",
-    "search.evaluations=12",
+    f"search.evaluations={EVALUATIONS}",
     "evaluation.workers=1",
     "finalise.limit=0",
 )
@@ -95,13 +98,13 @@ def search(start: Path) -> None:
 def test_an_interrupted_study_equals_an_uninterrupted_one(interrupted: Interrupted) -> None:
     expected = StudyResults(interrupted.whole).trials()
     trials = StudyResults(interrupted.folder).trials()
-    assert len(expected) == 12
+    assert len(expected) == EVALUATIONS
     assert trials[SAME].equals(expected[SAME])
 
 
 def test_no_trial_is_lost_or_repeated(interrupted: Interrupted) -> None:
     last = StudyResults(interrupted.folder).trials()
-    assert number_of_trials(interrupted.folder) == len(last) == 12
+    assert number_of_trials(interrupted.folder) == len(last) == EVALUATIONS
     for kept in interrupted.kept.values():
         assert len(kept) >= 2
         # The seconds that a trial took would differ if it had been repeated.

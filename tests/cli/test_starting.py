@@ -56,7 +56,7 @@ def test_help_names_all_commands(capsys: pytest.CaptureFixture[str]) -> None:
 def test_the_composed_configuration_is_printed(here: Here, tmp_path: Path) -> None:
     printed = yaml.safe_load(here("search", "--cfg", "job", "experiment=quickstart").stdout)
     assert printed["name"] == "quickstart"
-    assert printed["search"]["algorithm"]["name"] == "nsga2"
+    assert printed["search"]["algorithm"]["name"] == "guided"
     assert printed["device"]["threads"] == 1
     assert not list(tmp_path.iterdir())
 
