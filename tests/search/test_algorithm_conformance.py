@@ -115,9 +115,12 @@ def test_equal_values_are_survived(settings: AlgorithmSettings):
     at = problem(constraints=["loss <= -1"])
     run = settings.start(at, 0)
     alike = evaluated(at, 0, (0,) * 12)
+    seen = []
     for number in range(60):
         (genotype,) = run.ask(1)
+        seen.append(genotype)
         run.tell([replace(alike, number=number, genotype=genotype)])
+    assert len(set(seen)) == 60
 
 
 def test_failed_trials_only_are_survived(settings: AlgorithmSettings):
