@@ -8,6 +8,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from nas import tables
 from nas.benchmark import contenders
 from nas.benchmark.campaign import Campaign
 from nas.benchmark.contenders import Contender
@@ -58,6 +59,8 @@ def _check(parsed: argparse.Namespace) -> None:
             raise ConfigError(f"--{name}", getattr(parsed, name), "1 or more")
     if len(parsed.devices) < 2 and any(name.endswith(THREE) for name in parsed.tasks):
         raise ConfigError("--devices", parsed.devices, "two or more for three objectives")
+    for device in parsed.devices:
+        tables.get("nasbench201").latency_ms(device)  # refuses one that it does not have
 
 
 def _tell_missing(chosen: Sequence[Contender]) -> None:

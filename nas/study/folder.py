@@ -119,9 +119,10 @@ class StudyFolder:
             try:
                 yield
             finally:
-                # A run that was refused leaves no folder behind.
-                if [part.name for part in self.path.iterdir()] == [".lock"]:
-                    (self.path / ".lock").unlink()
+                # A run that was refused leaves no folder behind, nor one that did not begin.
+                if {part.name for part in self.path.iterdir()} <= {".lock", "config.yaml"}:
+                    for part in list(self.path.iterdir()):
+                        part.unlink()
                     with contextlib.suppress(OSError):
                         for folder in made:
                             folder.rmdir()

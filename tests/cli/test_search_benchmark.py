@@ -39,3 +39,6 @@ def test_wrong_names_are_refused(here: Here) -> None:
     ended = here("benchmark", "search", "--tasks", "cifar10_3", "--devices", "pixel2")
     assert ended.returncode == 2
     assert "two or more" in ended.stderr
+    ended = here("benchmark", "search", "nsga2", "--devices", "abacus")
+    assert ended.returncode == 2
+    assert "got 'abacus'" in ended.stderr

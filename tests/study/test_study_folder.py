@@ -56,9 +56,13 @@ def test_a_refused_run_leaves_other_studies(folder: StudyFolder, tmp_path: Path)
     assert [path.name for path in (tmp_path / "runs").iterdir()] == ["other"]
 
 
-def test_a_run_that_wrote_something_leaves_it(folder: StudyFolder) -> None:
+def test_a_run_leaves_its_configuration_once_something_depends_on_it(folder: StudyFolder) -> None:
     with folder.locked():
         folder.save(CONFIG)
+    assert not folder.path.exists()
+    with folder.locked():
+        folder.save(CONFIG)
+        folder.predictor.mkdir()
     assert folder.saved() == CONFIG
 
 
