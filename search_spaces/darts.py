@@ -28,7 +28,7 @@ from nas.core.space import Gene, Genotype, Graph, Preset
 from nas.network.blocks import Block, Choices, IntArray, ModuleSpec
 from nas.network.space import SearchSpace
 from search_spaces import register
-from search_spaces.layers.cells import FactorizedReduction, Node, ReLUConvNorm, Zeros
+from search_spaces.layers.cells import FactorizedReduction, Node, ReLUConvNorm, Zeros, gain
 
 NONE = "none"
 OPERATIONS = (
@@ -391,6 +391,12 @@ class DartsSpace(SearchSpace):
     def operations(self) -> tuple[str, ...]:
         """Every operation that occurs in `graphs`."""
         return ("", "input", *self.operations_per_edge, "add", "concatenation")
+
+    @property
+    def gains(self) -> dict[str, float]:
+        """Those of the operations with the fewest channels."""
+        names = set(self.operations_per_edge) - {NONE}
+        return {name: gain(name, self.channels[0]) for name in sorted(names)}
 
 
 _STATES = {"c0": "input0", "c1": "input1", **{f"n{i}": f"node{i}" for i in range(1, NODES + 1)}}

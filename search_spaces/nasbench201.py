@@ -29,7 +29,7 @@ from nas.network.blocks import Block, Choices, IntArray, ModuleSpec
 from nas.network.space import SearchSpace
 from nas.tables.nasbench201 import load_nasbench201
 from search_spaces import register
-from search_spaces.layers.cells import Node, ReLUConvNorm, Zeros
+from search_spaces.layers.cells import Node, ReLUConvNorm, Zeros, gain
 
 OPERATIONS = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
 EDGES = ((1, 0), (2, 0), (2, 1), (3, 0), (3, 1), (3, 2))
@@ -188,6 +188,11 @@ class NasBench201Space(SearchSpace):
     def operations(self) -> tuple[str, ...]:
         """Every operation that occurs in `graphs`."""
         return ("", "input", *OPERATIONS, "output")
+
+    @property
+    def gains(self) -> dict[str, float]:
+        """Those of the operations with the channels of the first stage."""
+        return {name: gain(name, self.channels) for name in OPERATIONS if name != "none"}
 
 
 def _edge(target: int, source: int) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -93,6 +93,16 @@ class SearchSpace(ABC):
     def operations(self) -> tuple[str, ...]:
         """Every operation that occurs in `graphs`, the empty one first."""
         return self._plan.operations()
+
+    @property
+    def gains(self) -> Mapping[str, float]:
+        """By how much operations enlarge the root mean square of independent inputs.
+
+        This is with independent weights of unit variance, at initialisation. Operations that are
+        missing here have 1. Of a space of cells, search learns from it how strongly a cell passes
+        signals on before one is trained.
+        """
+        return {}
 
     def fold(self, genotypes: IntArray) -> IntArray:
         """Return the canonical form of every row of checked genotypes, shape `(n, g)`.

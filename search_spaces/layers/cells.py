@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import reduce
 
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.nn.modules.utils import _pair
 
 
 class ReLUConvNorm(nn.Sequential):
@@ -120,3 +122,19 @@ def operation(name: str, input_shape: Sequence[int], stride: int) -> nn.Module:
     if kind == "dil_conv":
         return DilatedConv(channels, kernel, stride)
     return ReLUConvNorm(channels, channels, kernel, stride)
+
+
+def gain(name: str, channels: int) -> float:
+    """Return by how much the operation `name` enlarges the root mean square of what it is given.
+
+    Inputs are independent, and so are weights, of unit variance: a convolution multiplies by the
+    root of its fan-in, averaging divides by the root of the number of its terms. ReLU and
+    normalisation count as nothing.
+    """
+    total = 1.0
+    for layer in operation(name, (channels, 1, 1), 1).modules():
+        if isinstance(layer, nn.Conv2d):
+            total *= math.sqrt(layer.weight[0].numel())
+        elif isinstance(layer, nn.AvgPool2d):
+            total /= math.sqrt(math.prod(_pair(layer.kernel_size)))
+    return total

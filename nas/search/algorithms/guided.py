@@ -47,7 +47,7 @@ class GuidedSettings(AlgorithmSettings):
         enumerable: Up to so many genotypes, all of them are candidates.
     """
 
-    initial: int = 20
+    initial: int = 10
     candidates: int = 1000
     generations: int = 4
     enumerable: int = 50_000

@@ -26,6 +26,12 @@ BoolArray = npt.NDArray[np.bool_]
 INPUT, ABSENT = "input", ("", "none")
 """Labels of graph nodes: where something enters a cell, and where there is nothing."""
 
+LEAST_NORM = 1e-3
+"""Added to a squared path norm before its logarithm is taken: that of three poolings in a row."""
+
+SHOWN_SAMPLE = 16
+"""Random genotypes by which it is decided which genes the graphs show."""
+
 SPREAD_SAMPLE = 1024
 """Random genotypes from which the centre and the spread of every column are taken."""
 
@@ -35,7 +41,8 @@ class Group:
     """Columns of features that belong together and share a length scale.
 
     Attributes:
-        name: `genes`, `kinds`, or of a cell `CELL.nodes`, `CELL.paths`, `CELL.windows`.
+        name: `genes`, `kinds`, or of a cell `CELL.nodes`, `CELL.paths`, `CELL.windows`,
+            `CELL.norm`.
         columns: Their positions.
     """
 
@@ -54,6 +61,7 @@ class Features:
         """Take the columns' centre and spread from a sample of `space`, always the same."""
         self._space = space
         self._cells = _cells(space)
+        self._outside = _outside(space) if self._cells else []
         sample = space.samples(SPREAD_SAMPLE, np.random.default_rng(0))
         raw = self._raw(np.unique(sample, axis=0))
         self._kept = {name: columns.std(axis=0) > 1e-9 for name, columns in raw.items()}
@@ -85,6 +93,9 @@ class Features:
             codes = gene_codes(self._space, genotypes)
             return {"genes": np.hstack(codes), "kinds": _by_kind(self._space, codes)}
         raw: dict[str, FloatArray] = {}
+        if self._outside:
+            codes = gene_codes(self._space, genotypes)
+            raw["genes"] = np.hstack([codes[i] for i in self._outside])
         encoding = self._space.encode_graphs(genotypes)
         for name, nodes in self._cells.items():
             cell = GraphEncoding(encoding.operations[:, nodes], encoding.adjacency[:, nodes, nodes])
@@ -128,6 +139,21 @@ def _cells(space: SearchSpace) -> dict[str, slice]:
     return {name: slice(a, b) for name, (a, b) in zip(graphs, pairwise(ends), strict=True)}
 
 
+def _outside(space: SearchSpace) -> list[int]:
+    """Return the genes that the graphs do not show, such as the number of cells."""
+    sample = space.samples(SHOWN_SAMPLE, np.random.default_rng(0))
+    shown = space.encode_graphs(sample)
+    outside = []
+    for i, choices in enumerate(space.cardinalities):
+        changed = sample.copy()
+        changed[:, i] = (changed[:, i] + 1) % choices
+        graphs = space.encode_graphs(changed)
+        same = np.array_equal(graphs.operations, shown.operations)
+        if same and np.array_equal(graphs.adjacency, shown.adjacency):
+            outside.append(i)
+    return outside
+
+
 def cell_columns(space: SearchSpace, cell: GraphEncoding) -> dict[str, FloatArray]:
     """Describe the live part of a cell.
 
@@ -139,6 +165,7 @@ def cell_columns(space: SearchSpace, cell: GraphEncoding) -> dict[str, FloatArra
         `nodes`: every node's live operation, one-hot.
         `paths`: see `path_columns`.
         `windows`: how often each sequence of one, two or three operations occurs along paths.
+        `norm`: see `path_norm`.
     """
     live = live_nodes(space, cell)
     operations = cell.operations[:, :, None] == np.arange(len(space.operations))
@@ -148,6 +175,7 @@ def cell_columns(space: SearchSpace, cell: GraphEncoding) -> dict[str, FloatArra
         "nodes": one_hot.reshape(len(live), -1),
         "paths": path_columns(space, cell, one_hot, edges),
         "windows": _windows(one_hot, edges),
+        "norm": path_norm(space, one_hot, edges),
     }
 
 
@@ -195,6 +223,22 @@ def path_columns(
     through = np.log1p(((before * after)[..., None] * one_hot).sum(axis=1))
     ends = [np.where(np.isfinite(end[:, -1]), end[:, -1], 0.0) for end in (most, fewest)]
     return np.hstack([through, one_hot.sum(axis=1), *ends, np.log1p(before[:, -1:])])
+
+
+def path_norm(space: SearchSpace, one_hot: FloatArray, edges: FloatArray) -> FloatArray:
+    """Return the logarithm of the path norm that a cell is initialised with, shape `(n, 1)`.
+
+    The squared norm adds up, over all paths of weights, the products of their squares (Neyshabur,
+    Salakhutdinov and Srebro, "Path-SGD", NeurIPS 2015). Its expectation is a sum over the paths of
+    operations, of the products of `space.gains`, squared. Synaptic flow (Tanaka et al., NeurIPS
+    2020) is the same sum of absolute values, measured on a network.
+    """
+    squared = np.array([space.gains.get(name, 1.0) ** 2 for name in space.operations])
+    gains = one_hot @ squared
+    norm = one_hot[:, :, space.operations.index(INPUT)].copy()
+    for node in range(1, norm.shape[1]):
+        norm[:, node] += gains[:, node] * (norm * edges[:, :, node]).sum(axis=1)
+    return np.log(norm[:, -1:] + LEAST_NORM)
 
 
 def _windows(one_hot: FloatArray, edges: FloatArray) -> FloatArray:
