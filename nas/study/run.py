@@ -14,13 +14,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
-import search_spaces
-from nas import data as data_room
-from nas import devices, objectives
 from nas.core.errors import DeviceError, HwnasError
-from nas.core.files import write_json_atomically
 from nas.core.images import SearchSplits
 from nas.core.objective import Facts, Objective
 from nas.core.prediction import LearningPredictor
@@ -39,7 +33,7 @@ from nas.search.routing import Router
 from nas.search.stopping import ROUNDING, Stopping
 from nas.search.survey import survey
 from nas.search.warm_start import WarmStart
-from nas.study import preview, provenance, routing, warm_start
+from nas.study import preview, record, routing, warm_start
 from nas.study.calibration import Calibration, accuracy_line, calibrate, is_calibrated, learner
 from nas.study.finalise import Finalisation
 from nas.study.folder import StudyFolder, now_utc
@@ -47,9 +41,6 @@ from nas.study.reporter import Reporter, SearchPlan
 from nas.study.settings import StudySettings
 from nas.training.images import Normalisation
 from nas.training.job import TrainingJob
-
-REFERENCE_SAMPLES = 64
-"""Random architectures whose largest cost becomes the hypervolume's reference point."""
 
 
 def run(settings: StudySettings, reporter: Reporter) -> StudyResults:
@@ -132,7 +123,9 @@ class _Study:
             self.reporter.stage("nothing is verified at the end: " + "; ".join(published.values()))
         with closing(ledger):
             # After the ledger, so that whoever finds the record can read both.
-            self._record(problem, calibration, first)
+            record.begin(
+                self.settings, self.folder, self.splits.class_names, problem, calibration, first
+            )
             trials = self._search(problem, ledger, first, feasible)
         results = StudyResults(self.folder.path, self._ledger_url)
         if not any(trial.complete for trial in trials):
@@ -267,54 +260,6 @@ class _Study:
             ),
         )
 
-    def _record(
-        self, problem: SearchProblem, calibration: Calibration | None, first: Sequence[Genotype]
-    ) -> None:
-        """Write `study.json` when a study begins; afterwards its reference point stays."""
-        if self.folder.record_path.is_file():
-            return
-        settings = self.settings
-        known = {**settings.objectives, **settings.limited}
-        write_json_atomically(
-            self.folder.record_path,
-            {
-                "name": settings.name,
-                "status": "searching",
-                "created_utc": now_utc(),
-                "seed": settings.seed,
-                "data": data_room.registry.settings(settings.data),
-                "class_names": list(self.splits.class_names),
-                "space": search_spaces.registry.settings(self.space),
-                "device": devices.registry.settings(settings.device),
-                "objectives": list(settings.objectives),
-                "columns": {name: objective.column for name, objective in known.items()},
-                "units": {name: objective.unit for name, objective in known.items()},
-                "constraints": [str(constraint) for constraint in settings.constraints],
-                "reference_point": self._reference_point(problem),
-                "genes": [gene.name for gene in self.space.genes],
-                "warm_start": [list(genotype) for genotype in first],
-                "imports": list(settings.imports),
-                "ledger_url": settings.config["ledger"]["url"] or self.folder.ledger_url,
-                "published": settings.published,
-                "calibration": None if calibration is None else calibration.cost,
-                "versions": provenance.versions(),
-                "hardware": provenance.hardware(),
-            },
-        )
-
-    def _reference_point(self, problem: SearchProblem) -> dict[str, float]:
-        """Return the given reference point, completed by guessing's error and large costs."""
-        rng = stream(self.settings.seed, "reference")
-        samples = [self.space.sample(rng) for _ in range(REFERENCE_SAMPLES)]
-        samples.append(self.space.canonical([n - 1 for n in self.space.cardinalities]))
-        known = problem.known(samples)
-        guessing = 100 * (1 - 1 / self.space.num_classes)
-        derived = {
-            name: float(np.nanmax([row[name] for row in known])) if name in known[0] else guessing
-            for name in problem.objectives
-        }
-        return derived | (self.settings.search.reference_point or {})
-
     def _search(
         self,
         problem: SearchProblem,
@@ -344,7 +289,7 @@ class _Study:
                 ),
                 evaluator=evaluator,
                 ledger=ledger,
-                describe=lambda genotype: self._describe(problem, genotype),
+                describe=lambda genotype: record.described(problem, genotype),
                 on_trial=lambda trial: self._report(problem, trial),
                 study_seed=settings.seed,
                 stopping=Stopping(
@@ -399,21 +344,3 @@ class _Study:
 
     def _report(self, problem: SearchProblem, trial: Trial) -> None:
         self.reporter.trial(trial, feasible=problem.kept(trial))
-
-    def _describe(self, problem: SearchProblem, genotype: Genotype) -> dict[str, float]:
-        """Return every column of an architecture that is known without training it."""
-        # Several objectives read the costs of one network, which take longer than a look-up.
-        costs = problem.facts.costs([genotype])
-        facts = dataclasses.replace(problem.facts, costs=lambda _: costs)
-        described = {}
-        for name in objectives.names():
-            objective = objectives.get(name)
-            if not objective.ready(facts):
-                continue
-            values = objective.before_training([genotype], facts)
-            if values is not None:
-                described[objective.column] = float(values[0])
-        if facts.predictor is not None:
-            std_ms = facts.predictor.predict([genotype]).std_ms
-            described["latency_ms_predicted_std"] = float(std_ms[0])
-        return described

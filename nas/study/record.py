@@ -1,0 +1,103 @@
+"""What a study writes down: of itself when it begins, and of every architecture it proposes."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+
+import search_spaces
+from nas import data, devices, objectives
+from nas.core.files import write_json_atomically
+from nas.core.seeding import stream
+from nas.core.space import Genotype
+from nas.search.problem import SearchProblem
+from nas.study import provenance
+from nas.study.calibration import Calibration
+from nas.study.folder import StudyFolder, now_utc
+from nas.study.settings import StudySettings
+
+REFERENCE_SAMPLES = 64
+"""Random architectures whose largest cost becomes the hypervolume's reference point."""
+
+
+def begin(
+    settings: StudySettings,
+    folder: StudyFolder,
+    class_names: Sequence[str],
+    problem: SearchProblem,
+    calibration: Calibration | None,
+    first: Sequence[Genotype],
+) -> None:
+    """Write `study.json` when a study begins; afterwards its reference point stays.
+
+    Args:
+        settings: Of the study.
+        folder: Of the study.
+        class_names: Of its data.
+        problem: What it searches for.
+        calibration: Of its predictor, if it has one.
+        first: The architectures of a warm start.
+    """
+    if folder.record_path.is_file():
+        return
+    known = {**settings.objectives, **settings.limited}
+    write_json_atomically(
+        folder.record_path,
+        {
+            "name": settings.name,
+            "status": "searching",
+            "created_utc": now_utc(),
+            "seed": settings.seed,
+            "data": data.registry.settings(settings.data),
+            "class_names": list(class_names),
+            "space": search_spaces.registry.settings(problem.space),
+            "device": devices.registry.settings(settings.device),
+            "objectives": list(settings.objectives),
+            "columns": {name: objective.column for name, objective in known.items()},
+            "units": {name: objective.unit for name, objective in known.items()},
+            "constraints": [str(constraint) for constraint in settings.constraints],
+            "reference_point": _reference_point(settings, problem),
+            "genes": [gene.name for gene in problem.space.genes],
+            "warm_start": [list(genotype) for genotype in first],
+            "imports": list(settings.imports),
+            "ledger_url": settings.config["ledger"]["url"] or folder.ledger_url,
+            "published": settings.published,
+            "calibration": None if calibration is None else calibration.cost,
+            "versions": provenance.versions(),
+            "hardware": provenance.hardware(),
+        },
+    )
+
+
+def _reference_point(settings: StudySettings, problem: SearchProblem) -> dict[str, float]:
+    """Return the given reference point, completed by guessing's error and large costs."""
+    space, rng = problem.space, stream(settings.seed, "reference")
+    samples = [space.sample(rng) for _ in range(REFERENCE_SAMPLES)]
+    samples.append(space.canonical([n - 1 for n in space.cardinalities]))
+    known = problem.known(samples)
+    guessing = 100 * (1 - 1 / space.num_classes)
+    derived = {
+        name: float(np.nanmax([row[name] for row in known])) if name in known[0] else guessing
+        for name in problem.objectives
+    }
+    return derived | (settings.search.reference_point or {})
+
+
+def described(problem: SearchProblem, genotype: Genotype) -> dict[str, float]:
+    """Return every column of an architecture that is known without training it."""
+    # Several objectives read the costs of one network, which take longer than a look-up.
+    costs = problem.facts.costs([genotype])
+    facts = dataclasses.replace(problem.facts, costs=lambda _: costs)
+    columns = {}
+    for name in objectives.names():
+        objective = objectives.get(name)
+        if not objective.ready(facts):
+            continue
+        values = objective.before_training([genotype], facts)
+        if values is not None:
+            columns[objective.column] = float(values[0])
+    if facts.predictor is not None:
+        columns["latency_ms_predicted_std"] = float(facts.predictor.predict([genotype]).std_ms[0])
+    return columns
