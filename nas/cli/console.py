@@ -16,6 +16,7 @@ from rich.table import Table
 
 from nas.core.trial import Trial, full_trainings
 from nas.results.hypervolume import hypervolume
+from nas.search.stopping import seconds_left
 from nas.study.reporter import SearchPlan, duration
 
 if TYPE_CHECKING:
@@ -132,10 +133,10 @@ class ConsoleReporter:
             volume = hypervolume(self._points, [plan.reference_point[name] for name in names])
             parts.append(f"hypervolume {volume:.4g}")
         done = full_trainings(self._trials)
-        left = plan.evaluations - done
-        if left > 0 and not plan.simulated:
+        if done < plan.evaluations and not plan.simulated:
             mean_s = sum(trial.seconds for trial in self._trials) / done
-            parts.append(f"{duration(left * mean_s / plan.workers)} left")
+            left_s = seconds_left(plan.evaluations, plan.stop, self._trials, mean_s, plan.workers)
+            parts.append(f"{duration(left_s)} left")
         return ", ".join(parts)
 
 

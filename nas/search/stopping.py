@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from nas.core.errors import ConfigError
-from nas.core.trial import Trial
+from nas.core.trial import Trial, full_trainings
 
 HOUR_S = 3600.0
 
@@ -46,6 +46,31 @@ class StopSettings:
                 raise ConfigError(f"search.stop.{name}", value, "more than 0")
         if self.failures is not None and self.failures < 1:
             raise ConfigError("search.stop.failures", self.failures, "1 or more, or null")
+
+
+def seconds_left(
+    evaluations: int,
+    settings: StopSettings,
+    trials: Sequence[Trial],
+    each_s: float,
+    workers: int,
+) -> float:
+    """Return how long a search goes on if the first limit to be reached is one of time or number.
+
+    Args:
+        evaluations: Full trainings at which it ends.
+        settings: Its other limits.
+        trials: That have ended.
+        each_s: Seconds that a full training takes.
+        workers: Candidates at a time.
+    """
+    left_s = [(evaluations - full_trainings(trials)) * each_s / workers]
+    if settings.worker_s is not None:
+        left_s.append((settings.worker_s - sum(trial.seconds for trial in trials)) / workers)
+    if settings.wall_clock_s is not None:
+        ran_s = max((trial.ended_s for trial in trials), default=0.0)
+        left_s.append(settings.wall_clock_s - ran_s)
+    return max(min(left_s), 0.0)
 
 
 @dataclass(frozen=True)

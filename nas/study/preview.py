@@ -12,6 +12,7 @@ from nas.core.objective import Constraint, Objective
 from nas.core.space import Genotype
 from nas.core.trial import Job, Trial, full_trainings
 from nas.search.problem import SearchProblem
+from nas.search.stopping import StopSettings, seconds_left
 from nas.search.survey import Survey
 from nas.study.reporter import duration
 from nas.training.job import TrainingJob
@@ -75,6 +76,7 @@ def time_line(
     trials: Sequence[Trial],
     *,
     evaluations: int,
+    stop: StopSettings,
     workers: int | None,
     gpus: bool,
 ) -> str:
@@ -85,6 +87,7 @@ def time_line(
         genotypes: Candidates as they may come.
         trials: Those that have ended; where there are any, their seconds are the estimate.
         evaluations: Full trainings at which the search ends.
+        stop: Its other limits.
         workers: Candidates at a time; `None` if that cannot be told yet.
         gpus: Whether candidates are trained on GPUs, which this process may not have.
     """
@@ -104,8 +107,11 @@ def time_line(
             return f"how long the search takes is not estimated: a network failed ({failure})"
         how = "a few steps of a small, a middle and a large network, each alone on this host"
     on = "one worker" if workers in (None, 1) else f"{workers} workers"
-    total = duration(left * each_s / (workers or 1))
-    line = f"about {total} of search: {left:.4g} candidates of {duration(each_s)} on {on}"
+    left_s = seconds_left(evaluations, stop, trials, each_s, workers or 1)
+    left = min(left, round(left_s * (workers or 1) / max(each_s, 1e-9)))
+    line = (
+        f"about {duration(left_s)} of search: {left:.4g} candidates of {duration(each_s)} on {on}"
+    )
     return f"{line} (estimate: {how})"
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from nas.core.trial import Trial
+from nas.search.stopping import StopSettings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,6 +17,7 @@ class SearchPlan:
 
     Attributes:
         evaluations: Full trainings at which it ends, those of earlier runs included.
+        stop: Its other limits.
         recorded: Trials that the ledger holds already.
         workers: Candidates evaluated at a time.
         simulated: Whether the workers' seconds are simulated, so that nobody waits for them.
@@ -25,6 +27,7 @@ class SearchPlan:
     """
 
     evaluations: int
+    stop: StopSettings
     recorded: tuple[Trial, ...]
     workers: int
     simulated: bool

@@ -177,6 +177,7 @@ class _Study:
             feasible,
             trials,
             evaluations=self.settings.search.evaluations,
+            stop=self.settings.search.stop,
             workers=workers,
             gpus=self.settings.evaluation.on_gpus,
         )
@@ -303,6 +304,7 @@ class _Study:
             )
             plan = SearchPlan(
                 evaluations=settings.search.evaluations,
+                stop=settings.search.stop,
                 recorded=tuple(recorded),
                 workers=evaluator.workers,
                 simulated="seconds" in settings.published,

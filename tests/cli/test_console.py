@@ -17,10 +17,12 @@ from nas.cli import console
 from nas.cli.console import ConsoleReporter
 from nas.core.trial import Trial
 from nas.results.study import StudyResults
+from nas.search.stopping import StopSettings
 from nas.study.reporter import SearchPlan
 
 PLAN = SearchPlan(
     evaluations=4,
+    stop=StopSettings(),
     recorded=(),
     simulated=False,
     workers=2,
@@ -88,6 +90,14 @@ def test_trials_of_an_earlier_run_are_counted_and_not_repeated(
     )
     assert line.startswith("2/4 000000000001 ")
     assert "best error 40.00 %" in line
+
+
+def test_a_limit_of_time_says_how_much_is_left(printed: Callable[[], list[str]]) -> None:
+    reporter = ConsoleReporter()
+    limit = StopSettings(wall_clock_s=240.0)
+    with reporter.search(dataclasses.replace(PLAN, evaluations=1000, stop=limit)):
+        reporter.trial(dataclasses.replace(trial(0, 40.0), ended_s=120.0), feasible=True)
+    assert printed()[-1].endswith("2 min left")
 
 
 def test_a_partial_training_counts_as_its_share(printed: Callable[[], list[str]]) -> None:
