@@ -11,6 +11,7 @@ import pandas as pd
 from rich.table import Table
 
 from nas.core.errors import HwnasError
+from nas.core.trial import FULL
 from nas.results.hypervolume import knee
 from nas.results.labels import device_label
 from nas.results.study import StudyResults
@@ -92,7 +93,7 @@ def table(study: StudyResults, front: pd.DataFrame | None = None) -> Table:
     kind = "published" if "error" in study.published else "not verified"
     if len(frame) and frame["verified"].all():
         kind = "verified"
-    drawn = Table(title=f"{study.name}: Pareto front ({kind})", caption=_caption(study))
+    drawn = Table(title=f"{study.name}: Pareto front ({kind})", caption=_caption(study, front))
     headings = _headings(study, frame)
     for column, heading in headings.items():
         drawn.add_column(heading, justify="left" if column == "arch_id" else "right")
@@ -102,10 +103,12 @@ def table(study: StudyResults, front: pd.DataFrame | None = None) -> Table:
     return drawn
 
 
-def _caption(study: StudyResults) -> str:
+def _caption(study: StudyResults, front: pd.DataFrame | None) -> str:
     """Return what the numbers of a front are, and where latency was measured."""
     own = "val. error: of the search's training; test error: of the retrained network"
     caption = study.published.get("error", own)
+    if front is not None and len(front) and (share := front["fidelity"].max()) < FULL:
+        caption = f"{caption}; here after {100 * share:.3g} % of that training"
     if "latency_ms" in study.published:
         return f"{caption}; {study.published['latency_ms']}"
     device = device_label(study.record.get("device"))

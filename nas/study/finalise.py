@@ -99,13 +99,18 @@ class Finalisation:
         columns = list(self.results.columns.values())
         front = self.results.pareto(objectives=columns)
         if front.empty:
-            limits = ", ".join(map(str, self.problem.constraints))
-            raise HwnasError(
-                f"study {self.settings.name!r}: no trial meets {limits}; its trials are kept, "
-                "loosen search.constraints under another name or raise search.evaluations"
-            )
+            raise HwnasError(f"study {self.settings.name!r}: {self._why_empty()}")
         order = hypervolume_order(front[columns].to_numpy(float), self.results.reference_point)
         return [self._member(front.iloc[i]) for i in order[: self.settings.finalise.limit]]
+
+    def _why_empty(self) -> str:
+        trials = self.results.trials()
+        kept = "its trials are kept"
+        if not ((trials["status"] == "complete") & (trials["fidelity"] == FULL)).any():
+            return f"no architecture was trained fully; {kept}, raise the limits of the search"
+        limits = ", ".join(map(str, self.problem.constraints))
+        fix = "loosen search.constraints under another name or raise search.evaluations"
+        return f"no trial meets {limits}; {kept}, {fix}"
 
     def _member(self, row: pd.Series[Any]) -> Candidate:
         return Candidate(

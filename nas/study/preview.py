@@ -25,23 +25,31 @@ TIMED_SHARES = (0.25, 0.5, 0.75)
 def survey_lines(problem: SearchProblem, survey: Survey) -> list[str]:
     """Return what a survey has found: a line for all limits, one for each, one for each range."""
     lines = []
-    if problem.constraints:
+    if survey.keeping:
         share = _share(len(survey.feasible), survey.samples)
-        lines.append(f"{share} of {survey.samples} random architectures keep every known limit")
+        which = "every limit" if len(survey.keeping) == len(problem.constraints) else "those limits"
+        known = "" if which == "every limit" else " that can be judged now"
+        lines.append(f"{share} of {survey.samples} random architectures keep {which}{known}")
     alone = all(survey.keeping.values()) and len(survey.keeping) > 1
     if alone and not survey.feasible:
         lines.append("  each limit by itself can be kept: together they leave hardly anything")
-    lines += [f"  {_limit_line(constraint, survey)}" for constraint in problem.constraints]
+    lines += [f"  {_limit_line(constraint, problem, survey)}" for constraint in problem.constraints]
     for name, objective in {**problem.objectives, **problem.limited}.items():
         lines.append(f"  {_range_line(name, objective, problem, survey)}")
     return lines
 
 
-def _limit_line(constraint: Constraint, survey: Survey) -> str:
+def _limit_line(constraint: Constraint, problem: SearchProblem, survey: Survey) -> str:
     kept = survey.keeping.get(constraint)
     if kept is None:
-        return f"{constraint}: cannot be judged yet"
+        return f"{constraint}: cannot be judged before {_awaited(problem, constraint.objective)}"
     return f"{constraint}: kept by {_share(kept, survey.samples)}"
+
+
+def _awaited(problem: SearchProblem, name: str) -> str:
+    """Return what has to happen before a value is known."""
+    objective = {**problem.objectives, **problem.limited}[name]
+    return "training" if objective.ready(problem.facts) else "the device is calibrated"
 
 
 def _range_line(name: str, objective: Objective, problem: SearchProblem, survey: Survey) -> str:

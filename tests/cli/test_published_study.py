@@ -74,6 +74,15 @@ def test_partial_trainings_are_the_published_short_ones(here: Here, tmp_path: Pa
         rows = TABLE.rows(part["genotype"].tolist())
         np.testing.assert_array_equal(part["error"], TABLE.error("cifar10", epochs)[rows])
         np.testing.assert_array_equal(part["seconds"], TABLE.seconds("cifar10", epochs)[rows])
+    shown = here("pareto", "nasbench201", "--fidelity", "0.06").stdout
+    assert "here after 6 % of that training" in " ".join(shown.split())
+
+
+def test_a_search_that_trained_nothing_fully_says_so(here: Here) -> None:
+    rungs = ("fidelity=mo_asha", "fidelity.rungs=[0.06,1.0]", "fidelity.eta=1000")
+    ended = here("search", *SEARCH, *rungs, "search.evaluations=1")
+    assert ended.returncode == 2
+    assert "no architecture was trained fully; its trials are kept" in ended.stderr
 
 
 def test_a_device_that_is_not_published_is_refused_with_those_there_are(here: Here) -> None:

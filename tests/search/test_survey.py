@@ -57,9 +57,9 @@ def test_walks_reach_what_random_architectures_do_not():
 
 def test_what_limits_leave_is_said_for_each_of_them():
     shown = lines(problem(constraints=["cost <= 0.2", "loss <= 1"]))
-    assert "0 % of 1000 random architectures keep every known limit" in shown
+    assert "0 % of 1000 random architectures keep those limits that can be judged now" in shown
     assert "cost <= 0.2: kept by 0 %" in shown
-    assert "loss <= 1: cannot be judged yet" in shown
+    assert "loss <= 1: cannot be judged before training" in shown
     assert "loss: known after training only" in shown
     assert "cost: reaches from " in shown
 
@@ -85,7 +85,7 @@ def test_a_predictor_that_is_missing_leaves_its_objective_open():
         constraints=(*at.constraints, limit),
     )
     shown = lines(at)
-    assert "latency_ms <= 2: cannot be judged yet" in shown
+    assert "latency_ms <= 2: cannot be judged before the device is calibrated" in shown
     assert "latency_ms: known once the device is calibrated" in shown
 
 
