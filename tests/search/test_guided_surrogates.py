@@ -61,6 +61,18 @@ def test_what_can_hardly_improve_is_ranked_by_how_far_it_is_from_it():
     assert scores[0] == pytest.approx(np.log(0.1 * 0.4))
 
 
+@pytest.mark.parametrize("objectives", [2, 3, 4])
+def test_where_nothing_can_improve_candidates_are_still_ranked(objectives: int):
+    """Beyond the reference point, or by more than five deviations of luck."""
+    front, reference = np.full((1, objectives), 0.2), np.ones(objectives)
+    mean = np.full((3, objectives), 0.5)
+    mean[:, 0] = [0.9, 0.8, 0.95]
+    std = np.zeros_like(mean)
+    std[:, 0] = 0.01
+    scores = log_expected_improvement(front, reference, mean, std)
+    assert scores.argsort().tolist() == [2, 0, 1]
+
+
 def test_the_gradient_of_the_posterior_is_right():
     inputs = np.column_stack([sample(20), np.repeat([0.0, 0.9], 10)])
     posterior = _LogPosterior(GROUPS, inputs, sample(20, 1)[:, 0])

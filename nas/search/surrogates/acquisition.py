@@ -75,6 +75,8 @@ def expected_improvement(
     sides = mean.shape[1] - 1
     improvement = _sampled if sides > 2 else _on_grid
     cells = INTEGRATION_POINTS if sides > 2 else (len(front) + 1) ** sides
+    if len(mean) == 0:
+        return np.empty(0)
     portions = np.array_split(np.arange(len(mean)), max(-(-len(mean) * cells // CELLS_AT_ONCE), 1))
     parts = [improvement(front, reference, mean[rows], std[rows]) for rows in portions]
     return np.concatenate(parts)
