@@ -19,7 +19,7 @@ from nas.results.study import StudyResults
 
 pytestmark = pytest.mark.slow
 
-EVALUATIONS = 18
+EVALUATIONS = 24
 """Enough for three interruptions, each of which may be late by some trials."""
 
 # No objective needs a measurement, which would differ between two studies.
