@@ -27,9 +27,9 @@ def survey_lines(problem: SearchProblem, survey: Survey) -> list[str]:
     lines = []
     if survey.keeping:
         share = _share(len(survey.feasible), survey.samples)
-        which = "every limit" if len(survey.keeping) == len(problem.constraints) else "those limits"
-        known = "" if which == "every limit" else " that can be judged now"
-        lines.append(f"{share} of {survey.samples} random architectures keep {which}{known}")
+        judged = len(survey.keeping) == len(problem.constraints)
+        limits = "every limit" if judged else "those limits that can be judged now"
+        lines.append(f"{share} of {survey.samples} random architectures keep {limits}")
     alone = all(survey.keeping.values()) and len(survey.keeping) > 1
     if alone and not survey.feasible:
         lines.append("  each limit by itself can be kept: together they leave hardly anything")
