@@ -24,6 +24,10 @@ class Recipe:
             any; without a weight they are not built. DARTS has 0.4.
         shift: Largest random shift in pixels, in both directions.
         horizontal_flip: Whether half of the images are mirrored.
+        initial_resolution: Share of the images' sides that training begins with. They grow with
+            the steps (progressive learning, Tan and Le, ICML 2021), so that partial trainings have
+            smaller images; 1 keeps them as they are.
+        full_resolution_from: Share of the training from which images have their own size.
     """
 
     epochs: int = 4
@@ -36,6 +40,8 @@ class Recipe:
     auxiliary_weight: float = 0.0
     shift: int = 0
     horizontal_flip: bool = False
+    initial_resolution: float = 1.0
+    full_resolution_from: float = 0.5
 
     def __post_init__(self) -> None:
         """Check every setting."""
@@ -51,3 +57,11 @@ class Recipe:
         for name in ("momentum", "label_smoothing"):
             if not 0 <= getattr(self, name) < 1:
                 raise ConfigError(f"recipe.{name}", getattr(self, name), "at least 0 and below 1")
+        for name in ("initial_resolution", "full_resolution_from"):
+            if not 0 < getattr(self, name) <= 1:
+                raise ConfigError(f"recipe.{name}", getattr(self, name), "above 0, and 1 at most")
+
+    def resolution(self, progress: float) -> float:
+        """Return the share of the images' sides that is seen after a share of the training."""
+        grown = min(progress / self.full_resolution_from, 1.0)
+        return self.initial_resolution + (1.0 - self.initial_resolution) * grown

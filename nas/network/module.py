@@ -39,6 +39,19 @@ class PlacedBlock:
         return self.module(*map(list, self.input_shapes), **self.arguments)
 
 
+class SizedLayer(nn.Module):
+    """A layer that is built for images of one size and may be asked to take those of others.
+
+    Costs are traced and files exported with the size that it was built for, as constants. What a
+    layer does about another size is to be the same arithmetic at its own.
+
+    Attributes:
+        any_size: Whether `forward` is to look at the size of what it gets.
+    """
+
+    any_size = False
+
+
 class Network(nn.Module):
     """Runs blocks in their order; every block is a child under its own name."""
 
@@ -67,6 +80,12 @@ class Network(nn.Module):
         for name, _ in self._heads:
             delattr(self, name)
         self._heads = []
+
+    def take_any_size(self, any_size: bool = True) -> None:
+        """Let images of other sizes pass, or of the own one alone; see `SizedLayer`."""
+        for module in self.modules():
+            if isinstance(module, SizedLayer):
+                module.any_size = any_size
 
     def _run(self, images: torch.Tensor, kept: Collection[str]) -> dict[str, torch.Tensor]:
         last_reader = {source: name for name, read in self._steps for source in read}

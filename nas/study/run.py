@@ -21,7 +21,7 @@ from nas.core.prediction import LearningPredictor
 from nas.core.recipe import Recipe
 from nas.core.seeding import stream
 from nas.core.space import Genotype
-from nas.core.trial import Job, Trial, full_trainings
+from nas.core.trial import Trial, full_trainings
 from nas.evaluation.checkpoints import CheckpointFolder, ContinuingEvaluator
 from nas.network.space import SearchSpace
 from nas.results.hypervolume import hypervolume
@@ -40,7 +40,7 @@ from nas.study.folder import StudyFolder, now_utc
 from nas.study.reporter import Reporter, SearchPlan
 from nas.study.settings import StudySettings
 from nas.training.images import Normalisation
-from nas.training.job import TrainingJob
+from nas.training.job import TrainingJob, check_resolution
 
 
 def run(settings: StudySettings, reporter: Reporter) -> StudyResults:
@@ -59,14 +59,13 @@ def run(settings: StudySettings, reporter: Reporter) -> StudyResults:
     if finished is not None:
         reporter.stage(f"{folder.path}: finished before, nothing is left to do")
         return finished
-    splits = settings.data.search_splits()
-    space = settings.space(splits.input_shape, len(splits.class_names))
+    study = _study(settings, folder, reporter)
     with folder.locked():
         folder.check(settings.config)
         with settings.evaluation.connected(settings.ray_address):
             folder.save(settings.config)
             try:
-                return _Study(settings, folder, splits, space, reporter).run()
+                return study.run()
             except DeviceError as error:
                 fix = "what was finished is kept, run the same command again to go on"
                 raise DeviceError(f"{error}; {fix}") from error
@@ -84,10 +83,16 @@ def check(settings: StudySettings, reporter: Reporter) -> None:
         NoFeasibleArchitectureError: Nothing is found that keeps the limits.
     """
     folder = StudyFolder(Path(settings.runs).expanduser() / settings.name)
+    study = _study(settings, folder, reporter)
+    folder.check(settings.config)
+    study.check()
+
+
+def _study(settings: StudySettings, folder: StudyFolder, reporter: Reporter) -> _Study:
     splits = settings.data.search_splits()
     space = settings.space(splits.input_shape, len(splits.class_names))
-    folder.check(settings.config)
-    _Study(settings, folder, splits, space, reporter).check()
+    check_resolution(space, settings.finalise.recipe, "finalise.recipe")
+    return _Study(settings, folder, splits, space, reporter)
 
 
 def _finished(settings: StudySettings, folder: StudyFolder) -> StudyResults | None:
@@ -109,6 +114,10 @@ class _Study:
     splits: SearchSplits
     space: SearchSpace
     reporter: Reporter
+
+    def __post_init__(self) -> None:
+        """Make the job, which refuses recipes that the space cannot follow."""
+        self._job = self.settings.evaluation.job(self._training)
 
     def run(self) -> StudyResults:
         first = warm_start.proposals(self.settings, self.space, self.folder)
@@ -173,7 +182,7 @@ class _Study:
         self, feasible: Sequence[Genotype], trials: Sequence[Trial], workers: int | None
     ) -> str:
         return preview.time_line(
-            self._job(),
+            self._job,
             feasible,
             trials,
             evaluations=self.settings.search.evaluations,
@@ -273,7 +282,7 @@ class _Study:
         unfinished = full_trainings(recorded) < settings.search.evaluations - ROUNDING
         if unfinished:
             self.folder.update(status="searching", stop=None)
-        workers = settings.evaluation.start(self._job())
+        workers = settings.evaluation.start(self._job)
         checkpoints = CheckpointFolder(self.folder.checkpoints)
         with closing(ContinuingEvaluator(workers, checkpoints)) as evaluator:
             if unfinished:
@@ -323,9 +332,6 @@ class _Study:
         if self.folder.record()["status"] == "searching":
             self.folder.update(status="searched")
         return trials
-
-    def _job(self) -> Job:
-        return self.settings.evaluation.job(self._training)
 
     def _training(self, recipe: Recipe) -> TrainingJob:
         return TrainingJob(

@@ -43,6 +43,14 @@ class Normalisation:
         return (pixels.float() / 255 - mean) / std
 
 
+def resized(images: torch.Tensor, share: float) -> torch.Tensor:
+    """Reduce the sides of `(N, C, H, W)` floating-point images to `share`, in whole pixels."""
+    if share == 1:
+        return images
+    size = [max(round(side * share), 1) for side in images.shape[2:]]
+    return F.interpolate(images, size, mode="bilinear", antialias=True)
+
+
 def shift_randomly(pixels: torch.Tensor, largest: int) -> torch.Tensor:
     """Shift every image of `(N, C, H, W)` by up to `largest` pixels, padding with its edge."""
     count, _, height, width = pixels.shape

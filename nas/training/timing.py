@@ -39,7 +39,7 @@ def _timed(job: TrainingJob, genotype: Genotype) -> float:
     batch = min(recipe.batch_size, used)
     total_steps = recipe.epochs * max(used // recipe.batch_size, 1)
     short = replace(recipe, epochs=1, train_samples=None, batch_size=batch)
-    network = job.space.build(genotype, auxiliary=recipe.auxiliary_weight > 0)
+    network = job.network(genotype)
     started = time.monotonic()
     train(network, _first(job.train, batch), short, job.normalisation)
     # The first step makes room for the others and takes longer than any.

@@ -17,7 +17,7 @@ from nas.core.recipe import Recipe
 from nas.core.trial import FULL
 from nas.network.module import Network
 from nas.training.checkpoint import restore, take
-from nas.training.images import Normalisation, flip_randomly, shift_randomly
+from nas.training.images import Normalisation, flip_randomly, resized, shift_randomly
 
 EVALUATION_BATCH = 500
 
@@ -76,7 +76,8 @@ def train(
         batch = torch.split(order, recipe.batch_size)[step % batches]
         with training_step():
             x = _augmented(pixels[batch], recipe)
-            x = normalisation(x).contiguous(memory_format=torch.channels_last)
+            x = resized(normalisation(x), recipe.resolution(step / total_steps))
+            x = x.contiguous(memory_format=torch.channels_last)
             loss = _loss(network, x, labels[batch], recipe)
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
@@ -119,8 +120,17 @@ def _loss(
     return torch.stack([losses[0], *(recipe.auxiliary_weight * loss for loss in losses[1:])]).sum()
 
 
-def error_percent(network: nn.Module, images: Images, normalisation: Normalisation) -> float:
-    """Return the share of `images` that `network` puts into a wrong class, in percent."""
+def error_percent(
+    network: nn.Module, images: Images, normalisation: Normalisation, resolution: float = 1.0
+) -> float:
+    """Return the share of `images` that `network` puts into a wrong class, in percent.
+
+    Args:
+        network: Maps `(N, C, H, W)` to logits.
+        images: What to classify.
+        normalisation: Applied to every batch.
+        resolution: Share of the images' sides at which the network sees them.
+    """
     network.eval()
     device = next(network.parameters()).device
     wrong = 0
@@ -129,6 +139,7 @@ def error_percent(network: nn.Module, images: Images, normalisation: Normalisati
             part = slice(start, start + EVALUATION_BATCH)
             with training_step():
                 x = normalisation(torch.from_numpy(images.pixels[part]).to(device))
+                x = resized(x, resolution)
                 logits = network(x.contiguous(memory_format=torch.channels_last)).cpu()
             if not torch.isfinite(logits).all():
                 raise CandidateFailure("diverged", "the network returns values that are not finite")

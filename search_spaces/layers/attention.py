@@ -14,13 +14,14 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from nas.network.module import SizedLayer
 from search_spaces.layers.convolution import InvertedResidual, conv_bn, divisible_by_8
 
 LAYER_NORM_EPS = 1e-6
 """Of ViT and DeiT; PyTorch's own is 1e-5."""
 
 
-class PatchEmbedding(nn.Module):
+class PatchEmbedding(SizedLayer):
     """Linear map of patches that do not overlap, as a convolution (Dosovitskiy et al., ICLR 2021).
 
     Images that are not a multiple of the patch are filled up with zeros on the right and below,
@@ -30,15 +31,20 @@ class PatchEmbedding(nn.Module):
     def __init__(self, input_shape: Sequence[int], outputs: int, patch: int) -> None:
         super().__init__()
         channels, height, width = input_shape
-        self.padding = (0, -width % patch, 0, -height % patch)
+        self.patch = patch
+        self.padding = self._to_whole_patches(height, width)
         self.projection = nn.Conv2d(channels, outputs, patch, patch)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map `(N, C, H, W)` to `(N, outputs, ceil(H / patch), ceil(W / patch))`."""
-        if any(self.padding):
-            x = F.pad(x, self.padding)
+        padding = self._to_whole_patches(*x.shape[2:]) if self.any_size else self.padding
+        if any(padding):
+            x = F.pad(x, padding)
         embedded: torch.Tensor = self.projection(x)
         return embedded
+
+    def _to_whole_patches(self, height: int, width: int) -> tuple[int, int, int, int]:
+        return 0, -width % self.patch, 0, -height % self.patch
 
 
 class ConvStem(nn.Module):
@@ -110,12 +116,16 @@ class InvertedResidualStem(nn.Module):
         return grid
 
 
-class Tokens(nn.Module):
-    """Turns a grid of patches into a sequence with learned positions and, maybe, a class token."""
+class Tokens(SizedLayer):
+    """Turns a grid of patches into a sequence with learned positions and, maybe, a class token.
+
+    On a grid of another size positions are interpolated (Dosovitskiy et al., ICLR 2021, 3.2).
+    """
 
     def __init__(self, input_shape: Sequence[int], class_token: bool) -> None:
         super().__init__()
         channels, height, width = input_shape
+        self.grid = (height, width)
         self.token = nn.Parameter(torch.zeros(1, 1, channels)) if class_token else None
         self.positions = nn.Parameter(torch.zeros(1, height * width + class_token, channels))
 
@@ -124,17 +134,26 @@ class Tokens(nn.Module):
         tokens = x.flatten(2).transpose(1, 2)
         if self.token is not None:
             tokens = torch.cat([self.token.expand(tokens.shape[0], -1, -1), tokens], 1)
+        if self.any_size and x.shape[2:] != self.grid:
+            return tokens + self._interpolated(x.shape[2:])
         return tokens + self.positions
 
+    def _interpolated(self, size: Sequence[int]) -> torch.Tensor:
+        before = self.positions.shape[1] - math.prod(self.grid)
+        grid = self.positions[:, before:].transpose(1, 2).unflatten(2, self.grid)  # type: ignore[no-untyped-call]
+        patches = F.interpolate(grid, tuple(size), mode="bicubic").flatten(2).transpose(1, 2)
+        return torch.cat([self.positions[:, :before], patches], 1)
 
-class RelativePosition(nn.Module):
+
+class RelativePosition(SizedLayer):
     """Learned vectors for how many rows and columns one patch is away from another.
 
     The vector of a pair is its row distance's plus its column distance's, each clipped; all pairs
     with the class token share one (Shaw et al., NAACL 2018, in two dimensions as in AutoFormer).
     The published code writes out a vector for each of the `tokens ** 2` pairs. As a pair's vector
     is a sum, attention to it is the sum of attention by rows and by columns, which takes
-    `height + width` products for each query instead of `height * width`.
+    `height + width` products for each query instead of `height * width`. A distance in patches
+    keeps its vector on a smaller grid.
     """
 
     row_index: torch.Tensor
@@ -159,9 +178,10 @@ class RelativePosition(nn.Module):
 
     def scores(self, queries: torch.Tensor) -> torch.Tensor:
         """Map queries `(N, heads, tokens, head_width)` to products `(N, heads, tokens, tokens)`."""
-        by_row, by_column = self._vectors()
         patches = queries[:, :, 1:] if self.class_token else queries
-        patches = patches.unflatten(2, self.grid)  # type: ignore[no-untyped-call]
+        grid = self._grid_of(patches.shape[2]) if self.any_size else self.grid
+        by_row, by_column = self._vectors(grid)
+        patches = patches.unflatten(2, grid)  # type: ignore[no-untyped-call]
         vertical = patches @ by_row.transpose(1, 2)
         horizontal = (patches.transpose(2, 3) @ by_column.transpose(1, 2)).transpose(2, 3)
         both = vertical.unsqueeze(-1) + horizontal.unsqueeze(-2)
@@ -175,10 +195,11 @@ class RelativePosition(nn.Module):
 
     def values(self, attention: torch.Tensor) -> torch.Tensor:
         """Map attention `(N, heads, tokens, tokens)` to means `(N, heads, tokens, head_width)`."""
-        by_row, by_column = self._vectors()
         patches = attention[:, :, 1:, 1:] if self.class_token else attention
-        patches = patches.unflatten(3, self.grid)  # type: ignore[no-untyped-call]
-        patches = patches.unflatten(2, self.grid)
+        grid = self._grid_of(patches.shape[2]) if self.any_size else self.grid
+        by_row, by_column = self._vectors(grid)
+        patches = patches.unflatten(3, grid)  # type: ignore[no-untyped-call]
+        patches = patches.unflatten(2, grid)
         vertical = patches.sum(-1) @ by_row
         horizontal = (patches.sum(-2).transpose(2, 3) @ by_column).transpose(2, 3)
         means: torch.Tensor = (vertical + horizontal).flatten(2, 3)
@@ -190,8 +211,18 @@ class RelativePosition(nn.Module):
         first = token.expand(means.shape[0], means.shape[1], 1, -1)
         return torch.cat([first, means], 2)
 
-    def _vectors(self) -> tuple[torch.Tensor, torch.Tensor]:
-        return self.rows[self.row_index], self.columns[self.column_index]
+    def _vectors(self, grid: tuple[int, ...]) -> tuple[torch.Tensor, torch.Tensor]:
+        row_index, column_index = self.row_index, self.column_index
+        if grid != self.grid:
+            height, width = grid
+            row_index, column_index = row_index[:height, :height], column_index[:width, :width]
+        return self.rows[row_index], self.columns[column_index]
+
+    def _grid_of(self, patches: int) -> tuple[int, ...]:
+        """Return the grid of so many patches whose sides are most nearly as the own grid's."""
+        height, width = self.grid
+        sides = [(side, patches // side) for side in range(1, patches + 1) if patches % side == 0]
+        return min(sides, key=lambda grid: abs(math.log(grid[0] * width / (grid[1] * height))))
 
 
 class Attention(nn.Module):

@@ -11,6 +11,8 @@ from torch import nn
 from torch.nn import functional as F
 from torch.nn.modules.utils import _pair
 
+from nas.network.module import SizedLayer
+
 
 class ReLUConvNorm(nn.Sequential):
     """ReLU, convolution without bias, batch normalisation."""
@@ -46,14 +48,14 @@ class SeparableConv(nn.Sequential):
         )
 
 
-class FactorizedReduction(nn.Module):
+class FactorizedReduction(SizedLayer):
     """Halves the resolution by two 1x1 convolutions of stride 2, one a pixel further."""
 
     def __init__(self, input_shape: Sequence[int], outputs: int) -> None:
         super().__init__()
         inputs, height, width = input_shape
         # Odd sizes are rounded up, as a padded convolution rounds them.
-        self.padding = (0, width % 2, 0, height % 2)
+        self.padding = _to_even(height, width)
         self.act = nn.ReLU()
         self.first = nn.Conv2d(inputs, outputs // 2, 1, stride=2, bias=False)
         self.second = nn.Conv2d(inputs, outputs - outputs // 2, 1, stride=2, bias=False)
@@ -62,11 +64,16 @@ class FactorizedReduction(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map `(N, C, H, W)` to `(N, outputs, H / 2, W / 2)`."""
         x = self.act(x)
-        if any(self.padding):
-            x = F.pad(x, self.padding)
+        padding = _to_even(*x.shape[2:]) if self.any_size else self.padding
+        if any(padding):
+            x = F.pad(x, padding)
         halves = [self.first(x), self.second(x[:, :, 1:, 1:])]
         reduced: torch.Tensor = self.norm(torch.cat(halves, 1))
         return reduced
+
+
+def _to_even(height: int, width: int) -> tuple[int, int, int, int]:
+    return 0, width % 2, 0, height % 2
 
 
 class Zeros(nn.Module):

@@ -8,6 +8,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from nas.network.module import SizedLayer
+
 ACTIVATIONS: dict[str, type[nn.Module]] = {
     "relu": nn.ReLU,
     "relu6": nn.ReLU6,
@@ -39,16 +41,21 @@ def conv_bn(
     return [conv, nn.BatchNorm2d(outputs)]
 
 
-class Resize(nn.Module):
-    """Bilinear interpolation to another size."""
+class Resize(SizedLayer):
+    """Bilinear interpolation to another size; by the same ratio where `any_size` is."""
 
     def __init__(self, input_shape: Sequence[int], size: Sequence[int]) -> None:
-        del input_shape
         super().__init__()
-        self.resize = nn.Upsample(tuple(size), mode="bilinear")
+        self.input_size = tuple(input_shape[1:])
+        self.size = tuple(size)
+        self.resize = nn.Upsample(self.size, mode="bilinear")
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map `(N, C, H, W)` to `(N, C, *size)`."""
+        if self.any_size and x.shape[2:] != self.input_size:
+            sides = zip(x.shape[2:], self.size, self.input_size, strict=True)
+            size = [max(round(side * to / own), 1) for side, to, own in sides]
+            return F.interpolate(x, size, mode="bilinear")
         resized: torch.Tensor = self.resize(x)
         return resized
 

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from nas.network.module import SizedLayer
 from search_spaces.layers.cells import FactorizedReduction, ReLUConvNorm
 
 AUXILIARY_CHANNELS = (128, 768)
@@ -86,7 +87,7 @@ class Classifier(nn.Module):
         return logits
 
 
-class AuxiliaryClassifier(nn.Module):
+class AuxiliaryClassifier(SizedLayer):
     """A second classifier at two thirds of the depth, which takes part in training only."""
 
     def __init__(self, input_shape: Sequence[int], num_classes: int) -> None:
@@ -95,12 +96,12 @@ class AuxiliaryClassifier(nn.Module):
         hidden, features = AUXILIARY_CHANNELS
         # The paper's pooling, which gives 2 x 2 for its images of 32 and 224 pixels.
         strides = {(8, 8): 3, (7, 7): 2}
-        pool: nn.Module = nn.AdaptiveAvgPool2d(2)
+        self.input_size = (height, width)
+        self.pool: nn.Module = nn.AdaptiveAvgPool2d(2)
         if (height, width) in strides:
-            pool = nn.AvgPool2d(5, strides[height, width], count_include_pad=False)
+            self.pool = nn.AvgPool2d(5, strides[height, width], count_include_pad=False)
+        self.act = nn.ReLU()
         self.features = nn.Sequential(
-            nn.ReLU(),
-            pool,
             nn.Conv2d(inputs, hidden, 1, bias=False),
             nn.BatchNorm2d(hidden),
             nn.ReLU(),
@@ -112,5 +113,10 @@ class AuxiliaryClassifier(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map `(N, C, H, W)` to logits `(N, num_classes)`."""
-        logits: torch.Tensor = self.linear(self.features(x).flatten(1))
+        x = self.act(x)
+        if self.any_size and x.shape[2:] != self.input_size:
+            pooled = F.adaptive_avg_pool2d(x, 2)
+        else:
+            pooled = self.pool(x)
+        logits: torch.Tensor = self.linear(self.features(pooled).flatten(1))
         return logits

@@ -39,6 +39,11 @@ REFUSED = {
     "negative seed": ("seed=-1", "seed: got -1", "0 or more"),
     "too few samples": ("latency_predictor.samples=1", "latency_predictor.samples: got 1", "4"),
     "no epochs": ("evaluation.recipe.epochs=0", "evaluation.recipe.epochs: got 0", "1 or more"),
+    "images that grow too large": (
+        "evaluation.recipe.initial_resolution=2",
+        "evaluation.recipe.initial_resolution: got 2",
+        "1 at most",
+    ),
     "no epochs at the end": ("finalise.recipe.epochs=0", "finalise.recipe.epochs: got 0", "1"),
     "negative limit": ("finalise.limit=-1", "finalise.limit: got -1", "0 or more"),
     "constraint text": ('search.constraints=["error 2"]', "got 'error 2'", "latency_ms <= 2"),

@@ -22,6 +22,7 @@ SEARCH = (
     "search.evaluations=4",
     "evaluation.workers=1",
     "evaluation.recipe.epochs=3",
+    "evaluation.recipe.initial_resolution=0.5",
     "finalise.limit=0",
 )
 RUNGS = ("fidelity=mo_asha", "fidelity.rungs=[0.2,0.5,1.0]", "fidelity.eta=2", "fidelity.looks=1")

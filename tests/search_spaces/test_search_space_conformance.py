@@ -103,6 +103,23 @@ def test_samples_are_uniform_over_genotypes(space: SearchSpace):
         assert np.abs(counts - 2000 / n).max() < 6 * np.sqrt(2000 / n)
 
 
+def test_networks_train_on_smaller_images_when_told(space: SearchSpace, rng: np.random.Generator):
+    for genotype in [*corners(space), space.sample(rng)]:
+        torch.manual_seed(0)
+        network = space.build(genotype, auxiliary=True)
+        own = torch.randn(2, *SHAPE)
+        network.take_any_size(False)
+        as_built = network.eval()(own)
+        network.take_any_size()
+        assert torch.equal(network(own), as_built)
+        smaller = torch.randn(8, SHAPE[0], *(round(0.7 * side) for side in SHAPE[1:]))
+        every = network.train().all_logits(smaller)
+        assert {logits.shape for logits in every} == {(8, CLASSES)}
+        loss = torch.stack([logits.square().sum() for logits in every]).sum()
+        loss.backward()
+        assert all(p.grad.isfinite().all() for p in network.parameters() if p.grad is not None)
+
+
 def test_samples_repeat_with_their_seed(space: SearchSpace):
     first, again = (space.sample(np.random.default_rng(3)) for _ in range(2))
     assert first == again

@@ -34,6 +34,7 @@ def network() -> nn.Module:
         nn.Conv2d(1, 8, 3, padding=1, bias=False),
         nn.BatchNorm2d(8),
         nn.ReLU(),
+        nn.AdaptiveAvgPool2d(8),
         nn.Flatten(),
         nn.Dropout(0.2),
         nn.Linear(512, 10),
@@ -59,7 +60,11 @@ def trained(
     return parts.state_dict(), checkpoint
 
 
-@pytest.mark.parametrize("recipe", [RECIPE, replace(RECIPE, momentum=0.0)])
+@pytest.mark.parametrize(
+    "recipe",
+    [RECIPE, replace(RECIPE, momentum=0.0), replace(RECIPE, initial_resolution=0.5)],
+    ids=["momentum", "none", "growing images"],
+)
 @pytest.mark.parametrize(
     "fidelities",
     [[1 / 3, 1.0], [0.1, 0.33, 1.0], [0.5, 0.5, 1.0], [1e-6, 1.0]],

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from nas.core.images import Images
-from nas.training.images import Normalisation, flip_randomly, shift_randomly
+from nas.training.images import Normalisation, flip_randomly, resized, shift_randomly
 
 
 @pytest.fixture
@@ -67,3 +67,18 @@ def test_half_of_the_images_are_mirrored():
     other = [torch.equal(image, pixels[0].flip(2)) for image in flipped]
     assert all(a != b for a, b in zip(same, other, strict=True))
     assert 150 < sum(same) < 250
+
+
+def test_resized_images_keep_their_mean_and_round_to_whole_pixels():
+    constant = torch.full((2, 3, 28, 20), 1.7)
+    torch.testing.assert_close(resized(constant, 0.5), torch.full((2, 3, 14, 10), 1.7))
+    assert resized(constant, 0.36).shape[2:] == (10, 7)
+    assert resized(constant, 0.001).shape[2:] == (1, 1)
+    assert resized(constant, 1.0) is constant
+
+
+def test_reducing_does_not_alias():
+    """Stripes of one pixel become grey, where plain interpolation would keep or lose them."""
+    stripes = torch.tensor([0.0, 1.0]).repeat(16).expand(1, 1, 32, 32)
+    inside = resized(stripes, 0.25)[..., 1:-1]
+    assert (inside - 0.5).abs().max() < 0.05

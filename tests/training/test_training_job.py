@@ -3,18 +3,24 @@ from __future__ import annotations
 import math
 import pickle
 import time
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import pytest
 import safetensors.torch
 import torch
+from torch import nn
 
 import search_spaces
 from nas import data
-from nas.core.errors import CandidateFailure
+from nas.core.errors import CandidateFailure, ConfigError
 from nas.core.images import SearchSplits
 from nas.core.recipe import Recipe
+from nas.core.space import Gene
 from nas.core.trial import Candidate
+from nas.network.blocks import Block, ModuleSpec
+from nas.network.module import Network
+from nas.network.space import SearchSpace
 from nas.training.images import Normalisation
 from nas.training.job import TrainingJob
 from nas.training.trainer import error_percent
@@ -118,3 +124,57 @@ def test_auxiliary_classifiers_train_the_network_and_are_gone_afterwards(
         assert weights.keys() == space.build(candidate.genotype).state_dict().keys()
         losses[weight] = weights["stem.layers.0.weight"]
     assert not torch.equal(losses[0.0], losses[0.4])
+
+
+def test_images_grow_with_the_training_and_a_part_is_judged_at_its_size(
+    job: TrainingJob, monkeypatch: pytest.MonkeyPatch
+):
+    growing = replace(job, recipe=replace(job.recipe, initial_resolution=0.5))
+    seen: list[tuple[bool, int]] = []
+    build = type(job.space).build
+
+    def watched(*arguments: object, **named: object) -> Network:
+        network = build(*arguments, **named)  # type: ignore[arg-type]
+        next(network.children()).register_forward_pre_hook(
+            lambda module, inputs: seen.append((module.training, inputs[0].shape[-1]))
+        )
+        return network
+
+    monkeypatch.setattr(type(job.space), "build", watched)
+    part = growing(replace(candidate(job), fidelity=0.25), math.inf)
+    training = [side for trains, side in seen if trains]
+    assert training[0] == 4
+    assert training == sorted(training)
+    assert {side for trains, side in seen if not trains} == {6}
+    seen.clear()
+    whole = replace(candidate(job), checkpoint=part.checkpoint)
+    assert growing(whole, math.inf).metrics["error"] < 60  # chance: 90
+    assert {side for trains, side in seen if not trains} == {8}
+    assert [side for trains, side in seen if trains][-10:] == [8] * 10
+
+
+def test_recipes_that_a_space_cannot_follow_are_refused(job: TrainingJob):
+    class Fixed(nn.Module):
+        def __init__(self, input_shape: Sequence[int]) -> None:
+            super().__init__()
+            self.linear = nn.Linear(math.prod(input_shape), 10)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            logits: torch.Tensor = self.linear(x.flatten(1))
+            return logits
+
+    class FixedSpace(SearchSpace):
+        @property
+        def genes(self) -> tuple[Gene, ...]:
+            return (Gene("nothing", (0, 1)),)
+
+        def blocks(self) -> Iterator[Block]:
+            yield Block("fixed", lambda chosen: ModuleSpec(Fixed))
+
+    space = FixedSpace(input_shape=(1, 8, 8), num_classes=10)
+    assert replace(job, space=space).recipe == job.recipe
+    with pytest.raises(
+        ConfigError, match=r"initial_resolution: got 0\.5, .*no images of 4x4"
+    ) as raised:
+        replace(job, space=space, recipe=Recipe(initial_resolution=0.5))
+    assert "\n" not in str(raised.value)
