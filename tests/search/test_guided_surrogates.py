@@ -11,7 +11,12 @@ from scipy.stats import spearmanr
 
 import search_spaces
 from nas.results.hypervolume import hypervolume
-from nas.search.surrogates.acquisition import expected_improvement, log_expected_improvement
+from nas.search.surrogates.acquisition import (
+    Boxes,
+    expected_improvement,
+    log_expected_improvement,
+    thresholds,
+)
 from nas.search.surrogates.candidates import enumerate_space, offspring
 from nas.search.surrogates.features import Features, Group, cell_columns
 from nas.search.surrogates.gaussian_process import (
@@ -49,6 +54,25 @@ def test_the_expected_improvement_is_what_sampling_gives(objectives: int):
     error = np.std(sampled, axis=1) / np.sqrt(len(draws))
     tolerance = 4 * error + (0.03 * exact if objectives > 3 else 0)
     assert (np.abs(exact - np.mean(sampled, axis=1)) < tolerance + 1e-12).all()
+
+
+@pytest.mark.parametrize("decimals", [1, 9], ids=["ties", "no ties"])
+def test_boxes_fill_what_the_front_leaves_open(decimals: int):
+    rng = np.random.default_rng(decimals)
+    for points in (0, 1, 2, 30):
+        front = np.round(1.2 * rng.random((points, 3)), decimals)
+        reference, start = np.ones(3), np.array([0.2, 0.1])
+        boxes = Boxes.open_over(front, reference, start)
+        assert len(boxes.least) <= 3 * points + 1
+        assert (boxes.low < boxes.high).all()
+        places = start + rng.random((500, 2)) * (1 - start)
+        at = (boxes.low <= places[:, None]) & (places[:, None] < boxes.high)
+        covering = at.all(axis=2)
+        assert (covering.sum(axis=1) == 1).all()
+        least = boxes.least[covering.argmax(axis=1)]
+        np.testing.assert_array_equal(least, thresholds(front[(front < 1).all(1)], 1.0, places))
+        best = [min([1.0, *front[(front[:, 1:] <= place).all(axis=1), 0]]) for place in places]
+        np.testing.assert_array_equal(least, best)
 
 
 def test_what_can_hardly_improve_is_ranked_by_how_far_it_is_from_it():
