@@ -40,7 +40,7 @@ GROUPS = (Group("first", slice(0, 1)), Group("second", slice(1, 4)))
 def test_the_expected_improvement_is_what_sampling_gives(objectives: int):
     """Two of the objectives are unknown, where there are as many; the others are known."""
     rng = np.random.default_rng(objectives)
-    front, reference = rng.random((6, objectives)), np.ones(objectives)
+    front, reference = rng.random((6, objectives)), 0.8 + 0.4 * rng.random(objectives)
     mean = 0.7 * rng.random((4, objectives))
     std = np.zeros_like(mean)
     std[:, :2] = 0.1 + 0.1 * rng.random(std[:, :2].shape)
@@ -61,16 +61,16 @@ def test_boxes_fill_what_the_front_leaves_open(decimals: int):
     rng = np.random.default_rng(decimals)
     for points in (0, 1, 2, 30):
         front = np.round(1.2 * rng.random((points, 3)), decimals)
-        reference, start = np.ones(3), np.array([0.2, 0.1])
+        reference, start = np.array([1.0, 0.8, 1.1]), np.array([0.2, 0.1])
         boxes = Boxes.open_over(front, reference, start)
         assert len(boxes.least) <= 3 * points + 1
         assert (boxes.low < boxes.high).all()
-        places = start + rng.random((500, 2)) * (1 - start)
+        places = start + rng.random((500, 2)) * (reference[1:] - start)
         at = (boxes.low <= places[:, None]) & (places[:, None] < boxes.high)
         covering = at.all(axis=2)
         assert (covering.sum(axis=1) == 1).all()
         least = boxes.least[covering.argmax(axis=1)]
-        np.testing.assert_array_equal(least, thresholds(front[(front < 1).all(1)], 1.0, places))
+        np.testing.assert_array_equal(least, thresholds(front, 1.0, places))
         best = [min([1.0, *front[(front[:, 1:] <= place).all(axis=1), 0]]) for place in places]
         np.testing.assert_array_equal(least, best)
 

@@ -157,7 +157,7 @@ class Boxes:
         lefts, depths, since = [float(start[1])], [float(reference[0])], [float(start[0])]
 
         def close(first: int, last: int, end: float) -> None:
-            rights = [*lefts[1:], reference[1]]
+            rights = [*lefts[1:], reference[2]]
             for i in range(first, last):
                 if since[i] < end and lefts[i] < rights[i]:
                     low.append((since[i], lefts[i]))
