@@ -4,13 +4,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help quickstart test test-fast nightly lint data lock clean
+.PHONY: help quickstart test test-slow nightly lint data lock clean
 
 help:
 	@echo "make quickstart  set up, search on embedded images, export a network (minutes)"
-	@echo "make test        set up, then linters, strict types, import contract and all tests"
+	@echo "make test        set up, then linters, strict types, import contract and tests"
+	@echo "make test-slow   the tests that 'make test' leaves out: whole studies, long benchmarks"
 	@echo "make data        fetch Fashion-MNIST"
-	@echo "make nightly     everything in 'make test' and the benchmarks of experiments/"
+	@echo "make nightly     all tests and the benchmarks of experiments/"
 	@echo "make lock        renew requirements.lock from pyproject.toml"
 	@echo "make clean       delete the environment; studies in runs/ stay"
 
@@ -39,12 +40,13 @@ lint: $(INSTALLED)
 
 test: lint
 	@echo ">> tests"
-	$(BIN)/python -m pytest
-
-test-fast: $(INSTALLED)
 	$(BIN)/python -m pytest -m "not slow"
 
-nightly: test
+test-slow: $(INSTALLED)
+	@echo ">> slow tests"
+	$(BIN)/python -m pytest -m slow
+
+nightly: test test-slow
 	$(BIN)/nas benchmark predictor
 	$(BIN)/nas benchmark memory
 	@for run in experiments/*/run.py; do echo ">> $$run"; $(BIN)/python $$run || exit 1; done

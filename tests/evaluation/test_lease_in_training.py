@@ -43,6 +43,7 @@ def notes(folder: Path, number: int) -> list[float]:
     return [float(line) for line in lines]
 
 
+@pytest.mark.slow
 def test_no_step_during_a_measurement(
     lease: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

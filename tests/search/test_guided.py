@@ -46,6 +46,7 @@ def test_a_planted_optimum_is_found_with_a_tenth_of_the_trials_of_nsga2():
     assert best.genotype == (3,) * 12
 
 
+@pytest.mark.slow
 def test_its_front_is_better_than_that_of_nsga2_at_three_times_the_budget():
     """In the mean of three seeds."""
     at = problem()
