@@ -209,6 +209,8 @@ def test_an_agent_that_is_told_to_stop_leaves_nothing(
         children = agent.children()
         agent.process.send_signal(signal.SIGTERM)
         assert agent.process.wait(30) == 0
+        # Python's own helper of multiprocessing ends when it notices that the agent has.
+        psutil.wait_procs(children, timeout=10)
         assert not any(map(_runs, children))
         assert not agent.folder.exists()
         assert not agent.temporary()
