@@ -310,6 +310,7 @@ def read(config: DictConfig) -> StudySettings:
         config=values,
     )
     settings.space((1, 32, 32), 10)
+    settings.fidelity.check(settings.objectives)
     published.check(settings)
     return settings
 

@@ -105,6 +105,12 @@ def test_a_setting_that_cannot_work_is_refused(case: str, here: Here, tmp_path: 
     assert_refused(here("search", override), begins, holds, tmp_path)
 
 
+def test_the_noise_of_something_else_is_refused(here: Here, tmp_path: Path) -> None:
+    ended = here("search", "fidelity=mo_asha", "fidelity.noise={errors: 0.5}")
+    begins = "fidelity.noise.errors: got 'errors'"
+    assert_refused(ended, begins, "error, latency_ms", tmp_path)
+
+
 def test_an_unreadable_file_is_named(here: Here, tmp_path_factory: pytest.TempPathFactory) -> None:
     elsewhere = tmp_path_factory.mktemp("data")
     file = elsewhere / "images.npz"

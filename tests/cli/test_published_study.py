@@ -64,8 +64,8 @@ def test_a_search_goes_on_as_if_it_had_not_stopped(here: Here, tmp_path: Path) -
 
 
 def test_partial_trainings_are_the_published_short_ones(here: Here, tmp_path: Path) -> None:
-    rungs = ("fidelity=mo_asha", "fidelity.rungs=[0.06,1.0]", "search.mode=async")
-    ended = here("search", *SEARCH, *rungs, "search.evaluations=3")
+    rungs = ("fidelity=mo_asha", "fidelity.rungs=[0.06,1.0]", "fidelity.noise={error: 0.5}")
+    ended = here("search", *SEARCH, *rungs, "search.mode=async", "search.evaluations=3")
     assert ended.returncode == 0, ended.stderr
     trials = StudyResults(tmp_path / "runs" / "nasbench201").trials()
     assert set(trials["fidelity"]) == {0.06, 1.0}

@@ -8,7 +8,7 @@ are worth more of it. Their training goes on from where it ended.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from nas.core.registry import Registry
@@ -66,6 +66,14 @@ class FidelitySettings(ABC):
     @abstractmethod
     def fidelities(self) -> tuple[float, ...]:
         """The shares of the full training that occur, ascending; the last is 1."""
+
+    def check(self, objectives: Collection[str]) -> None:
+        """Check what is set of single objectives, given the names of all.
+
+        Raises:
+            ConfigError: The settings do not fit them.
+        """
+        del objectives
 
     @abstractmethod
     def start(self, problem: SearchProblem) -> FidelityRule:

@@ -19,7 +19,7 @@ from nas.core.errors import ConfigError
 from nas.core.space import Genotype
 from nas.core.trial import Trial
 from nas.search.fidelity import FidelityRule, Proposal, register
-from nas.search.fidelity.rungs.ladder import LadderSettings, tolerances
+from nas.search.fidelity.rungs.ladder import LadderSettings
 from nas.search.fidelity.rungs.rung import Rung
 from nas.search.problem import SearchProblem
 
@@ -63,7 +63,7 @@ class MoAsha(FidelityRule):
     def __init__(self, problem: SearchProblem, settings: MoAshaSettings) -> None:
         """Promote architectures of `problem`."""
         self._settings = settings
-        names, noise = tuple(problem.objectives), tolerances(problem, settings.noise)
+        names, noise = tuple(problem.objectives), settings.tolerances(problem.objectives)
         steps = zip(settings.rungs, settings.rungs[1:], strict=False)
         self._rungs = {low: _Watched(Rung(names, noise), high) for low, high in steps}
 

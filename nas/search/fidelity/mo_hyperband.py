@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from nas.core.space import Genotype
 from nas.core.trial import Trial
 from nas.search.fidelity import FidelityRule, Proposal, register
-from nas.search.fidelity.rungs.ladder import LadderSettings, tolerances
+from nas.search.fidelity.rungs.ladder import LadderSettings
 from nas.search.fidelity.rungs.rung import Rung
 from nas.search.problem import SearchProblem
 
@@ -77,7 +77,7 @@ class MoHyperband(FidelityRule):
         """Promote architectures of `problem`."""
         self._settings = settings
         self._names = tuple(problem.objectives)
-        self._noise = tolerances(problem, settings.noise)
+        self._noise = settings.tolerances(problem.objectives)
         self._brackets: list[_Bracket] = []
         self._bracket_of: dict[Genotype, _Bracket] = {}
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -12,7 +12,6 @@ from nas.core.errors import ConfigError
 from nas.core.prediction import FloatArray
 from nas.core.trial import FULL
 from nas.search.fidelity import FidelitySettings
-from nas.search.problem import SearchProblem
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,12 +22,12 @@ class LadderSettings(FidelitySettings):
         rungs: Shares of the full training at which architectures are compared; the last is 1.
         eta: One in so many goes on to the next rung.
         noise: By how much two trainings of one architecture may differ in an objective, in its
-            unit: a lead of less does not count. Objectives left out are exact.
+            unit: a lead of less does not count. Objectives left out are exact; `None`: all are.
     """
 
     rungs: tuple[float, ...] = (0.1, 0.33, FULL)
     eta: float = 3.0
-    noise: dict[str, float] = field(default_factory=dict)
+    noise: dict[str, float] | None = None
 
     def __post_init__(self) -> None:
         """Check every setting."""
@@ -39,7 +38,7 @@ class LadderSettings(FidelitySettings):
             raise ConfigError("fidelity.rungs", rungs, expected)
         if not 1 < self.eta < math.inf:
             raise ConfigError("fidelity.eta", self.eta, "more than 1")
-        for name, value in self.noise.items():
+        for name, value in (self.noise or {}).items():
             if not 0 <= value < math.inf:
                 raise ConfigError(f"fidelity.noise.{name}", value, "0 or more")
 
@@ -48,15 +47,19 @@ class LadderSettings(FidelitySettings):
         """The rungs."""
         return self.rungs
 
+    def check(self, objectives: Collection[str]) -> None:
+        """Refuse the noise of something else; see `FidelitySettings.check`."""
+        for name in self.noise or {}:
+            if name not in objectives:
+                expected = "one of search.objectives: " + ", ".join(objectives)
+                raise ConfigError(f"fidelity.noise.{name}", name, expected)
 
-def tolerances(problem: SearchProblem, noise: Mapping[str, float]) -> FloatArray:
-    """Return the noise of every objective of `problem`, shape `(m,)`.
+    def tolerances(self, objectives: Collection[str]) -> FloatArray:
+        """Return the noise of every objective, shape `(m,)`.
 
-    Raises:
-        ConfigError: The noise of something else is given.
-    """
-    for name in noise:
-        if name not in problem.objectives:
-            expected = "one of search.objectives: " + ", ".join(problem.objectives)
-            raise ConfigError(f"fidelity.noise.{name}", name, expected)
-    return np.array([noise.get(name, 0.0) for name in problem.objectives])
+        Raises:
+            ConfigError: See `check`.
+        """
+        self.check(objectives)
+        noise = self.noise or {}
+        return np.array([noise.get(name, 0.0) for name in objectives])
