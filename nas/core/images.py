@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+# Of class names that differ, how many are shown.
+_SHOWN_NAMES = 10
 
 
 @dataclass(frozen=True)
@@ -25,6 +34,30 @@ class Images:
         """Return the number of images."""
         return len(self.labels)
 
+    def sample(self, count: int, seed: int) -> Images:
+        """Draw images without replacement, as evenly over the classes as they allow.
+
+        Every class gives one image in turn, in an order drawn anew for every turn, until it has
+        none left. The first images of a sample are therefore about as balanced as the whole.
+
+        Args:
+            count: How many images to draw; all of them if there are fewer.
+            seed: Of the draw; the same seed gives the same images in the same order.
+
+        Example:
+            >>> images = nas.data.get("digits").search_splits().validation
+            >>> np.bincount(images.sample(64, seed=0).labels)
+            array([6, 6, 7, 7, 6, 6, 7, 7, 6, 6])
+        """
+        shuffled = np.random.default_rng(seed).permutation(len(self))
+        labels = self.labels[shuffled]
+        by_class = np.argsort(labels, kind="stable")
+        _, starts, counts = np.unique(labels[by_class], return_index=True, return_counts=True)
+        turn = np.empty_like(shuffled)
+        turn[by_class] = np.arange(len(self)) - np.repeat(starts, counts)
+        taken = shuffled[np.argsort(turn, kind="stable")[:count]]
+        return Images(self.pixels[taken], self.labels[taken])
+
 
 @dataclass(frozen=True)
 class SearchSplits:
@@ -34,11 +67,14 @@ class SearchSplits:
         train: What candidates are trained on.
         validation: What drives the search.
         class_names: Name of every class.
+        notes: What the user should be told of how the data was read, such as files that were
+            passed over; one line each.
     """
 
     train: Images
     validation: Images
     class_names: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
     @property
     def input_shape(self) -> tuple[int, int, int]:
@@ -51,8 +87,8 @@ class SearchSplits:
 class Dataset(ABC):
     """A data set with three fixed splits: train, validation and test.
 
-    The test split has a method of its own, which only the finalising of a study calls: what an
-    evaluator is given has no way to reach it.
+    The test split has a method of its own, which only the fingerprint and the finalising of a
+    study call: what an evaluator is given has no way to reach it.
 
     Attributes:
         split_seed: Of the split; the same seed gives the same three splits for ever.
@@ -75,3 +111,124 @@ class Dataset(ABC):
         Raises:
             DataError: The data is missing or not as expected; names the file.
         """
+
+    def stamp(self) -> str | None:
+        """Return a text that changes when a setting or a file of the data set does.
+
+        It is found without reading the images (`files_stamp` makes one of files). `None`, the
+        default, means that such changes cannot be told.
+
+        Raises:
+            DataError: The files cannot be listed.
+        """
+        return None
+
+    def fingerprint(
+        self, splits: SearchSplits, known: Mapping[str, Any] | None = None
+    ) -> dict[str, Any]:
+        """Return a record of what the data set holds, which `fingerprint_difference` compares.
+
+        The test split is loaded for it, so that a broken test image is found before a search and
+        not after it. A data set without images (a published table) has no test split to load.
+
+        Args:
+            splits: What `search_splits` returned.
+            known: The fingerprint of an earlier run. If its stamp is that of now, the test split
+                is not loaded and its part is taken from `known`.
+
+        Returns:
+            Plain JSON values: `class_names`, `input_shape`, `stamp`, and in `splits` for each of
+            `train`, `validation` and `test` the number of `images` of every class and the
+            `sha256` of the shape, pixels and labels in their order.
+
+        Raises:
+            DataError: The test split is missing or not as expected; names the file.
+
+        Example:
+            >>> digits = nas.data.get("digits")
+            >>> record = digits.fingerprint(digits.search_splits())
+            >>> record["splits"]["test"]["images"]
+            [36, 36, 35, 37, 36, 36, 36, 36, 35, 36]
+        """
+        classes = len(splits.class_names)
+        # Before the files are read: what changes afterwards then changes the stamp of the next run.
+        stamp = self.stamp()
+        if known is not None and stamp is not None and stamp == known["stamp"]:
+            test = known["splits"]["test"]
+        else:
+            test = _split_record(self.test_split() if len(splits.train) else splits.train, classes)
+        return {
+            "class_names": list(splits.class_names),
+            "input_shape": list(splits.input_shape),
+            "stamp": stamp,
+            "splits": {
+                "train": _split_record(splits.train, classes),
+                "validation": _split_record(splits.validation, classes),
+                "test": test,
+            },
+        }
+
+
+def files_stamp(dataset: Dataset, files: Iterable[Path]) -> str:
+    """Return a stamp of the settings of a data set and of the files that it is read from.
+
+    Each file counts with its name, size, inode and times. The inode and the time of the last
+    change of status (ctime) tell files apart that were exchanged and kept their size and mtime.
+
+    Args:
+        dataset: Whose settings count.
+        files: Whatever `dataset` reads, in any order. One that is missing counts as such: what
+            is wrong with it is said when it is loaded.
+    """
+    digest = hashlib.sha256(repr(dataset).encode())
+    for file in sorted(files):
+        state = [str(file)]
+        with contextlib.suppress(OSError):
+            found = file.stat()
+            state += map(str, (found.st_size, found.st_ino, found.st_mtime_ns, found.st_ctime_ns))
+        digest.update(repr(state).encode())
+    return digest.hexdigest()
+
+
+def fingerprint_difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str | None:
+    """Say in what the data of two runs differ.
+
+    Stamps are not compared: a copy of a data set has another one and the same images.
+
+    Args:
+        old: The fingerprint of the earlier run, which is what is expected.
+        new: That of the later run.
+
+    Returns:
+        A clause that names the first difference, or `None` if there is none.
+    """
+    got, expected = new["class_names"], old["class_names"]
+    if got != expected:
+        first = 0
+        if max(len(got), len(expected)) > _SHOWN_NAMES:
+            pairs = enumerate(zip_longest(got, expected))
+            first = next(number for number, (a, b) in pairs if a != b)
+        shown = slice(first, first + _SHOWN_NAMES)
+        return f"class names: got {got[shown]}, expected {expected[shown]}"
+    if new["input_shape"] != old["input_shape"]:
+        return f"input shape: got {new['input_shape']}, expected {old['input_shape']}"
+    for split, found in new["splits"].items():
+        before = old["splits"][split]
+        for name, got, expected in zip(
+            new["class_names"], found["images"], before["images"], strict=True
+        ):
+            if got != expected:
+                return f"{split} split: got {got} images of class {name!r}, expected {expected}"
+        if found["sha256"] != before["sha256"]:
+            return f"{split} split: its images or labels have changed"
+    return None
+
+
+def _split_record(images: Images, classes: int) -> dict[str, Any]:
+    digest = hashlib.sha256(repr(images.pixels.shape).encode())
+    digest.update(np.ascontiguousarray(images.pixels).data)
+    digest.update(np.ascontiguousarray(images.labels).data)
+    return {
+        "images": np.bincount(images.labels, minlength=classes).tolist(),
+        "sha256": digest.hexdigest(),
+    }

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nas.core.errors import ConfigError, DataError
-from nas.core.images import Dataset, Images, SearchSplits
+from nas.core.images import Dataset, Images, SearchSplits, files_stamp
 from nas.data import register
 from nas.data.splitting import hold_out
 
@@ -91,6 +91,11 @@ class FashionMnist(Dataset):
     def test_split(self) -> Images:
         """Load the official 10,000 test images."""
         return _read(self._folder(), "t10k", _TEST_IMAGES)
+
+    def stamp(self) -> str:
+        """Return the stamp of the four files."""
+        folder = self._folder()
+        return files_stamp(self, [folder / name for name in MD5])
 
     def _folder(self) -> Path:
         given = None if self.path is None else Path(self.path).expanduser()

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nas.core.errors import ConfigError, DataError
-from nas.core.images import Images, SearchSplits
+from nas.core.images import Images, SearchSplits, files_stamp
 from nas.data import register
 from nas.data.splitting import SPLITS, UserDataset, three_way
 
@@ -50,8 +50,8 @@ class Npz(UserDataset):
         Raises:
             DataError: The file or an array is missing or not as expected; names both.
         """
-        splits, class_names = self._splits()
-        return SearchSplits(splits["train"], splits["validation"], class_names)
+        splits, class_names, notes = self._splits()
+        return SearchSplits(splits["train"], splits["validation"], class_names, notes)
 
     def test_split(self) -> Images:
         """Load the test split.
@@ -59,14 +59,17 @@ class Npz(UserDataset):
         Raises:
             DataError: The file or an array is missing or not as expected; names both.
         """
-        splits, _ = self._splits()
-        return splits["test"]
+        return self._splits()[0]["test"]
 
-    def _splits(self) -> tuple[dict[str, Images], tuple[str, ...]]:
+    def stamp(self) -> str:
+        """Return the stamp of the file."""
+        return files_stamp(self, [Path(self.path).expanduser()])
+
+    def _splits(self) -> tuple[dict[str, Images], tuple[str, ...], tuple[str, ...]]:
+        """Return the three splits, the names of the classes and the notes."""
         # All pools are checked before the search, so that no study fails on its test images.
         path = Path(self.path).expanduser()
-        arrays = _read(path)
-        suffixes = _pool_suffixes(path, set(arrays))
+        arrays, suffixes, unused = _read(path)
         pools = {pool: self._images(path, arrays, suffix) for pool, suffix in suffixes.items()}
         _check_same_shape(path, pools)
         class_names = _class_names(path, arrays, pools)
@@ -81,7 +84,8 @@ class Npz(UserDataset):
         taken = {}
         for name, (pool, at) in splits.items():
             taken[name] = Images(pools[pool].pixels[at], pools[pool].labels[at])
-        return taken, class_names
+        notes = (f"{path}: arrays not used: {', '.join(unused)}",) if unused else ()
+        return taken, class_names, notes
 
     def _images(self, path: Path, arrays: dict[str, Array], suffix: str) -> Images:
         x, y = f"x{suffix}", f"y{suffix}"
@@ -100,32 +104,38 @@ class Npz(UserDataset):
         return Images(_to_uint8(f"{path}: array {x!r}", pixels), labels.astype(np.int64))
 
 
-def _read(path: Path) -> dict[str, Array]:
-    """Read all arrays of the file, none of them by unpickling."""
+def _read(path: Path) -> tuple[dict[str, Array], dict[str, str], list[str]]:
+    """Read the arrays that are used, none of them by unpickling.
+
+    Returns:
+        Arrays by name, what those of each pool end in, and the names of the arrays not read.
+    """
     if not path.is_file():
         raise DataError(f"{path}: no such file, expected a NumPy .npz file; set data.path")
     if not zipfile.is_zipfile(path):
         raise DataError(f"{path}: not an .npz file, expected one written by numpy.savez")
-    arrays = {}
     try:
         with np.load(path, allow_pickle=False) as archive:
-            for name in archive.files:
-                arrays[name] = archive[name]
+            suffixes = _pool_suffixes(path, set(archive.files))
+            used = {f"{axis}{suffix}" for suffix in suffixes.values() for axis in "xy"}
+            used |= {"class_names"} & set(archive.files)
+            arrays = {name: archive[name] for name in used}
+            return arrays, suffixes, sorted(set(archive.files) - used)
     except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error) as error:
         raise DataError(
             f"{path}: cannot be read ({error}), expected arrays of numbers only, written by"
             " numpy.savez"
         ) from error
-    return arrays
 
 
 def _pool_suffixes(path: Path, found: set[str]) -> dict[str, str]:
     """Return what the names of the arrays end in, by the split that they are for."""
-    if {"x", "y"} <= found:
-        return {"train": ""}
     pools = {s: f"_{s}" for s in SPLITS if {f"x_{s}", f"y_{s}"} & found}
+    if {"x", "y"} <= found and not pools:
+        return {"train": ""}
     needed = {f"{axis}{suffix}" for suffix in pools.values() for axis in "xy"}
-    if "train" not in pools or not needed <= found:
+    # Of x beside x_test, nobody can say whether it holds the test images as well.
+    if "train" not in pools or not needed <= found or {"x", "y"} & found:
         names = ", ".join(sorted(found)) or "none"
         raise DataError(f"{path}: found arrays {names}; expected {_EXPECTED}")
     return pools

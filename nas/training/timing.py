@@ -7,7 +7,6 @@ from dataclasses import replace
 
 import torch
 
-from nas.core.images import Images
 from nas.core.space import Genotype
 from nas.training.job import TrainingJob
 from nas.training.trainer import error_percent, train
@@ -40,20 +39,18 @@ def _timed(job: TrainingJob, genotype: Genotype) -> float:
     total_steps = recipe.epochs * max(used // recipe.batch_size, 1)
     short = replace(recipe, epochs=1, train_samples=None, batch_size=batch)
     network = job.network(genotype)
+    images = job.train.sample(batch, seed=0)
     started = time.monotonic()
-    train(network, _first(job.train, batch), short, job.normalisation)
+    train(network, images, short, job.normalisation)
     # The first step makes room for the others and takes longer than any.
     steps = max(1, min(int(TIMED_S / (time.monotonic() - started)), used // batch, 50))
+    images = job.train.sample(steps * batch, seed=0)
     started = time.monotonic()
-    train(network, _first(job.train, steps * batch), short, job.normalisation)
+    train(network, images, short, job.normalisation)
     step_s = (time.monotonic() - started) / steps
     network.drop_auxiliary()
-    held_out = _first(job.held_out, batch)
+    held_out = job.held_out.sample(batch, seed=0)
     started = time.monotonic()
     error_percent(network, held_out, job.normalisation)
     image_s = (time.monotonic() - started) / len(held_out)
     return total_steps * step_s + len(job.held_out) * image_s
-
-
-def _first(images: Images, count: int) -> Images:
-    return Images(images.pixels[:count], images.labels[:count])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 
 import nas.data
 from nas.core.errors import DataError, UnknownNameError
-from nas.core.images import Dataset, Images
+from nas.core.images import Dataset, Images, fingerprint_difference
 
 Make = Callable[[int], Dataset]
 
@@ -91,7 +92,38 @@ def test_splits_have_the_proportions_of_the_classes(make: Make) -> None:
 
 def test_search_splits_hold_no_test_images(make: Make) -> None:
     search = make(0).search_splits()
-    assert set(vars(search)) == {"train", "validation", "class_names"}
+    assert set(vars(search)) == {"train", "validation", "class_names", "notes"}
+
+
+def test_fingerprint_is_the_same_for_two_instances_and_after_json(make: Make) -> None:
+    first, second = (make(0).fingerprint(make(0).search_splits()) for _ in range(2))
+    assert first == second
+    assert json.loads(json.dumps(first)) == first
+    assert fingerprint_difference(first, second) is None
+
+
+def test_fingerprint_counts_the_images_and_tells_splits_apart(make: Make) -> None:
+    splits, class_names = splits_of(make(0))
+    record = make(0).fingerprint(make(0).search_splits())
+    assert record["class_names"] == list(class_names)
+    assert record["input_shape"] == list(splits["train"].pixels.shape[1:])
+    for name, images in splits.items():
+        assert record["splits"][name]["images"] == np.bincount(images.labels).tolist()
+    other = make(1).fingerprint(make(1).search_splits())
+    assert fingerprint_difference(record, other) is not None
+    assert make(0).stamp() is None or make(0).stamp() != make(1).stamp()
+
+
+def test_fingerprint_leaves_the_test_split_closed_while_the_stamp_is_the_same(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset = make(0)
+    if dataset.stamp() is None:
+        pytest.skip("a data set without a stamp loads its test split each time")
+    splits = dataset.search_splits()
+    known = json.loads(json.dumps(dataset.fingerprint(splits)))
+    monkeypatch.setattr(type(dataset), "test_split", lambda self: pytest.fail("was loaded"))
+    assert dataset.fingerprint(splits, known) == known
 
 
 def test_names_lists_every_file_and_unknown_ones_are_refused() -> None:

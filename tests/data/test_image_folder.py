@@ -1,14 +1,19 @@
 from __future__ import annotations
 
+import os
+import re
 import shutil
+import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import ExifTags, Image
 
 from nas.core.errors import ConfigError, DataError
+from nas.data import image_folder
 from nas.data.image_folder import ImageFolder
 
 WriteImage = Callable[..., Path]
@@ -16,6 +21,14 @@ WriteImage = Callable[..., Path]
 
 def load(root: Path, **settings: int | bool | float):
     return ImageFolder(path=str(root), **settings).search_splits()
+
+
+def write_splits(root: Path, write_image: WriteImage, images: int = 1) -> None:
+    """Write classes a and b in three splits, each with `images` images, numbered from 1 or 0."""
+    for split in ("train", "validation", "test"):
+        for name in ("a", "b"):
+            for number in range(images):
+                write_image(root / split / name / f"{number if images > 1 else 1}.png")
 
 
 # --- Good folders --------------------------------------------------------------------------------
@@ -74,7 +87,12 @@ def test_other_and_hidden_files_are_passed_over(image_root: Path) -> None:
     (image_root / "cat" / "notes.txt").write_text("x")
     (image_root / "cat" / "._1.png").write_text("x")
     (image_root / ".thumbnails").mkdir()
-    assert len(load(image_root).train) == 27
+    (image_root / "__MACOSX").mkdir()
+    shutil.copytree(image_root / "dog", image_root / "cat" / ".cache")
+    shutil.copytree(image_root / "dog", image_root / "cat" / "__MACOSX")
+    search = load(image_root)
+    assert len(search.train) == 27
+    assert search.class_names == ("cat", "dog", "owl")
 
 
 def test_grayscale_gives_one_channel(image_root: Path) -> None:
@@ -112,6 +130,80 @@ def test_palette_grey_and_transparent_images_become_rgb(image_root: Path) -> Non
         suffix = "jpg" if mode == "CMYK" else "png"
         Image.new(mode, (8, 8)).save(image_root / "cat" / f"mode{number}.{suffix}")
     assert load(image_root).input_shape == (3, 8, 8)
+
+
+@pytest.mark.parametrize("suffix", ["jfif", "JFIF", "jpe", "jp2", "tga", "dib", "avif"])
+def test_every_suffix_that_pillow_decodes_is_read(image_root: Path, suffix: str) -> None:
+    if f".{suffix.lower()}" not in Image.registered_extensions():
+        pytest.skip(f"this Pillow does not decode .{suffix}")
+    for file in image_root.glob("owl/*.png"):
+        with Image.open(file) as image:
+            image.save(file.with_suffix(f".{suffix}"))
+        file.unlink()
+    search = load(image_root)
+    assert np.bincount(search.train.labels).tolist() == [6, 9, 12]
+    assert "20" in search.notes[0]
+
+
+def test_images_in_subfolders_belong_to_their_class(
+    image_root: Path, write_image: WriteImage
+) -> None:
+    flat = load(image_root)
+    for number in range(10):
+        write_image(image_root / "cat" / "black" / "old" / f"{number}.png")
+    search = load(image_root)
+    assert np.bincount(search.train.labels).tolist() == [12, 9, 12]
+    assert search.class_names == flat.class_names
+    assert "cat 20" in search.notes[0]
+
+
+def test_links_that_lead_back_or_to_another_class(image_root: Path) -> None:
+    (image_root / "cat" / "loop").symlink_to(image_root / "cat")
+    (image_root / "cat" / "up").symlink_to(image_root.parent)
+    (image_root / "cat" / "other").symlink_to(image_root / "dog")
+    (image_root / "cat" / "self").symlink_to("self")
+    (image_root / "dog" / "a").mkdir()
+    (image_root / "dog" / "b").mkdir()
+    (image_root / "dog" / "a" / "b").symlink_to(image_root / "dog" / "b")
+    (image_root / "dog" / "b" / "a").symlink_to(image_root / "dog" / "a")
+    search = load(image_root)
+    assert np.bincount(search.train.labels).tolist() == [6, 9, 12]
+    assert re.search(r"5 linked to what is read elsewhere", search.notes[0])
+
+
+def test_links_to_files_and_folders_elsewhere_are_followed(
+    image_root: Path, tmp_path: Path
+) -> None:
+    shutil.move(image_root / "cat", tmp_path / "elsewhere")
+    (image_root / "cat").symlink_to(tmp_path / "elsewhere")
+    (image_root / "dog" / "0.png").rename(tmp_path / "blob")
+    (image_root / "dog" / "0.png").symlink_to(tmp_path / "blob")
+    assert np.bincount(load(image_root).train.labels).tolist() == [6, 9, 12]
+
+
+def test_note_says_what_was_read_and_passed_over(image_root: Path) -> None:
+    assert load(image_root).notes == (f"{image_root}: 45 images (cat 10, dog 15, owl 20)",)
+    for name in ("cat/.1.png", "cat/a.heic", "dog/b.HEIC", "owl/c.txt", "owl/none", "loose.png"):
+        (image_root / name).write_bytes(b"")
+    (note,) = load(image_root).notes
+    for part in ("6 files", "1 hidden", "1 outside the class folders", "4 with a suffix", ".heic"):
+        assert part in note
+    assert "\n" not in note
+
+
+def test_note_of_many_classes_names_the_smallest_and_the_largest(
+    tmp_path: Path, write_image: WriteImage
+) -> None:
+    for number in range(30):
+        for image in range(3 + (number == 4) * 2):
+            write_image(tmp_path / f"class{number}" / f"{image}.png")
+    (note,) = load(tmp_path, validation_share=0.34, test_share=0.33).notes
+    assert re.search(r"92 images \(30 classes, from class0 3 to class4 5\)", note)
+
+
+def test_case_tells_classes_apart(image_root: Path) -> None:
+    (image_root / "owl").rename(image_root / "Cat")
+    assert load(image_root).class_names == ("Cat", "cat", "dog")
 
 
 # --- Bad folders ---------------------------------------------------------------------------------
@@ -175,26 +267,139 @@ def test_link_to_nothing(image_root: Path) -> None:
 
 def test_16_bit_image(image_root: Path) -> None:
     Image.fromarray(np.full((8, 8), 40_000, dtype=np.uint16)).save(image_root / "dog" / "deep.png")
-    with pytest.raises(DataError, match=r"deep\.png: got pixel mode 'I;16', expected 8 bits"):
+    with pytest.raises(DataError, match=r"deep\.png: got pixel mode 'I;16'.*expected .*8 bits"):
         load(image_root)
 
 
 def test_sizes_that_differ_name_both_files(image_root: Path, write_image: WriteImage) -> None:
-    write_image(image_root / "owl" / "wide.png", width=9)
-    with pytest.raises(DataError) as caught:
+    for number in range(5):
+        write_image(image_root / "owl" / f"wide{number}.png", width=9)
+    with pytest.raises(
+        DataError, match=r"cat/\d\.png has 8x8 .*owl/wide\d\.png 9x8.*set data\.image_size"
+    ):
         load(image_root)
-    message = str(caught.value)
-    assert "cat/0.png has 8x8" in message
-    assert "owl/wide.png 9x8" in message
-    assert "set data.image_size" in message
 
 
-def test_test_images_are_checked_before_the_search(tmp_path: Path, write_image: WriteImage) -> None:
-    for split in ("train", "validation", "test"):
-        for name in ("a", "b"):
-            write_image(tmp_path / split / name / "1.png")
+def test_test_images_of_another_size(tmp_path: Path, write_image: WriteImage) -> None:
+    write_splits(tmp_path, write_image)
     write_image(tmp_path / "test" / "a" / "1.png", width=12)
+    dataset = ImageFolder(path=str(tmp_path))
     with pytest.raises(DataError, match=r"test/a/1\.png 12x8"):
+        dataset.fingerprint(dataset.search_splits())
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "gif", "bmp", "webp", "tif", "jp2", "tga"])
+def test_damaged_images_of_any_format(tmp_path: Path, write_image: WriteImage, suffix: str) -> None:
+    """Damaged files are read or refused by name; no decoder's own error comes through."""
+    rng = np.random.default_rng(0)
+    for name in ("a", "b"):
+        for number in range(20):
+            write_image(tmp_path / name / f"{number}.{suffix}")
+    for file in tmp_path.glob("b/1*"):
+        content = np.frombuffer(file.read_bytes(), np.uint8).copy()
+        at = rng.integers(4, len(content), 8)
+        content[at] = rng.integers(0, 256, 8)
+        file.write_bytes(content.tobytes()[: rng.integers(8, len(content))])
+    with pytest.raises(DataError, match=rf"b/1\d?\.{suffix}: cannot be read"):
+        load(tmp_path, image_size=8)
+
+
+def test_all_broken_images_of_all_splits_are_found_at_once(
+    tmp_path: Path, write_image: WriteImage
+) -> None:
+    write_splits(tmp_path, write_image, images=40)
+    broken = [f"train/a/{number}.png" for number in (0, 7, 39)]
+    broken += ["validation/b/3.png", "test/b/2.png", "test/b/30.png", "test/b/31.png"]
+    for name in broken:
+        content = (tmp_path / name).read_bytes()
+        # The header of a truncated image is intact.
+        (tmp_path / name).write_bytes(content[:-60])
+    with pytest.raises(DataError) as caught:
+        load(tmp_path)
+    message = str(caught.value)
+    assert "7 images" in message
+    assert "2 more" in message
+    assert all(str(tmp_path / name) in message for name in broken[:5])
+    assert "\n" not in message
+
+
+def test_nothing_but_broken_images(image_root: Path) -> None:
+    for file in image_root.glob("*/*.png"):
+        file.write_bytes(b"")
+    with pytest.raises(DataError, match=r"images cannot be used: .*cat/\d\.png: cannot be read"):
+        load(image_root)
+
+
+def test_images_are_decoded_by_several_threads_at_once(
+    image_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(image_folder, "usable_cores", lambda: 2)
+    for number in range(64):
+        shutil.copy(image_root / "owl" / "0.png", image_root / "owl" / f"more{number}.png")
+    together, met, convert = (
+        threading.Barrier(2, timeout=30),
+        threading.Event(),
+        Image.Image.convert,
+    )
+
+    def wait_and_convert(image: Image.Image, *args: Any) -> Image.Image:
+        # The main thread decodes an image too, to know the size of all of them.
+        if threading.current_thread() is not threading.main_thread() and not met.is_set():
+            together.wait()
+            met.set()
+        return convert(image, *args)
+
+    monkeypatch.setattr(Image.Image, "convert", wait_and_convert)
+    load(image_root)
+    assert met.is_set()
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, Path.mkdir], ids=["pipe", "folder"])
+def test_what_is_called_like_an_image_and_is_none(
+    image_root: Path, make: Callable[[Path], None]
+) -> None:
+    make(image_root / "dog" / "odd.png")
+    if make is Path.mkdir:
+        assert len(load(image_root).train) == 27
+    else:
+        with pytest.raises(DataError, match=r"dog/odd\.png: cannot be read"):
+            load(image_root)
+
+
+def test_class_folder_whose_name_is_not_utf8(image_root: Path) -> None:
+    (image_root / "cat").rename(os.fsdecode(os.fsencode(image_root) + b"/caf\xe9"))
+    with pytest.raises(DataError, match=r"caf.*xe9.*not UTF-8") as caught:
+        load(image_root)
+    str(caught.value).encode()
+
+
+def test_image_whose_name_is_not_utf8(image_root: Path) -> None:
+    name = Path(os.fsdecode(os.fsencode(image_root) + b"/cat/caf\xe9.png"))
+    (image_root / "cat" / "0.png").rename(name)
+    dataset = ImageFolder(path=str(image_root))
+    dataset.fingerprint(dataset.search_splits())
+    name.write_bytes(b"")
+    with pytest.raises(DataError, match=r"caf.*xe9") as caught:
+        load(image_root)
+    str(caught.value).encode()
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read every folder")
+def test_folder_that_may_not_be_read(image_root: Path) -> None:
+    (image_root / "dog" / "more").mkdir(mode=0)
+    with pytest.raises(DataError, match=r"dog/more: cannot be listed"):
+        load(image_root)
+
+
+@pytest.mark.parametrize("names", [("Train", "Test"), ("training", "val", "test")])
+def test_splits_of_other_names_are_no_classes(
+    tmp_path: Path, write_image: WriteImage, names: tuple[str, ...]
+) -> None:
+    for name in names:
+        for number in range(5):
+            write_image(tmp_path / name / "cat" / f"{number}.png")
+            write_image(tmp_path / name / "dog" / f"{number}.png")
+    with pytest.raises(DataError, match=rf"{names[0]}.*names of splits.*train, validation, test"):
         load(tmp_path)
 
 

@@ -86,6 +86,14 @@ def test_split_that_the_file_lacks_is_cut_from_train(tmp_path: Path) -> None:
     assert (len(search.train), len(search.validation)) == (32, 8)
 
 
+def test_arrays_that_are_not_used_are_named_and_not_read(tmp_path: Path) -> None:
+    extra = {"ids": np.array([None]), "weights": np.ones(40)}
+    (note,) = load(tmp_path, x=X, y=Y, **extra).notes
+    assert "mine.npz" in note
+    assert "ids, weights" in note
+    assert load(tmp_path, x=X, y=Y, class_names=["no", "yes"]).notes == ()
+
+
 # --- Bad files -----------------------------------------------------------------------------------
 
 
@@ -124,6 +132,9 @@ def test_objects_are_not_unpickled(tmp_path: Path) -> None:
         {"x": X},
         {"x_test": X, "y_test": Y},
         {"x_train": X, "y_train": Y, "x_test": X},
+        # Whether x holds the test images as well is not known.
+        {"x": X, "y": Y, "x_test": X, "y_test": Y},
+        {"x": X, "x_train": X, "y_train": Y},
     ],
 )
 def test_missing_arrays_list_found_and_expected(tmp_path: Path, arrays: dict[str, Any]) -> None:

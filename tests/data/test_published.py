@@ -22,6 +22,14 @@ def test_it_has_a_shape_and_classes_and_no_images(table: str, dataset: str) -> N
         published.test_split()
 
 
+@pytest.mark.parametrize(("table", "dataset"), EVERY)
+def test_its_fingerprint_needs_no_images(table: str, dataset: str) -> None:
+    published = nas.data.get("published", table=table, dataset=dataset)
+    record = published.fingerprint(published.search_splits())
+    assert published.fingerprint(published.search_splits(), record) == record
+    assert set(record["splits"]["test"]["images"]) == {0}
+
+
 def test_a_data_set_that_is_not_published_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"data\.dataset: got 'mnist', expected .*cifar10"):
         nas.data.get("published", dataset="mnist")
