@@ -177,6 +177,7 @@ def measure_samples(
 
 def save_samples(
     path: Path,
+    space: SearchSpace,
     genotypes: Sequence[Genotype],
     measurements: Sequence[Measurement],
     cost: Mapping[str, Any],
@@ -185,16 +186,26 @@ def save_samples(
     path.mkdir(parents=True, exist_ok=True)
     pairs = zip(genotypes, measurements, strict=True)
     samples = [{"genotype": g, **m.to_dict()} for g, m in pairs]
-    write_json_atomically(path / "calibration.json", {"cost": dict(cost), "samples": samples})
+    record = {"space_id": space.space_id, "cost": dict(cost), "samples": samples}
+    write_json_atomically(path / "calibration.json", record)
 
 
-def load_samples(path: Path) -> tuple[list[Genotype], FloatArray, dict[str, Any]]:
+def load_samples(
+    path: Path, space: SearchSpace
+) -> tuple[list[Genotype], FloatArray, dict[str, Any]]:
     """Read what `save_samples` wrote into `path`.
 
     Returns:
         The genotypes, their latencies in milliseconds, shape `(n,)`, and the cost.
+
+    Raises:
+        ConfigError: They are of another space, or of one whose code was another.
     """
     record = json.loads((path / "calibration.json").read_text("utf-8"))
+    if record["space_id"] != space.space_id:
+        expected = "the space that its latency predictor was calibrated for, its code included"
+        fix = f"give the study another name, or delete {path}"
+        raise ConfigError("search_space", type(space).__name__, expected, fix)
     genotypes = [tuple(sample["genotype"]) for sample in record["samples"]]
     latency_ms = [Measurement.from_dict(sample).latency_ms for sample in record["samples"]]
     return genotypes, np.array(latency_ms), record["cost"]

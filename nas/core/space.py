@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+
+from nas.core.identity import hashed
 
 Genotype = tuple[int, ...]
 """One integer choice per gene of a space."""
@@ -32,7 +32,7 @@ class Architecture:
     """A space and a canonical genotype.
 
     Attributes:
-        space_id: Identity of the space and its settings.
+        space_id: Identity of the space, its settings and its code.
         genotype: Canonical genotype.
     """
 
@@ -42,8 +42,7 @@ class Architecture:
     @property
     def arch_id(self) -> str:
         """Twelve hexadecimal digits that stand for the space and the genotype."""
-        text = json.dumps([self.space_id, list(self.genotype)])
-        return hashlib.sha256(text.encode()).hexdigest()[:12]
+        return hashed([self.space_id, self.genotype], 12)
 
 
 @dataclass(frozen=True)

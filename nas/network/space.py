@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from nas.core.errors import ConfigError, GenotypeError
+from nas.core.identity import hashed
+from nas.core.source import source_of
 from nas.core.space import Architecture, Gene, Genotype, Graph, Preset
 
 if TYPE_CHECKING:
@@ -128,11 +128,18 @@ class SearchSpace(ABC):
         """Number of choices of every gene."""
         return tuple(len(gene.choices) for gene in self.genes)
 
-    @property
+    @cached_property
     def space_id(self) -> str:
-        """The class and all its settings as canonical JSON."""
-        fields = dataclasses.asdict(self)
-        return json.dumps([type(self).__name__, fields], sort_keys=True, separators=(",", ":"))
+        """Hexadecimal digits that stand for the class, all its settings and its code.
+
+        The code is that of the class and of the modules in its blocks; see
+        `nas.core.source.source_of`.
+        """
+        # Elsewhere variants are found one by one, so that not all modules are known.
+        tables = [table for table in self._plan.tables if table.dense]
+        specs = [variant.spec for table in tables for variant in table.variants]
+        modules = frozenset(spec.module for spec in specs if spec is not None)
+        return hashed([self, source_of(type(self), modules)], 16)
 
     @property
     def _plan(self) -> Plan:

@@ -43,10 +43,15 @@ class Calibration:
     cost: dict[str, Any]
 
     @classmethod
-    def load(cls, folder: Path) -> Calibration:
-        """Read what `calibrate` has left."""
+    def load(cls, folder: Path, space: SearchSpace) -> Calibration:
+        """Read what `calibrate` has left.
+
+        Raises:
+            ConfigError: It was calibrated for another space, or for other code of the same.
+        """
+        cost = sampling.load_samples(folder, space)[2]
         memory = PeakMemory.load(folder / MEMORY) if (folder / MEMORY).is_dir() else None
-        return cls(latency_predictors.load(folder), memory, sampling.load_samples(folder)[2])
+        return cls(latency_predictors.load(folder), memory, cost)
 
 
 def is_calibrated(folder: Path) -> bool:
@@ -93,7 +98,7 @@ def calibrate(
         "seconds_reused": store.tally.reused_s - before[2],
         "relative_ci_percent": float(100 * np.median([m.relative_ci for m in measurements])),
     }
-    sampling.save_samples(folder, genotypes, measurements, cost)
+    sampling.save_samples(folder, space, genotypes, measurements, cost)
     if peak is not None:
         peak.save(folder / MEMORY)
     predictor.save(folder)
@@ -135,7 +140,7 @@ def learner(
     depends on them and on the folder alone, so that a search that goes on gets equal predictors.
     """
     calibrated = latency_predictors.load(folder)
-    known, known_ms, _ = sampling.load_samples(folder)
+    known, known_ms, _ = sampling.load_samples(folder, space)
 
     def learn(genotypes: Sequence[Genotype], latency_ms: FloatArray) -> LatencyPredictor:
         new = [i for i, genotype in enumerate(genotypes) if genotype not in known]

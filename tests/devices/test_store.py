@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import json
 import subprocess
 import sys
@@ -187,6 +188,58 @@ def test_networks_of_a_space_are_never_measured_twice(
     again = measure_genotypes(space, cpu(), genotypes, seconds=0.05, store=store)
     assert again[:2] == first
     assert measured[0] == 1
+
+
+OWN_SPACE = """
+from dataclasses import dataclass
+from torch import nn
+from nas.core.space import Gene
+from nas.network.blocks import Block, ModuleSpec
+from nas.network.space import SearchSpace
+
+class Whole(nn.Sequential):
+    def __init__(self, shape):
+        super().__init__(nn.Flatten(), nn.Linear(64, 32), nn.Linear(32, 10))
+
+@dataclass(frozen=True, kw_only=True)
+class Own(SearchSpace):
+    @property
+    def genes(self):
+        return (Gene("unused", (1, 2)),)
+
+    def blocks(self):
+        yield Block("network", lambda chosen: ModuleSpec(Whole))
+"""
+
+
+def test_a_space_whose_code_has_changed_is_measured_again(
+    store: MeasurementStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+
+    def measured(code: str) -> tuple[int, int]:
+        (tmp_path / "changing_space.py").write_text(code)
+        importlib.invalidate_caches()
+        monkeypatch.delitem(sys.modules, "changing_space", raising=False)
+        own = importlib.import_module("changing_space").Own
+        tallied = MeasurementStore(store.folder)
+        space = own(input_shape=(1, 8, 8), num_classes=10)
+        measure_genotypes(space, cpu(), [(0,)], seconds=0.05, store=tallied)
+        return tallied.tally.taken, tallied.tally.reused
+
+    assert measured(OWN_SPACE) == (1, 0)
+    assert measured(OWN_SPACE + "# the end") == (0, 1)
+    assert measured(OWN_SPACE.replace("32", "512")) == (1, 0)
+    assert measured(OWN_SPACE) == (0, 1)
+
+
+@pytest.mark.parametrize("seconds", [2.0, np.float32(2), np.int64(2)])
+def test_a_measurement_is_found_however_numbers_are_written(
+    store: MeasurementStore, seconds: float
+):
+    store.add(cpu(min_seconds=1), "a", 2, TAKEN)
+    assert store.find(cpu(min_seconds=1.0), "a", seconds) == TAKEN
 
 
 def test_what_measurements_cost_is_counted(store: MeasurementStore):

