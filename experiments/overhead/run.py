@@ -22,7 +22,7 @@ from nas import results
 from nas.cli.search import config_folder
 from nas.core.files import write_json_atomically
 from nas.core.trial import Trial
-from nas.results.ledger import Ledger
+from nas.results.ledger import Ledger, sqlite_url
 from nas.study import provenance
 from nas.study.reporter import SearchPlan
 from nas.study.run import run
@@ -102,7 +102,7 @@ def ledger_cost(runs: Path) -> dict[str, Any]:
     source = Ledger.load(study.record["ledger_url"], study.name)
     example = source.trials()[0]
     source.close()
-    ledger = Ledger.open(f"sqlite:///{runs}/cost.db", "cost", list(example.values), space.genes)
+    ledger = Ledger.open(sqlite_url(runs / "cost.db"), "cost", list(example.values), space.genes)
     costs: dict[str, Any] = {"genes": len(space.genes)}
     number = 0
     for size in LEDGER_SIZES:

@@ -1,5 +1,9 @@
 """The durable record of a study's trials: an Optuna study in a database.
 
+A ledger belongs to one study, and one process at a time writes it. The database itself sees to it:
+the first owner that is written stays, whoever opens the ledger for writing leaves a token that
+others find before they write, and an index refuses a second trial of the same number.
+
 SQLite keeps its default rollback journal. A write-ahead log saves about 2 of the 25 ms that a
 trial costs, but the ledger would be three files while it is open, could not lie in a network
 folder, and could not be read where the folder is read-only; all three happen to studies.
@@ -11,6 +15,8 @@ import contextlib
 import dataclasses
 import json
 import math
+import secrets
+import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -22,6 +28,7 @@ from optuna.distributions import CategoricalDistribution
 from optuna.exceptions import ExperimentalWarning
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
+from sqlalchemy.exc import ArgumentError, IntegrityError, OperationalError, ProgrammingError
 
 import nas
 from nas.core.errors import LedgerError
@@ -30,18 +37,56 @@ from nas.core.trial import FULL, Leg, Trial
 from nas.results.ledger_errors import one_line, shown, translated
 
 LOCK_TIMEOUT_SECONDS = 20
+OPENING_ATTEMPTS = 5
+
+_UNIQUE = "hwnas_unique_number"
+"""Attribute of a trial that no two trials of a database share: the study's name and the number."""
+
+_NUMBERED_ONCE = f"""
+    CREATE UNIQUE INDEX IF NOT EXISTS {_UNIQUE} ON trial_user_attributes (value_json)
+    WHERE "key" = '{_UNIQUE}'
+"""
+_LOST = "restore it, or delete the study's folder or choose another `name` to start anew"
+_OTHER = "choose another `name`, or go on in the folder in which the study began"
+_OWNED_ONCE = """
+    INSERT INTO study_user_attributes (study_id, "key", value_json)
+    SELECT study_id, 'owner', :owner FROM studies WHERE study_name = :name
+    ON CONFLICT DO NOTHING
+"""
 
 
 def sqlite_url(path: Path) -> str:
-    """Return the URL of a ledger in the SQLite file `path`."""
-    return f"sqlite:///{path.absolute().as_posix()}"
+    """Return the URL of a ledger in the SQLite file `path`, whatever characters that holds."""
+    url = sqlalchemy.URL.create("sqlite", database=path.absolute().as_posix())
+    return url.render_as_string(hide_password=False)
 
 
 def engine_url(url: str) -> sqlalchemy.URL:
-    """Return `url` for SQLAlchemy, a plain `postgresql://` with the driver that we depend on."""
+    """Return `url` for SQLAlchemy, a plain `postgresql://` with the driver that we depend on.
+
+    Raises:
+        ArgumentError: It is the URL of neither SQLite nor PostgreSQL.
+    """
     parsed = sqlalchemy.make_url(url)
+    if parsed.get_backend_name() not in ("sqlite", "postgresql"):
+        raise ArgumentError(url)
     plain = parsed.drivername == "postgresql"
     return parsed.set(drivername="postgresql+psycopg2") if plain else parsed
+
+
+@dataclasses.dataclass(frozen=True)
+class Writer:
+    """Who opens a ledger for writing.
+
+    Attributes:
+        owner: Identity of the study that the ledger belongs to; it stays when the study moves.
+        place: Where the study lies, for messages.
+        begun: Whether the study has begun before, so that there must be a ledger of it.
+    """
+
+    owner: str = ""
+    place: str = ""
+    begun: bool = False
 
 
 class Ledger:
@@ -55,11 +100,14 @@ class Ledger:
         objectives: Names, in the order of Optuna's objective values; all are minimised.
     """
 
-    def __init__(self, url: str, storage: RDBStorage, study: optuna.Study) -> None:
+    def __init__(
+        self, url: str, storage: RDBStorage, study: optuna.Study, token: str | None = None
+    ) -> None:
         """Wrap an Optuna study; use `open` or `load`."""
         self.url = url
         self._storage = storage
         self._study = study
+        self._token = token
         attributes = study.user_attrs
         self.objectives: tuple[str, ...] = tuple(attributes["objectives"])
         self._distributions = {
@@ -68,86 +116,113 @@ class Ledger:
 
     @classmethod
     def open(
-        cls, url: str, study_name: str, objectives: Sequence[str], genes: Sequence[Gene]
+        cls,
+        url: str,
+        study_name: str,
+        objectives: Sequence[str],
+        genes: Sequence[Gene],
+        writer: Writer | None = None,
     ) -> Ledger:
         """Open a ledger for writing: create it, or continue it.
 
+        Who opens it takes it over: a process that has opened it before can write no more.
+
         Args:
-            url: Any URL that SQLAlchemy knows: `sqlite:///FILE`, `postgresql://...`.
+            url: `sqlite:///FILE` or `postgresql://...`.
             study_name: Name of the study in the database.
             objectives: Names of the study's objectives, all minimised.
             genes: Of the search space.
+            writer: For which study; `None` for a ledger that belongs to none.
 
         Raises:
-            LedgerError: The database cannot be opened or written, or the ledger holds a study of
-                other objectives or genes.
+            LedgerError: The database cannot be opened or written; the ledger belongs to another
+                study, or is missing though the study has begun; or it holds a study of other
+                objectives or genes.
         """
         identity = {
             "genes": {gene.name: list(gene.choices) for gene in genes},
             "objectives": list(objectives),
         }
+        writer = writer or Writer()
         with translated(url), _quiet():
-            storage = _storage(url)
+            if writer.begun:
+                cls.load(url, study_name, writer.owner).close()
+            storage = _prepared(url)
             study = optuna.create_study(
                 storage=storage,
                 study_name=study_name,
                 directions=["minimize"] * len(objectives),
                 load_if_exists=True,
             )
+            _own(study, writer, url)
             _claim(study, identity, url)
-            return cls(url, storage, study)
+            token = secrets.token_hex(8)
+            study.set_user_attr("writer", {"token": token, "place": writer.place})
+            return cls(url, storage, study, token)
 
     @classmethod
-    def load(cls, url: str, study_name: str) -> Ledger:
+    def load(cls, url: str, study_name: str, owner: str | None = None) -> Ledger:
         """Open a ledger that exists, for reading; nothing is written, not even a table.
 
+        Args:
+            url: Database URL.
+            study_name: Name of the study in the database.
+            owner: Identity of the study that the ledger belongs to; `None` for any.
+
         Raises:
-            LedgerError: There is no such ledger, or it cannot be read.
+            LedgerError: There is no such ledger, it belongs to another study, or it cannot be
+                read.
         """
         with translated(url), _quiet():
-            parsed = sqlalchemy.make_url(url)
+            parsed = engine_url(url)
             file = parsed.database if parsed.get_backend_name() == "sqlite" else None
             if file and not Path(file).exists():
-                raise LedgerError(f"ledger {shown(url)}: the file does not exist")
+                raise LedgerError(f"ledger {file}: the file does not exist; {_LOST}")
             storage = _storage(url, skip_table_creation=True)
             try:
                 study = optuna.load_study(storage=storage, study_name=study_name)
             except KeyError as error:
                 known = ", ".join(optuna.get_all_study_names(storage)) or "none"
                 line = f"got study {study_name!r}, expected one that it holds: {known}"
-                raise LedgerError(f"ledger {shown(url)}: {line}") from error
+                raise LedgerError(f"ledger {shown(url)}: {line}; {_LOST}") from error
             if "objectives" not in study.user_attrs:
                 raise LedgerError(f"ledger {shown(url)}: study {study_name!r} is not one of hwnas")
+            if owner is not None:
+                _check_owner(study, owner, url)
             return cls(url, storage, study)
 
     def append(self, trial: Trial) -> None:
         """Write one trial; on return it survives the end of the process and of the machine.
 
-        A trial whose number, architecture and fidelity the ledger holds already is left as it is.
-        Optuna numbers its trials in the order of their arrival; a trial's own number is an
-        attribute.
+        A trial that the ledger holds already is left as it is. Optuna numbers its trials in the
+        order of their arrival; a trial's own number is an attribute.
 
         Raises:
             LedgerError: The database cannot be written (everything appended before stays
-                readable), the trial's number belongs to another architecture or fidelity, or its
-                values or genes are not those of the study.
+                readable), another process has opened the ledger for writing since, the trial's
+                number belongs to another trial, or its values or genes are not those of the study.
         """
+        frozen = self._frozen(trial)
         with translated(self.url):
-            for frozen in reversed(self._finished()):
-                if frozen.user_attrs["number"] == trial.number:
-                    self._check_same(frozen, trial)
-                    return
-            self._study.add_trial(self._frozen(trial))
+            self._check_writer()
+            try:
+                self._study.add_trial(frozen)
+            except IntegrityError:
+                held = [f for f in self._finished() if f.user_attrs["number"] == trial.number]
+                if not held:
+                    raise
+                self._check_same(held[0], frozen)
 
     def trials(self) -> list[Trial]:
-        """Return all trials, ordered by number.
+        """Return all trials, ordered by number; of a number the one that was written first.
 
         Raises:
             LedgerError: The database cannot be read.
         """
         with translated(self.url):
             trials = [self._thawed(frozen) for frozen in self._finished()]
-        return sorted(trials, key=lambda trial: trial.number)
+        first = {trial.number: trial for trial in reversed(trials)}
+        return sorted(first.values(), key=lambda trial: trial.number)
 
     def legs(self) -> list[Leg]:
         """Return the legs of an asynchronous search, in their order.
@@ -163,9 +238,11 @@ class Ledger:
         """Write the legs of an asynchronous search, in place of those before.
 
         Raises:
-            LedgerError: The database cannot be written.
+            LedgerError: The database cannot be written, or another process has opened the ledger
+                for writing since.
         """
         with translated(self.url):
+            self._check_writer()
             self._study.set_user_attr("legs", [dataclasses.asdict(leg) for leg in legs])
 
     def close(self) -> None:
@@ -178,18 +255,39 @@ class Ledger:
         trials = self._study.get_trials(deepcopy=False)
         return [frozen for frozen in trials if "number" in frozen.user_attrs]
 
-    def _check_same(self, frozen: FrozenTrial, trial: Trial) -> None:
-        held = self._thawed(frozen)
-        if (held.arch_id, held.fidelity) != (trial.arch_id, trial.fidelity):
+    def _check_writer(self) -> None:
+        writer = self._study.user_attrs.get("writer", {})
+        if self._token is None:
+            raise LedgerError(f"ledger {shown(self.url)}: it is open for reading only")
+        if writer.get("token") != self._token:
+            at = f" at {writer['place']}" if writer.get("place") else ""
             raise LedgerError(
-                f"ledger {shown(self.url)}: trial {trial.number} got architecture {trial.arch_id} "
-                f"at fidelity {trial.fidelity:g}, expected {held.arch_id} at {held.fidelity:g}, "
-                "which it holds; one search at a time may write a ledger"
+                f"ledger {shown(self.url)}: another process{at} has taken over this study; "
+                "let that one go on, or end it and start the same command again"
             )
+
+    def _check_same(self, held: FrozenTrial, got: FrozenTrial) -> None:
+        """Check that the trial which the ledger holds is the one that was to be written."""
+        old, new = self._thawed(held), self._thawed(got)
+        if (old.arch_id, old.fidelity) != (new.arch_id, new.fidelity):
+            line = (
+                f"got architecture {new.arch_id} at fidelity {new.fidelity:g}, "
+                f"expected {old.arch_id} at {old.fidelity:g}, which it holds"
+            )
+        # NaN does not equal itself; the attributes hold it as text.
+        elif (held.values, held.user_attrs) != (got.values, got.user_attrs):
+            line = "was recorded by another process meanwhile"
+        else:
+            return
+        raise LedgerError(
+            f"ledger {shown(self.url)}: trial {new.number} {line}; "
+            "one search at a time may write a ledger, start the same command again to go on"
+        )
 
     def _frozen(self, trial: Trial) -> FrozenTrial:
         attributes: dict[str, Any] = {
             "number": trial.number,
+            _UNIQUE: f"{self._study.study_name}/{trial.number}",
             "arch_id": trial.arch_id,
             "genotype": list(trial.genotype),
             "seed": trial.seed,
@@ -260,19 +358,61 @@ class Ledger:
         )
 
 
-def _storage(url: str, *, skip_table_creation: bool = False) -> RDBStorage:
+def _engine_settings(url: str) -> dict[str, Any]:
     # NullPool: a candidate may train for hours, in which a server drops an idle connection.
-    engine: dict[str, Any] = {"poolclass": sqlalchemy.NullPool}
-    parsed = engine_url(url)
-    if parsed.get_backend_name() == "sqlite":
-        engine["connect_args"] = {"timeout": LOCK_TIMEOUT_SECONDS}
-    # Optuna formats the URL; a brace in a path is only a brace.
-    text = parsed.render_as_string(hide_password=False)
-    escaped = text.replace("{", "{{").replace("}", "}}")
+    settings: dict[str, Any] = {"poolclass": sqlalchemy.NullPool}
+    if engine_url(url).get_backend_name() == "sqlite":
+        settings["connect_args"] = {"timeout": LOCK_TIMEOUT_SECONDS}
+    return settings
+
+
+def _storage(url: str, *, skip_table_creation: bool = False) -> RDBStorage:
+    text = engine_url(url).render_as_string(hide_password=False)
     try:
-        return RDBStorage(escaped, engine, skip_table_creation=skip_table_creation)
+        return RDBStorage(text, _engine_settings(url), skip_table_creation=skip_table_creation)
     except RuntimeError as error:  # the tables are those of another Optuna
         raise LedgerError(f"ledger {shown(url)}: {one_line(error)}") from error
+
+
+def _prepared(url: str) -> RDBStorage:
+    """Return a storage whose database has all tables and the index of trial numbers."""
+    for attempts_left in reversed(range(OPENING_ATTEMPTS)):
+        try:
+            storage = _storage(url)
+            _execute(url, _NUMBERED_ONCE)
+            return storage
+        except (OperationalError, ProgrammingError, IntegrityError) as error:
+            # Another process may make the same tables at the same time.
+            made = isinstance(error, IntegrityError) or "already exists" in str(error)
+            if not made or not attempts_left:
+                raise
+            time.sleep(0.1)
+    raise AssertionError("the last attempt returns or raises")
+
+
+def _execute(url: str, statement: str, **values: str) -> None:
+    engine = sqlalchemy.create_engine(engine_url(url), **_engine_settings(url))
+    with engine.begin() as connection:
+        connection.execute(sqlalchemy.text(statement), values)
+
+
+def _own(study: optuna.Study, writer: Writer, url: str) -> None:
+    """Write the owner of a new Optuna study, or check that of one that exists."""
+    _execute(url, _OWNED_ONCE, owner=json.dumps(writer.owner), name=study.study_name)
+    _check_owner(study, writer.owner, url)
+    trials = len(study.get_trials(deepcopy=False))
+    # The search of a study begins after the study is recorded.
+    if trials and writer.owner and not writer.begun:
+        line = f"holds {trials} trials of study {study.study_name!r}, whose folder is another one"
+        raise LedgerError(f"ledger {shown(url)}: {line}; {_OTHER}")
+
+
+def _check_owner(study: optuna.Study, owner: str, url: str) -> None:
+    attributes = study.user_attrs
+    if attributes.get("owner", "") != owner:
+        place = attributes.get("writer", {}).get("place") or attributes.get("owner") or "no folder"
+        line = f"study {study.study_name!r} belongs to {place}"
+        raise LedgerError(f"ledger {shown(url)}: {line}; {_OTHER}")
 
 
 def _claim(study: optuna.Study, identity: Mapping[str, Any], url: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import socket
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -85,11 +86,31 @@ class StudyFolder:
     @property
     def ledger_url(self) -> str:
         """The study's own SQLite file."""
-        return f"sqlite:///{(self.path / 'ledger.db').absolute().as_posix()}"
+        # Optuna and SQLAlchemy take a while to load.
+        from nas.results.ledger import sqlite_url
 
-    def verified(self, arch_id: str) -> Path:
-        """Return where the parts of a retrained architecture lie."""
-        return self.path / "finalised" / arch_id
+        return sqlite_url(self.path / "ledger.db")
+
+    @property
+    def place(self) -> str:
+        """Where the folder lies: host and path."""
+        return f"{socket.gethostname()}:{self.path.resolve().as_posix()}"
+
+    @property
+    def ledger_owner(self) -> str:
+        """Identity of the study in its ledger: where it began; it stays when the folder moves."""
+        begun = self.record_path.is_file()
+        return str(self.record().get("ledger_owner", "")) if begun else self.place
+
+    @property
+    def finalised(self) -> Path:
+        """Where every verified architecture has a folder, named by its `arch_id`."""
+        return self.path / "finalised"
+
+    @property
+    def refitted(self) -> Path:
+        """The same for those that were trained again on train and validation images together."""
+        return self.path / "refitted"
 
     def record(self) -> dict[str, Any]:
         """Return what `study.json` holds."""

@@ -19,8 +19,8 @@ def reachable(url: str) -> str:
     """Return `url`, the path of an SQLite file made absolute, after the database has answered.
 
     Raises:
-        ConfigError: The URL names no file in a folder that exists, or has its password behind
-            the `?`, where messages would show it.
+        ConfigError: The URL names no file in a folder that exists, has settings of SQLite behind
+            the `?`, or its password there, where messages would show it.
         LedgerError: The URL is of an unknown kind, or the database cannot be reached or read.
     """
     with translated(url):
@@ -29,6 +29,9 @@ def reachable(url: str) -> str:
             expected = "USER:PASSWORD@HOST, or the password in PGPASSWORD"
             raise ConfigError("ledger.url", "a password behind the '?'", expected)
         if parsed.get_backend_name() == "sqlite":
+            if parsed.query:
+                expected = "sqlite:///FILE without a '?', which is %3F in the name of a file"
+                raise ConfigError("ledger.url", url, expected)
             file = Path(parsed.database or "").expanduser().absolute()
             if parsed.database in (None, "", ":memory:") or not file.parent.is_dir():
                 expected = "sqlite:///FILE, the file in a folder that exists"

@@ -8,6 +8,7 @@ import pwd
 import shutil
 import socket
 import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,7 +17,12 @@ import pytest
 from nas_command import SMALL, Ended
 
 from nas.cluster.connection import connected
+from nas.results.ledger import Ledger
 from nas.results.study import StudyResults
+
+sys.path.append(str(Path(__file__).parent.parent / "results"))
+from ledger_processes import OWNED, RACING, at_once, start
+from made_up_studies import GENES
 
 pytestmark = pytest.mark.slow
 
@@ -87,6 +93,17 @@ def assert_secret(folder: Path, *ended: Ended) -> None:
     assert not [path for path in files if PASSWORD.encode() in path.read_bytes()]
 
 
+def test_of_two_studies_that_begin_at_once_one_gets_the_ledger(server: str) -> None:
+    # The first test: they make the tables at once as well.
+    url = f"postgresql://nas:{PASSWORD}@{server}"
+    both = [start(OWNED, url, f"host:/{n}", str(n)) for n in (1, 2)]
+    said = at_once(both)
+    ended = [each.returncode for each in both]
+    assert sorted(ended) == [0, 2], said
+    assert f"host:/{1 + ended.index(0)}" in said[ended.index(2)]
+    assert [t.number for t in Ledger.load(url, "digits").trials()] == list(range(6))
+
+
 def test_the_password_comes_from_the_environment(
     server: str, here: Here, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -133,3 +150,33 @@ def test_a_wrong_password_is_one_line(server: str, here: Here, tmp_path: Path) -
     assert "password authentication failed" in ended.stderr
     assert PASSWORD[::-1] not in ended.stderr
     assert not list(tmp_path.iterdir())
+
+
+def test_a_second_study_of_one_name_is_refused(
+    server: str, here: Here, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PGPASSWORD", PASSWORD)
+    command = ("search", *SEARCH, "name=shared", f"ledger.url=postgresql://nas@{server}")
+    assert here(*command, "runs=one").returncode == 0
+    refused = here(*command, "runs=two")
+    assert refused.returncode == 2
+    assert refused.stderr.count("\n") == 1
+    assert str(tmp_path / "one" / "shared") in refused.stderr
+    # A folder that has moved and has another name keeps its ledger.
+    (tmp_path / "two").mkdir(exist_ok=True)
+    moved = (tmp_path / "one" / "shared").rename(tmp_path / "two" / "moved")
+    again = here(*command, "runs=two", "name=moved", "search.evaluations=3")
+    assert again.returncode == 0, again.stderr
+    assert len(StudyResults(moved).trials()) == 3
+    # A new study in its old place does not get it.
+    refused = here(*command, "runs=one")
+    assert refused.returncode == 2
+    assert refused.stderr.count("\n") == 1
+
+
+def test_a_number_is_written_once_by_processes_at_once(server: str) -> None:
+    url = f"postgresql://nas:{PASSWORD}@{server}"
+    Ledger.open(url, "racing", ("error", "latency_ms"), GENES)
+    said = at_once([start(RACING.replace("digits", "racing"), url, str(n)) for n in range(2)])
+    assert sorted(int(number) for line in said for number in line.split()) == list(range(10))
+    assert [t.number for t in Ledger.load(url, "racing").trials()] == list(range(10))

@@ -5,30 +5,23 @@ import importlib.util
 import logging
 import math
 import sqlite3
-import subprocess
 import sys
 from pathlib import Path
 
 import optuna
 import pytest
-from made_up_studies import GENES, make_trial, random_trials
+from ledger_processes import OWNED, RACING, WRITER, at_once, start
+from made_up_studies import GENES, make_trial, random_trials, write_study
 
 from nas.core.errors import LedgerError
 from nas.core.space import Gene
 from nas.core.trial import Trial
 from nas.results import ledger as ledger_module
-from nas.results.ledger import Ledger, sqlite_url
+from nas.results.ledger import Ledger, Writer, sqlite_url
+from nas.results.study import StudyResults
 
 OBJECTIVES = ("error", "latency_ms")
 
-WRITER = """
-import sys
-sys.path.insert(0, sys.argv[2])
-from made_up_studies import GENES, make_trial
-from nas.core.errors import LedgerError
-from nas.results.ledger import Ledger
-ledger = Ledger.open(sys.argv[1], "digits", ("error", "latency_ms"), GENES)
-"""
 APPENDING = """
 for number in range(int(sys.argv[3])):
     ledger.append(make_trial(number, 5.0 + number, 1.0))
@@ -53,13 +46,6 @@ except LedgerError as error:
 
 def open_ledger(url: str, name: str = "digits") -> Ledger:
     return Ledger.open(url, name, OBJECTIVES, GENES)
-
-
-def writer(code: str, *arguments: str) -> subprocess.Popen[str]:
-    folder = str(Path(__file__).parent)
-    url, *more = arguments
-    command = [sys.executable, "-c", WRITER + code, url, folder, *more]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
 
 @pytest.fixture
@@ -96,7 +82,8 @@ def test_appending_twice_writes_once(url: str) -> None:
     ledger = open_ledger(url)
     ledger.append(make_trial(3, 1.0, 1.0))
     ledger.append(make_trial(3, 1.0, 1.0))
-    open_ledger(url).append(make_trial(3, 1.0, 1.0))
+    ledger = open_ledger(url)
+    ledger.append(make_trial(3, 1.0, 1.0))
     assert len(ledger.trials()) == 1
     other = dataclasses.replace(make_trial(3, 1.0, 1.0), arch_id="f" * 12)
     with pytest.raises(LedgerError, match="trial 3 got architecture ffffffffffff"):
@@ -183,7 +170,7 @@ def test_a_trial_of_another_study_is_refused(
 
 
 def test_kill_loses_nothing_that_was_appended(url: str) -> None:
-    process = writer(APPENDING, url, "1000")
+    process = start(WRITER + APPENDING, url, "1000")
     assert process.stdout is not None
     seen = [int(process.stdout.readline()) for _ in range(8)]
     process.kill()
@@ -196,7 +183,7 @@ def test_kill_loses_nothing_that_was_appended(url: str) -> None:
 
 
 def test_reading_while_another_process_writes(url: str) -> None:
-    process = writer(APPENDING, url, "25")
+    process = start(WRITER + APPENDING, url, "25")
     assert process.stdout is not None
     process.stdout.readline()
     reader = Ledger.load(url, "digits")
@@ -213,7 +200,7 @@ def test_reading_while_another_process_writes(url: str) -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs RLIMIT_FSIZE")
 def test_full_disk_is_one_line_and_keeps_the_rest(url: str, tmp_path: Path) -> None:
-    process = writer(UNTIL_FULL, url, str(tmp_path / "ledger.db"))
+    process = start(WRITER + UNTIL_FULL, url, str(tmp_path / "ledger.db"))
     said, _ = process.communicate()
     assert process.returncode == 0
     count, message = said.split(" ", 1)
@@ -286,8 +273,146 @@ def test_loading_creates_nothing(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_braces_in_a_path(tmp_path: Path) -> None:
-    folder = tmp_path / "{a} 50%"
-    folder.mkdir()
-    open_ledger(sqlite_url(folder / "ledger.db")).append(make_trial(0, 1.0, 1.0))
-    assert (folder / "ledger.db").exists()
+ODD_NAMES = ["r?1", "r?x=1&y", "r#1", "50%", "r%20", "{r}", "${r}", "r r", "grün", "r\\1", "a@b:c"]
+
+
+@pytest.mark.parametrize("name", ODD_NAMES)
+def test_a_folder_of_any_name(tmp_path: Path, name: str) -> None:
+    folder = write_study(tmp_path / name / "digits", random_trials(2))
+    assert sorted(path.name for path in folder.iterdir()) == ["ledger.db", "study.json"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [name]
+    assert len(StudyResults(folder).trials()) == 2
+    moved = folder.rename(tmp_path / name / "letters")
+    assert len(StudyResults(moved).trials()) == 2
+
+
+def begun(owner: str, place: str = "") -> Writer:
+    return Writer(owner, place or owner, begun=True)
+
+
+def test_of_two_studies_that_begin_at_once_one_gets_the_ledger(url: str) -> None:
+    """As two searches of one name do, in different folders, on one database."""
+    both = [start(OWNED, url, f"host:/{n}", str(n)) for n in (1, 2)]
+    said = at_once(both)
+    assert sorted(each.returncode for each in both) == [0, 2]
+    winner = 1 + [each.returncode for each in both].index(0)
+    refusal = said[2 - winner]
+    assert "\n" not in refusal
+    assert f"host:/{winner}" in refusal
+    trials = Ledger.load(url, "digits").trials()
+    assert [trial.number for trial in trials] == list(range(6))
+    assert {trial.values["error"] for trial in trials} == {float(winner)}
+
+
+def test_a_number_is_written_once_by_processes_at_once(url: str) -> None:
+    open_ledger(url)
+    said = at_once([start(RACING, url, str(n)) for n in range(2)])
+    written = [int(number) for line in said for number in line.split()]
+    assert sorted(written) == list(range(10))
+    assert [trial.number for trial in open_ledger(url).trials()] == list(range(10))
+    assert len(optuna.load_study(study_name="digits", storage=url).trials) == 10
+
+
+def test_another_study_gets_no_ledger_that_is_taken(url: str) -> None:
+    Ledger.open(url, "digits", OBJECTIVES, GENES, Writer("a", "host:/a"))
+    for stranger in (Writer("b"), Writer(), begun("b")):
+        with pytest.raises(LedgerError, match="host:/a"):
+            Ledger.open(url, "digits", OBJECTIVES, GENES, stranger)
+    with pytest.raises(LedgerError, match="host:/a"):
+        Ledger.load(url, "digits", "b")
+    # A moved study says where it lies now.
+    Ledger.open(url, "digits", OBJECTIVES, GENES, begun("a", "host:/moved"))
+    with pytest.raises(LedgerError, match="host:/moved"):
+        Ledger.open(url, "digits", OBJECTIVES, GENES, Writer("b"))
+    assert Ledger.load(url, "digits", "a").trials() == []
+
+
+def test_a_start_that_died_before_its_record_is_made_again(url: str) -> None:
+    Ledger.open(url, "digits", OBJECTIVES, GENES, Writer("a"))
+    ledger = Ledger.open(url, "digits", OBJECTIVES, GENES, Writer("a"))
+    ledger.append(make_trial(0, 1.0, 1.0))
+    # Trials without a record are those of a study that has moved.
+    with pytest.raises(LedgerError, match="whose folder is another one"):
+        Ledger.open(url, "digits", OBJECTIVES, GENES, Writer("a"))
+    assert len(Ledger.open(url, "digits", OBJECTIVES, GENES, begun("a")).trials()) == 1
+
+
+def test_a_process_that_was_taken_over_writes_no_more(url: str) -> None:
+    forgotten = Ledger.open(url, "digits", OBJECTIVES, GENES, Writer("a"))
+    forgotten.append(make_trial(0, 1.0, 1.0))
+    going_on = Ledger.open(url, "digits", OBJECTIVES, GENES, begun("a", "host:/copy"))
+    with pytest.raises(LedgerError, match="host:/copy has taken over"):
+        forgotten.append(make_trial(1, 1.0, 1.0))
+    with pytest.raises(LedgerError, match="has taken over"):
+        forgotten.set_legs([])
+    assert len(forgotten.trials()) == 1
+    going_on.append(make_trial(1, 1.0, 1.0))
+    assert len(going_on.trials()) == 2
+    with pytest.raises(LedgerError, match="reading"):
+        Ledger.load(url, "digits").append(make_trial(2, 1.0, 1.0))
+
+
+def test_after_a_kill_the_same_study_goes_on_at_once(url: str) -> None:
+    killed = start(OWNED.replace("range(6)", "range(1000)"), url, "a", "1.0")
+    assert killed.stdout is not None
+    assert killed.stdin is not None
+    killed.stdout.readline()
+    killed.stdin.write("\n")
+    killed.stdin.flush()
+    while not Path(url.removeprefix("sqlite:///")).exists() or not count(url):
+        assert killed.poll() is None
+    killed.kill()
+    killed.wait()
+    ledger = Ledger.open(url, "digits", OBJECTIVES, GENES, begun("a"))
+    numbers = [trial.number for trial in ledger.trials()]
+    ledger.append(make_trial(len(numbers), 1.0, 1.0))
+    assert [trial.number for trial in ledger.trials()] == [*numbers, len(numbers)]
+
+
+def count(url: str) -> int:
+    try:
+        return len(Ledger.load(url, "digits").trials())
+    except LedgerError:
+        return 0
+
+
+def test_a_study_that_has_begun_needs_its_ledger(url: str, tmp_path: Path) -> None:
+    with pytest.raises(LedgerError, match=r"ledger\.db: .*does not exist; restore it"):
+        Ledger.open(url, "digits", OBJECTIVES, GENES, begun("a"))
+    assert not list(tmp_path.iterdir())
+    Ledger.open(url, "letters", OBJECTIVES, GENES, Writer("b"))
+    with pytest.raises(LedgerError, match="letters; restore it"):
+        Ledger.open(url, "digits", OBJECTIVES, GENES, begun("a"))
+    assert optuna.get_all_study_names(url) == ["letters"]
+
+
+def test_no_number_comes_twice_whatever_the_database_holds(url: str) -> None:
+    ledger = open_ledger(url)
+    ledger.append(make_trial(0, 1.0, 1.0))
+    study = optuna.load_study(study_name="digits", storage=url)
+    [held] = study.trials
+    attributes = {k: v for k, v in held.user_attrs.items() if k != "hwnas_unique_number"}
+    study.add_trial(
+        optuna.trial.create_trial(
+            values=[7.0, 7.0],
+            params=held.params,
+            distributions=held.distributions,
+            user_attrs=attributes,
+        )
+    )
+    assert len(study.trials) == 2
+    assert ledger.trials() == [make_trial(0, 1.0, 1.0)]
+
+
+def test_a_renamed_folder_keeps_its_ledger_and_gets_its_name(tmp_path: Path) -> None:
+    folder = write_study(tmp_path / "runs" / "digits", random_trials(3))
+    renamed = folder.rename(folder.with_name("letters"))
+    study = StudyResults(renamed)
+    assert study.name == "letters"
+    assert len(study.trials()) == 3
+
+
+def test_results_are_not_read_from_the_ledger_of_another_study(tmp_path: Path) -> None:
+    folder = write_study(tmp_path / "digits", random_trials(3), ledger_owner="gone")
+    with pytest.raises(LedgerError, match="belongs to"):
+        StudyResults(folder).trials()

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from nas.core.errors import ConfigError, LedgerError
+from nas.results.ledger import engine_url, sqlite_url
+from nas.study.folder import StudyFolder
 from nas.study.ledger_url import reachable, recordable
 
 
@@ -55,14 +57,33 @@ def test_the_path_of_a_file_becomes_absolute(
 
 @pytest.mark.parametrize(
     "url",
-    ["sqlite://", "sqlite:///:memory:", "sqlite:////nowhere/x.db", "postgresql://h?password=x"],
+    [
+        "sqlite://",
+        "sqlite:///:memory:",
+        "sqlite:////nowhere/x.db",
+        "sqlite:////tmp/x.db?timeout=3",
+        "sqlite:///file:/tmp/x.db?uri=true",
+        "postgresql://h?password=x",
+    ],
 )
 def test_a_url_that_cannot_be_used(url: str) -> None:
     with pytest.raises(ConfigError, match=r"ledger\.url"):
         reachable(url)
 
 
-@pytest.mark.parametrize("url", ["foo", "foo://h/d", "postgresql://u:secret@127.0.0.1:1/d"])
+@pytest.mark.parametrize("name", ["r?1", "r#1", "r%20", "{r}", "${r}", "r r", "grün", "r\\1"])
+def test_a_path_of_any_characters_stays_the_same(tmp_path: Path, name: str) -> None:
+    folder = tmp_path / name
+    folder.mkdir()
+    url = StudyFolder(folder).ledger_url
+    assert reachable(url) == url == sqlite_url(folder / "ledger.db")
+    assert engine_url(url).database == str(folder / "ledger.db")
+    assert recordable(url, url) == url
+
+
+@pytest.mark.parametrize(
+    "url", ["foo", "foo://h/d", "mysql://h/d", "postgresql://u:secret@127.0.0.1:1/d"]
+)
 def test_a_database_that_does_not_answer(url: str) -> None:
     with pytest.raises(LedgerError) as refused:
         reachable(url)
