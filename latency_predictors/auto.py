@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from latency_predictors import PredictorSettings, get, load, register
+from latency_predictors import PredictorSettings, get, load, names, register
 from nas.core.errors import ConfigError
 from nas.core.prediction import FloatArray, LatencyPredictor
 from nas.core.space import Genotype
@@ -21,7 +21,7 @@ class AutoSettings(PredictorSettings):
     """Settings of the choice.
 
     Attributes:
-        candidates: Names of the predictors to choose from; the baseline is always compared.
+        candidates: Names of the predictors to choose from.
     """
 
     candidates: tuple[str, ...] = ("kernels", "block_table", "gaussian_process", "macs")
@@ -30,22 +30,30 @@ class AutoSettings(PredictorSettings):
         """Check every setting."""
         super().__post_init__()
         object.__setattr__(self, "candidates", tuple(self.candidates))
-        if not self.candidates or "auto" in self.candidates:
-            got = list(self.candidates)
-            raise ConfigError("latency_predictor.candidates", got, "names of other predictors")
+        others = [name for name in names() if name != "auto"]
+        if not self.candidates or not set(self.candidates) <= set(others):
+            got, expected = list(self.candidates), "some of " + ", ".join(others)
+            raise ConfigError("latency_predictor.candidates", got, expected)
 
     def fit(
         self, space: SearchSpace, genotypes: Sequence[Genotype], latency_ms: FloatArray
     ) -> LatencyPredictor:
-        """Fit all candidates and return the best; its `compared` says why it was chosen."""
-        fitted = {}
+        """Fit all candidates and return the best; its `compared` says why it was chosen.
+
+        Raises:
+            ConfigError: None of them can be fitted to this space.
+        """
+        fitted, refused = {}, []
         for name in self.candidates:
             try:
                 fitted[name] = get(name).fit(space, genotypes, latency_ms)
-            except ConfigError:
+            except ConfigError as error:
                 # A space may be too entangled for tables; there are others to choose from.
-                if len(self.candidates) == 1:
-                    raise
+                refused.append(str(error))
+        if not fitted:
+            expected = "a predictor that can be fitted to the space"
+            got, why = list(self.candidates), "; ".join(refused)
+            raise ConfigError("latency_predictor.candidates", got, expected, why)
         errors = {
             name: float(np.sqrt(np.mean(predictor.held_out_errors() ** 2)))
             for name, predictor in fitted.items()

@@ -9,8 +9,7 @@ form (Rasmussen and Williams, Gaussian Processes for Machine Learning, 2006, cha
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -21,6 +20,7 @@ from latency_predictors.calibration.deviation import TOTALS, NetworkDeviation
 from latency_predictors.calibration.fusion import Kernel
 from latency_predictors.calibration.roofline import SHARED, roofline, roofline_features
 from latency_predictors.calibration.similarity import Similarity, squared_exponential
+from nas.core.host import one_thread
 from nas.core.prediction import FloatArray
 
 FOLDS = 10
@@ -83,6 +83,7 @@ class PartProcess:
     parts: Sequence[Kernel]
     shared: bool = True
 
+    @one_thread()
     def fit(self, counts: FloatArray, latency_ms: FloatArray) -> Learned:
         """Fit to measured networks.
 
@@ -92,15 +93,15 @@ class PartProcess:
         """
         self._features = roofline_features(self.parts)
         self._similarity = Similarity(self.parts, shared=self.shared)
-        with _one_thread():
-            self._log = self._most_probable(counts, latency_ms)
-            return self._condition(counts, latency_ms)
+        self._log = self._most_probable(counts, latency_ms)
+        return self._condition(counts, latency_ms)
 
     @property
     def hyperparameters(self) -> FloatArray:
         """What `fit` has found beside latencies, in logarithms."""
         return np.array(self._log.tolist())
 
+    @one_thread()
     def condition(
         self, hyperparameters: FloatArray, counts: FloatArray, latency_ms: FloatArray
     ) -> Learned:
@@ -110,6 +111,7 @@ class PartProcess:
         self._log = torch.as_tensor(hyperparameters)
         return self._condition(counts, latency_ms)
 
+    @one_thread()
     def cross_validate(self, counts: FloatArray, latency_ms: FloatArray) -> FloatArray:
         """Return mean and deviation of each sample, predicted without it, shape `(n, 2)`.
 
@@ -119,12 +121,11 @@ class PartProcess:
         n = len(latency_ms)
         predicted = np.empty((n, 2))
         everything = self._log
-        with _one_thread():
-            for fold, rest in _folds(n):
-                left = counts[rest], latency_ms[rest]
-                self._log = self._most_probable(*left, start=everything, iterations=REFINING)
-                known = self._condition(*left)
-                predicted[fold] = known.networks(counts[fold] @ known.columns)
+        for fold, rest in _folds(n):
+            left = counts[rest], latency_ms[rest]
+            self._log = self._most_probable(*left, start=everything, iterations=REFINING)
+            known = self._condition(*left)
+            predicted[fold] = known.networks(counts[fold] @ known.columns)
         self._log = everything
         return predicted
 
@@ -179,17 +180,7 @@ class PartProcess:
         return Learned(columns, state.deviation(log, weights))
 
 
-@contextlib.contextmanager
-def _one_thread() -> Iterator[None]:
-    """Let PyTorch use one thread: more take several times as long for matrices of this size."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-
-
+@one_thread()
 def roofline_error(parts: Sequence[Kernel], counts: FloatArray, latency_ms: FloatArray) -> float:
     """Return the root mean square of the relative errors of rooflines alone, by cross-validation.
 

@@ -17,6 +17,7 @@ import numpy as np
 import search_spaces
 from latency_predictors import PredictorSettings
 from nas.core.files import write_json_atomically
+from nas.core.host import one_thread
 from nas.core.prediction import FloatArray, LatencyPredictor, Prediction
 from nas.core.space import Genotype
 from nas.network.blocks import IntArray
@@ -30,6 +31,7 @@ class Regression(LatencyPredictor):
 
     name: ClassVar[str]
 
+    @one_thread()
     def __init__(
         self, space: SearchSpace, genotypes: Sequence[Genotype], latency_ms: FloatArray
     ) -> None:
@@ -59,6 +61,7 @@ class Regression(LatencyPredictor):
     def evaluate(self, features: FloatArray) -> FloatArray:
         """Return latencies and how unsure they are, both in milliseconds, shape `(n, 2)`."""
 
+    @one_thread()
     def predict(self, genotypes: Sequence[Genotype] | IntArray) -> Prediction:
         """Predict latencies; see `LatencyPredictor.predict`."""
         mean_ms, std_ms = self.evaluate(self.features(self.space.matrix(genotypes))).T

@@ -94,7 +94,8 @@ def _export(parsed: argparse.Namespace) -> int:
     from nas import results
     from nas.study.takeaway import export
 
-    folder, difference = export(results.open(parsed.study, parsed.runs), parsed.pick, parsed.out)
+    study = results.open(parsed.study, parsed.runs)
+    folder, difference = export(study, parsed.pick, parsed.out, refit=parsed.refit)
     sys.stdout.write(
         f"{folder}: runs without this project; PyTorch and ONNX Runtime differ by "
         f"{difference:.1e} at most\n"

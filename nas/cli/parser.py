@@ -95,6 +95,11 @@ def _add_studies(commands: Commands) -> None:
         "--fidelity", type=float, default=1.0, help="share of the full training (default: 1)"
     )
     export.add_argument("--pick", default="knee", help="knee, best, fastest or an arch_id")
+    export.add_argument(
+        "--refit",
+        action="store_true",
+        help="the network that finalise.refit trained on train and validation images together",
+    )
     export.add_argument("--out", default="out", type=Path, help="folder (default: out)")
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import ray
 
 from nas.core.errors import ConfigError
+from nas.core.host import usable_cores
 
 CONNECT_TIMEOUT_S = 10.0
 """Seconds in which a cluster's head must answer."""
@@ -37,7 +38,7 @@ def connected(address: str | None) -> Iterator[None]:
     try:
         if address is None:
             # Without an address Ray would look for a cluster in the environment first.
-            ray.init(address="local", include_dashboard=False, **quiet)
+            ray.init(address="local", num_cpus=usable_cores(), include_dashboard=False, **quiet)
         else:
             _check_reachable(address)
             ray.init(address=address, **quiet)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import tempfile
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -144,6 +144,21 @@ class Device(ABC):
             DeviceError: A network cannot be loaded or run.
         """
 
+    @abstractmethod
+    def outputs(self, file: Path, batches: Iterable[ImageArray]) -> Iterator[ImageArray]:
+        """Run a prepared network as it is deployed, one image at a time.
+
+        Args:
+            file: One of those that `prepare` returned.
+            batches: Normalised images, each batch of shape `(n, C, H, W)`.
+
+        Yields:
+            The network's outputs for each batch, shape `(n, num_classes)`.
+
+        Raises:
+            DeviceError: The network cannot be loaded or run.
+        """
+
     @property
     def takes_onnx(self) -> bool:
         """Whether `prepare` takes ONNX files; else it takes networks only."""
@@ -151,8 +166,13 @@ class Device(ABC):
 
     @property
     def quantises(self) -> bool:
-        """Whether what is deployed is not quite the network, so that its error is another one."""
+        """Whether `prepare` changes the precision of a network, and with it its outputs."""
         return False
+
+    @property
+    def in_fp32(self) -> Device:
+        """The same device with networks in their own precision; itself unless it `quantises`."""
+        return self
 
     @property
     def published_ms(self) -> Callable[[Sequence[Genotype], str | None], FloatArray] | None:

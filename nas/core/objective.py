@@ -63,6 +63,17 @@ class Objective(ABC):
     needs_memory: ClassVar[bool] = False
     needs_table: ClassVar[bool] = False
 
+    @property
+    def verified_column(self) -> str:
+        """The column of the value that a verified network has by itself.
+
+        What an evaluation told is judged again once the network is trained fully, and what was
+        predicted is measured. `column` itself where the value is exact before.
+        """
+        if type(self).after_training is not Objective.after_training:
+            return f"{self.column}_final"
+        return self.measured_column or self.column
+
     def ready(self, facts: Facts) -> bool:
         """Return whether `facts` hold everything that `before_training` needs."""
         needed = (

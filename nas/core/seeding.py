@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-STREAMS = ("search", "calibration", "reference", "survey")
+STREAMS = ("search", "calibration", "reference", "survey", "feasible")
+"""Each for one use. New names come last, so that the streams of the others stay."""
 
 
 def stream(seed: int, name: str) -> np.random.Generator:

@@ -197,4 +197,8 @@ class SearchAlgorithm(ABC):
 
     @abstractmethod
     def tell(self, trials: Sequence[Trial]) -> None:
-        """Take note of trials that have ended, failed ones included."""
+        """Take note of trials that have ended, failed ones included.
+
+        Every candidate is told of in the end. One that is refused before it is trained is told as a
+        failed trial, which is no trial of the study: its number is that of a later candidate.
+        """

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -85,6 +85,11 @@ class TableDevice(Device):
     ) -> list[Measurement]:
         """Refuse: nothing can be measured; see `Device.measure_files`."""
         del files, input_shape, memory, seed, seconds_per_model
+        self._refuse()
+
+    def outputs(self, file: Path, batches: Iterable[ImageArray]) -> Iterator[ImageArray]:
+        """Refuse: nothing can be run; see `Device.outputs`."""
+        del file, batches
         self._refuse()
 
     def _refuse(self) -> NoReturn:

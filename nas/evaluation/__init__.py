@@ -60,7 +60,7 @@ class EvaluationSettings(ABC):
 
         Args:
             job: What to do with a candidate.
-            limited: Whether a time limit holds; the retraining of a front takes what it takes.
+            limited: Whether a time limit holds; the training of a front takes what it takes.
 
         Raises:
             ConfigError: The cluster has no room for a worker.

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 
 from nas.core.errors import ConfigError
+from nas.core.host import usable_cores
 from nas.core.recipe import Recipe
 from nas.core.trial import Evaluator, Job
 from nas.evaluation import EvaluationSettings, register
@@ -61,7 +61,7 @@ class TrainingSettings(EvaluationSettings):
         """Return how many workers the cores suffice for; see `EvaluationSettings.workers_here`."""
         if self.on_gpus:
             return None
-        room = max((os.cpu_count() or 1) // self.threads_per_worker, 1)
+        room = max(usable_cores() // self.threads_per_worker, 1)
         return room if self.workers is None else min(room, self.workers)
 
     def connected(self, address: str | None) -> AbstractContextManager[None]:

@@ -11,7 +11,11 @@ from nas.export.record import title
 
 _LABELS = {
     "error_test": "error on the test split (%)",
+    "error_test_fp32": "error on the test split in fp32 (%)",
     "test_images": "images of the test split",
+    "error_final": "error on the validation split (%)",
+    "error_final_fp32": "error on the validation split in fp32 (%)",
+    "validation_images": "images of the validation split",
     "error": "error on the validation split after the search's training, not of these weights (%)",
     "params_m": "parameters (10^6)",
     "macs_m": "multiply-accumulate operations per image (10^6)",
@@ -21,6 +25,7 @@ _LABELS = {
     "counted_memory_mb": "memory of weights and activations, counted (10^6 bytes)",
     "peak_memory_mb_predicted": "peak memory above the runtime's own, predicted (10^6 bytes)",
     "latency_ms_measured": "latency, measured (ms)",
+    "latency_ms_measured_fp32": "latency in fp32, measured (ms)",
     "peak_memory_mb_measured": "peak memory above the runtime's own, measured (10^6 bytes)",
 }
 _SECTIONS = {"dataset": "Data", "training": "Training", "study": "Study"}
@@ -29,7 +34,7 @@ _MOST_CLASSES_LISTED = 20
 _LOADING = """\
 ## Loading
 
-ONNX Runtime, one image at a time:
+{files}ONNX Runtime, one image at a time:
 
 ```python
 import numpy as np
@@ -39,7 +44,7 @@ pixels = np.zeros((1, {shape}), np.uint8)  # the image
 mean = np.array({mean}, np.float32).reshape(1, -1, 1, 1)
 std = np.array({std}, np.float32).reshape(1, -1, 1, 1)
 images = (pixels.astype(np.float32) / np.float32({scale}) - mean) / std
-session = onnxruntime.InferenceSession("model.onnx", providers=["CPUExecutionProvider"])
+session = onnxruntime.InferenceSession("{onnx}", providers=["CPUExecutionProvider"])
 logits = session.run(["logits"], {{"images": images}})[0]
 ```
 
@@ -55,6 +60,12 @@ with torch.inference_mode():
     logits = model.load()(model.preprocess(pixels))
 ```"""
 
+_DEPLOYED = """\
+`{file}` is what the device runs: latency, memory and errors above are of this file.
+`model.onnx` and `model.py` are the network in fp32.
+
+"""
+
 
 def model_card(exported: ExportedModel, record: Mapping[str, Any]) -> str:
     """Return the model card as Markdown; facts that were not handed in are left out.
@@ -69,7 +80,8 @@ def model_card(exported: ExportedModel, record: Mapping[str, Any]) -> str:
     if accuracy:
         parts.append(f"## Accuracy\n\n{accuracy}")
     if exported.measurement is not None:
-        lines = "\n".join(f"- {line}" for line in _measured(exported.measurement))
+        measured = [*_measured(exported.measurement), *_against_fp32(exported)]
+        lines = "\n".join(f"- {line}" for line in measured)
         parts.append(f"## Latency and memory, measured\n\n{lines}")
     if figures:
         parts.append("## Figures\n\n" + _table(figures))
@@ -95,7 +107,20 @@ def _accuracy(figures: Mapping[str, float]) -> str:
     if "error_test" not in figures:
         return ""
     count = f" of {figures['test_images']:.0f} images" if "test_images" in figures else ""
-    return f"{100 - figures['error_test']:.2f} % on the test split{count}."
+    accuracy = f"{100 - figures['error_test']:.2f} % on the test split{count}"
+    if "error_test_fp32" not in figures:
+        return f"{accuracy}."
+    fp32 = f"{100 - figures['error_test_fp32']:.2f} %"
+    return f"{accuracy}, as the device runs it; {fp32} in fp32, before quantisation."
+
+
+def _against_fp32(exported: ExportedModel) -> Iterator[str]:
+    """Yield what quantisation has changed in the latency."""
+    fp32_ms = exported.figures.get("latency_ms_measured_fp32")
+    if fp32_ms is not None and exported.measurement is not None:
+        slower = exported.measurement.latency_ms > fp32_ms
+        verdict = "**slower than in fp32**" if slower else "in fp32"
+        yield f"{verdict}: {fp32_ms:.4g} ms on the same device"
 
 
 def _measured(measurement: Measurement) -> Iterator[str]:
@@ -138,7 +163,11 @@ def _flat(facts: Mapping[str, Any], prefix: str = "") -> list[tuple[str, object]
 
 def _loading(exported: ExportedModel) -> str:
     preprocessing = exported.preprocessing
+    deployed = exported.deployed_name
+    is_onnx = deployed is not None and deployed.endswith(".onnx")
     return _LOADING.format(
+        files="" if deployed is None else _DEPLOYED.format(file=deployed),
+        onnx=deployed if is_onnx else "model.onnx",
         shape=", ".join(map(str, exported.space.input_shape)),
         mean=list(preprocessing.mean),
         std=list(preprocessing.std),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nas.core.errors import ConfigError
@@ -13,6 +14,10 @@ from nas.network.space import SearchSpace
 
 if TYPE_CHECKING:
     from torch import nn
+
+
+DEPLOYED = "deployed"
+"""Name of a deployed file; its suffix is that of the runtime's files."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,8 +55,11 @@ class ExportedModel:
         class_names: Name of every class, in the order of the logits.
         preprocessing: How pixels become the network's input.
         figures: Numbers by unit-named column, as in tables of trials (`latency_ms_predicted`,
-            `params_m`); `error_test` is in percent of the `test_images` images of the test split.
+            `params_m`); `error_test` is in percent of the `test_images` images of the test split,
+            `error_final` of the `validation_images` of the validation split. They are of what the
+            device runs; with `_fp32` behind their names, of `network` where that differs.
         measurement: Latency and peak memory as measured on the device, where they were.
+        deployed: The file that was measured, where that is not the network's ONNX file.
         provenance: Plain JSON: where the network comes from. `dataset`, `training` and `study`
             are sections of the model card; each is a text or a mapping. Others follow them.
     """
@@ -63,6 +71,7 @@ class ExportedModel:
     preprocessing: Preprocessing
     figures: Mapping[str, float] = field(default_factory=dict)
     measurement: Measurement | None = None
+    deployed: Path | None = None
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -86,6 +95,11 @@ class ExportedModel:
                 fix = "hand in what space.build(genotype) returned, without auxiliary classifiers"
                 got = children.get(name)
                 raise ConfigError(f"network, block {name}", got, str(blocks.get(name)), fix)
+
+    @property
+    def deployed_name(self) -> str | None:
+        """Name of the deployed file in the exported folder; `None` where it is `model.onnx`."""
+        return None if self.deployed is None else f"{DEPLOYED}{self.deployed.suffix}"
 
     @property
     def architecture(self) -> Architecture:

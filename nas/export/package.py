@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
+import hashlib
 import json
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -19,14 +21,14 @@ from nas.core.files import write_json_atomically
 from nas.export import isolated
 from nas.export.card import model_card
 from nas.export.closure import PLAIN_PACKAGES
-from nas.export.exported import ExportedModel
+from nas.export.exported import DEPLOYED, ExportedModel
 from nas.export.parity import TOLERANCE, check_parity
 from nas.export.record import architecture_record, check_record, title
 from nas.export.standalone import module_source
 from nas.network.onnx import export_onnx
 
 FILES = ("model.onnx", "model.safetensors", "model.py", "architecture.json", "MODEL_CARD.md")
-"""What an export consists of."""
+"""What an export consists of; the device may run another file, `deployed` with its own suffix."""
 
 PROJECT_PACKAGES = ("nas", "search_spaces", "latency_predictors")
 """What an exported network must run without."""
@@ -93,6 +95,7 @@ def verify(folder: Path) -> float:
     folder = folder.absolute()
     record = _read_record(folder)
     check_record(record)
+    _check_deployed(folder, record["deployed"])
     _check_imports(folder / "model.py")
     own_packages = {block["class"].partition(".")[0] for block in record["blocks"]}
     difference = _run_isolated(folder, sorted({*PROJECT_PACKAGES, *own_packages}))
@@ -109,7 +112,7 @@ def _check_target(folder: Path) -> None:
         return
     if not folder.is_dir():
         raise ExportError(f"{folder}: is a file, expected a folder; choose another name")
-    names = {path.name for path in folder.iterdir()} - {_BYTECODE}
+    names = {p.name for p in folder.iterdir() if p.stem != DEPLOYED} - {_BYTECODE}
     others = sorted(names - set(FILES))
     if others or (names and not names.issuperset(FILES)):
         found = ", ".join(others or sorted(names))
@@ -135,6 +138,8 @@ def _write_files(folder: Path, exported: ExportedModel) -> None:
     }
     (folder / "model.safetensors").write_bytes(save(weights))
     (folder / "model.py").write_text(source, "utf-8")
+    if exported.deployed is not None and exported.deployed_name is not None:
+        shutil.copyfile(exported.deployed, folder / exported.deployed_name)
     write_json_atomically(folder / "architecture.json", record)
     (folder / "MODEL_CARD.md").write_text(model_card(exported, record), "utf-8")
     missing = [name for name in FILES if not (folder / name).is_file()]
@@ -176,6 +181,18 @@ def _read_record(folder: Path) -> dict[str, Any]:
     if not isinstance(record, dict):
         raise ExportError(f"{path}: got a {type(record).__name__}, expected a JSON object")
     return record
+
+
+def _check_deployed(folder: Path, deployed: dict[str, str] | None) -> None:
+    """Check that the file that was measured lies in the folder as it was."""
+    if deployed is None:
+        return
+    file = folder / deployed["file"]
+    if not file.is_file() or hashlib.sha256(file.read_bytes()).hexdigest() != deployed["sha256"]:
+        raise ExportError(
+            f"{file}: missing or changed, expected the file that was measured; "
+            "export the network again"
+        )
 
 
 def _check_imports(path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import math
 import platform
 from collections.abc import Mapping
@@ -15,7 +16,7 @@ from nas.core.files import json_values
 from nas.core.space import Architecture
 from nas.export.exported import ExportedModel
 
-FORMAT = "hwnas-export-2"
+FORMAT = "hwnas-export-3"
 """Marks a folder as an export; a later layout gets another name."""
 
 _LIBRARIES = ("torch", "onnx", "onnxruntime", "safetensors", "numpy")
@@ -70,6 +71,7 @@ def architecture_record(exported: ExportedModel, max_abs_difference: float) -> d
             name: float(value) for name, value in exported.figures.items() if math.isfinite(value)
         },
         "onnx_max_abs_difference": max_abs_difference,
+        "deployed": _deployed(exported),
         "provenance": dict(exported.provenance),
         "versions": versions(),
     }
@@ -80,6 +82,13 @@ def architecture_record(exported: ExportedModel, max_abs_difference: float) -> d
     except TypeError as error:
         raise ExportError(f"architecture.json: {error}; hand in plain JSON values") from error
     return plain
+
+
+def _deployed(exported: ExportedModel) -> dict[str, str] | None:
+    if exported.deployed is None or exported.deployed_name is None:
+        return None
+    digest = hashlib.sha256(exported.deployed.read_bytes()).hexdigest()
+    return {"file": exported.deployed_name, "sha256": digest}
 
 
 def title(record: Mapping[str, Any]) -> str:

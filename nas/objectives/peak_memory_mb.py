@@ -21,6 +21,11 @@ class PeakMemoryMb(Objective):
     column: ClassVar[str] = "peak_memory_mb_predicted"
     needs_memory: ClassVar[bool] = True
 
+    @property
+    def verified_column(self) -> str:
+        """The measured one; see `Objective.verified_column`."""
+        return "peak_memory_mb_measured"
+
     def before_training(self, genotypes: Sequence[Genotype], facts: Facts) -> FloatArray:
         """Return the predicted megabytes (10^6 bytes), shape `(n,)`."""
         if facts.memory is None:

@@ -40,8 +40,9 @@ def summaries(runs: Path) -> list[dict[str, Any]]:
 
     Returns:
         One record a study: `name`, `created_utc`, `status` ("searching", "searched" or
-        "finalised"), `trials_complete`, `trials_failed`, `error_best` (validation, %, after a full
-        training; `None` without any), `hypervolume`, `hypervolume_share`, `path`.
+        "finalised"), `trials_complete`, `trials_failed`, `error_best` (validation, %, of the
+        verified architectures or, without any, of the search's full trainings; `None` without
+        these), `hypervolume`, `hypervolume_share`, `path`.
     """
     found: list[dict[str, Any]] = []
     for folder in _folders(runs):
@@ -59,7 +60,8 @@ def _folders(runs: Path) -> list[Path]:
 def _summary(study: StudyResults) -> dict[str, Any]:
     trials = study.trials()
     full = trials[trials["fidelity"] == FULL]
-    errors = full["error"].dropna() if "error" in full else full["number"][:0]
+    column = "error_final" if trials["verified"].any() else "error"
+    errors = full[column].dropna() if column in full else full["number"][:0]
     return {
         "name": study.name,
         "created_utc": study.created_utc,

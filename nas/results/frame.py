@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +26,14 @@ IDENTITY = (
     "ended_s",
 )
 VERIFIED = (
+    "error_final",
+    "error_final_fp32",
     "error_test",
-    "error_test_deployed",
+    "error_test_fp32",
+    "error_test_refit",
     "latency_ms_measured",
     "latency_ms_measured_ci",
+    "latency_ms_measured_fp32",
     "latency_ms_median",
     "latency_ms_p95",
     "peak_memory_mb_measured",
@@ -41,24 +45,11 @@ VERIFIED = (
 MEASURED = ("latency_ms_measured", "latency_ms_measured_ci")
 """Columns in which architectures that were measured during the search have values as well."""
 
-MEASURED_OF = {
-    "latency_ms_predicted": "latency_ms_measured",
-    "peak_memory_mb_predicted": "peak_memory_mb_measured",
-}
-"""Measured columns by the predicted ones whose place they take."""
-
-
-def measured(column: str) -> str:
-    """Return the column of the measured values that belong to `column`, else `column` itself.
-
-    Counted memory is what the network itself needs; the rise of a process does not replace it.
-    """
-    return MEASURED_OF.get(column, column)
-
 
 def trials_frame(
     trials: Sequence[Trial],
     columns: Mapping[str, str],
+    verified_columns: Mapping[str, str],
     constraints: Sequence[Constraint],
     verified: Mapping[str, Mapping[str, Any]],
     routed: Mapping[str, dict[str, float]] | None = None,
@@ -68,6 +59,7 @@ def trials_frame(
     Args:
         trials: Of the ledger.
         columns: Column of every objective and of every limited value, by its name.
+        verified_columns: The columns of the same in verified architectures.
         constraints: Of the study.
         verified: Records of the verified architectures, by `arch_id`.
         routed: Columns of architectures that were measured during the search, by `arch_id`.
@@ -75,17 +67,20 @@ def trials_frame(
     Returns:
         Columns `IDENTITY`, the objectives', the facts', `VERIFIED`, and two of truth values:
         `verified`, of a full training only, and `feasible`, whether a complete trial keeps all
-        constraints, judged by measured values where there are any. A missing value is NaN.
+        constraints, judged by values of `verified_columns` where there are any. A missing value is
+        NaN.
     """
     routed = routed or {}
+    added = {*VERIFIED, *verified_columns.values()} - set(columns.values())
     rows = [
         _row(trial, columns)
         | (routed.get(trial.arch_id, {}) if trial.complete else {})
-        | (_verified_part(trial, columns, verified) if trial.complete and trial.full else {})
+        | (_chosen(verified.get(trial.arch_id, {}), added) if trial.complete and trial.full else {})
         for trial in trials
     ]
     known = [name for row in rows for name in row if name not in VERIFIED]
-    names = list(dict.fromkeys([*IDENTITY, *columns.values(), *known, *VERIFIED]))
+    of_verified = [*VERIFIED, *verified_columns.values()]
+    names = list(dict.fromkeys([*IDENTITY, *columns.values(), *known, *of_verified]))
     frame = pd.DataFrame(rows, columns=names)
     numbers = [name for name in names if name not in IDENTITY]
     frame = frame.astype(dict.fromkeys([*numbers, "fidelity", "seconds", "ended_s"], "float64"))
@@ -95,7 +90,7 @@ def trials_frame(
     frame["verified"] = frame["arch_id"].isin(list(verified)) & full
     for constraint in constraints:
         own = columns[constraint.objective]
-        values = frame.get(measured(own), frame[own]).fillna(frame[own])
+        values = frame[verified_columns[constraint.objective]].fillna(frame[own])
         frame["feasible"] &= values.map(constraint.met).astype(bool)
     return frame
 
@@ -104,12 +99,19 @@ def read_verified(folder: Path) -> dict[str, dict[str, Any]]:
     """Return the records of a study's verified architectures, by `arch_id`.
 
     Args:
-        folder: The study's folder `finalised`; need not exist.
+        folder: The study's folder.
 
     Raises:
         HwnasError: A record cannot be read; names the file.
     """
-    return {path.parent.name: read_json(path) for path in sorted(folder.glob("*/result.json"))}
+    found = {
+        path.parent.name: read_json(path) for path in sorted(folder.glob("finalised/*/result.json"))
+    }
+    for arch_id, record in found.items():
+        refitted = folder / "refitted" / arch_id / "result.json"
+        if refitted.is_file():
+            record["error_test_refit"] = read_json(refitted)["error_test"]
+    return found
 
 
 def read_routed(path: Path) -> dict[str, dict[str, float]]:
@@ -172,9 +174,5 @@ def _row(trial: Trial, columns: Mapping[str, str]) -> dict[str, Any]:
     }
 
 
-def _verified_part(
-    trial: Trial, columns: Mapping[str, str], verified: Mapping[str, Mapping[str, Any]]
-) -> dict[str, Any]:
-    record = verified.get(trial.arch_id, {})
-    owned = set(columns.values())
-    return {name: record[name] for name in VERIFIED if name in record and name not in owned}
+def _chosen(record: Mapping[str, Any], names: Collection[str]) -> dict[str, Any]:
+    return {name: value for name, value in record.items() if name in names}

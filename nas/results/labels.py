@@ -7,11 +7,15 @@ from typing import Any
 
 _LABELS = {
     "number": "trial",
-    "error": "validation error (%)",
+    "error": "validation error in the search (%)",
+    "error_final": "validation error (%)",
+    "error_final_fp32": "validation error in fp32 (%)",
     "error_test": "test error (%)",
-    "error_test_deployed": "test error as deployed{device} (%)",
+    "error_test_fp32": "test error in fp32 (%)",
+    "error_test_refit": "test error after the refit (%)",
     "latency_ms_predicted": "predicted latency{device} (ms)",
     "latency_ms_measured": "measured latency{device} (ms)",
+    "latency_ms_measured_fp32": "measured latency in fp32{device} (ms)",
     "latency_ms_published": "published latency{device} (ms)",
     "counted_memory_mb": "counted memory (MB)",
     "peak_memory_mb_predicted": "predicted peak memory{device} (MB)",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,6 @@ from matplotlib.ticker import ScalarFormatter
 
 from nas.core.errors import HwnasError
 from nas.core.trial import FULL
-from nas.results.frame import measured
 from nas.results.hypervolume import knee
 from nas.results.labels import device_label, label, unit
 from nas.results.study import StudyResults
@@ -26,34 +24,40 @@ _WIDE = 20.0
 
 @dataclass(frozen=True)
 class _View:
-    """Which columns lie along the axes: what the search saw, and what was measured."""
+    """Which columns lie along the axes: of the search's trials, and of verified architectures."""
 
     x: str
     y: str
+    x_verified: str
+    y_verified: str
     colour: str | None
     joined: bool
 
-    @property
-    def x_verified(self) -> str:
-        """Column of the verified points along the horizontal axis."""
-        return measured(self.x)
-
-    @property
-    def y_verified(self) -> str:
-        """Column of the verified points along the vertical axis."""
-        return measured(self.y)
-
 
 def plot_pareto(study: StudyResults, path_png: Path) -> None:
-    """Draw the study's trials and fronts into a PNG file of 1200 by 750 pixels.
-
-    The first objective is drawn against the second; with a third, the trials' colour shows it.
-    A study of one objective is drawn over the number of its trials. Neither failed trials nor
-    partial trainings are shown. Verified architectures stand at their measured latency, with the
-    95 % confidence interval of the measurement.
+    """Draw `pareto_figure` into a PNG file of 1200 by 750 pixels.
 
     Raises:
         HwnasError: The study cannot be read, or the file cannot be written.
+    """
+    figure = pareto_figure(study)
+    try:
+        figure.savefig(path_png, format="png")
+    except OSError as error:
+        raise HwnasError(f"{path_png}: cannot be written ({error.strerror})") from error
+
+
+def pareto_figure(study: StudyResults) -> Figure:
+    """Draw the study's trials and fronts.
+
+    The first objective is drawn against the second; with a third, the trials' colour shows it.
+    A study of one objective is drawn over the number of its trials. Neither failed trials nor
+    partial trainings are shown. Trials and the front of the search stand where the search saw them;
+    verified architectures stand at their own error and their measured latency, with the 95 %
+    confidence interval of the measurement.
+
+    Raises:
+        HwnasError: The study cannot be read.
     """
     view = _view(study)
     figure = Figure(figsize=SIZE_INCHES, dpi=DPI, layout="constrained")
@@ -62,27 +66,25 @@ def plot_pareto(study: StudyResults, path_png: Path) -> None:
     drawn = (trials["status"] == "complete") & (trials["fidelity"] == FULL)
     trials = trials[drawn].dropna(subset=[view.x, view.y])
     _draw_trials(figure, axes, trials, view)
-    _draw_predicted_front(axes, study, view)
+    _draw_search_front(axes, study, view)
     front = study.pareto()
     _draw_verified(axes, trials[trials["verified"]], front, view)
     _draw_knee(axes, front, study.front_columns(front), view)
     _finish(axes, study, view, trials)
-    try:
-        figure.savefig(path_png, format="png")
-    except OSError as error:
-        raise HwnasError(f"{path_png}: cannot be written ({error.strerror})") from error
+    return figure
 
 
 def _view(study: StudyResults) -> _View:
-    columns = list(study.columns.values())
+    columns, verified = list(study.columns.values()), list(study.verified_columns.values())
     if len(columns) == 1:
-        return _View("number", columns[0], None, joined=False)
-    return _View(columns[1], columns[0], columns[2] if columns[2:] else None, len(columns) == 2)
+        return _View("number", columns[0], "number", verified[0], None, joined=False)
+    colour = columns[2] if columns[2:] else None
+    return _View(columns[1], columns[0], verified[1], verified[0], colour, len(columns) == 2)
 
 
 def _draw_trials(figure: Figure, axes: Axes, trials: pd.DataFrame, view: _View) -> None:
     style: dict[str, Any] = {"s": 34, "linewidths": 0, "zorder": 1}
-    text = f"trials ({len(trials)})"
+    text = f"trials of the search ({len(trials)})"
     if view.colour is None:
         axes.scatter(trials[view.x], trials[view.y], color=_GREY, alpha=0.6, label=text, **style)
         return
@@ -92,10 +94,9 @@ def _draw_trials(figure: Figure, axes: Axes, trials: pd.DataFrame, view: _View) 
     figure.colorbar(drawn, ax=axes, label=label(view.colour), pad=0.01)
 
 
-def _draw_predicted_front(axes: Axes, study: StudyResults, view: _View) -> None:
+def _draw_search_front(axes: Axes, study: StudyResults, view: _View) -> None:
     front = study.pareto(objectives=list(study.columns.values())).sort_values(view.x)
-    text = "front of the search (predicted)" if view.x != view.x_verified else "front of the search"
-    style: dict[str, Any] = {"color": _BLUE, "zorder": 2, "label": text}
+    style: dict[str, Any] = {"color": _BLUE, "zorder": 2, "label": "front of the search"}
     if view.joined:
         style |= {"drawstyle": "steps-post", "linewidth": 1.4}
     else:
@@ -159,12 +160,12 @@ def _ring() -> dict[str, Any]:
 
 def _finish(axes: Axes, study: StudyResults, view: _View, trials: pd.DataFrame) -> None:
     device = device_label(study.record.get("device"))
-    axes.set_xlabel(_axis_label(view.x, device, study.published), fontsize=14)
-    axes.set_ylabel(_axis_label(view.y, device, study.published), fontsize=14)
+    axes.set_xlabel(_axis_label(view.x, view.x_verified, study, device), fontsize=14)
+    axes.set_ylabel(_axis_label(view.y, view.y_verified, study, device), fontsize=14)
     if view.x != "number" and _is_wide(trials[view.x]):
         axes.set_xscale("log")
         axes.xaxis.set_major_formatter(ScalarFormatter())
-    if _is_wide(trials[view.y]):
+    if _is_wide(pd.concat([trials[view.y], trials[view.y_verified].dropna()])):
         axes.set_yscale("log")
         axes.yaxis.set_major_formatter(ScalarFormatter())
     axes.set_title(study.name, fontsize=15, loc="left")
@@ -180,9 +181,12 @@ def _is_wide(values: pd.Series[float]) -> bool:
     return len(values) > 0 and bool(0 < values.min() < values.max() / _WIDE)
 
 
-def _axis_label(column: str, device: str, published: Mapping[str, str]) -> str:
-    if column == "error" and column in published:
-        return f"{published[column]} (%)"
-    text = label(column, device)
-    # Predicted and measured points share the axis; the legend tells them apart.
-    return text.removeprefix("predicted ") if measured(column) != column else text
+def _axis_label(column: str, verified: str, study: StudyResults, device: str) -> str:
+    if column == "error" and column in study.published:
+        return f"{study.published[column]} (%)"
+    # Points of the search and verified ones share the axis; the legend tells them apart.
+    return (
+        label(verified, device).removeprefix("measured ")
+        if verified != column
+        else label(column, device)
+    )

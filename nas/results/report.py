@@ -18,28 +18,27 @@ from nas.results.study import StudyResults
 
 _HEADINGS = {
     "arch_id": "arch_id",
-    "error": "val. error %",
+    "error": "search error %",
+    "error_final": "val. error %",
+    "error_final_fp32": "val. error fp32 %",
     "error_test": "test error %",
-    "error_test_deployed": "as deployed %",
+    "error_test_fp32": "test error fp32 %",
+    "error_test_refit": "test error refit %",
     "latency_ms_predicted": "predicted ms",
     "latency_ms_measured": "measured ms",
+    "latency_ms_measured_fp32": "measured fp32 ms",
     "latency_ms_published": "published ms",
     "latency_deviation_percent": "deviation %",
     "peak_memory_mb_measured": "measured MB",
     "params_m": "params M",
     "macs_m": "MACs M",
 }
-_FORMATS = {
-    "error": ".2f",
-    "error_test": ".2f",
-    "error_test_deployed": ".2f",
-    "latency_deviation_percent": "+.1f",
-}
+_ERRORS = tuple(column for column in _HEADINGS if column.startswith("error"))
+_FORMATS = {**dict.fromkeys(_ERRORS, ".2f"), "latency_deviation_percent": "+.1f"}
 _ABSENT = "-"
-_OPTIONAL = ("error_test_deployed", "latency_ms_published")
+_OPTIONAL = (*_ERRORS[1:], "latency_ms_measured_fp32", "latency_ms_published")
 """Columns that are left out where no row has a value."""
 _OF_OUR_OWN = (
-    "error_test",
     "latency_ms_predicted",
     "latency_ms_measured",
     "latency_deviation_percent",
@@ -105,7 +104,9 @@ def table(study: StudyResults, front: pd.DataFrame | None = None) -> Table:
 
 def _caption(study: StudyResults, front: pd.DataFrame | None) -> str:
     """Return what the numbers of a front are, and where latency was measured."""
-    own = "val. error: of the search's training; test error: of the retrained network"
+    own = "search error: validation error after the search's training"
+    if front is None or front["verified"].any():
+        own += "; val. and test error: of the network as the device runs it"
     caption = study.published.get("error", own)
     if front is not None and len(front) and (share := front["fidelity"].max()) < FULL:
         caption = f"{caption}; here after {100 * share:.3g} % of that training"

@@ -18,7 +18,6 @@ from nas.core.errors import ConfigError, HwnasError, LedgerError, UnknownNameErr
 from nas.core.objective import Constraint
 from nas.core.trial import FULL
 from nas.results.frame import (
-    measured,
     read_json,
     read_routed,
     read_verified,
@@ -30,12 +29,23 @@ from nas.results.ledger import Ledger, sqlite_url
 from nas.results.ledger_errors import one_line, translated
 from nas.results.query import matching
 
-__all__ = ["RECORD", "StudyResults", "records"]
+__all__ = ["PICKS", "RECORD", "StudyResults", "records"]
 
 RECORD = "study.json"
-_KEYS = ("name", "created_utc", "objectives", "columns", "reference_point", "ledger_url")
-_PICKS = {
-    "best": ("error",),
+_KEYS = (
+    "name",
+    "created_utc",
+    "objectives",
+    "columns",
+    "verified_columns",
+    "reference_point",
+    "ledger_url",
+)
+PICKS = ("knee", "best", "fastest")
+"""Names of architectures of a front."""
+
+_PICKED_BY = {
+    "best": ("error_final", "error"),
     "fastest": ("latency_ms_measured", "latency_ms_predicted", "latency_ms_published"),
 }
 
@@ -69,8 +79,8 @@ class StudyResults:
 
     @property
     def name(self) -> str:
-        """Name of the study."""
-        return str(self.record["name"])
+        """Name of the study's folder, by which commands find it."""
+        return self.path.resolve().name
 
     @property
     def created_utc(self) -> str:
@@ -96,6 +106,15 @@ class StudyResults:
         return {name: self.record["columns"][name] for name in self.record["objectives"]}
 
     @property
+    def verified_columns(self) -> dict[str, str]:
+        """Column of every objective's value of a verified architecture, by the objective's name.
+
+        It holds the final training's validation error in place of that of the search, and what was
+        measured in place of what was predicted.
+        """
+        return {name: self.record["verified_columns"][name] for name in self.record["objectives"]}
+
+    @property
     def constraints(self) -> list[Constraint]:
         """Limits on the objectives, and on what only a limit refers to."""
         limits = [Constraint.parse(text) for text in self.record.get("constraints", [])]
@@ -112,11 +131,11 @@ class StudyResults:
     def front_columns(self, frame: pd.DataFrame) -> list[str]:
         """Return the columns of the default front of `frame`, rows of `trials`.
 
-        A study with verified architectures is judged by measured values, another one by what its
-        search saw.
+        A study with verified architectures is judged by what is handed over, another one by what
+        its search saw.
         """
-        own = list(self.columns.values())
-        return [measured(column) for column in own] if frame["verified"].any() else own
+        columns = self.verified_columns if frame["verified"].any() else self.columns
+        return list(columns.values())
 
     def trials(self) -> pd.DataFrame:
         """Return all trials, one row each, ordered by number.
@@ -124,20 +143,32 @@ class StudyResults:
         Columns: `number`, `arch_id`, `genotype` (tuple), `status` ("complete" or "failed"),
         `failure`, `seed`, `fidelity` (share of the full training), `seconds`, `ended_s` (seconds
         that the search had run by its end); the objectives under the names in `columns` (`error`:
-        validation error, %); further facts; of architectures that were verified or measured during
-        the search, else NaN, `latency_ms_measured` and `latency_ms_measured_ci` (half width of the
-        95 % interval); of verified architectures, else NaN, `error_test` (%), of quantised ones
-        `error_test_deployed` (%), `latency_ms_median`, `latency_ms_p95`,
-        `peak_memory_mb_measured`, `model_size_mb` and, where it is counted, `energy_mj_measured`;
-        `verified`; `feasible`, whether a complete trial keeps the study's constraints.
+        validation error in the search, %); further facts; `verified`; `feasible`, whether a
+        complete trial keeps the study's constraints.
+
+        Of verified architectures, else NaN: `error_final` (validation error, %) and `error_test`
+        (%) after the final training; `error_test_refit` (%) where it was trained again on both
+        splits; `latency_ms_measured`, `latency_ms_measured_ci` (half width of the 95 % interval),
+        `latency_ms_median`, `latency_ms_p95`, `peak_memory_mb_measured`, `model_size_mb` and, where
+        it is counted, `energy_mj_measured`. All are of what the device runs: where that is
+        quantised, `error_final_fp32`, `error_test_fp32` and `latency_ms_measured_fp32` are of the
+        network before. Architectures that were measured during the search have a measured latency
+        too.
 
         Raises:
             HwnasError: The ledger or a verified architecture's record cannot be read.
         """
         trials = self._ledger.trials()
-        verified = read_verified(self.path / "finalised")
+        verified = read_verified(self.path)
         routed = read_routed(self.path / "routing.json")
-        return trials_frame(trials, self.record["columns"], self.constraints, verified, routed)
+        return trials_frame(
+            trials,
+            self.record["columns"],
+            self.record["verified_columns"],
+            self.constraints,
+            verified,
+            routed,
+        )
 
     def pareto(
         self,
@@ -154,8 +185,8 @@ class StudyResults:
             where: Condition on the columns, applied first; see `nas.results.query.matching`.
             objectives: Columns of numbers, or names of the study's objectives, all minimised.
                 Rows without a value in one of them are left out. By default, a study with
-                verified architectures gives the front of these, with measured values in place of
-                predicted ones; another study gives the front of its own objectives.
+                verified architectures gives the front of these by `verified_columns`; another
+                study gives the front of its own objectives.
             sort: Column to sort by, ascending; the first objective by default.
             fidelity: Of the trials.
 
@@ -167,7 +198,8 @@ class StudyResults:
             HwnasError: The study cannot be read.
         """
         frame = self.trials()
-        names = self.front_columns(frame) if objectives is None else list(objectives)
+        verified = frame["verified"] & (fidelity == FULL) & (objectives is None)
+        names = self.front_columns(frame[verified]) if objectives is None else list(objectives)
         chosen = [self._numeric(frame, name) for name in names]
         if not chosen:
             raise ConfigError("objectives", objectives, "one column or more")
@@ -175,8 +207,8 @@ class StudyResults:
         kept = (frame["feasible"] & _at(frame, fidelity)).to_numpy(copy=True)
         if where is not None:
             kept &= matching(where, frame, self.columns)
-        if objectives is None and fidelity == FULL and frame["verified"].any():
-            kept &= frame["verified"].to_numpy()
+        if verified.any():
+            kept &= verified.to_numpy()
         front = frame[kept].drop_duplicates("arch_id").dropna(subset=chosen)
         front = front[non_dominated(front[chosen].to_numpy(dtype=float))]
         return front.sort_values([order, "number"], ignore_index=True)
@@ -192,14 +224,14 @@ class StudyResults:
         Raises:
             ConfigError: There is no such architecture, or several.
         """
-        if text in ("knee", "best", "fastest"):
+        if text in PICKS:
             return self._pick_of_front(text)
         frame = self.trials().sort_values("fidelity", ascending=False, kind="stable")
         frame = frame.drop_duplicates("arch_id").sort_values("number")
         found = frame[frame["arch_id"].str.startswith(text)] if text else frame
         if len(found) != 1:
             known = "none" if found.empty else ", ".join(found["arch_id"].head(5))
-            expected = "knee, best, fastest or the beginning of one arch_id"
+            expected = f"{', '.join(PICKS)} or the beginning of one arch_id"
             raise ConfigError("architecture", text, expected, f"it fits {known}")
         row = found.iloc[0]
         if row["status"] != "complete":
@@ -207,18 +239,16 @@ class StudyResults:
         return row
 
     def hypervolume(self) -> float:
-        """Return the hypervolume of feasible, fully trained trials over the study's objectives.
+        """Return the hypervolume of the study's front, as `pareto` gives it by default.
 
-        It is measured from the stored `reference_point`, in the product of the objectives' units,
-        and by what the search saw: predicted latency where that is an objective.
+        It is measured from the stored `reference_point`, in the product of the objectives' units.
 
         Raises:
             HwnasError: The study cannot be read.
         """
-        frame = self.trials()
-        counted = frame["feasible"] & (frame["fidelity"] == FULL)
-        points = frame.loc[counted, list(self.columns.values())].dropna()
-        return hypervolume(points.to_numpy(dtype=float), self.reference_point)
+        front = self.pareto()
+        points = front[self.front_columns(front)].to_numpy(dtype=float)
+        return hypervolume(points, self.reference_point)
 
     def hypervolume_share(self) -> float:
         """Return `hypervolume` as a share of the box between zero and the reference point.
@@ -235,9 +265,9 @@ class StudyResults:
             raise ConfigError("architecture", text, "a study with a front", fix)
         if text == "knee":
             return front.iloc[knee(front[self.front_columns(front)].to_numpy(dtype=float))]
-        known = [name for name in _PICKS[text] if name in front and front[name].notna().all()]
+        known = [name for name in _PICKED_BY[text] if name in front and front[name].notna().all()]
         if not known:
-            raise ConfigError("architecture", text, f"a study that knows {_PICKS[text][-1]}")
+            raise ConfigError("architecture", text, f"a study that knows {_PICKED_BY[text][-1]}")
         return front.iloc[int(np.nanargmin(front[known[0]].to_numpy(dtype=float)))]
 
     def _numeric(self, frame: pd.DataFrame, name: str) -> str:
@@ -276,14 +306,19 @@ class StudyResults:
             url = sqlalchemy.make_url(self._ledger_url)
         if url.get_backend_name() != "sqlite" or url.database is None:
             return None
-        beside = self.path / Path(url.database).name
-        return beside if beside.exists() else Path(url.database)
+        recorded = Path(url.database)
+        beside = self.path / recorded.name
+        # The owner is the folder in which the study began; another study may lie there by now.
+        owner = str(self.record.get("ledger_owner", ""))
+        own = owner.endswith(f":{recorded.parent.resolve().as_posix()}")
+        return beside if own or beside.exists() else recorded
 
     @cached_property
     def _ledger(self) -> Ledger:
         file = self._ledger_file
         url = self._ledger_url if file is None else sqlite_url(file)
-        return Ledger.load(url, self.name)
+        # The folder may have been renamed since the ledger was begun.
+        return Ledger.load(url, str(self.record["name"]), self.record.get("ledger_owner"))
 
 
 def _at(frame: pd.DataFrame, fidelity: float) -> pd.Series[bool]:

@@ -6,8 +6,8 @@ evaluated again.
 
 With a router, a proposed candidate may be refused before it is trained, and an ended trial's
 latency may be measured before the algorithm is told. Both happen in the order of asking and
-telling. What is known of a candidate beforehand is taken when it is asked for: the predictor learns
-meanwhile.
+telling. What is refused takes no number, and the algorithm is told at once that it has failed. What
+is known of a candidate beforehand is taken when it is asked for: the predictor learns meanwhile.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from nas.core.errors import LedgerError
+from nas.core.host import one_thread
 from nas.core.seeding import training_seed
 from nas.core.space import Genotype
 from nas.core.trial import Candidate, Evaluation, Evaluator, SearchAlgorithm, Trial
@@ -77,8 +78,11 @@ class SearchLoop:
     _told: list[Trial] = field(default_factory=list, init=False)
     _told_least: int = field(default=0, init=False)
 
+    @one_thread()
     def run(self) -> list[Trial]:
         """Search until a limit is reached or the space is exhausted, and nothing is under way.
+
+        This process keeps to one thread meanwhile: the other cores are the workers'.
 
         Returns:
             All trials by number, those of earlier runs included.
@@ -123,9 +127,18 @@ class SearchLoop:
         if promoted is not None:
             return promoted
         while proposed := self.algorithm.ask(1):
-            arch_id = self.problem.space.architecture(proposed[0]).arch_id
-            if self.router is None or self.router.admit(number, proposed[0], arch_id):
-                return Proposal(proposed[0], self.fidelity.enter(proposed[0]))
+            [genotype] = proposed
+            arch_id = self.problem.space.architecture(genotype).arch_id
+            if self.router is None or self.router.admit(number, genotype, arch_id):
+                return Proposal(genotype, self.fidelity.enter(genotype))
+            refused = Trial(
+                number=number,
+                genotype=genotype,
+                arch_id=arch_id,
+                seed=training_seed(self.study_seed, arch_id),
+                failure="refused: it breaks a limit as measured",
+            )
+            self.algorithm.tell([refused])
         return self.fidelity.promotion(exhausted=True)
 
     def _tell_before(self, number: int) -> bool:

@@ -147,7 +147,10 @@ class Stopping:
         if volume <= 0:  # nothing to compare with yet
             return None
         percent = 100 * (self.hypervolume(self._ended) / volume - 1)
-        per_hour = percent * HOUR_S / (self._ended[-1].ended_s - before[-1].ended_s)
+        took_s = self._ended[-1].ended_s - before[-1].ended_s
+        if took_s <= 0:  # reported together: there is no rate yet
+            return None
+        per_hour = percent * HOUR_S / took_s
         if per_hour >= least:
             return None
         line = f"the hypervolume grew by {per_hour:.3g} % an hour over the last {window} trials"

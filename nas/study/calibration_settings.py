@@ -16,7 +16,9 @@ from nas.devices.store import MeasurementStore
 from nas.network.space import SearchSpace
 from nas.study.checking import component, resolved
 from nas.study.settings import (
+    IMAGES,
     PREDICTORS,
+    check_space,
     device_of,
     general_of,
     objectives_of,
@@ -66,10 +68,10 @@ def read_calibration(config: DictConfig) -> CalibrationSettings:
         fix = "a published table is exact: a search reads it and needs no predictor"
         raise ConfigError("device", values["device"]["name"], expected, fix)
     predictor = predictor_of(values)
-    given = ("input_shape", "num_classes")
-    missing = [name for name in given if values["search_space"].get(name) is None]
+    check_space(values)
+    missing = [name for name in IMAGES if values["search_space"].get(name) is None]
     if len(missing) == 1:
-        expected = "a value, or neither this nor the other of " + ", ".join(given)
+        expected = "a value, or neither this nor the other of " + ", ".join(IMAGES)
         raise ConfigError(f"search_space.{missing[0]}", None, expected)
     if missing:
         splits = component(data.registry, values.get("data"), "data").search_splits()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Collection
 from typing import Any, TypeVar, cast
 
 from omegaconf import DictConfig, OmegaConf
@@ -57,6 +58,35 @@ def component(
     Raises:
         ConfigError: The name is unknown, or a field is unknown, missing or of another type.
     """
+    cls, fields, held = _parts(registry, node, path)
+    built = structured(cls, {**fields, **(given or {})}, path)
+    return dataclasses.replace(built, **held) if held else built  # type: ignore[type-var]
+
+
+def check_component(
+    registry: Registry[Any], node: Any, path: str, later: Collection[str] = ()
+) -> None:
+    """Check names and types of a component's settings without building it.
+
+    Args:
+        registry: Of the components of its kind.
+        node: Name and fields; see `component`.
+        path: Where `node` stands in the configuration, for messages.
+        later: Fields that may be missing: they are given when it is built.
+
+    Raises:
+        ConfigError: The name is unknown, or a field is unknown, missing or of another type.
+    """
+    cls, fields, _ = _parts(registry, node, path)
+    merged = _merged(cls, fields, path)
+    for key in sorted(OmegaConf.missing_keys(merged) - set(later)):
+        raise ConfigError(f"{path}.{key}", None, "a value")
+
+
+def _parts(
+    registry: Registry[T], node: Any, path: str
+) -> tuple[type[T], dict[str, Any], dict[str, Any]]:
+    """Return the class that `node` names, its own fields, and the components that it holds."""
     fields = dict(node or {})
     cls = registry.component(str(fields.pop("name", None)))
     held = {
@@ -64,8 +94,7 @@ def component(
         for field, holder in nested_registries(cls).items()
         if field in fields
     }
-    built = structured(cls, {**fields, **(given or {})}, path)
-    return dataclasses.replace(built, **held) if held else built  # type: ignore[type-var]
+    return cls, fields, held
 
 
 def _held(registry: Registry[Any], node: Any, path: str, field: str) -> Any:
@@ -87,20 +116,35 @@ def structured(cls: type[T], node: Any, path: str) -> T:
     Raises:
         ConfigError: A field is unknown, missing, or has a value that cannot be used.
     """
-    prefix = f"{path}." if path else ""
-    given = OmegaConf.create(node or {})
+    merged = _merged(cls, node, path)
     try:
-        checked = OmegaConf.merge(_writable(OmegaConf.structured(cls)), given)
-        return _hashable(cast("T", OmegaConf.to_object(checked)))
+        return _hashable(cast("T", OmegaConf.to_object(merged)))
     except OmegaConfBaseException as error:
-        key = error.full_key or error.key or ""
-        expected = _expectation(error, cls)
-        raise ConfigError(f"{prefix}{key}", _got(given, str(key)), expected) from error
+        raise _config_error(error, cls, node, path) from error
     except ConfigError as error:
         # The two recipes of a study do not know which one they are.
         if error.argument.startswith("recipe."):
-            raise HwnasError(f"{prefix}{error}") from error
+            raise HwnasError(f"{_prefix(path)}{error}") from error
         raise
+
+
+def _merged(cls: type, node: Any, path: str) -> DictConfig:
+    """Return the fields of a dataclass with their values, names and types checked."""
+    try:
+        schema = _writable(OmegaConf.structured(cls))
+        return cast("DictConfig", OmegaConf.merge(schema, OmegaConf.create(node or {})))
+    except OmegaConfBaseException as error:
+        raise _config_error(error, cls, node, path) from error
+
+
+def _config_error(error: OmegaConfBaseException, cls: type, node: Any, path: str) -> ConfigError:
+    key = str(error.full_key or error.key or "")
+    got = _got(OmegaConf.create(node or {}), key)
+    return ConfigError(f"{_prefix(path)}{key}", got, _expectation(error, cls))
+
+
+def _prefix(path: str) -> str:
+    return f"{path}." if path else ""
 
 
 def _hashable(built: T) -> T:

@@ -9,6 +9,8 @@ from typing import Any
 
 import psutil
 
+from nas.core.host import usable_cores
+
 PACKAGES = ("hwnas", "torch", "onnxruntime", "onnx", "ray", "pymoo", "optuna", "numpy")
 
 
@@ -30,5 +32,6 @@ def hardware() -> dict[str, Any]:
         "machine": platform.machine(),
         "system": platform.platform(),
         "logical_cores": os.cpu_count(),
+        "usable_cores": usable_cores(),
         "memory_mb": round(psutil.virtual_memory().total / 1e6),
     }

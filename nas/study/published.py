@@ -54,7 +54,7 @@ def check(settings: StudySettings) -> None:
     if isinstance(device, TableDevice):
         _check_space(settings.config, "device", device.table)
     if settings.published and settings.finalise.limit:
-        expected = "0: of a published table no network can be retrained or measured"
+        expected = "0: of a published table no network can be trained or measured"
         raise ConfigError("finalise.limit", settings.finalise.limit, expected)
 
 

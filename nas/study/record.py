@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -25,20 +26,22 @@ REFERENCE_SAMPLES = 64
 def begin(
     settings: StudySettings,
     folder: StudyFolder,
-    class_names: Sequence[str],
+    fingerprint: Mapping[str, Any],
     problem: SearchProblem,
     calibration: Calibration | None,
     first: Sequence[Genotype],
+    trivial_percent: float,
 ) -> None:
     """Write `study.json` when a study begins; afterwards its reference point stays.
 
     Args:
         settings: Of the study.
         folder: Of the study.
-        class_names: Of its data.
+        fingerprint: Of its data; see `Dataset.fingerprint`.
         problem: What it searches for.
         calibration: Of its predictor, if it has one.
         first: The architectures of a warm start.
+        trivial_percent: Error of a trivial guess, in percent; see `nas.study.noise`.
     """
     if folder.record_path.is_file():
         return
@@ -51,18 +54,21 @@ def begin(
             "created_utc": now_utc(),
             "seed": settings.seed,
             "data": data.registry.settings(settings.data),
-            "class_names": list(class_names),
+            "class_names": fingerprint["class_names"],
+            "data_fingerprint": fingerprint,
             "space": search_spaces.registry.settings(problem.space),
             "device": devices.registry.settings(settings.device),
             "objectives": list(settings.objectives),
             "columns": {name: objective.column for name, objective in known.items()},
+            "verified_columns": {name: o.verified_column for name, o in known.items()},
             "units": {name: objective.unit for name, objective in known.items()},
             "constraints": [str(constraint) for constraint in settings.constraints],
-            "reference_point": _reference_point(settings, problem),
+            "reference_point": _reference_point(settings, problem, trivial_percent),
             "genes": [gene.name for gene in problem.space.genes],
             "warm_start": [list(genotype) for genotype in first],
             "imports": list(settings.imports),
             "ledger_url": settings.config["ledger"]["url"] or folder.ledger_url,
+            "ledger_owner": folder.ledger_owner,
             "published": settings.published,
             "calibration": None if calibration is None else calibration.cost,
             "versions": provenance.versions(),
@@ -71,15 +77,18 @@ def begin(
     )
 
 
-def _reference_point(settings: StudySettings, problem: SearchProblem) -> dict[str, float]:
-    """Return the given reference point, completed by guessing's error and large costs."""
+def _reference_point(
+    settings: StudySettings, problem: SearchProblem, trivial_percent: float
+) -> dict[str, float]:
+    """Return the given reference point, completed by a trivial guess's error and large costs."""
     space, rng = problem.space, stream(settings.seed, "reference")
     samples = [space.sample(rng) for _ in range(REFERENCE_SAMPLES)]
     samples.append(space.canonical([n - 1 for n in space.cardinalities]))
     known = problem.known(samples)
-    guessing = 100 * (1 - 1 / space.num_classes)
     derived = {
-        name: float(np.nanmax([row[name] for row in known])) if name in known[0] else guessing
+        name: float(np.nanmax([row[name] for row in known]))
+        if name in known[0]
+        else trivial_percent
         for name in problem.objectives
     }
     return derived | (settings.search.reference_point or {})

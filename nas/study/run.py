@@ -13,19 +13,22 @@ from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from nas.core.errors import DeviceError, HwnasError
-from nas.core.images import SearchSplits
+from nas.core.errors import DataError, DeviceError, HwnasError
+from nas.core.host import usable_cores
+from nas.core.images import SearchSplits, fingerprint_difference
 from nas.core.objective import Facts, Objective
 from nas.core.prediction import LearningPredictor
 from nas.core.recipe import Recipe
 from nas.core.seeding import stream
 from nas.core.space import Genotype
 from nas.core.trial import Trial, full_trainings
+from nas.devices.measuring.environment import threads_line
 from nas.evaluation.checkpoints import CheckpointFolder, ContinuingEvaluator
 from nas.network.space import SearchSpace
 from nas.results.hypervolume import hypervolume
-from nas.results.ledger import Ledger
+from nas.results.ledger import Ledger, Writer
 from nas.results.study import StudyResults
 from nas.search.loop import SearchLoop
 from nas.search.problem import SearchProblem
@@ -33,7 +36,7 @@ from nas.search.routing import Router
 from nas.search.stopping import ROUNDING, Stopping
 from nas.search.survey import survey
 from nas.search.warm_start import WarmStart
-from nas.study import preview, record, routing, warm_start
+from nas.study import noise, preview, record, routing, warm_start
 from nas.study.calibration import Calibration, accuracy_line, calibrate, is_calibrated, learner
 from nas.study.finalise import Finalisation
 from nas.study.folder import StudyFolder, now_utc
@@ -118,52 +121,100 @@ class _Study:
     def __post_init__(self) -> None:
         """Make the job, which refuses recipes that the space cannot follow."""
         self._job = self.settings.evaluation.job(self._training)
+        self._errors: list[float] = []
 
     def run(self) -> StudyResults:
+        fingerprint = self._fingerprint()
         first = warm_start.proposals(self.settings, self.space, self.folder)
         calibration = self._calibrated()
         problem = self._problem(calibration)
         # A search that cannot begin leaves its settings open to change.
         feasible = self._survey(problem)
         ledger = Ledger.open(
-            self._ledger_url, self.settings.name, list(problem.objectives), self.space.genes
+            self._ledger_url,
+            self._ledger_name,
+            list(problem.objectives),
+            self.space.genes,
+            Writer(self.folder.ledger_owner, self.folder.place, self.folder.record_path.is_file()),
         )
         if published := self.settings.published:
             self.reporter.stage("nothing is verified at the end: " + "; ".join(published.values()))
         with closing(ledger):
             # After the ledger, so that whoever finds the record can read both.
+            trivial_percent = noise.trivial_error_percent(self.splits)
             record.begin(
-                self.settings, self.folder, self.splits.class_names, problem, calibration, first
+                self.settings,
+                self.folder,
+                fingerprint,
+                problem,
+                calibration,
+                first,
+                trivial_percent,
             )
+            # Its stamp spares the next run the test split.
+            self.folder.update(data_fingerprint=fingerprint)
             trials = self._search(problem, ledger, first, feasible)
         results = StudyResults(self.folder.path, self._ledger_url)
         if not any(trial.complete for trial in trials):
             raise HwnasError(f"study {self.settings.name!r}: {self._nothing_complete(trials)}")
+        if self.settings.finalise.limit == 0 and "error" in problem.objectives:
+            front = results.pareto(objectives=list(results.columns.values()))
+            self._say(noise.front_noise_line(front["error"].tolist(), len(self.splits.validation)))
         parts = (self.settings, self.folder, self.splits, problem, results, self.reporter)
         # A study whose front could not be verified as a whole tries again when it is started again.
-        verified = Finalisation(*parts).run() and self.settings.finalise.limit > 0
-        if verified and self.folder.record()["status"] != "finalised":
+        if Finalisation(*parts).run() and self.settings.finalise.limit > 0:
             self.folder.update(status="finalised", finished_utc=now_utc())
-        if verified:
             # Nothing is lost: what more evaluations promote is then trained from the start.
             shutil.rmtree(self.folder.checkpoints, ignore_errors=True)
         return StudyResults(self.folder.path, self._ledger_url)
 
     def check(self) -> None:
         """Say what can be said without measuring, training or writing anything."""
+        self._fingerprint()
         settings = self.settings
         calibration = None
         if is_calibrated(self.folder.predictor):
-            calibration = Calibration.load(self.folder.predictor)
+            calibration = Calibration.load(self.folder.predictor, self.space)
         elif self._needs_calibration:
             self.reporter.stage(preview.calibration_line(settings.predictor))
         feasible = self._survey(self._problem(calibration))
         workers = settings.evaluation.workers_here() if settings.ray_address is None else None
+        threads, cores = settings.evaluation.threads, usable_cores()
+        if settings.ray_address is None and threads > cores:
+            self.reporter.stage(
+                f"evaluation.threads_per_worker: got {threads}, but this process may use {cores} "
+                "core(s): the study would be refused; lower it or allow more cores"
+            )
         trials = []
         if self.folder.record_path.is_file():
-            with closing(Ledger.load(self._ledger_url, settings.name)) as ledger:
+            owner = self.folder.ledger_owner
+            with closing(Ledger.load(self._ledger_url, self._ledger_name, owner)) as ledger:
                 trials = ledger.trials()
         self.reporter.stage(self._time_line(feasible, trials, workers))
+
+    def _fingerprint(self) -> dict[str, Any]:
+        """Say what the data hold, and return their fingerprint.
+
+        Raises:
+            DataError: An image cannot be read, or the data are not those that the study began with.
+        """
+        known = None
+        if self.folder.record_path.is_file():
+            known = self.folder.record()["data_fingerprint"]
+        found = self.settings.data.fingerprint(self.splits, known)
+        difference = None if known is None else fingerprint_difference(known, found)
+        if difference is not None:
+            raise DataError(
+                f"data: {difference}, with which study {self.folder.path.name!r} began; "
+                "restore the data, or give the new study another name"
+            )
+        counts = ", ".join(f"{sum(s['images'])} {name}" for name, s in found["splits"].items())
+        classes = len(self.splits.class_names)
+        if len(self.splits.train):
+            self.reporter.stage(f"data: {counts} images of {classes} classes")
+        for note in self.splits.notes:
+            self.reporter.stage(f"  {note}")
+        return found
 
     def _survey(self, problem: SearchProblem) -> list[Genotype]:
         """Say what the limits leave; return some architectures that keep them.
@@ -174,7 +225,7 @@ class _Study:
         found = survey(problem, stream(self.settings.seed, "survey"))
         for line in preview.survey_lines(problem, found):
             self.reporter.stage(line)
-        one = problem.sample_feasible(stream(self.settings.seed, "reference"))
+        one = problem.sample_feasible(stream(self.settings.seed, "feasible"))
         assert one is not None, "with nothing seen, there is one or an error"
         return found.feasible or [one]
 
@@ -208,6 +259,12 @@ class _Study:
         return self.settings.ledger_url or self.folder.ledger_url
 
     @property
+    def _ledger_name(self) -> str:
+        """Name under which the study began: its folder may have another one by now."""
+        begun = self.folder.record_path.is_file()
+        return str(self.folder.record()["name"]) if begun else self.settings.name
+
+    @property
     def _used(self) -> list[Objective]:
         return [*self.settings.objectives.values(), *self.settings.limited.values()]
 
@@ -220,8 +277,9 @@ class _Study:
         if not self._needs_calibration:
             return None
         if is_calibrated(self.folder.predictor):
-            return Calibration.load(self.folder.predictor)
+            return Calibration.load(self.folder.predictor, self.space)
         samples = self.settings.predictor.samples
+        self._say(threads_line(self.settings.device))
         self.reporter.stage(f"calibrating the latency predictor on {samples} networks")
         calibration = calibrate(
             self.space,
@@ -325,12 +383,13 @@ class _Study:
                 trials = loop.run()
         assert loop.stop is not None, "a search that has ended says why"
         self.reporter.stage(f"the search has ended: {loop.stop.detail}")
+        if len(self._errors) != noise.LEAST_TRIALS:  # that has been said
+            self._say(self._chance_line())
         self.folder.update(
+            status="searched",
             stop={**dataclasses.asdict(loop.stop), "limits": settings.search.limits},
             routing=routing.RoutingFile(self.folder.routing).summary(),
         )
-        if self.folder.record()["status"] == "searching":
-            self.folder.update(status="searched")
         return trials
 
     def _training(self, recipe: Recipe) -> TrainingJob:
@@ -352,3 +411,15 @@ class _Study:
 
     def _report(self, problem: SearchProblem, trial: Trial) -> None:
         self.reporter.trial(trial, feasible=problem.kept(trial))
+        known = noise.errors_percent([trial])
+        self._errors += known
+        if known and len(self._errors) == noise.LEAST_TRIALS:
+            self._say(self._chance_line())
+
+    def _chance_line(self) -> str | None:
+        images, trivial = len(self.splits.validation), noise.trivial_error_percent(self.splits)
+        return noise.chance_line(self._errors, images, trivial)
+
+    def _say(self, line: str | None) -> None:
+        if line is not None:
+            self.reporter.stage(line)

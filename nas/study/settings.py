@@ -34,7 +34,7 @@ from nas.search.routing import RoutingSettings
 from nas.search.schedule import Asynchronous, Batch, Schedule
 from nas.search.stopping import StopSettings
 from nas.study import published
-from nas.study.checking import component, resolved, structured
+from nas.study.checking import check_component, component, resolved, structured
 from nas.study.imports import import_modules
 
 MEASUREMENTS, PREDICTORS = RESERVED = ("measurements", "predictors")
@@ -176,11 +176,14 @@ class FinaliseSettings:
     """How the front is verified at the end.
 
     Attributes:
-        limit: Most members of the front that are retrained; 0 for none.
-        recipe: How they are trained, on train and validation images together.
+        limit: Most members of the front that are verified; 0 for none.
+        refit: Whether the front's picks (`knee`, `best`, `fastest`) are then trained once more, on
+            train and validation images together, as an extra.
+        recipe: How they are trained.
     """
 
     limit: int = 8
+    refit: bool = False
     recipe: Recipe = field(default_factory=Recipe)
 
     def __post_init__(self) -> None:
@@ -245,11 +248,26 @@ class StudySettings:
         return space_of(self.config, input_shape, num_classes)
 
 
+IMAGES = ("input_shape", "num_classes")
+"""Settings of a search space that the data give."""
+
+
+def check_space(config: Mapping[str, Any]) -> None:
+    """Check names and types of a search space's settings before the data are known.
+
+    Values are checked when the space is built: whether one can be used may depend on the images.
+
+    Raises:
+        ConfigError: Names the setting, what it got, what was expected.
+    """
+    check_component(search_spaces.registry, config.get("search_space"), "search_space", IMAGES)
+
+
 def space_of(
     config: Mapping[str, Any], input_shape: tuple[int, int, int], num_classes: int
 ) -> SearchSpace:
     """Build a configuration's search space for images of a shape and a number of classes."""
-    given = {"input_shape": input_shape, "num_classes": num_classes}
+    given = dict(zip(IMAGES, (input_shape, num_classes), strict=True))
     return component(search_spaces.registry, config["search_space"], "search_space", given)
 
 
@@ -282,6 +300,7 @@ def read(config: DictConfig) -> StudySettings:
     """
     values = resolved(config)
     general = general_of(values)
+    check_space(values)
     search = structured(SearchSettings, values.get("search"), "search")
     constraints = tuple(Constraint.parse(text) for text in search.constraints)
     device = device_of(values)
@@ -309,7 +328,6 @@ def read(config: DictConfig) -> StudySettings:
         constraints=constraints,
         config=values,
     )
-    settings.space((1, 32, 32), 10)
     settings.fidelity.check(settings.objectives)
     published.check(settings)
     return settings

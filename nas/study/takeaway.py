@@ -10,7 +10,7 @@ import pandas as pd
 import safetensors.torch
 
 import search_spaces
-from nas.core.errors import ConfigError
+from nas.core.errors import ConfigError, HwnasError
 from nas.core.measurement import Measurement
 from nas.export import package
 from nas.export.exported import ExportedModel, Preprocessing
@@ -20,25 +20,28 @@ from nas.study.folder import StudyFolder
 from nas.study.imports import import_modules
 
 
-def export(study: StudyResults, pick: str, out: Path) -> tuple[Path, float]:
+def export(study: StudyResults, pick: str, out: Path, *, refit: bool = False) -> tuple[Path, float]:
     """Write a verified architecture of `study` into the folder `out`, and check it there.
 
     Args:
         study: A finalised study.
         pick: `knee`, `best`, `fastest` or an `arch_id`.
         out: New, empty or a former export.
+        refit: Whether to take the network that was trained on train and validation images together,
+            which `finalise.refit` makes of the front's picks.
 
     Returns:
         The folder, and the largest absolute difference between PyTorch and ONNX Runtime.
 
     Raises:
-        ConfigError: There is no such architecture, or it was not retrained; a study of published
+        ConfigError: There is no such architecture, or it was not verified; a study of published
             numbers has nothing that was.
         ExportError: The folder holds something else, or the export does not run on its own.
     """
     row = study.pick(pick)
     folder = StudyFolder(study.path)
-    parts = folder.verified(str(row["arch_id"]))
+    verified_in = folder.refitted if refit else folder.finalised
+    parts = verified_in / str(row["arch_id"])
     if not (parts / "result.json").is_file():
         if study.published:
             raise ConfigError(
@@ -47,10 +50,9 @@ def export(study: StudyResults, pick: str, out: Path) -> tuple[Path, float]:
                 "one whose networks were trained",
                 f"its numbers are a table's ({study.published['source']}), it has no weights",
             )
-        verified = ", ".join(sorted(p.parent.name for p in parts.parent.glob("*/result.json")))
-        raise ConfigError(
-            "--pick", pick, "a verified architecture", f"the verified ones: {verified or 'none'}"
-        )
+        known = ", ".join(sorted(p.parent.name for p in verified_in.glob("*/result.json")))
+        kind = "refitted" if refit else "verified"
+        raise ConfigError("--pick", pick, f"a {kind} architecture: {known or 'there is none'}")
     written = package.write(out, _exported(study, folder.record(), row, parts))
     return written, package.verify(written)
 
@@ -60,18 +62,26 @@ def _exported(
 ) -> ExportedModel:
     import_modules(record["imports"])
     space = component(search_spaces.registry, record["space"], "space")
+    if space.architecture(row["genotype"]).arch_id != row["arch_id"]:
+        line = f"study {study.name!r}: architecture {row['arch_id']} is another one by now"
+        fix = "export with the release and the modules that the study was searched with"
+        raise HwnasError(f"{line}: the code of the search space has changed; {fix}")
     network = space.build(row["genotype"])
     network.load_state_dict(safetensors.torch.load_file(parts / "weights.safetensors"))
     training = json.loads((parts / "training.json").read_text("utf-8"))
     measurement = json.loads((parts / "measurement.json").read_text("utf-8"))
+    deployment = json.loads((parts / "deployment.json").read_text("utf-8"))
+    result = json.loads((parts / "result.json").read_text("utf-8"))
+    deployed = parts / deployment["file"]
     return ExportedModel(
         space=space,
         genotype=row["genotype"],
         network=network.eval(),
         class_names=tuple(record["class_names"]),
         preprocessing=Preprocessing(mean=tuple(training["mean"]), std=tuple(training["std"])),
-        figures=_figures(row, training),
+        figures=_figures(row, result),
         measurement=Measurement.from_dict(measurement),
+        deployed=None if deployed.name == "model.onnx" else deployed,
         provenance={
             "dataset": record["data"],
             "training": training["recipe"],
@@ -80,8 +90,17 @@ def _exported(
     )
 
 
-def _figures(row: pd.Series[Any], training: dict[str, Any]) -> dict[str, float]:
+def _figures(row: pd.Series[Any], result: dict[str, Any]) -> dict[str, float]:
+    """Return what is known of the architecture from the search, and of the network itself."""
     counted = ("error", "params_m", "macs_m", "counted_memory_mb")
     names = (*counted, "latency_ms_predicted", "peak_memory_mb_predicted")
     figures = {name: float(row[name]) for name in names if name in row and pd.notna(row[name])}
-    return figures | {name: training[name] for name in ("error_test", "test_images")}
+    own = ("error_final", "error_test")
+    of_network = (
+        *own,
+        *(f"{name}_fp32" for name in own),
+        "validation_images",
+        "test_images",
+        "latency_ms_measured_fp32",
+    )
+    return figures | {n: float(result[n]) for n in of_network if result.get(n) is not None}

@@ -1,4 +1,4 @@
-"""The work that an evaluator sends to its workers: build, train and test one candidate."""
+"""The work that an evaluator sends to its workers: train one candidate, or test one."""
 
 from __future__ import annotations
 
@@ -77,6 +77,36 @@ class TrainingJob:
                 state = {name: t.cpu().contiguous() for name, t in network.state_dict().items()}
                 weights = safetensors.torch.save(state)
         return Outcome(metrics={"error": error}, weights=weights, checkpoint=checkpoint)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TestingJob:
+    """Counts the error of a trained network, whose weights come as the candidate's checkpoint.
+
+    Attributes:
+        space: Builds the network.
+        images: What it classifies.
+        normalisation: That it was trained with.
+        threads: Of torch, on a worker.
+    """
+
+    space: SearchSpace
+    images: Images
+    normalisation: Normalisation
+    threads: int = 1
+
+    def __call__(self, candidate: Candidate, deadline: float) -> Outcome:
+        """Test `candidate`; see `nas.core.trial.Job`."""
+        del deadline
+        assert candidate.checkpoint is not None
+        torch.set_num_threads(self.threads)
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        with training_step():
+            network = self.space.build(candidate.genotype)
+            network.load_state_dict(safetensors.torch.load(candidate.checkpoint))
+            network.to(device)
+        error = error_percent(network, self.images, self.normalisation)
+        return Outcome(metrics={"error": error})
 
 
 def check_resolution(

@@ -29,9 +29,11 @@ def test_a_study_leaves_a_verified_front(finished: Finished) -> None:
     assert 1 <= len(verified) <= 2
     for arch_id in verified["arch_id"]:
         result = json.loads((finished.folder / "finalised" / arch_id / "result.json").read_text())
-        assert result["parity_max_abs_difference"] <= 1e-4
+        deployment = finished.folder / "finalised" / arch_id / "deployment.json"
+        assert json.loads(deployment.read_text())["max_abs_difference"] <= 1e-4
         assert result["latency_ms_measured"] > 0
         assert result["peak_memory_mb_measured"] > 0
+        assert 0 <= result["error_final"] <= 100
         assert 0 <= result["error_test"] <= 100
 
 

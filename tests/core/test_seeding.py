@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import ast
 import subprocess
 import sys
+from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -23,6 +26,25 @@ def test_streams_are_independent():
 def test_unknown_stream():
     with pytest.raises(ValueError):  # noqa: PT011 - a mistake in a program, not in a setting
         stream(0, "weather")
+
+
+def test_every_stream_is_used_in_one_place():
+    """Two uses of one name would draw the same numbers for different purposes."""
+    root = Path(__file__).parents[2]
+    used: Counter[str] = Counter()
+    for folder in ("nas", "search_spaces", "latency_predictors"):
+        for file in (root / folder).rglob("*.py"):
+            for node in ast.walk(ast.parse(file.read_text("utf-8"))):
+                if isinstance(node, ast.Call) and _called(node) == "stream":
+                    name = node.args[1]
+                    assert isinstance(name, ast.Constant), f"{file}:{node.lineno}: not a literal"
+                    used[str(name.value)] += 1
+    assert used == Counter(STREAMS)
+
+
+def _called(node: ast.Call) -> str:
+    function = node.func
+    return getattr(function, "id", None) or getattr(function, "attr", "")
 
 
 def test_training_seed_depends_on_seed_and_architecture():

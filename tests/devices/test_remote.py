@@ -23,6 +23,7 @@ from faulty_proxy import FAULTS, FaultyProxy
 import nas.devices
 from nas.core.errors import ConfigError, DeviceError, HwnasError
 from nas.core.measurement import Device
+from nas.devices.measuring.runner import random_images
 
 BUSY = "has been measuring for"
 
@@ -329,3 +330,11 @@ def test_the_log_holds_no_secret(agent: AgentProcess) -> None:
 
 def _runs(process: psutil.Process) -> bool:
     return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+
+
+def test_outputs_are_run_here(conv_model: ModelFactory, tmp_path: Path) -> None:
+    # Images are not sent to a board: nothing listens at this address.
+    board = nas.devices.get("remote", address="127.0.0.1:1", token_file=str(tmp_path / "none"))
+    batch = random_images((2, *SHAPE))
+    [outputs] = board.outputs(conv_model(2), [batch])
+    assert outputs.shape[0] == 2

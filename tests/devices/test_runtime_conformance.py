@@ -117,6 +117,20 @@ def test_logits_are_those_of_the_network_and_stay_so(loaded: dict[str, Any], net
     assert loaded["sentinel"] == [1, 16, 32, 32]
 
 
+def test_outputs_are_those_of_each_image(runtime: str, network: nn.Module, tmp_path: Path):
+    device = cpu(runtime=runtime)
+    images = random_images((5, *SHAPE))
+    outputs = list(device.outputs(prepare(device, network, tmp_path), [images[:3], images[3:]]))
+    assert [len(batch) for batch in outputs] == [3, 2]
+    with torch.no_grad():
+        expected = network(torch.from_numpy(images)).numpy()
+    np.testing.assert_allclose(
+        np.concatenate(outputs), expected, atol=1e-4 * np.abs(expected).max()
+    )
+    with pytest.raises(DeviceError, match="shape"):
+        list(device.outputs(prepare(device, network, tmp_path), [images[:, :, :8]]))
+
+
 def test_measuring_needs_nothing_but_the_runtime(loaded: dict[str, Any]):
     heavy = [name for name in HEAVY if name in loaded["modules"]]
     assert [name for name in heavy if name != loaded["package"]] == []

@@ -21,7 +21,7 @@ from nas.core.errors import ConfigError, HwnasError, LedgerError, UnknownNameErr
 from nas.core.files import write_json_atomically
 from nas.core.trial import Trial
 from nas.results.frame import records
-from nas.results.plot import plot_pareto
+from nas.results.plot import pareto_figure, plot_pareto
 from nas.results.report import report_frame, table, write_pareto_csv
 
 Build = Callable[..., Path]
@@ -93,6 +93,26 @@ def test_pareto_of_a_finalised_study_is_measured(study_folder: Build) -> None:
     assert report_frame(study)["knee"].sum() == 1
 
 
+def test_a_finalised_front_is_that_of_the_final_errors(study_folder: Build) -> None:
+    folder = study_folder(TRIALS, constraints=["error <= 19"], status="finalised")
+    # The search's errors are 10, 12 and 20; the final ones turn their order round.
+    finalise(folder, TRIALS[0], measured_ms=2.0, error_final=9.0, error_test=50.0)
+    finalise(folder, TRIALS[1], measured_ms=1.0, error_final=8.0, error_test=51.0)
+    finalise(folder, TRIALS[2], measured_ms=0.5, error_final=18.0, error_test=1.0)
+    study = nas.results.open(folder)
+    front = study.pareto()
+    assert numbers(front) == [1, 2]
+    assert list(front["error"]) == [12.0, 20.0], "the search's own stay beside them"
+    assert study.pick("best")["number"] == 1, "the test split has no say"
+    assert study.hypervolume() == pytest.approx((1 - 0.5) * 82 + 3 * 92)
+    axes = pareto_figure(study).axes[0]
+    [verified] = [c for c in axes.containers if str(c.get_label()).startswith("verified front")]
+    assert verified.lines[0].get_xydata().tolist() == [[0.5, 18.0], [1.0, 8.0]]
+    # A final error that breaks a limit does so whatever the search saw.
+    finalise(folder, TRIALS[3], measured_ms=0.1, error_final=19.5)
+    assert numbers(study.pareto()) == [1, 2]
+
+
 def test_infeasible_trials_stay_off_the_front(study_folder: Build) -> None:
     folder = study_folder(TRIALS, constraints=["latency_ms <= 1"])
     study = nas.results.open(folder)
@@ -144,7 +164,8 @@ def test_a_partial_training_is_never_verified_nor_the_best(study_folder: Build) 
     assert numbers(study.pareto()) == [2]
     assert study.pick(RUNGS[1].arch_id)["number"] == 2
     assert study.pick(RUNGS[3].arch_id)["fidelity"] == 0.1
-    assert nas.results.studies(folder.parent)[0]["error_best"] == 10.0
+    # Of what is handed over, not of what the search saw elsewhere.
+    assert nas.results.studies(folder.parent)[0]["error_best"] == 12.0
 
 
 def test_nan_objectives_drop_out(study_folder: Build) -> None:

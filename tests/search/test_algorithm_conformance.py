@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+from collections import deque
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -13,10 +14,14 @@ from pathlib import Path
 import additive
 import pytest
 from additive import AdditiveSpace, evaluated, problem, searched
+from optuna.trial import TrialState
 
 from nas.core.errors import NoFeasibleArchitectureError
 from nas.search import algorithms
 from nas.search.algorithms import AlgorithmSettings
+from nas.search.algorithms.samplers.run import SamplerRun
+
+COLLECTIONS = (dict, set, list, deque)
 
 
 @pytest.fixture(params=algorithms.names())
@@ -132,6 +137,44 @@ def test_failed_trials_only_are_survived(settings: AlgorithmSettings):
         seen.append(genotype)
         run.tell([evaluated(at, number, genotype, failed=True)])
     assert len(set(seen)) == 60
+
+
+def test_what_was_told_as_failed_is_not_pending(settings: AlgorithmSettings):
+    """Its predicted values would count as if it were still under evaluation."""
+    at = problem()
+    run = settings.start(at, 0)
+    for number in range(40):
+        (genotype,) = run.ask(1)
+        run.tell([evaluated(at, number, genotype, failed=number % 2 == 1)])
+        holders = [n for n, v in vars(run).items() if isinstance(v, COLLECTIONS) and genotype in v]
+        if number % 2 == 1:
+            # What keeps it only says that it is never proposed or expected again.
+            assert set(holders) <= {"seen", "_seen", "_failed"}
+    if isinstance(run, SamplerRun):
+        assert not run._study.get_trials(states=[TrialState.RUNNING])
+
+
+def test_a_search_goes_on_when_proposals_are_refused(settings: AlgorithmSettings):
+    at = problem(constraints=["cost <= 1.5"])
+    run = settings.start(at, 0)
+    proposed, trials = [], 0
+    while trials < 20:
+        (genotype,) = run.ask(1)
+        proposed.append(genotype)
+        refused = len(proposed) % 3 != 0
+        run.tell([evaluated(at, trials, genotype, failed=refused)])
+        trials += not refused
+    assert len(set(proposed)) == len(proposed) == 60
+
+
+def test_refusals_do_not_end_a_search_before_the_space_does(settings: AlgorithmSettings):
+    at = problem(AdditiveSpace(count=3, choices=3))
+    run = settings.start(at, 0)
+    proposed = []
+    while asked := run.ask(1):
+        run.tell([evaluated(at, len(proposed), asked[0], failed=len(proposed) % 4 != 0)])
+        proposed += asked
+    assert len(set(proposed)) == len(proposed) == 27
 
 
 @pytest.mark.parametrize("switched", [False, True])

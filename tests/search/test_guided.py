@@ -8,9 +8,13 @@ from additive import AdditiveSpace, Loss, evaluated, problem, searched
 from test_nsga2 import front_volume
 
 from nas.core.errors import ConfigError
+from nas.core.prediction import FloatArray
+from nas.core.space import Genotype
 from nas.core.trial import Trial
 from nas.results.hypervolume import hypervolume, non_dominated
 from nas.search import algorithms
+from nas.search.surrogates.candidates import Candidates
+from nas.search.surrogates.outlook import Outlook
 from nas.study.tabular import TabularBenchmark
 
 
@@ -104,6 +108,25 @@ def test_short_trainings_are_learned_from_and_make_no_front():
         run.tell([replace(trial, fidelity=0.25, values={"loss": 0.5 + 0.3 * trial.values["loss"]})])
     mean = np.mean([evaluated(at, 0, genotype).values["loss"] for genotype in run.ask(5)])
     assert mean < 0.1
+
+
+def test_a_failed_promotion_is_not_expected_to_turn_out_well(monkeypatch: pytest.MonkeyPatch):
+    at = problem()
+    run = algorithms.get("guided").start(at, 0)
+    first, *others = [evaluated(at, i, genotype) for i, genotype in enumerate(run.ask(20))]
+    expected: list[Genotype] = []
+
+    def scores(outlook: Outlook, candidates: Candidates, unsettled: Candidates) -> FloatArray:
+        expected[:] = unsettled.tuples
+        return np.zeros(len(candidates))
+
+    monkeypatch.setattr(Outlook, "scores", scores)
+    run.tell([replace(first, fidelity=0.25), *others])
+    [pending] = run.ask(1)
+    assert expected == [first.genotype]
+    run.tell([replace(first, number=20, values={}, failure="crashed: promoted")])
+    run.ask(1)
+    assert expected == [pending]
 
 
 def test_a_search_of_an_objective_that_is_known_needs_no_model():

@@ -8,13 +8,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import threadpoolctl
+import torch
 from additive import AdditiveSpace, loss, problem
 
 from nas.core.errors import CandidateFailure, LedgerError
 from nas.core.seeding import training_seed
+from nas.core.space import Genotype
 from nas.core.trial import Candidate, Evaluation, Evaluator, Leg, Outcome, Trial
 from nas.results.ledger import Ledger, sqlite_url
 from nas.search import algorithms
+from nas.search.algorithms.random_search import RandomSearch
 from nas.search.loop import SearchLoop, TrialRecord
 from nas.search.problem import SearchProblem
 from nas.search.schedule import Batch
@@ -241,6 +245,23 @@ def test_a_space_smaller_than_the_number_of_evaluations_ends_the_search():
     at = problem(AdditiveSpace(count=2, choices=3))
     trials = loop(ListRecord(), at=at, workers=4, order_seed=1).run()
     assert len(trials) == len({trial.genotype for trial in trials}) == 9
+
+
+def test_the_searching_process_keeps_to_one_thread():
+    """The other cores are the workers'."""
+    np.ones((2, 2)) @ np.ones((2, 2))
+    found = set()
+
+    class Watching(RandomSearch):
+        def ask(self, n: int) -> list[Genotype]:
+            found.update(pool["num_threads"] for pool in threadpoolctl.threadpool_info())
+            found.add(torch.get_num_threads())
+            return super().ask(n)
+
+    at = problem()
+    with threadpoolctl.threadpool_limits(2):
+        replace(loop(ListRecord(), at=at), algorithm=Watching(at, 0)).run()
+    assert found == {1}
 
 
 def test_fewer_evaluations_than_lookahead():

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import pytest
@@ -9,12 +10,14 @@ from routed import Estimate, FakeDevice, Memory, estimate_ms, latency_problem, r
 from test_loop import ListRecord, ScrambledEvaluator, metrics
 
 from nas.core.errors import ConfigError
-from nas.core.trial import Trial
+from nas.core.space import Genotype
+from nas.core.trial import SearchAlgorithm, Trial
 from nas.search import algorithms
 from nas.search.loop import SearchLoop
 from nas.search.routing import RoutingSettings
 from nas.search.schedule import Asynchronous, Batch, Schedule
 from nas.search.stopping import Stopping
+from nas.search.warm_start import WarmStart
 
 LIMIT_MS = 1.6
 CONSTRAINT = f"latency_ms <= {LIMIT_MS}"
@@ -91,6 +94,55 @@ def test_a_candidate_near_the_limit_is_measured_before_it_is_trained():
             if trial.complete:
                 assert trial.facts["latency_ms_predicted"] == pytest.approx(expected)
     assert {row.kept for row in run.record.rows} == {True, False}
+
+
+class Listening(SearchAlgorithm):
+    """Any algorithm, and what it has asked for and was told."""
+
+    def __init__(self, algorithm: SearchAlgorithm) -> None:
+        self.proposed: list[Genotype] = []
+        self.told: list[Trial] = []
+        self._algorithm = algorithm
+
+    def ask(self, n: int) -> list[Genotype]:
+        asked = self._algorithm.ask(n)
+        self.proposed += asked
+        return asked
+
+    def tell(self, trials: Sequence[Trial]) -> None:
+        self.told += trials
+        self._algorithm.tell(trials)
+
+
+@pytest.mark.parametrize("warm", [False, True])
+@pytest.mark.parametrize("algorithm", algorithms.names())
+def test_an_algorithm_is_told_what_became_of_all_that_it_proposed(algorithm: str, warm: bool):
+    """Here latency is only a limit, so that what is refused is nowhere among the objectives."""
+    at = latency_problem(CONSTRAINT, objectives=("loss",))
+    listening = Listening(algorithms.get(algorithm).start(at, 1))
+    near = [g for i in range(40) if LIMIT_MS > estimate_ms(g := (i % 4,) * 8 + (2, 2, 1, 1)) > 1.5]
+    record, ledger = Memory(), ListRecord()
+    trials = SearchLoop(
+        problem=at,
+        algorithm=WarmStart(listening, at, near) if warm else listening,
+        evaluator=ScrambledEvaluator(metrics, 3, 0),
+        ledger=ledger,
+        describe=lambda genotype: {},
+        on_trial=lambda trial: None,
+        study_seed=7,
+        stopping=Stopping(30),
+        schedule=Batch(5),
+        router=router(at, record, FakeDevice(), 40),
+    ).run()
+    refused = [row.genotype for row in record.rows if not row.kept]
+    assert refused
+    assert set(listening.proposed) <= {trial.genotype for trial in listening.told}
+    told = {trial.genotype: trial for trial in listening.told}
+    assert not any(told[genotype].complete for genotype in refused)
+    # The study knows nothing of them.
+    assert len(trials) == len(ledger.arrived) == 30
+    assert [trial.number for trial in trials] == list(range(30))
+    assert not {trial.genotype for trial in trials} & set(refused)
 
 
 def test_every_trained_candidate_near_the_limit_was_measured_while_the_budget_lasts():

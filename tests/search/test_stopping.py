@@ -2,9 +2,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
-from additive import AdditiveSpace, problem
+from additive import AdditiveSpace, evaluated, problem
 from simulated import SimulatedEvaluator
 from test_loop import ListRecord, loop
 
@@ -102,6 +103,18 @@ def test_growth_of_the_hypervolume_is_that_over_the_window():
         stop = stopping.reached(3)
         assert (stop is not None) == ends
         assert stop is None or "grew by 24 % an hour over the last 2 trials" in stop.detail
+
+
+@pytest.mark.parametrize("window", [1, 3])
+def test_trials_that_ended_together_tell_no_rate(window: int):
+    """As candidates of simulated workers do, or such as Ray reports at once."""
+    at = problem()
+    stopping = Stopping(100, StopSettings(gain_percent_per_hour=1e9, gain_window=window), volume)
+    trials = [evaluated(at, i, (0,) * i + (3,) * (12 - i)) for i in range(5)]
+    stopping.note([replace(trial, ended_s=5.0) for trial in trials[:4]])
+    assert stopping.reached(4) is None
+    stopping.note([replace(trials[4], ended_s=6.0)])
+    assert (stopping.reached(5) or Stop("", "")).by == "gain_percent_per_hour"
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES, ids=["batch", "async"])

@@ -33,7 +33,7 @@ def begun(folder: StudyFolder) -> None:
 
 def verified(folder: StudyFolder) -> None:
     begun(folder)
-    part = folder.verified("abc")
+    part = folder.finalised / "abc"
     part.mkdir(parents=True)
     (part / "training.json").write_text("{}")
 

@@ -53,6 +53,7 @@ def write_former(folder: Path, space: SearchSpace, found: dict[Genotype, tuple[f
         "space": search_spaces.registry.settings(space),
         "objectives": ["error", "params_m"],
         "columns": {"error": "error", "params_m": "params_m"},
+        "verified_columns": {"error": "error_final", "params_m": "params_m"},
         "reference_point": {"error": 90.0, "params_m": 2.0},
         "ledger_url": url,
     }

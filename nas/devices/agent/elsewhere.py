@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -69,6 +70,11 @@ class Elsewhere(Device):
         """Whether the device there does; see `Device.quantises`."""
         return self.target.quantises
 
+    @property
+    def in_fp32(self) -> Elsewhere:
+        """The device there with precision `fp32`; see `Device.in_fp32`."""
+        return dataclasses.replace(self, target=self.target.in_fp32) if self.quantises else self
+
     def prepare(
         self,
         models: Sequence[nn.Module | Path],
@@ -116,6 +122,14 @@ class Elsewhere(Device):
             expected = f"expected {len(files)} measurements: is it another release there?"
             raise DeviceError(f"{self.place}: got {shown}, {expected}")
         return taken
+
+    def outputs(self, file: Path, batches: Iterable[ImageArray]) -> Iterator[ImageArray]:
+        """Run a prepared network here, by the target's runtime on this host's processor.
+
+        Images are not sent to the other machine. See `Device.outputs`.
+        """
+        target: Any = self.target
+        return dataclasses.replace(target, provider=None).outputs(file, batches)  # type: ignore[no-any-return]
 
     def identity(self) -> dict[str, Any]:
         """Return what the device there says of itself, which is asked once.

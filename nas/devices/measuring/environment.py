@@ -9,6 +9,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from nas.core.host import usable_cores
+from nas.core.measurement import Device
+
 _CPUINFO = Path("/proc/cpuinfo")
 _CPUFREQ = Path("/sys/devices/system/cpu/cpu0/cpufreq")
 _MODEL_KEYS = ("model name", "Model", "Hardware")
@@ -20,12 +23,29 @@ def describe_host() -> dict[str, Any]:
     return {
         "cpu_model": cpu_model(),
         "logical_cores": os.cpu_count(),
+        "usable_cores": usable_cores(),
         "cpu_mhz": cpu_mhz(),
         "governor": _read(_CPUFREQ / "scaling_governor"),
         "os": platform.platform(),
         "hostname": socket.gethostname(),
         "timestamp_utc": datetime.now(UTC).isoformat(timespec="seconds"),
     }
+
+
+def threads_line(device: Device) -> str | None:
+    """Return a line for people where a device has more threads than cores for them, else `None`.
+
+    Raises:
+        DeviceError: A device of another machine does not answer.
+    """
+    identity = device.identity()
+    cores = identity.get("usable_cores")
+    if cores is None:
+        return None
+    return (
+        f"device.threads: got {identity['threads']}, but processes there may use {cores} core(s): "
+        "threads wait for each other and latencies are longer; lower it or allow more cores"
+    )
 
 
 def cpu_model() -> str:

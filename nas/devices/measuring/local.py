@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from nas.core.errors import ConfigError, DeviceError, ExportError
+from nas.core.host import usable_cores
 from nas.core.lease import measuring
 from nas.core.measurement import QUIET_PERCENTILE, Device, ImageArray, Measurement
 from nas.devices import runtimes
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 _MEMORY_RUNS = 10
+_LONGEST_INFERENCE_SECONDS = 10.0
 _ENERGY_SECONDS = 1.0
 """RAPL's counters move every millisecond, NVML's every tenth of a second."""
 _SAMPLE = "median ms per inference of one block, its first inference not counted"
@@ -111,6 +114,11 @@ class LocalDevice(ProtocolSettings, Device):
         """Whether the precision is not the network's own; see `Device.quantises`."""
         return self.precision != "fp32"
 
+    @property
+    def in_fp32(self) -> LocalDevice:
+        """The device with precision `fp32`; see `Device.in_fp32`."""
+        return dataclasses.replace(self, precision="fp32") if self.quantises else self
+
     def prepare(
         self,
         models: Sequence[nn.Module | Path],
@@ -173,12 +181,30 @@ class LocalDevice(ProtocolSettings, Device):
             for i, samples_ms in enumerate(timing.rounds.samples_ms)
         ]
 
+    def outputs(self, file: Path, batches: Iterable[ImageArray]) -> Iterator[ImageArray]:
+        """Run a prepared network in a process of its own; see `Device.outputs`."""
+        with self._process() as process, tempfile.TemporaryDirectory(prefix="hwnas-") as name:
+            process.ask("start", about=self.runtime, **self._start())
+            files = {"images": f"{name}/images.npy", "outputs": f"{name}/outputs.npy"}
+            for number, batch in enumerate(batches):
+                if number == 0:
+                    _, channels, height, width = batch.shape
+                    self._load(process, _file(file), (channels, height, width))
+                np.save(files["images"], batch)
+                seconds = len(batch) * _LONGEST_INFERENCE_SECONDS
+                process.ask("outputs", about=str(file), work_seconds=seconds, index=0, **files)
+                yield np.load(files["outputs"], allow_pickle=False)
+
     def identity(self) -> dict[str, Any]:
         """Return settings, hardware and runtime; see `Device.identity`."""
         return self._device() | self._protocol_settings() | self._hardware() | self._version()
 
     def _hardware(self) -> dict[str, Any]:
-        return {"cpu_model": cpu_model(), "logical_cores": os.cpu_count()}
+        facts = {"cpu_model": cpu_model(), "logical_cores": os.cpu_count()}
+        # Left out where all threads have a core: then it makes no difference how many there are.
+        if (cores := usable_cores()) < self.threads:
+            facts["usable_cores"] = cores
+        return facts
 
     def _version(self) -> dict[str, Any]:
         return {"runtime_version": self._runtime.version()}

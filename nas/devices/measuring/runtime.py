@@ -50,6 +50,10 @@ class LoadedNetwork(ABC):
         """
 
     @abstractmethod
+    def put(self, images: ImageArray) -> None:
+        """Replace the input by other images of the same shape and type."""
+
+    @abstractmethod
     def logits(self) -> ImageArray:
         """Return what the last run made of the input."""
 

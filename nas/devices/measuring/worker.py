@@ -17,6 +17,8 @@ import sys
 from pathlib import Path
 from typing import Any, TextIO
 
+import numpy as np
+
 from nas.devices import runtimes
 from nas.devices.measuring import energy, high_water
 from nas.devices.measuring.runner import Runner, random_images
@@ -48,6 +50,16 @@ class Worker:
     def load_sentinel(self) -> dict[str, Any]:
         """Load the sentinel as one more network."""
         self._runners.append(Runner(self._runtime.sentinel()))
+        return {}
+
+    def outputs(self, index: int, images: str, outputs: str) -> dict[str, Any]:
+        """Run a network on each image of the NumPy file `images`; write the file `outputs`."""
+        network, made = self._runners[index].network, []
+        for image in np.load(images, allow_pickle=False):
+            network.put(image[None])
+            network.run()
+            made.append(network.logits())
+        np.save(outputs, np.concatenate(made))
         return {}
 
     def warm_up(self, index: int, seconds: float, block_ms: float) -> dict[str, Any]:
@@ -88,7 +100,16 @@ class Worker:
         return {"mb": after_mb - before_mb, "loading_mb": loaded_mb - before_mb, "method": method}
 
 
-OPERATIONS = ("start", "load", "load_sentinel", "warm_up", "block", "energy", "peak_memory")
+OPERATIONS = (
+    "start",
+    "load",
+    "load_sentinel",
+    "outputs",
+    "warm_up",
+    "block",
+    "energy",
+    "peak_memory",
+)
 
 
 def serve(requests: TextIO, answers: TextIO) -> None:

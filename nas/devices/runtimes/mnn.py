@@ -133,6 +133,10 @@ class _Session(LoadedNetwork):
         if code:
             raise ModelError(f"MNN cannot run it (error code {code})")
 
+    def put(self, images: ImageArray) -> None:
+        self._images = np.ascontiguousarray(images)
+        self._source = _tensor(self._images)
+
     def logits(self) -> ImageArray:
         output = self._interpreter.getSessionOutput(self._session)
         values = np.zeros(output.getShape(), np.float32)

@@ -157,6 +157,10 @@ class _Session(LoadedNetwork):
         except self._errors as error:
             raise ModelError(f"ONNX Runtime cannot run it ({one_line(error)})") from error
 
+    def put(self, images: ImageArray) -> None:
+        self._images = images
+        self._binding.bind_cpu_input(self._session.get_inputs()[0].name, images)
+
     def logits(self) -> ImageArray:
         logits: ImageArray = self._binding.copy_outputs_to_cpu()[0]
         return logits

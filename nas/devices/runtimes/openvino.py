@@ -104,6 +104,9 @@ class _Compiled(LoadedNetwork):
         except RuntimeError as error:
             raise ModelError(f"OpenVINO cannot run it ({one_line(error)})") from error
 
+    def put(self, images: ImageArray) -> None:
+        self._input.data[:] = images
+
     def logits(self) -> ImageArray:
         logits: ImageArray = self._request.get_output_tensor(0).data.copy()
         return logits

@@ -126,7 +126,8 @@ class _Program(LoadedNetwork):
         import torch
 
         self._module, self._runtime = module, runtime
-        self._images = torch.from_numpy(np.ascontiguousarray(images))
+        self._from_numpy = torch.from_numpy
+        self._images = torch.from_numpy(images.copy())
         self._inference_mode = torch.inference_mode
         self._threads = torch.get_num_threads()
         self._logits: Any = None
@@ -137,6 +138,9 @@ class _Program(LoadedNetwork):
                 self._logits = self._module(self._images)
         except (RuntimeError, TypeError, AssertionError, OSError) as error:
             raise ModelError(f"PyTorch cannot run it ({one_line(error)})") from error
+
+    def put(self, images: ImageArray) -> None:
+        self._images.copy_(self._from_numpy(images))
 
     def logits(self) -> ImageArray:
         logits: ImageArray = self._logits.numpy().copy()

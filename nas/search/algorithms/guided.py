@@ -81,6 +81,7 @@ class Guided(SearchAlgorithm):
         self._outlook = Outlook(problem, self._base)
         self._plan: list[Genotype] | None = None
         self._seen: set[Genotype] = set()
+        self._failed: set[Genotype] = set()
         self._pending: dict[Genotype, None] = {}
         self._trials: list[Trial] = []
         self._rows = self._features([])
@@ -104,6 +105,8 @@ class Guided(SearchAlgorithm):
             self._pending.pop(trial.genotype, None)
             if trial.complete:
                 self._trials.append(trial)
+            else:
+                self._failed.add(trial.genotype)
 
     def _candidates(self, genotypes: IntArray | Sequence[Genotype]) -> Candidates:
         matrix = self._problem.space.matrix(genotypes)
@@ -148,8 +151,8 @@ class Guided(SearchAlgorithm):
 
     def _partly_trained(self) -> list[Genotype]:
         partial = dict.fromkeys(trial.genotype for trial in self._trials if not trial.full)
-        settled = {trial.genotype for trial in self._trials if trial.full} | self._pending.keys()
-        return [genotype for genotype in partial if genotype not in settled]
+        settled = {trial.genotype for trial in self._trials if trial.full} | self._failed
+        return [g for g in partial if g not in settled and g not in self._pending]
 
     def _evolved(self, unsettled: Candidates) -> Genotype | None:
         """Let candidates evolve towards larger gains, from the front and random architectures."""

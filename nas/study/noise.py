@@ -1,0 +1,105 @@
+"""Whether errors tell more than chance would: against a trivial guess, and between networks.
+
+An error on `n` images is a count of wrong ones, which is binomial for a network that is given. Of
+several networks the best is looked at, so that significance levels are divided by the number of
+comparisons (Bonferroni's inequality: Dunn, "Multiple comparisons among means", JASA 56, 1961).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from nas.core.images import SearchSplits
+from nas.core.trial import Trial
+
+LEAST_TRIALS = 8
+"""Fully trained networks from which the errors of a running search are judged."""
+
+LEVEL = 0.05
+"""Probability of taking chance for more than that."""
+
+
+def trivial_error_percent(splits: SearchSplits) -> float:
+    """Return the error of a trivial guess on the validation split, in percent.
+
+    It always guesses the class that is most frequent among the training labels. Of a published
+    table, which has no labels, it guesses one of equally frequent classes.
+    """
+    if not len(splits.validation):
+        return 100 * (1 - 1 / len(splits.class_names))
+    guess = np.bincount(splits.train.labels).argmax()
+    return float(100 * np.mean(splits.validation.labels != guess))
+
+
+def errors_percent(trials: Iterable[Trial]) -> list[float]:
+    """Return the validation errors of fully trained networks, in percent, where they are known."""
+    known = [{**t.facts, **t.values}.get("error") for t in trials if t.complete and t.full]
+    return [error for error in known if error is not None]
+
+
+def chance_line(errors: Sequence[float], images: int, trivial_percent: float) -> str | None:
+    """Return a line for people where no error is better than guessing by more than chance.
+
+    The best error is tested by the exact one-sided binomial test (Clopper and Pearson, Biometrika
+    26, 1934): with `k` of `n` images wrong and the guess's share `q`, it is better at the level
+    `LEVEL` where `t P(X <= k) < LEVEL` for `X ~ Binomial(n, q)` and `t` networks.
+
+    Args:
+        errors: Validation errors of all fully trained networks, in percent.
+        images: Of the validation split; 0 where errors are published.
+        trivial_percent: Error of the trivial guess; see `trivial_error_percent`.
+
+    Returns:
+        `None` where one is better, or where there is nothing to judge.
+    """
+    if not errors or not images:
+        return None
+    from scipy.stats import binom
+
+    best = min(errors)
+    wrong = round(images * best / 100)
+    if len(errors) * binom.cdf(wrong, images, trivial_percent / 100) < LEVEL:
+        return None
+    return (
+        f"no candidate is better than guessing by more than chance: the best of {len(errors)} has "
+        f"{best:.2f} % error on {images} validation images, always "
+        f"guessing the most frequent class has {trivial_percent:.2f} %; raise "
+        "evaluation.recipe.epochs, evaluation.recipe.train_samples or "
+        "evaluation.recipe.learning_rate, or look at the labels of the data"
+    )
+
+
+def front_noise_line(errors: Sequence[float], images: int) -> str | None:
+    """Return a line for people where a front's errors do not differ by more than their noise.
+
+    The best and the worst of `m` members are compared by the two-proportion z-test (Fleiss, Levin
+    and Paik, Statistical Methods for Rates and Proportions, 2003, chapter 3) with the pooled share
+    `p` of wrong images: `z = (p2 - p1) / sqrt(2 p (1 - p) / n)`, two-sided, at the level `LEVEL`
+    divided by the `m (m - 1) / 2` pairs from which these two are chosen. The test takes the two
+    errors for independent; on the same images they are not, and differ by less noise than that.
+
+    Args:
+        errors: Of the front's members, on the same split, in percent.
+        images: Of that split; 0 where errors are published.
+
+    Returns:
+        `None` where they differ, or where there are fewer than two members.
+    """
+    members = len(errors)
+    if members < 2 or not images:
+        return None
+    best, worst = min(errors) / 100, max(errors) / 100
+    pooled = (best + worst) / 2
+    std = math.sqrt(2 * pooled * (1 - pooled) / images)
+    # 2 (1 - Phi(z)) = erfc(z / sqrt(2))
+    probability = math.erfc((worst - best) / std / math.sqrt(2)) if std > 0 else 1.0
+    if probability * members * (members - 1) / 2 < LEVEL:
+        return None
+    return (
+        f"the errors of the front's {members} members, {100 * best:.2f} to {100 * worst:.2f} %, "
+        f"differ by no more than their noise on {images} images: which member is more accurate is "
+        "not known; train longer (recipe.epochs) or judge on more images"
+    )

@@ -1,0 +1,299 @@
+"""Verify architectures: train them, deploy them, measure them, and test them once."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import safetensors.torch
+import torch
+from torch import nn
+
+from nas.core.errors import ExportError
+from nas.core.files import write_bytes_atomically, write_json_atomically
+from nas.core.images import Images
+from nas.core.measurement import ImageArray, Measurement
+from nas.core.trial import Candidate, Evaluation
+from nas.export.parity import TOLERANCE, check_parity, max_abs_difference
+from nas.network.onnx import export_onnx
+from nas.network.quantisation import CALIBRATION_IMAGES
+from nas.search.problem import SearchProblem
+from nas.study.reporter import Reporter
+from nas.study.settings import StudySettings
+from nas.training.images import Normalisation
+from nas.training.job import TestingJob, TrainingJob
+
+PARITY_IMAGES = 16
+"""Images on which PyTorch and what is deployed are compared."""
+
+BATCH = 100
+"""Images that are handed to the device's process at a time."""
+
+TRAINED, MEASURED, TESTED = "training.json", "measurement.json", "result.json"
+"""What lies in an architecture's folder after each step."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verification:
+    """Takes architectures from their genotype to the numbers of the network that is handed over.
+
+    Each step leaves a file in the architecture's folder, so that a study that goes on repeats none,
+    and the test split is read once for each architecture.
+
+    Attributes:
+        settings: Of the study.
+        problem: What it searches for.
+        train: Images that are trained on.
+        validation: Images that the trained networks are judged by; `None` where they were trained
+            on these as well, so that only the test split judges them.
+        folder: Receives a folder for every architecture.
+        reporter: Told of the progress.
+    """
+
+    settings: StudySettings
+    problem: SearchProblem
+    train: Images
+    validation: Images | None
+    folder: Path
+    reporter: Reporter
+
+    def run(self, members: Sequence[Candidate]) -> bool:
+        """Take the steps that are left; return whether all architectures are verified."""
+        if untrained := self._without(members, TRAINED):
+            self.reporter.stage(f"training {_architectures(untrained)} by finalise.recipe")
+            self._train(untrained)
+        trained = self._with(members, TRAINED)
+        if unmeasured := self._without(trained, MEASURED):
+            self.reporter.stage(f"exporting and measuring {_architectures(unmeasured)}")
+            self._measure(unmeasured)
+        measured = self._with(members, MEASURED)
+        if untested := self._without(measured, TESTED):
+            self._test(untested)
+        return not self._without(members, TESTED)
+
+    def _with(self, members: Sequence[Candidate], name: str) -> list[Candidate]:
+        return [member for member in members if self._path(member, name).is_file()]
+
+    def _without(self, members: Sequence[Candidate], name: str) -> list[Candidate]:
+        return [member for member in members if not self._path(member, name).is_file()]
+
+    def _path(self, member: Candidate, name: str) -> Path:
+        return self.folder / member.arch_id / name
+
+    def _train(self, members: Sequence[Candidate]) -> None:
+        job = TrainingJob(
+            space=self.problem.space,
+            train=self.train,
+            held_out=self.train if self.validation is None else self.validation,
+            normalisation=self._normalisation,
+            recipe=self.settings.finalise.recipe,
+            threads=self.settings.evaluation.threads,
+            return_weights=True,
+        )
+        for count, evaluation in enumerate(self._evaluated(job, members), start=1):
+            self._keep(evaluation, f"{count}/{len(members)}", job)
+
+    def _evaluated(
+        self, job: TrainingJob | TestingJob, members: Sequence[Candidate]
+    ) -> Iterator[Evaluation]:
+        """Yield what became of members on the workers, as they end."""
+        with closing(self.settings.evaluation.start(job, limited=False)) as evaluator:
+            # The largest first, so that no worker waits long for the last one.
+            macs = self.problem.space.costs([m.genotype for m in members])["macs_m"]
+            evaluator.submit([members[i] for i in np.argsort(-macs.to_numpy())])
+            while evaluations := evaluator.completed():
+                yield from evaluations
+
+    def _keep(self, evaluation: Evaluation, count: str, job: TrainingJob) -> None:
+        member, outcome = evaluation.candidate, evaluation.outcome
+        if outcome is None or outcome.weights is None:
+            self.reporter.stage(f"  {count} {member.arch_id} failed: {evaluation.failure}")
+            return
+        weights = self._path(member, "weights.safetensors")
+        weights.parent.mkdir(parents=True, exist_ok=True)
+        write_bytes_atomically(weights, outcome.weights)
+        error = None if self.validation is None else outcome.metrics["error"]
+        record = {
+            "error_final": error,
+            "validation_images": None if self.validation is None else len(self.validation),
+            "train_images": len(job.train),
+            "seconds": evaluation.seconds,
+            "recipe": dataclasses.asdict(job.recipe),
+            "mean": job.normalisation.mean,
+            "std": job.normalisation.std,
+        }
+        write_json_atomically(self._path(member, TRAINED), record)
+        line = f"  {count} {member.arch_id} trained in {evaluation.seconds:.0f} s"
+        judged = "" if error is None else f", validation error {error:.2f} %"
+        self.reporter.stage(line + judged)
+
+    def _measure(self, members: Sequence[Candidate]) -> None:
+        """Export and measure trained members, all of them interleaved."""
+        space, device = self.problem.space, self.settings.device
+        images = self._sample(PARITY_IMAGES)
+        differences, models = {}, []
+        for member in members:
+            network = self._network(member)
+            path = export_onnx(network, space.input_shape, self._path(member, "model.onnx"))
+            try:
+                differences[member.arch_id] = check_parity(network, path, images)
+            except ExportError as error:
+                self.reporter.stage(f"  {member.arch_id} is left out: {error}")
+                continue
+            models.append(path if device.takes_onnx else network)
+        exported = [m for m in members if m.arch_id in differences]
+        with tempfile.TemporaryDirectory(prefix="hwnas-") as name:
+            calibration = self._sample(CALIBRATION_IMAGES)
+            files = device.prepare(models, space.input_shape, Path(name), calibration)
+            measurements = device.measure_files(
+                files, space.input_shape, memory=True, seed=self.settings.seed
+            )
+            in_fp32: Sequence[Measurement | None] = [None] * len(exported)
+            if device.quantises and exported:
+                in_fp32 = device.in_fp32.measure_many(
+                    models, space.input_shape, seed=self.settings.seed
+                )
+            for member, file, measurement, fp32 in zip(
+                exported, files, measurements, in_fp32, strict=True
+            ):
+                deployment = self._deployed(member, file)
+                deployment["onnx_max_abs_difference"] = differences[member.arch_id]
+                if fp32 is not None:
+                    deployment["latency_ms_measured_fp32"] = fp32.latency_ms
+                    self._compare(member, measurement.latency_ms, fp32.latency_ms)
+                write_json_atomically(self._path(member, "deployment.json"), deployment)
+                write_json_atomically(self._path(member, MEASURED), measurement.to_dict())
+
+    def _compare(self, member: Candidate, quantised_ms: float, fp32_ms: float) -> None:
+        if quantised_ms > fp32_ms:
+            took = f"{quantised_ms:.3g} ms, in fp32 {fp32_ms:.3g} ms"
+            self.reporter.stage(f"  {member.arch_id} is slower quantised: {took}")
+
+    def _deployed(self, member: Candidate, file: Path) -> dict[str, Any]:
+        """Keep what the device runs, and judge it where it does not compute what the network does.
+
+        The device's own runtime runs it: that it computes the same is found out, not assumed.
+        """
+        own = self._path(member, f"deployed{file.suffix}")
+        onnx = self._path(member, "model.onnx")
+        if file.read_bytes() == onnx.read_bytes():
+            own = onnx
+        else:
+            shutil.copyfile(file, own)
+        images = self._sample(PARITY_IMAGES)
+        [outputs] = self.settings.device.outputs(own, [images])
+        difference = max_abs_difference(self._network(member), images, outputs)
+        deployed = {"file": own.name, "max_abs_difference": difference}
+        if difference <= TOLERANCE:
+            return {**deployed, "as_network": True}
+        if not self.settings.device.quantises:
+            line = f"outputs on the device differ from PyTorch's by up to {difference:.2g}"
+            self.reporter.stage(f"  {member.arch_id}: {line}; its errors are those of the device")
+        error = None
+        if self.validation is not None:
+            error = self._error_deployed(own, self.validation)
+        return {**deployed, "as_network": False, "error_final": error}
+
+    def _error_deployed(self, file: Path, images: Images) -> float:
+        """Return the error of the deployed network, in percent, as the device's runtime runs it."""
+        parts = [slice(start, start + BATCH) for start in range(0, len(images), BATCH)]
+        batches = (self._normalised(images.pixels[part]) for part in parts)
+        outputs = np.concatenate(list(self.settings.device.outputs(file, batches)))
+        return float(100 * np.mean(outputs.argmax(axis=1) != images.labels))
+
+    def _test(self, members: Sequence[Candidate]) -> None:
+        """Read the test split, once for each member, and record all its numbers."""
+        test = self.settings.data.test_split()
+        self.reporter.stage(f"testing {_architectures(members)} on {len(test)} test images")
+        job = TestingJob(
+            space=self.problem.space,
+            images=test,
+            normalisation=self._normalisation,
+            threads=self.settings.evaluation.threads,
+        )
+        weighted = [replace(m, checkpoint=self._weights(m)) for m in members]
+        for evaluation in self._evaluated(job, weighted):
+            member, outcome = evaluation.candidate, evaluation.outcome
+            if outcome is None:
+                self.reporter.stage(f"  {member.arch_id} failed: {evaluation.failure}")
+                continue
+            deployment = self._read(member, "deployment.json")
+            errors = {"error_test": outcome.metrics["error"]}
+            if not deployment["as_network"]:
+                file = self._path(member, deployment["file"])
+                errors = {
+                    "error_test": self._error_deployed(file, test),
+                    "error_test_fp32": outcome.metrics["error"],
+                }
+            self._record(member, deployment, {**errors, "test_images": len(test)})
+
+    def _record(
+        self, member: Candidate, deployment: Mapping[str, Any], tested: Mapping[str, float]
+    ) -> None:
+        """Write all numbers of a member; those without a suffix are of what is deployed."""
+        training = self._read(member, TRAINED)
+        measurement = Measurement.from_dict(self._read(member, MEASURED))
+        numbers = {
+            "arch_id": member.arch_id,
+            "number": member.number,
+            "error_final": training["error_final"],
+            **tested,
+            "validation_images": training["validation_images"],
+            "latency_ms_measured": measurement.latency_ms,
+            "latency_ms_measured_ci": measurement.relative_ci * measurement.latency_ms,
+            "latency_ms_measured_fp32": deployment.get("latency_ms_measured_fp32"),
+            "latency_ms_median": measurement.median_ms,
+            "latency_ms_p95": measurement.p95_ms,
+            "peak_memory_mb_measured": measurement.peak_memory_mb,
+            "model_size_mb": measurement.model_size_mb,
+            "energy_mj_measured": measurement.energy_mj,
+            "seconds": training["seconds"],
+        }
+        if not deployment["as_network"]:
+            numbers["error_final_fp32"] = training["error_final"]
+            numbers["error_final"] = deployment["error_final"]
+        if self.validation is not None:
+            metrics = {"error": numbers["error_final"]}
+            every = {**self.problem.limited, **self.problem.objectives}
+            known = self.problem.known([member.genotype])[0]
+            for name, objective in every.items():
+                if name not in known:
+                    numbers[objective.verified_column] = objective.after_training(metrics)
+        write_json_atomically(self._path(member, TESTED), numbers)
+
+    def _read(self, member: Candidate, name: str) -> dict[str, Any]:
+        record: dict[str, Any] = json.loads(self._path(member, name).read_text("utf-8"))
+        return record
+
+    def _weights(self, member: Candidate) -> bytes:
+        return self._path(member, "weights.safetensors").read_bytes()
+
+    def _network(self, member: Candidate) -> nn.Module:
+        network = self.problem.space.build(member.genotype)
+        network.load_state_dict(safetensors.torch.load(self._weights(member)))
+        return network.eval()
+
+    @cached_property
+    def _normalisation(self) -> Normalisation:
+        return Normalisation.of(self.train)
+
+    def _normalised(self, pixels: npt.NDArray[np.uint8]) -> ImageArray:
+        return self._normalisation(torch.from_numpy(pixels)).numpy()
+
+    def _sample(self, count: int) -> ImageArray:
+        """Return normalised training images of every class."""
+        return self._normalised(self.train.sample(count, self.settings.seed).pixels)
+
+
+def _architectures(members: Sequence[Candidate]) -> str:
+    return "1 architecture" if len(members) == 1 else f"{len(members)} architectures"

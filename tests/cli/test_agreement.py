@@ -1,0 +1,152 @@
+"""One study from its settings to its files: at each end the numbers are the same."""
+
+from __future__ import annotations
+
+import csv
+import importlib.util
+import json
+import re
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime
+import pytest
+import torch
+from nas_command import SMALL, Ended
+from PIL import Image
+
+from nas import data
+from nas.cluster.connection import connected
+from nas.devices import runtimes
+from nas.export.parity import TOLERANCE
+from nas.results import study as results
+from nas.results.plot import pareto_figure
+
+pytestmark = pytest.mark.slow
+
+Here = Callable[..., Ended]
+FloatArray = npt.NDArray[np.float32]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def workers() -> Iterator[None]:
+    with connected(None):
+        yield
+
+
+def error(logits: FloatArray, labels: npt.NDArray[np.int64]) -> float:
+    return float(100 * np.mean(logits.argmax(axis=1) != labels))
+
+
+def run_openvino(file: Path, images: FloatArray) -> FloatArray:
+    import openvino
+
+    compiled = openvino.Core().compile_model(
+        str(file), "CPU", {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": "1"}
+    )
+    return np.concatenate([compiled(image[None])[0] for image in images])
+
+
+def run_onnxruntime(file: Path, images: FloatArray) -> FloatArray:
+    session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+    return np.concatenate([session.run(None, {"images": image[None]})[0] for image in images])
+
+
+BY_HAND = {"onnxruntime": run_onnxruntime, "openvino": run_openvino}
+
+
+def plain_pytorch(folder: Path, pixels: npt.NDArray[np.uint8]) -> tuple[FloatArray, FloatArray]:
+    """Return images and logits as the exported `model.py` makes them."""
+    spec = importlib.util.spec_from_file_location("exported_model", folder / "model.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module: Any = importlib.util.module_from_spec(spec)
+    sys.modules["exported_model"] = module
+    spec.loader.exec_module(module)
+    with torch.inference_mode():
+        images = module.preprocess(torch.from_numpy(pixels))
+        return images.numpy(), module.load()(images).numpy()
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+def test_the_numbers_of_every_file_agree(
+    here: Here, tmp_path: Path, runtime: str, precision: str
+) -> None:
+    runtimes.component(runtime).version()
+    device = (f"device.runtime={runtime}", f"device.precision={precision}")
+    ended = here("search", *SMALL, *device, "finalise.recipe.epochs=4", "finalise.refit=true")
+    assert ended.returncode == 0, ended.stderr
+    study = results.StudyResults(tmp_path / "runs" / "small")
+    front = study.pareto()
+    assert front["verified"].all()
+    row = study.pick("best")
+    assert row["error_final"] == front["error_final"].min()
+
+    # The picture shows these points, and the table and `pareto.csv` these rows.
+    axes = pareto_figure(study).axes[0]
+    drawn = [c for c in axes.containers if str(c.get_label()).startswith("verified front")]
+    points = front.sort_values("latency_ms_measured")[["latency_ms_measured", "error_final"]]
+    assert drawn[0].lines[0].get_xydata().tolist() == points.to_numpy().tolist()
+    with (study.path / "pareto.csv").open() as file:
+        rows = {line["arch_id"]: line for line in csv.DictReader(file)}
+    assert set(rows) == set(front["arch_id"])
+    for column in ("error", "error_final", "error_test", "latency_ms_measured", "model_size_mb"):
+        assert float(rows[row["arch_id"]][column]) == row[column]
+    with Image.open(study.path / "pareto.png") as picture:
+        assert min(picture.size) > 300
+    lines = [line.split() for line in ended.stdout.splitlines()]
+    shown = [line for line in lines if line[:1] == [row["arch_id"]]][-1]
+    assert {f"{row[name]:.2f}" for name in ("error", "error_final", "error_test")} <= set(shown)
+
+    # The exported files, run by hand on the images of the splits.
+    out = tmp_path / "out"
+    exported = here("export", "small", "--pick", "best", "--out", str(out))
+    assert exported.returncode == 0, exported.stderr
+    digits = data.get("digits")
+    test, validation = digits.test_split(), digits.search_splits().validation
+    images, logits = plain_pytorch(out, test.pixels)
+    in_fp32 = error(logits, test.labels)
+    assert np.abs(run_onnxruntime(out / "model.onnx", images) - logits).max() <= TOLERANCE
+    deployed = out / ("deployed.onnx" if precision == "int8" else "model.onnx")
+    run = BY_HAND[runtime]
+    assert error(run(deployed, images), test.labels) == pytest.approx(row["error_test"])
+    seen, _ = plain_pytorch(out, validation.pixels)
+    assert error(run(deployed, seen), validation.labels) == pytest.approx(row["error_final"])
+    assert deployed.stat().st_size == pytest.approx(row["model_size_mb"] * 1e6)
+    measured_file = study.path / "finalised" / row["arch_id"] / deployed.name
+    assert deployed.read_bytes() == measured_file.read_bytes()
+
+    # The card says the same of the same files, and its id can be picked.
+    card = (out / "MODEL_CARD.md").read_text()
+    record = json.loads((out / "architecture.json").read_text())
+    assert f"{100 - row['error_test']:.2f} % on the test split of {len(test)} images" in card
+    assert record["arch_id"] == row["arch_id"]
+    assert study.pick(record["arch_id"])["number"] == row["number"]
+    assert record["figures"]["error_final"] == row["error_final"]
+    assert record["measurement"]["latency_ms"] == row["latency_ms_measured"]
+    assert record["measurement"]["device"]["precision"] == precision
+    assert (out / "deployed.onnx").exists() == (precision == "int8")
+    if precision == "int8":
+        assert in_fp32 == pytest.approx(row["error_test_fp32"])
+        assert f"{100 - in_fp32:.2f} % in fp32" in card
+        slower = row["latency_ms_measured"] > row["latency_ms_measured_fp32"]
+        assert ("slower than in fp32" in card) == slower
+        assert (f"{row['arch_id']} is slower quantised" in ended.stdout) == slower
+    else:
+        assert in_fp32 == pytest.approx(row["error_test"])
+        assert not re.search("fp32, before", card)
+        assert np.isnan(row["error_test_fp32"])
+
+    # The refitted network is another one, with numbers of its own.
+    refitted = here("export", "small", "--pick", "best", "--refit", "--out", str(out))
+    assert refitted.returncode == 0, refitted.stderr
+    images, _ = plain_pytorch(out, test.pixels)
+    assert error(run(deployed, images), test.labels) == pytest.approx(row["error_test_refit"])
+    again = json.loads((out / "architecture.json").read_text())["figures"]
+    assert again["error_test"] == row["error_test_refit"]
+    assert "error_final" not in again, "it was trained on the validation images"

@@ -1,0 +1,89 @@
+"""Whether errors are told from chance, as often as the levels of the tests say."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from nas.core.images import Images, SearchSplits
+from nas.core.trial import Trial
+from nas.study.noise import (
+    LEVEL,
+    chance_line,
+    errors_percent,
+    front_noise_line,
+    trivial_error_percent,
+)
+
+
+def splits(train: list[int], validation: list[int], classes: int = 3) -> SearchSplits:
+    def images(labels: list[int]) -> Images:
+        return Images(np.zeros((len(labels), 1, 4, 4), np.uint8), np.array(labels, np.int64))
+
+    return SearchSplits(images(train), images(validation), tuple(map(str, range(classes))))
+
+
+def test_a_trivial_guess_is_the_most_frequent_training_class():
+    # Among the validation labels another class is more frequent, which a guess cannot know.
+    assert trivial_error_percent(splits([1, 1, 0], [1, 2, 2, 2])) == 75.0
+    assert trivial_error_percent(splits([1, 2], [1, 1, 2, 0])) == 50.0
+
+
+def test_without_labels_a_guess_is_one_of_equally_frequent_classes():
+    assert trivial_error_percent(splits([], [], classes=10)) == pytest.approx(90.0)
+
+
+def test_only_networks_that_were_trained_fully_are_judged():
+    trial = Trial(number=0, genotype=(0,), arch_id="a", seed=0, values={"error": 5.0})
+    trials = [
+        trial,
+        replace(trial, fidelity=0.5),
+        replace(trial, values={}, failure="diverged: nan"),
+        replace(trial, values={"params_m": 1.0}, facts={"error": 7.0}),
+        replace(trial, values={"params_m": 1.0}),
+    ]
+    assert errors_percent(trials) == [5.0, 7.0]
+
+
+@pytest.mark.parametrize(("images", "trivial"), [(200, 90.0), (1000, 50.0), (3000, 5.0)])
+def test_guessing_passes_for_learning_as_rarely_as_the_level_says(images: int, trivial: float):
+    rng = np.random.default_rng(0)
+    errors = 100 * rng.binomial(images, trivial / 100, (2000, 12)) / images
+    passed = np.mean([chance_line(row.tolist(), images, trivial) is None for row in errors])
+    # Three standard errors of 2000 draws above the level; the test is exact, so often below it.
+    assert passed <= LEVEL + 3 * np.sqrt(LEVEL * (1 - LEVEL) / 2000)
+
+
+def test_learning_is_told_from_guessing():
+    errors = [90.1, 89.7, 82.0]
+    assert chance_line(errors, 1000, 90.0) is None
+    assert chance_line(errors, 30, 90.0) is not None
+    assert chance_line(errors[:2], 1000, 90.0) is not None
+    # The more are looked at, the better the best of them is by chance.
+    assert chance_line([87.9], 1000, 90.0) is None
+    assert chance_line([87.9] * 8, 1000, 90.0) is not None
+
+
+def test_where_there_is_nothing_to_judge_nothing_is_said():
+    assert chance_line([], 100, 90.0) is None
+    assert chance_line([90.0], 0, 90.0) is None
+    assert front_noise_line([], 100) is None
+    assert front_noise_line([5.0], 100) is None
+    assert front_noise_line([5.0, 50.0], 0) is None
+
+
+@pytest.mark.parametrize("members", [2, 8])
+@pytest.mark.parametrize("error", [5.0, 50.0])
+def test_equal_networks_pass_for_different_as_rarely_as_the_level_says(members: int, error: float):
+    rng = np.random.default_rng(1)
+    errors = 100 * rng.binomial(2000, error / 100, (2000, members)) / 2000
+    passed = np.mean([front_noise_line(row.tolist(), 2000) is None for row in errors])
+    assert passed <= LEVEL + 3 * np.sqrt(LEVEL * (1 - LEVEL) / 2000)
+
+
+def test_a_front_of_different_networks_is_told_from_one_of_noise():
+    assert front_noise_line([10.0, 11.0, 20.0], 1000) is None
+    assert front_noise_line([10.0, 11.0, 12.0], 200) is not None
+    assert front_noise_line([0.0, 0.0], 200) is not None
