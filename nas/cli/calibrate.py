@@ -39,7 +39,11 @@ def _run(config: DictConfig) -> None:
         f"{settings.predictor.samples} networks for images of {shape} and "
         f"{settings.space.num_classes} classes; measurements are kept in {settings.store.folder}"
     )
+    from nas.devices.measuring.environment import threads_line
     from nas.study.calibration import accuracy_line, calibrate
+
+    if line := threads_line(settings.device):
+        _write(line)
 
     calibration = calibrate(
         settings.space,

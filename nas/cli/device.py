@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 _FACTS = (
     "cpu_model",
     "logical_cores",
+    "usable_cores",
     "cpu_mhz",
     "governor",
     "load_before",
@@ -124,6 +125,7 @@ def _summary(cls: type) -> str:
 def _measure(parsed: argparse.Namespace) -> int:
     import nas.devices
     from nas.cli.spaces import parse_settings
+    from nas.devices.measuring.environment import threads_line
     from nas.network.onnx import image_shape
     from nas.study.checking import component
 
@@ -133,6 +135,8 @@ def _measure(parsed: argparse.Namespace) -> int:
         shape = image_shape(parsed.model)
     except ExportError as error:
         raise DeviceError(f"{parsed.model}: {error}") from error
+    if line := threads_line(device):
+        sys.stderr.write(f"nas: {line}\n")
     measurement = device.measure(parsed.model, shape)
     if parsed.json:
         return _print_json(measurement.to_dict())

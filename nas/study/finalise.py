@@ -26,7 +26,6 @@ from nas.results.hypervolume import hypervolume_order
 from nas.results.study import PICKS, StudyResults
 from nas.search.problem import SearchProblem
 from nas.study.folder import StudyFolder
-from nas.study.noise import front_noise_line
 from nas.study.reporter import Reporter
 from nas.study.settings import StudySettings
 from nas.study.verification import Verification
@@ -55,9 +54,6 @@ class Finalisation:
             reporter=self.reporter,
         )
         complete = verification.run(members)
-        errors = self.results.pareto().get("error_final", pd.Series(dtype=float)).dropna()
-        if line := front_noise_line(errors.tolist(), len(self.splits.validation)):
-            self.reporter.stage(line)
         if not (complete and members and self.settings.finalise.refit):
             return complete
         self.reporter.stage("refitting the front's picks on train and validation images together")

@@ -10,7 +10,9 @@ import numpy as np
 
 import search_spaces
 from nas import data, devices, objectives
+from nas.core.errors import DataError
 from nas.core.files import write_json_atomically
+from nas.core.images import SearchSplits, fingerprint_difference
 from nas.core.seeding import stream
 from nas.core.space import Genotype
 from nas.search.problem import SearchProblem
@@ -77,6 +79,34 @@ def begin(
     )
 
 
+def data_fingerprint(
+    settings: StudySettings, folder: StudyFolder, splits: SearchSplits
+) -> dict[str, Any]:
+    """Return the fingerprint of a study's data, after all of them were read.
+
+    Raises:
+        DataError: An image cannot be read, or the data are not those that the study began with.
+    """
+    known = folder.record()["data_fingerprint"] if folder.record_path.is_file() else None
+    found = settings.data.fingerprint(splits, known)
+    difference = None if known is None else fingerprint_difference(known, found)
+    if difference is not None:
+        raise DataError(
+            f"data: {difference}, with which study {folder.path.name!r} began; "
+            "restore the data, or give the new study another name"
+        )
+    return found
+
+
+def data_lines(fingerprint: Mapping[str, Any], splits: SearchSplits) -> list[str]:
+    """Return what people should know of the data: how many images, and how they were read."""
+    if not len(splits.train):
+        return []
+    counts = (f"{sum(part['images'])} {name}" for name, part in fingerprint["splits"].items())
+    classes = len(splits.class_names)
+    return [f"data: {', '.join(counts)} images of {classes} classes", *splits.notes]
+
+
 def _reference_point(
     settings: StudySettings, problem: SearchProblem, trivial_percent: float
 ) -> dict[str, float]:
@@ -85,10 +115,9 @@ def _reference_point(
     samples = [space.sample(rng) for _ in range(REFERENCE_SAMPLES)]
     samples.append(space.canonical([n - 1 for n in space.cardinalities]))
     known = problem.known(samples)
+    error = trivial_percent or 100.0  # of a single class there is nothing to guess
     derived = {
-        name: float(np.nanmax([row[name] for row in known]))
-        if name in known[0]
-        else trivial_percent
+        name: float(np.nanmax([row[name] for row in known])) if name in known[0] else error
         for name in problem.objectives
     }
     return derived | (settings.search.reference_point or {})

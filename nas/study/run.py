@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nas.core.errors import DataError, DeviceError, HwnasError
+from nas.core.errors import DeviceError, HwnasError
 from nas.core.host import usable_cores
-from nas.core.images import SearchSplits, fingerprint_difference
+from nas.core.images import SearchSplits
 from nas.core.objective import Facts, Objective
 from nas.core.prediction import LearningPredictor
 from nas.core.recipe import Recipe
@@ -124,7 +124,9 @@ class _Study:
         self._errors: list[float] = []
 
     def run(self) -> StudyResults:
-        fingerprint = self._fingerprint()
+        fingerprint = self._checked()
+        if self._needs_calibration or self.settings.finalise.limit > 0:
+            self._say(threads_line(self.settings.device))
         first = warm_start.proposals(self.settings, self.space, self.folder)
         calibration = self._calibrated()
         problem = self._problem(calibration)
@@ -141,15 +143,9 @@ class _Study:
             self.reporter.stage("nothing is verified at the end: " + "; ".join(published.values()))
         with closing(ledger):
             # After the ledger, so that whoever finds the record can read both.
-            trivial_percent = noise.trivial_error_percent(self.splits)
+            guess = noise.trivial_error_percent(self.splits)
             record.begin(
-                self.settings,
-                self.folder,
-                fingerprint,
-                problem,
-                calibration,
-                first,
-                trivial_percent,
+                self.settings, self.folder, fingerprint, problem, calibration, first, guess
             )
             # Its stamp spares the next run the test split.
             self.folder.update(data_fingerprint=fingerprint)
@@ -157,12 +153,11 @@ class _Study:
         results = StudyResults(self.folder.path, self._ledger_url)
         if not any(trial.complete for trial in trials):
             raise HwnasError(f"study {self.settings.name!r}: {self._nothing_complete(trials)}")
-        if self.settings.finalise.limit == 0 and "error" in problem.objectives:
-            front = results.pareto(objectives=list(results.columns.values()))
-            self._say(noise.front_noise_line(front["error"].tolist(), len(self.splits.validation)))
         parts = (self.settings, self.folder, self.splits, problem, results, self.reporter)
         # A study whose front could not be verified as a whole tries again when it is started again.
-        if Finalisation(*parts).run() and self.settings.finalise.limit > 0:
+        complete = Finalisation(*parts).run()
+        self._say(self._front_noise_line(results))
+        if complete and self.settings.finalise.limit > 0:
             self.folder.update(status="finalised", finished_utc=now_utc())
             # Nothing is lost: what more evaluations promote is then trained from the start.
             shutil.rmtree(self.folder.checkpoints, ignore_errors=True)
@@ -170,7 +165,7 @@ class _Study:
 
     def check(self) -> None:
         """Say what can be said without measuring, training or writing anything."""
-        self._fingerprint()
+        self._checked()
         settings = self.settings
         calibration = None
         if is_calibrated(self.folder.predictor):
@@ -179,12 +174,6 @@ class _Study:
             self.reporter.stage(preview.calibration_line(settings.predictor))
         feasible = self._survey(self._problem(calibration))
         workers = settings.evaluation.workers_here() if settings.ray_address is None else None
-        threads, cores = settings.evaluation.threads, usable_cores()
-        if settings.ray_address is None and threads > cores:
-            self.reporter.stage(
-                f"evaluation.threads_per_worker: got {threads}, but this process may use {cores} "
-                "core(s): the study would be refused; lower it or allow more cores"
-            )
         trials = []
         if self.folder.record_path.is_file():
             owner = self.folder.ledger_owner
@@ -192,29 +181,22 @@ class _Study:
                 trials = ledger.trials()
         self.reporter.stage(self._time_line(feasible, trials, workers))
 
-    def _fingerprint(self) -> dict[str, Any]:
-        """Say what the data hold, and return their fingerprint.
+    def _checked(self) -> dict[str, Any]:
+        """Say what the study has: images, cores. Return the fingerprint of the data.
 
         Raises:
             DataError: An image cannot be read, or the data are not those that the study began with.
         """
-        known = None
-        if self.folder.record_path.is_file():
-            known = self.folder.record()["data_fingerprint"]
-        found = self.settings.data.fingerprint(self.splits, known)
-        difference = None if known is None else fingerprint_difference(known, found)
-        if difference is not None:
-            raise DataError(
-                f"data: {difference}, with which study {self.folder.path.name!r} began; "
-                "restore the data, or give the new study another name"
+        fingerprint = record.data_fingerprint(self.settings, self.folder, self.splits)
+        for line in record.data_lines(fingerprint, self.splits):
+            self.reporter.stage(line)
+        threads, cores = self.settings.evaluation.threads, usable_cores()
+        if self.settings.ray_address is None and threads > cores:
+            self.reporter.stage(
+                f"evaluation.threads_per_worker: got {threads}, but this process may use {cores} "
+                "core(s), so that no worker can be started; lower it or allow more cores"
             )
-        counts = ", ".join(f"{sum(s['images'])} {name}" for name, s in found["splits"].items())
-        classes = len(self.splits.class_names)
-        if len(self.splits.train):
-            self.reporter.stage(f"data: {counts} images of {classes} classes")
-        for note in self.splits.notes:
-            self.reporter.stage(f"  {note}")
-        return found
+        return fingerprint
 
     def _survey(self, problem: SearchProblem) -> list[Genotype]:
         """Say what the limits leave; return some architectures that keep them.
@@ -279,7 +261,6 @@ class _Study:
         if is_calibrated(self.folder.predictor):
             return Calibration.load(self.folder.predictor, self.space)
         samples = self.settings.predictor.samples
-        self._say(threads_line(self.settings.device))
         self.reporter.stage(f"calibrating the latency predictor on {samples} networks")
         calibration = calibrate(
             self.space,
@@ -419,6 +400,12 @@ class _Study:
     def _chance_line(self) -> str | None:
         images, trivial = len(self.splits.validation), noise.trivial_error_percent(self.splits)
         return noise.chance_line(self._errors, images, trivial)
+
+    def _front_noise_line(self, results: StudyResults) -> str | None:
+        front = results.pareto()
+        column = "error_final" if front["verified"].any() else "error"
+        errors = front[column].dropna().tolist() if column in front else []
+        return noise.front_noise_line(errors, len(self.splits.validation))
 
     def _say(self, line: str | None) -> None:
         if line is not None:

@@ -121,7 +121,7 @@ class SearchSettings:
         objectives: Names of what to make small.
         constraints: Limits such as `latency_ms <= 2`.
         reference_point: Of the hypervolume, by objective; what is left out is derived: for the
-            error that of guessing, for the others the largest of some random architectures.
+            error that of a trivial guess, for the others the largest of some random architectures.
             `None` derives all of it.
         warm_start: What is proposed first: names of published networks that lie in the space, and
             names or folders of studies, whose fronts are.

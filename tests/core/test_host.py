@@ -102,6 +102,7 @@ def threads() -> tuple[list[int], int]:
 
 
 def test_one_thread_within_and_as_many_as_before_afterwards():
+    own = torch.get_num_threads()
     with threadpoolctl.threadpool_limits(2):
         torch.set_num_threads(2)
         try:
@@ -112,4 +113,4 @@ def test_one_thread_within_and_as_many_as_before_afterwards():
             assert {*pools, of_torch} == {1}
             assert threads() == before
         finally:
-            torch.set_num_threads(1)
+            torch.set_num_threads(own)
