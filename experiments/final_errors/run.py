@@ -1,10 +1,17 @@
 """Whether the networks that a study names are dominated by others that it verified.
 
-Run `python experiments/final_errors/run.py [--source CHECKOUT] [--label NAME]`. For two data sets
-and five seeds it searches, takes the `knee` and the `best` of the verified front, and asks whether
-another verified network is at least as fast and better in test by more than the noise of the test
-images. `--source` runs the code of another checkout, so that two versions are compared by the same
-script. Rows go to `results.csv` beside this file, in place of those of the same label.
+Run `python experiments/final_errors/run.py`. For two data sets and five seeds it searches and
+finalises, then compares two rules on the same members of the same front:
+
+- `search`: the rule of earlier releases. The front, its `knee` and its `best` follow from the
+  errors of the search's short trainings; the members are trained on train and validation images
+  together. They are trained so here, with the same seeds.
+- `final`: the present rule. Members are trained on the train split, and the front, its `knee` and
+  its `best` follow from their own validation errors.
+
+A pick is dominated if another member is no larger and better in test by more than the noise of the
+test images. Objectives are the error and the parameters, which are exact, so that no noise of a
+latency plays a part. Rows go to `results.csv` and the tables to `tables.md`, beside this file.
 
 The data sets: the digits that come with scikit-learn (359 test images), and a folder of 1,500
 images of Fashion-MNIST (600 test images), which is written here.
@@ -12,30 +19,35 @@ images of Fashion-MNIST (600 test images), which is written here.
 
 from __future__ import annotations
 
-import argparse
-import json
-import math
-import os
-import subprocess
-import sys
 import tempfile
-import time
+from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
-from typing import Any
 
+import hydra
 import numpy as np
 import pandas as pd
 from PIL import Image
 
 from nas import data
-from nas.core.images import Images
+from nas.cli.console import ConsoleReporter
+from nas.cli.markdown import markdown
+from nas.cli.search import config_folder
+from nas.cluster.connection import connected
+from nas.core.seeding import training_seed
+from nas.core.trial import Candidate
+from nas.results.hypervolume import knee, non_dominated
+from nas.study.finalise import joined
+from nas.study.run import run
+from nas.study.settings import StudySettings, read
+from nas.training.images import Normalisation
+from nas.training.job import TrainingJob
 
 HERE = Path(__file__).resolve().parent
-ROOT = HERE.parent.parent
 SEEDS = range(5)
 PICKS = ("knee", "best")
 Z = 1.96
-"""Standard errors that two test errors must differ by."""
+"""Standard errors by which two test errors must differ."""
 
 SETTINGS = (
     "search_space.resolutions=[6,8,12,16]",
@@ -43,10 +55,11 @@ SETTINGS = (
     "search_space.stage_channels=[16,32]",
     "search_space.stage_strides=[1,2]",
     "search_space.head_channels=64",
-    "latency_predictor.samples=12",
-    "latency_predictor.seconds_per_sample=0.2",
-    "search.evaluations=24",
-    "evaluation.recipe.epochs=2",
+    "device.min_seconds=0",
+    "device.max_seconds_per_model=0.1",
+    "search.objectives=[error,params_m]",
+    "search.evaluations=32",
+    "evaluation.recipe.epochs=4",
     "evaluation.recipe.shift=1",
     "finalise.recipe.epochs=15",
     "finalise.recipe.shift=1",
@@ -58,103 +71,142 @@ FOLDER_SETTINGS = (
     "data.validation_share=0.2",
     "search_space.resolutions=[12,16,20,28]",
 )
-ASK = """
-import json, sys
-from pathlib import Path
-from nas import results
-study = results.open(Path(sys.argv[1]))
-trials = study.trials()
-rows = trials[trials["verified"]].drop_duplicates("arch_id")
-picks = {name: study.pick(name)["arch_id"] for name in sys.argv[2:]}
-columns = ["arch_id", "error_test", "latency_ms_measured"]
-print(json.dumps({"picks": picks, "verified": rows[columns].to_dict("records")}))
-"""
-"""Asks a study of any version for its picks and its verified networks."""
 
 
-def write_folder(path: Path, images_per_class: int = 150) -> None:
+def write_folder(path: Path, images: int = 1500) -> None:
     """Write images of Fashion-MNIST as `path/CLASS/NUMBER.png`."""
-    splits = data.get("fashion_mnist").search_splits()
-    chosen: Images = splits.train.sample(images_per_class * len(splits.class_names), seed=0)
+    chosen = data.get("fashion_mnist").search_splits().train.sample(images, seed=0)
     for number, (pixels, label) in enumerate(zip(chosen.pixels, chosen.labels, strict=True)):
         folder = path / f"class_{label}"
         folder.mkdir(parents=True, exist_ok=True)
         Image.fromarray(pixels[0]).save(folder / f"{number:05}.png")
 
 
-def dominating(picked: dict[str, Any], others: list[dict[str, Any]], images: int) -> str | None:
-    """Return the network that is no slower and better in test by more than noise, if there is one.
+def joint_test_errors(settings: StudySettings, members: pd.DataFrame) -> list[float]:
+    """Return the test errors of members that are trained on train and validation images together.
+
+    In percent, in the order of the rows of `members`.
+    """
+    splits = settings.data.search_splits()
+    both = joined(splits.train, splits.validation)
+    job = TrainingJob(
+        space=settings.space(splits.input_shape, len(splits.class_names)),
+        train=both,
+        held_out=settings.data.test_split(),
+        normalisation=Normalisation.of(both),
+        recipe=settings.finalise.recipe,
+        threads=settings.evaluation.threads,
+    )
+    candidates = [
+        Candidate(
+            number=number,
+            genotype=row["genotype"],
+            arch_id=row["arch_id"],
+            seed=training_seed(settings.seed, row["arch_id"]),
+        )
+        for number, (_, row) in enumerate(members.iterrows())
+    ]
+    errors = {}
+    with closing(settings.evaluation.start(job, limited=False)) as evaluator:
+        evaluator.submit(candidates)
+        while evaluations := evaluator.completed():
+            for evaluation in evaluations:
+                assert evaluation.outcome is not None, evaluation.failure
+                errors[evaluation.candidate.number] = evaluation.outcome.metrics["error"]
+    return [errors[number] for number in range(len(candidates))]
+
+
+def picked(errors: np.ndarray, params: np.ndarray) -> dict[str, int]:
+    """Return the positions of the picks of the front of errors and parameters."""
+    points = np.column_stack([errors, params])
+    front = np.flatnonzero(non_dominated(points))
+    best = front[errors[front].argmin()]
+    return {"knee": int(front[knee(points[front])]), "best": int(best)}
+
+
+def dominated(pick: int, test: np.ndarray, params: np.ndarray, images: int) -> bool:
+    """Return whether another member is no larger, and better in test by more than noise.
 
     The noise is that of the difference of two shares of `images` images.
     """
-    for other in sorted(others, key=lambda row: row["error_test"]):
-        shares = [row["error_test"] / 100 for row in (picked, other)]
-        noise = 100 * Z * math.sqrt(sum(s * (1 - s) for s in shares) / images)
-        faster = other["latency_ms_measured"] <= picked["latency_ms_measured"]
-        if faster and picked["error_test"] - other["error_test"] > noise:
-            return str(other["arch_id"])
-    return None
+    shares = test / 100
+    variance = shares * (1 - shares) / images
+    noise = 100 * Z * np.sqrt(variance + variance[pick])
+    return bool(((params <= params[pick]) & (test[pick] - test > noise)).any())
 
 
-def study(source: Path, folder: Path, name: str, seed: int, settings: list[str]) -> dict[str, Any]:
-    """Run a study with the code of `source`; return its picks and its verified networks."""
-    environment = os.environ | {"PYTHONPATH": str(source)}
-    common: dict[str, Any] = {"cwd": folder, "env": environment, "check": True, "text": True}
-    given = [f"name={name}", f"seed={seed}", *SETTINGS, *settings]
-    command = [sys.executable, "-m", "nas.cli.main", "search", *given]
-    subprocess.run(command, stdout=subprocess.DEVNULL, **common)
-    asked = [sys.executable, "-c", ASK, f"runs/{name}", *PICKS]
-    answer = subprocess.run(asked, stdout=subprocess.PIPE, **common)
-    found: dict[str, Any] = json.loads(answer.stdout)
-    return found
+def rows_of(settings: StudySettings, members: pd.DataFrame, images: int) -> list[dict[str, object]]:
+    """Return a row for each rule and pick of one finished study."""
+    params = members["params_m"].to_numpy()
+    rules = {
+        "search": (members["error"], np.array(joint_test_errors(settings, members))),
+        "final": (members["error_final"], members["error_test"].to_numpy()),
+    }
+    rows: list[dict[str, object]] = []
+    for rule, (errors, test) in rules.items():
+        for name, pick in picked(errors.to_numpy(), params).items():
+            rows.append(
+                {
+                    "rule": rule,
+                    "seed": settings.seed,
+                    "pick": name,
+                    "members": len(members),
+                    "error_seen": errors.iloc[pick],
+                    "error_test": test[pick],
+                    "least_error_test": test.min(),
+                    "dominated": dominated(pick, test, params, images),
+                }
+            )
+    return rows
+
+
+def studies(folder: Path, name: str, given: Sequence[str]) -> list[dict[str, object]]:
+    """Run the studies of one data set."""
+    rows = []
+    for seed in SEEDS:
+        overrides = [f"name={name}{seed}", f"seed={seed}", f"runs={folder}", *SETTINGS, *given]
+        settings = read(hydra.compose("config", overrides))
+        study = run(settings, ConsoleReporter())
+        members = study.trials().query("verified").drop_duplicates("arch_id")
+        images = len(settings.data.test_split())
+        found = rows_of(settings, members, images)
+        rows += [{"data": name, "images": images, **row} for row in found]
+        for row in found:
+            print(name, row, flush=True)
+    return rows
+
+
+def tables(rows: pd.DataFrame) -> str:
+    """Return how often picks are dominated, and how far seen and true errors lie apart."""
+    rows = rows.assign(apart=(rows["error_seen"] - rows["error_test"]).abs())
+    rows = rows.assign(behind=rows["error_test"] - rows["least_error_test"])
+    grouped = rows.groupby(["data", "pick", "rule"], sort=False)
+    table = grouped.agg(
+        studies=("seed", "count"),
+        dominated=("dominated", "sum"),
+        error_test=("error_test", "mean"),
+        behind_the_least=("behind", "mean"),
+        shown_minus_test=("apart", "mean"),
+    )
+    return markdown(table.reset_index().round(2)) + "\n"
 
 
 def main() -> None:
-    """Run all studies of one version and write their rows."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--source", type=Path, default=ROOT, help="checkout whose code is run")
-    parser.add_argument("--label", default="after", help="of the version, in the results")
-    options = parser.parse_args()
-    rows = []
-    with tempfile.TemporaryDirectory() as name:
+    """Run all studies and write their rows."""
+    with (
+        tempfile.TemporaryDirectory() as name,
+        hydra.initialize_config_dir(str(config_folder()), version_base="1.3"),
+        connected(None),
+    ):
         folder = Path(name)
         write_folder(folder / "images")
-        data_sets: dict[str, tuple[int, list[str]]] = {
-            "digits": (359, []),
-            "image folder": (600, [*FOLDER_SETTINGS, f"data.path={folder / 'images'}"]),
-        }
-        for data_set, (images, settings) in data_sets.items():
-            for seed in SEEDS:
-                started = time.monotonic()
-                found = study(options.source.resolve(), folder, f"{images}_{seed}", seed, settings)
-                verified = {row["arch_id"]: row for row in found["verified"]}
-                for pick, arch_id in found["picks"].items():
-                    by = dominating(verified[arch_id], found["verified"], images)
-                    best = min(row["error_test"] for row in found["verified"])
-                    rows.append(
-                        {
-                            "version": options.label,
-                            "data": data_set,
-                            "seed": seed,
-                            "pick": pick,
-                            "error_test": verified[arch_id]["error_test"],
-                            "least_error_test": best,
-                            "verified": len(verified),
-                            "dominated": by is not None,
-                        }
-                    )
-                    print(rows[-1], f"{time.monotonic() - started:.0f} s", flush=True)
-    path = HERE / "results.csv"
-    former = pd.read_csv(path) if path.is_file() else pd.DataFrame(columns=list(rows[0]))
-    kept = former[former["version"] != options.label]
-    every = pd.concat([kept, pd.DataFrame(rows)], ignore_index=True)
-    every.to_csv(path, index=False, float_format="%.4g")
-    every["dominated"] = every["dominated"].astype(bool)
-    table = every.groupby(["version", "data", "pick"])["dominated"].agg(["sum", "count"])
-    print(table.rename(columns={"sum": "dominated", "count": "studies"}))
-    gap = every["error_test"].astype(float) - every["least_error_test"].astype(float)
-    best = every[every["pick"] == "best"]
-    print(gap[best.index].groupby(best["version"]).agg([np.mean, np.max]))
+        rows = studies(folder / "runs", "digits", ())
+        of_folder = (*FOLDER_SETTINGS, f"data.path={folder / 'images'}")
+        rows += studies(folder / "runs", "folder", of_folder)
+    frame = pd.DataFrame(rows)
+    frame.to_csv(HERE / "results.csv", index=False, float_format="%.4g")
+    (HERE / "tables.md").write_text(tables(frame), "utf-8")
+    print(tables(frame))
 
 
 if __name__ == "__main__":

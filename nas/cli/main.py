@@ -71,7 +71,7 @@ def _studies(parsed: argparse.Namespace) -> int:
     records = results.studies(parsed.runs)
     if parsed.json:
         return _print_json(records)
-    columns = ("name", "status", "trials_complete", "trials_failed", "error_best", "created_utc")
+    columns = ("name", "status", "trials_complete", "trials_failed", "values_of", "error_best")
     print_records(records, columns)
     return 0
 

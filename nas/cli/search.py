@@ -91,10 +91,10 @@ def _run(config: DictConfig) -> None:
     plot_pareto(study, study.path / "pareto.png")
     print_front(study)
     if settings.finalise.limit and study.status != "finalised":
-        line = "not every member of the front could be verified; the lines above say why"
+        line = "not every network could be verified; the lines above say why"
         raise HwnasError(f"{study.path}: {line}; run the same command again to go on")
     runs = "" if str(study.path.parent) == "runs" else f" --runs {study.path.parent}"
-    verified = settings.finalise.limit > 0
+    verified = settings.finalise.limit > 0 and not study.pareto().empty
     what = f"export {study.name} --pick knee" if verified else f"pareto {study.name}"
     following = f"nas {what}{runs}"
     sys.stdout.write(f"{study.path}: pareto.csv, pareto.png; next: {following}\n")

@@ -156,14 +156,16 @@ class Dataset(ABC):
         if known is not None and stamp is not None and stamp == known["stamp"]:
             test = known["splits"]["test"]
         else:
-            test = _split_record(self.test_split() if len(splits.train) else splits.train, classes)
+            test = split_fingerprint(
+                self.test_split() if len(splits.train) else splits.train, classes
+            )
         return {
             "class_names": list(splits.class_names),
             "input_shape": list(splits.input_shape),
             "stamp": stamp,
             "splits": {
-                "train": _split_record(splits.train, classes),
-                "validation": _split_record(splits.validation, classes),
+                "train": split_fingerprint(splits.train, classes),
+                "validation": split_fingerprint(splits.validation, classes),
                 "test": test,
             },
         }
@@ -224,7 +226,8 @@ def fingerprint_difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> st
     return None
 
 
-def _split_record(images: Images, classes: int) -> dict[str, Any]:
+def split_fingerprint(images: Images, classes: int) -> dict[str, Any]:
+    """Return a split's part of `Dataset.fingerprint`."""
     digest = hashlib.sha256(repr(images.pixels.shape).encode())
     digest.update(np.ascontiguousarray(images.pixels).data)
     digest.update(np.ascontiguousarray(images.labels).data)

@@ -160,6 +160,11 @@ class Device(ABC):
         """
 
     @property
+    def runs_outputs(self) -> str:
+        """Where `outputs` runs networks, for people."""
+        return "the device"
+
+    @property
     def takes_onnx(self) -> bool:
         """Whether `prepare` takes ONNX files; else it takes networks only."""
         return True

@@ -64,13 +64,18 @@ class Objective(ABC):
     needs_table: ClassVar[bool] = False
 
     @property
-    def verified_column(self) -> str:
-        """The column of the value that a verified network has by itself.
+    def needs_training(self) -> bool:
+        """Whether the value comes out of an evaluation: `after_training` is overridden."""
+        return type(self).after_training is not Objective.after_training
 
-        What an evaluation told is judged again once the network is trained fully, and what was
-        predicted is measured. `column` itself where the value is exact before.
+    @property
+    def verified_column(self) -> str:
+        """Name of the column with the value of a verified architecture.
+
+        It holds the value after the final training, or the measured one; it is `column` where the
+        value is exact.
         """
-        if type(self).after_training is not Objective.after_training:
+        if self.needs_training:
             return f"{self.column}_final"
         return self.measured_column or self.column
 

@@ -23,7 +23,8 @@ def source_of(cls: type, parts: frozenset[type] = frozenset()) -> tuple[str, ...
     This is the whole text of the modules in which they and their base classes stand, and, in
     turn, of the modules that these import: those of the class's own package, of `search_spaces`,
     and of the user's code, which is neither installed nor a part of Python or of `nas`. Of a class
-    that stands in no module's file (in a notebook) it is the class's own text.
+    in a notebook, or in the script that runs, it is the class's own text: what the class calls
+    outside of it does not count.
 
     Args:
         cls: Its package counts wherever it is installed.

@@ -199,6 +199,6 @@ class SearchAlgorithm(ABC):
     def tell(self, trials: Sequence[Trial]) -> None:
         """Take note of trials that have ended, failed ones included.
 
-        Every candidate is told of in the end. One that is refused before it is trained is told as a
-        failed trial, which is no trial of the study: its number is that of a later candidate.
+        Every proposed candidate is told in the end. One that was refused before its training is
+        told as a failed trial that the ledger does not hold; its number is given again.
         """

@@ -112,8 +112,9 @@ def _check_target(folder: Path) -> None:
         return
     if not folder.is_dir():
         raise ExportError(f"{folder}: is a file, expected a folder; choose another name")
-    names = {p.name for p in folder.iterdir() if p.stem != DEPLOYED} - {_BYTECODE}
-    others = sorted(names - set(FILES))
+    names = {path.name for path in folder.iterdir()} - {_BYTECODE}
+    deployed = {p.name for p in folder.iterdir() if p.is_file() and p.stem == DEPLOYED}
+    others = sorted(names - deployed - set(FILES))
     if others or (names and not names.issuperset(FILES)):
         found = ", ".join(others or sorted(names))
         raise ExportError(

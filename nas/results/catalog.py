@@ -40,9 +40,10 @@ def summaries(runs: Path) -> list[dict[str, Any]]:
 
     Returns:
         One record a study: `name`, `created_utc`, `status` ("searching", "searched" or
-        "finalised"), `trials_complete`, `trials_failed`, `error_best` (validation, %, of the
-        verified architectures or, without any, of the search's full trainings; `None` without
-        these), `hypervolume`, `hypervolume_share`, `path`.
+        "finalised"), `trials_complete`, `trials_failed`, `values_of` ("verified" where the
+        following are of verified architectures, "search" where they are as the search saw them),
+        `error_best` (validation, %; `None` without any), `hypervolume`, `hypervolume_share`,
+        `path`.
     """
     found: list[dict[str, Any]] = []
     for folder in _folders(runs):
@@ -68,6 +69,7 @@ def _summary(study: StudyResults) -> dict[str, Any]:
         "status": study.status,
         "trials_complete": int((trials["status"] == "complete").sum()),
         "trials_failed": int((trials["status"] == "failed").sum()),
+        "values_of": "verified" if trials["verified"].any() else "search",
         "error_best": float(errors.min()) if len(errors) else None,
         "hypervolume": study.hypervolume(),
         "hypervolume_share": study.hypervolume_share(),

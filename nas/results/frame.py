@@ -34,6 +34,7 @@ VERIFIED = (
     "latency_ms_measured",
     "latency_ms_measured_ci",
     "latency_ms_measured_fp32",
+    "latency_ms_measured_fp32_ci",
     "latency_ms_median",
     "latency_ms_p95",
     "peak_memory_mb_measured",
@@ -108,7 +109,7 @@ def read_verified(folder: Path) -> dict[str, dict[str, Any]]:
         path.parent.name: read_json(path) for path in sorted(folder.glob("finalised/*/result.json"))
     }
     for arch_id, record in found.items():
-        refitted = folder / "refitted" / arch_id / "result.json"
+        refitted = folder / "finalised" / "refit" / arch_id / "result.json"
         if refitted.is_file():
             record["error_test_refit"] = read_json(refitted)["error_test"]
     return found

@@ -36,7 +36,7 @@ _HEADINGS = {
 _ERRORS = tuple(column for column in _HEADINGS if column.startswith("error"))
 _FORMATS = {**dict.fromkeys(_ERRORS, ".2f"), "latency_deviation_percent": "+.1f"}
 _ABSENT = "-"
-_OPTIONAL = (*_ERRORS[1:], "latency_ms_measured_fp32", "latency_ms_published")
+_OPTIONAL = (*_ERRORS, "latency_ms_measured_fp32", "latency_ms_published")
 """Columns that are left out where no row has a value."""
 _OF_OUR_OWN = (
     "latency_ms_predicted",
@@ -90,7 +90,7 @@ def table(study: StudyResults, front: pd.DataFrame | None = None) -> Table:
     """
     frame = report_frame(study, front)
     kind = "published" if "error" in study.published else "not verified"
-    if len(frame) and frame["verified"].all():
+    if frame["verified"].all() and (len(frame) or study.status == "finalised"):
         kind = "verified"
     drawn = Table(title=f"{study.name}: Pareto front ({kind})", caption=_caption(study, front))
     headings = _headings(study, frame)
@@ -118,7 +118,8 @@ def _caption(study: StudyResults, front: pd.DataFrame | None) -> str:
 
 def _headings(study: StudyResults, frame: pd.DataFrame) -> dict[str, str]:
     """Return the headings of the columns that a front is shown with."""
-    headings = _HEADINGS | {c: c for c in study.columns.values() if c not in _HEADINGS}
+    own = [*study.columns.values(), *study.verified_columns.values()]
+    headings = _HEADINGS | {column: column for column in own if column not in _HEADINGS}
     optional = set(_OPTIONAL)
     if "error" in study.published:
         headings["error"] = "published error %"

@@ -75,7 +75,9 @@ class StudyResults:
         missing = [key for key in _KEYS if key not in self.record]
         missing += [] if missing else self._unusable()
         if missing:
-            raise HwnasError(f"{path / RECORD}: lacks {', '.join(missing)}; it is no hwnas study")
+            raise HwnasError(
+                f"{path / RECORD}: lacks {', '.join(missing)}; it is no hwnas study of this release"
+            )
 
     @property
     def name(self) -> str:

@@ -185,7 +185,8 @@ class SearchLoop:
             raise LedgerError(
                 f"ledger: trial {number} is architecture {earlier.arch_id} at fidelity "
                 f"{earlier.fidelity:g}, expected {arch_id} at {fidelity:g}; "
-                "the settings of the search have changed, so give the study another name"
+                "the settings of the search or the code of its space have changed; "
+                "give the study another name"
             )
 
     def _receive(

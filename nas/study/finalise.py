@@ -50,6 +50,7 @@ class Finalisation:
             problem=self.problem,
             train=self.splits.train,
             validation=self.splits.validation,
+            test_fingerprint=self.folder.record()["data_fingerprint"]["splits"]["test"],
             folder=self.folder.finalised,
             reporter=self.reporter,
         )
@@ -57,7 +58,7 @@ class Finalisation:
         if not (complete and members and self.settings.finalise.refit):
             return complete
         self.reporter.stage("refitting the front's picks on train and validation images together")
-        both = _joined(self.splits.train, self.splits.validation)
+        both = joined(self.splits.train, self.splits.validation)
         refitting = dataclasses.replace(
             verification, train=both, validation=None, folder=self.folder.refitted
         )
@@ -121,7 +122,8 @@ class Finalisation:
         )
 
 
-def _joined(first: Images, second: Images) -> Images:
+def joined(first: Images, second: Images) -> Images:
+    """Return the images of two splits as one."""
     return dataclasses.replace(
         first,
         pixels=np.concatenate([first.pixels, second.pixels]),

@@ -110,7 +110,7 @@ class StudyFolder:
     @property
     def refitted(self) -> Path:
         """The same for those that were trained again on train and validation images together."""
-        return self.path / "refitted"
+        return self.finalised / "refit"
 
     def record(self) -> dict[str, Any]:
         """Return what `study.json` holds."""

@@ -1,4 +1,4 @@
-"""Whether errors tell more than chance would: against a trivial guess, and between networks.
+"""Statistical tests of errors: against a trivial guess, and between the members of a front.
 
 An error on `n` images is a count of wrong ones, which is binomial for a network that is given. Of
 several networks the best is looked at, so that significance levels are divided by the number of
@@ -19,7 +19,7 @@ LEAST_TRIALS = 8
 """Fully trained networks from which the errors of a running search are judged."""
 
 LEVEL = 0.05
-"""Probability of taking chance for more than that."""
+"""Significance level of the tests."""
 
 
 def trivial_error_percent(splits: SearchSplits) -> float:
@@ -72,7 +72,7 @@ def chance_line(errors: Sequence[float], images: int, trivial_percent: float) ->
     )
 
 
-def front_noise_line(errors: Sequence[float], images: int) -> str | None:
+def front_noise_line(errors: Sequence[float], images: int, recipe: str) -> str | None:
     """Return a line for people where a front's errors do not differ by more than their noise.
 
     The best and the worst of `m` members are compared by the two-proportion z-test (Fleiss, Levin
@@ -84,6 +84,7 @@ def front_noise_line(errors: Sequence[float], images: int) -> str | None:
     Args:
         errors: Of the front's members, on the same split, in percent.
         images: Of that split; 0 where errors are published.
+        recipe: Setting of the recipe that they were trained by.
 
     Returns:
         `None` where they differ, or where there are fewer than two members.
@@ -100,6 +101,6 @@ def front_noise_line(errors: Sequence[float], images: int) -> str | None:
         return None
     return (
         f"the errors of the front's {members} members, {100 * best:.2f} to {100 * worst:.2f} %, "
-        f"differ by no more than their noise on {images} images: which member is more accurate is "
-        "not known; train longer (recipe.epochs) or judge on more images"
+        f"differ by no more than the noise of {images} images, which do not tell whose is the "
+        f"least; raise {recipe}.epochs, or have more validation images"
     )

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nas.core.errors import DeviceError, HwnasError
+from nas.core.errors import ConfigError, DeviceError, HwnasError
 from nas.core.host import usable_cores
 from nas.core.images import SearchSplits
 from nas.core.objective import Facts, Objective
@@ -66,6 +66,9 @@ def run(settings: StudySettings, reporter: Reporter) -> StudyResults:
     with folder.locked():
         folder.check(settings.config)
         with settings.evaluation.connected(settings.ray_address):
+            if folder.record_path.is_file() and folder.record()["status"] == "finalised":
+                # By other settings, or it would have been found finished.
+                folder.update(status="searched")
             folder.save(settings.config)
             try:
                 return study.run()
@@ -125,8 +128,6 @@ class _Study:
 
     def run(self) -> StudyResults:
         fingerprint = self._checked()
-        if self._needs_calibration or self.settings.finalise.limit > 0:
-            self._say(threads_line(self.settings.device))
         first = warm_start.proposals(self.settings, self.space, self.folder)
         calibration = self._calibrated()
         problem = self._problem(calibration)
@@ -147,7 +148,7 @@ class _Study:
             record.begin(
                 self.settings, self.folder, fingerprint, problem, calibration, first, guess
             )
-            # Its stamp spares the next run the test split.
+            # With the stamp of now, the next run need not load the test split.
             self.folder.update(data_fingerprint=fingerprint)
             trials = self._search(problem, ledger, first, feasible)
         results = StudyResults(self.folder.path, self._ledger_url)
@@ -156,7 +157,7 @@ class _Study:
         parts = (self.settings, self.folder, self.splits, problem, results, self.reporter)
         # A study whose front could not be verified as a whole tries again when it is started again.
         complete = Finalisation(*parts).run()
-        self._say(self._front_noise_line(results))
+        self._say(self._front_line(results))
         if complete and self.settings.finalise.limit > 0:
             self.folder.update(status="finalised", finished_utc=now_utc())
             # Nothing is lost: what more evaluations promote is then trained from the start.
@@ -186,16 +187,16 @@ class _Study:
 
         Raises:
             DataError: An image cannot be read, or the data are not those that the study began with.
+            ConfigError: There are too few cores for one worker.
         """
         fingerprint = record.data_fingerprint(self.settings, self.folder, self.splits)
         for line in record.data_lines(fingerprint, self.splits):
             self.reporter.stage(line)
         threads, cores = self.settings.evaluation.threads, usable_cores()
         if self.settings.ray_address is None and threads > cores:
-            self.reporter.stage(
-                f"evaluation.threads_per_worker: got {threads}, but this process may use {cores} "
-                "core(s), so that no worker can be started; lower it or allow more cores"
-            )
+            expected = f"at most the {cores} core(s) that this process may use"
+            fix = "lower it, or allow more cores"
+            raise ConfigError("evaluation.threads_per_worker", threads, expected, fix)
         return fingerprint
 
     def _survey(self, problem: SearchProblem) -> list[Genotype]:
@@ -261,6 +262,7 @@ class _Study:
         if is_calibrated(self.folder.predictor):
             return Calibration.load(self.folder.predictor, self.space)
         samples = self.settings.predictor.samples
+        self._say(threads_line(self.settings.device))
         self.reporter.stage(f"calibrating the latency predictor on {samples} networks")
         calibration = calibrate(
             self.space,
@@ -401,11 +403,19 @@ class _Study:
         images, trivial = len(self.splits.validation), noise.trivial_error_percent(self.splits)
         return noise.chance_line(self._errors, images, trivial)
 
-    def _front_noise_line(self, results: StudyResults) -> str | None:
+    def _front_line(self, results: StudyResults) -> str | None:
+        """Return a line where the front is empty, or its members cannot be told apart."""
         front = results.pareto()
-        column = "error_final" if front["verified"].any() else "error"
+        verified = int(results.trials()["verified"].sum())
+        if front.empty and verified:
+            limits = ", ".join(map(str, self.settings.constraints))
+            fix = "raise finalise.limit or search.evaluations, or loosen the limits"
+            return f"none of the {verified} verified architectures keeps {limits}; {fix}"
+        column, recipe = "error", "evaluation.recipe"
+        if verified:
+            column, recipe = "error_final", "finalise.recipe"
         errors = front[column].dropna().tolist() if column in front else []
-        return noise.front_noise_line(errors, len(self.splits.validation))
+        return noise.front_noise_line(errors, len(self.splits.validation), recipe)
 
     def _say(self, line: str | None) -> None:
         if line is not None:

@@ -300,7 +300,6 @@ def read(config: DictConfig) -> StudySettings:
     """
     values = resolved(config)
     general = general_of(values)
-    check_space(values)
     search = structured(SearchSettings, values.get("search"), "search")
     constraints = tuple(Constraint.parse(text) for text in search.constraints)
     device = device_of(values)
@@ -328,6 +327,8 @@ def read(config: DictConfig) -> StudySettings:
         constraints=constraints,
         config=values,
     )
+    # Last, as it loads the space's networks and with them PyTorch.
+    check_space(values)
     settings.fidelity.check(settings.objectives)
     published.check(settings)
     return settings

@@ -53,12 +53,17 @@ def export(study: StudyResults, pick: str, out: Path, *, refit: bool = False) ->
         known = ", ".join(sorted(p.parent.name for p in verified_in.glob("*/result.json")))
         kind = "refitted" if refit else "verified"
         raise ConfigError("--pick", pick, f"a {kind} architecture: {known or 'there is none'}")
-    written = package.write(out, _exported(study, folder.record(), row, parts))
+    written = package.write(out, _exported(study, folder.record(), row, parts, refit=refit))
     return written, package.verify(written)
 
 
 def _exported(
-    study: StudyResults, record: dict[str, Any], row: pd.Series[Any], parts: Path
+    study: StudyResults,
+    record: dict[str, Any],
+    row: pd.Series[Any],
+    parts: Path,
+    *,
+    refit: bool,
 ) -> ExportedModel:
     import_modules(record["imports"])
     space = component(search_spaces.registry, record["space"], "space")
@@ -84,7 +89,12 @@ def _exported(
         deployed=None if deployed.name == "model.onnx" else deployed,
         provenance={
             "dataset": record["data"],
-            "training": training["recipe"],
+            "training": {
+                **training["recipe"],
+                "split": "train and validation" if refit else "train",
+                "images": training["train_images"],
+                "errors_counted_on": deployment["outputs_run_by"],
+            },
             "study": {"name": study.name, "seed": record["seed"], **record["versions"]},
         },
     )
@@ -102,5 +112,6 @@ def _figures(row: pd.Series[Any], result: dict[str, Any]) -> dict[str, float]:
         "validation_images",
         "test_images",
         "latency_ms_measured_fp32",
+        "latency_ms_measured_fp32_ci",
     )
     return figures | {n: float(result[n]) for n in of_network if result.get(n) is not None}

@@ -19,11 +19,13 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from nas.core.errors import ExportError
+from nas.core.errors import DataError, ExportError
 from nas.core.files import write_bytes_atomically, write_json_atomically
-from nas.core.images import Images
+from nas.core.images import Images, split_fingerprint
 from nas.core.measurement import ImageArray, Measurement
 from nas.core.trial import Candidate, Evaluation
+from nas.devices.measuring.environment import threads_line
+from nas.export.exported import DEPLOYED
 from nas.export.parity import TOLERANCE, check_parity, max_abs_difference
 from nas.network.onnx import export_onnx
 from nas.network.quantisation import CALIBRATION_IMAGES
@@ -39,7 +41,12 @@ PARITY_IMAGES = 16
 BATCH = 100
 """Images that are handed to the device's process at a time."""
 
-TRAINED, MEASURED, TESTED = "training.json", "measurement.json", "result.json"
+TRAINED, MEASURED, JUDGED, TESTED = (
+    "training.json",
+    "measurement.json",
+    "deployment.json",
+    "result.json",
+)
 """What lies in an architecture's folder after each step."""
 
 
@@ -56,6 +63,7 @@ class Verification:
         train: Images that are trained on.
         validation: Images that the trained networks are judged by; `None` where they were trained
             on these as well, so that only the test split judges them.
+        test_fingerprint: Of the test split, as it was when the study began.
         folder: Receives a folder for every architecture.
         reporter: Told of the progress.
     """
@@ -64,6 +72,7 @@ class Verification:
     problem: SearchProblem
     train: Images
     validation: Images | None
+    test_fingerprint: Mapping[str, Any]
     folder: Path
     reporter: Reporter
 
@@ -76,8 +85,9 @@ class Verification:
         if unmeasured := self._without(trained, MEASURED):
             self.reporter.stage(f"exporting and measuring {_architectures(unmeasured)}")
             self._measure(unmeasured)
-        measured = self._with(members, MEASURED)
-        if untested := self._without(measured, TESTED):
+        for member in self._without(self._with(members, MEASURED), JUDGED):
+            self._judge(member)
+        if untested := self._without(self._with(members, JUDGED), TESTED):
             self._test(untested)
         return not self._without(members, TESTED)
 
@@ -140,80 +150,86 @@ class Verification:
     def _measure(self, members: Sequence[Candidate]) -> None:
         """Export and measure trained members, all of them interleaved."""
         space, device = self.problem.space, self.settings.device
-        images = self._sample(PARITY_IMAGES)
-        differences, models = {}, []
+        if line := threads_line(device):
+            self.reporter.stage(line)
+        exported, models = [], []
         for member in members:
             network = self._network(member)
-            path = export_onnx(network, space.input_shape, self._path(member, "model.onnx"))
+            path = self._path(member, "model.onnx")
             try:
-                differences[member.arch_id] = check_parity(network, path, images)
+                export_onnx(network, space.input_shape, path)
+                check_parity(network, path, self._parity_images)
             except ExportError as error:
                 self.reporter.stage(f"  {member.arch_id} is left out: {error}")
                 continue
+            exported.append(member)
             models.append(path if device.takes_onnx else network)
-        exported = [m for m in members if m.arch_id in differences]
         with tempfile.TemporaryDirectory(prefix="hwnas-") as name:
-            calibration = self._sample(CALIBRATION_IMAGES)
-            files = device.prepare(models, space.input_shape, Path(name), calibration)
-            measurements = device.measure_files(
-                files, space.input_shape, memory=True, seed=self.settings.seed
-            )
+            images = self._sample(CALIBRATION_IMAGES)
+            files = device.prepare(models, space.input_shape, Path(name), images)
+            shape, seed = space.input_shape, self.settings.seed
+            measurements = device.measure_files(files, shape, memory=True, seed=seed)
             in_fp32: Sequence[Measurement | None] = [None] * len(exported)
-            if device.quantises and exported:
-                in_fp32 = device.in_fp32.measure_many(
-                    models, space.input_shape, seed=self.settings.seed
-                )
+            if device.quantises:
+                in_fp32 = device.in_fp32.measure_many(models, shape, seed=seed)
             for member, file, measurement, fp32 in zip(
                 exported, files, measurements, in_fp32, strict=True
             ):
-                deployment = self._deployed(member, file)
-                deployment["onnx_max_abs_difference"] = differences[member.arch_id]
+                if file.read_bytes() != self._path(member, "model.onnx").read_bytes():
+                    shutil.copyfile(file, self._path(member, f"{DEPLOYED}{file.suffix}"))
                 if fp32 is not None:
-                    deployment["latency_ms_measured_fp32"] = fp32.latency_ms
-                    self._compare(member, measurement.latency_ms, fp32.latency_ms)
-                write_json_atomically(self._path(member, "deployment.json"), deployment)
+                    record = fp32.to_dict()
+                    write_json_atomically(self._path(member, "measurement_fp32.json"), record)
+                    self._compare(member, measurement, fp32)
                 write_json_atomically(self._path(member, MEASURED), measurement.to_dict())
 
-    def _compare(self, member: Candidate, quantised_ms: float, fp32_ms: float) -> None:
-        if quantised_ms > fp32_ms:
-            took = f"{quantised_ms:.3g} ms, in fp32 {fp32_ms:.3g} ms"
+    def _compare(self, member: Candidate, quantised: Measurement, fp32: Measurement) -> None:
+        low_ms = quantised.latency_ms * (1 - quantised.relative_ci)
+        if low_ms > fp32.latency_ms * (1 + fp32.relative_ci):
+            took = f"{quantised.latency_ms:.3g} ms, in fp32 {fp32.latency_ms:.3g} ms"
             self.reporter.stage(f"  {member.arch_id} is slower quantised: {took}")
 
-    def _deployed(self, member: Candidate, file: Path) -> dict[str, Any]:
-        """Keep what the device runs, and judge it where it does not compute what the network does.
+    def _judge(self, member: Candidate) -> None:
+        """Compare the deployed file's outputs with the network's; count its errors if they differ.
 
-        The device's own runtime runs it: that it computes the same is found out, not assumed.
+        The runtime of the device runs the file.
         """
-        own = self._path(member, f"deployed{file.suffix}")
-        onnx = self._path(member, "model.onnx")
-        if file.read_bytes() == onnx.read_bytes():
-            own = onnx
-        else:
-            shutil.copyfile(file, own)
-        images = self._sample(PARITY_IMAGES)
-        [outputs] = self.settings.device.outputs(own, [images])
-        difference = max_abs_difference(self._network(member), images, outputs)
-        deployed = {"file": own.name, "max_abs_difference": difference}
-        if difference <= TOLERANCE:
-            return {**deployed, "as_network": True}
-        if not self.settings.device.quantises:
-            line = f"outputs on the device differ from PyTorch's by up to {difference:.2g}"
-            self.reporter.stage(f"  {member.arch_id}: {line}; its errors are those of the device")
-        error = None
-        if self.validation is not None:
-            error = self._error_deployed(own, self.validation)
-        return {**deployed, "as_network": False, "error_final": error}
+        file = next(self.folder.glob(f"{member.arch_id}/{DEPLOYED}.*"), None)
+        file = file or self._path(member, "model.onnx")
+        device = self.settings.device
+        [outputs] = device.outputs(file, [self._parity_images])
+        difference = max_abs_difference(self._network(member), self._parity_images, outputs)
+        record = {
+            "file": file.name,
+            "outputs_run_by": device.runs_outputs,
+            "max_abs_difference": difference,
+            "as_network": difference <= TOLERANCE,
+            "error_final": None,
+        }
+        if not record["as_network"]:
+            if not device.quantises:
+                line = f"outputs on the device differ from PyTorch's by up to {difference:.2g}"
+                self.reporter.stage(f"  {member.arch_id}: {line}; it is judged by the device's")
+            if self.validation is not None:
+                record["error_final"] = self._error_deployed(file, self.validation)
+        write_json_atomically(self._path(member, JUDGED), record)
 
     def _error_deployed(self, file: Path, images: Images) -> float:
         """Return the error of the deployed network, in percent, as the device's runtime runs it."""
         parts = [slice(start, start + BATCH) for start in range(0, len(images), BATCH)]
         batches = (self._normalised(images.pixels[part]) for part in parts)
         outputs = np.concatenate(list(self.settings.device.outputs(file, batches)))
-        return float(100 * np.mean(outputs.argmax(axis=1) != images.labels))
+        right = (outputs.argmax(axis=1) == images.labels) & np.isfinite(outputs).all(axis=1)
+        return float(100 * np.mean(~right))
 
     def _test(self, members: Sequence[Candidate]) -> None:
         """Read the test split, once for each member, and record all its numbers."""
         test = self.settings.data.test_split()
+        if split_fingerprint(test, self.problem.space.num_classes) != self.test_fingerprint:
+            raise DataError(
+                "data: the test split has changed since the study began; restore it and run the "
+                "same command again, or give the study another name"
+            )
         self.reporter.stage(f"testing {_architectures(members)} on {len(test)} test images")
         job = TestingJob(
             space=self.problem.space,
@@ -227,7 +243,7 @@ class Verification:
             if outcome is None:
                 self.reporter.stage(f"  {member.arch_id} failed: {evaluation.failure}")
                 continue
-            deployment = self._read(member, "deployment.json")
+            deployment = self._read(member, JUDGED)
             errors = {"error_test": outcome.metrics["error"]}
             if not deployment["as_network"]:
                 file = self._path(member, deployment["file"])
@@ -243,7 +259,7 @@ class Verification:
         """Write all numbers of a member; those without a suffix are of what is deployed."""
         training = self._read(member, TRAINED)
         measurement = Measurement.from_dict(self._read(member, MEASURED))
-        numbers = {
+        numbers: dict[str, Any] = {
             "arch_id": member.arch_id,
             "number": member.number,
             "error_final": training["error_final"],
@@ -251,7 +267,6 @@ class Verification:
             "validation_images": training["validation_images"],
             "latency_ms_measured": measurement.latency_ms,
             "latency_ms_measured_ci": measurement.relative_ci * measurement.latency_ms,
-            "latency_ms_measured_fp32": deployment.get("latency_ms_measured_fp32"),
             "latency_ms_median": measurement.median_ms,
             "latency_ms_p95": measurement.p95_ms,
             "peak_memory_mb_measured": measurement.peak_memory_mb,
@@ -262,12 +277,14 @@ class Verification:
         if not deployment["as_network"]:
             numbers["error_final_fp32"] = training["error_final"]
             numbers["error_final"] = deployment["error_final"]
+        if self._path(member, "measurement_fp32.json").is_file():
+            fp32 = Measurement.from_dict(self._read(member, "measurement_fp32.json"))
+            numbers["latency_ms_measured_fp32"] = fp32.latency_ms
+            numbers["latency_ms_measured_fp32_ci"] = fp32.relative_ci * fp32.latency_ms
         if self.validation is not None:
             metrics = {"error": numbers["error_final"]}
-            every = {**self.problem.limited, **self.problem.objectives}
-            known = self.problem.known([member.genotype])[0]
-            for name, objective in every.items():
-                if name not in known:
+            for objective in (*self.problem.limited.values(), *self.problem.objectives.values()):
+                if objective.needs_training:
                     numbers[objective.verified_column] = objective.after_training(metrics)
         write_json_atomically(self._path(member, TESTED), numbers)
 
@@ -286,6 +303,10 @@ class Verification:
     @cached_property
     def _normalisation(self) -> Normalisation:
         return Normalisation.of(self.train)
+
+    @cached_property
+    def _parity_images(self) -> ImageArray:
+        return self._sample(PARITY_IMAGES)
 
     def _normalised(self, pixels: npt.NDArray[np.uint8]) -> ImageArray:
         return self._normalisation(torch.from_numpy(pixels)).numpy()

@@ -69,9 +69,9 @@ def test_learning_is_told_from_guessing():
 def test_where_there_is_nothing_to_judge_nothing_is_said():
     assert chance_line([], 100, 90.0) is None
     assert chance_line([90.0], 0, 90.0) is None
-    assert front_noise_line([], 100) is None
-    assert front_noise_line([5.0], 100) is None
-    assert front_noise_line([5.0, 50.0], 0) is None
+    assert front_noise_line([], 100, "finalise.recipe") is None
+    assert front_noise_line([5.0], 100, "finalise.recipe") is None
+    assert front_noise_line([5.0, 50.0], 0, "finalise.recipe") is None
 
 
 @pytest.mark.parametrize("members", [2, 8])
@@ -79,11 +79,13 @@ def test_where_there_is_nothing_to_judge_nothing_is_said():
 def test_equal_networks_pass_for_different_as_rarely_as_the_level_says(members: int, error: float):
     rng = np.random.default_rng(1)
     errors = 100 * rng.binomial(2000, error / 100, (2000, members)) / 2000
-    passed = np.mean([front_noise_line(row.tolist(), 2000) is None for row in errors])
+    passed = np.mean(
+        [front_noise_line(row.tolist(), 2000, "finalise.recipe") is None for row in errors]
+    )
     assert passed <= LEVEL + 3 * np.sqrt(LEVEL * (1 - LEVEL) / 2000)
 
 
 def test_a_front_of_different_networks_is_told_from_one_of_noise():
-    assert front_noise_line([10.0, 11.0, 20.0], 1000) is None
-    assert front_noise_line([10.0, 11.0, 12.0], 200) is not None
-    assert front_noise_line([0.0, 0.0], 200) is not None
+    assert front_noise_line([10.0, 11.0, 20.0], 1000, "finalise.recipe") is None
+    assert front_noise_line([10.0, 11.0, 12.0], 200, "finalise.recipe") is not None
+    assert front_noise_line([0.0, 0.0], 200, "finalise.recipe") is not None

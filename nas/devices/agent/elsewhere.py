@@ -16,6 +16,8 @@ from nas.core.errors import ConfigError, DeviceError
 from nas.core.measurement import Device, ImageArray, Measurement
 from nas.core.registry import nested
 from nas.devices.agent.protocol import JobRequest, ModelFile, one_line
+from nas.devices.cpu import Cpu
+from nas.devices.measuring.local import LocalDevice
 
 if TYPE_CHECKING:
     from torch import nn
@@ -124,12 +126,21 @@ class Elsewhere(Device):
         return taken
 
     def outputs(self, file: Path, batches: Iterable[ImageArray]) -> Iterator[ImageArray]:
-        """Run a prepared network here, by the target's runtime on this host's processor.
+        """Run a prepared network on this host's processor; see `Device.outputs`.
 
-        Images are not sent to the other machine. See `Device.outputs`.
+        Images are not sent to the other machine. ONNX files are run by ONNX Runtime, which comes
+        with the project, others by the target's runtime.
         """
-        target: Any = self.target
-        return dataclasses.replace(target, provider=None).outputs(file, batches)  # type: ignore[no-any-return]
+        target = self.target
+        if isinstance(target, LocalDevice):
+            runtime = "onnxruntime" if file.suffix == ".onnx" else target.runtime
+            target = Cpu(runtime=runtime, threads=target.threads, precision=target.precision)
+        return target.outputs(file, batches)
+
+    @property
+    def runs_outputs(self) -> str:
+        """This host; see `Device.runs_outputs`."""
+        return "the processor of the study's host"
 
     def identity(self) -> dict[str, Any]:
         """Return what the device there says of itself, which is asked once.
