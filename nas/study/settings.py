@@ -339,6 +339,11 @@ def general_of(values: Mapping[str, Any]) -> GeneralSettings:
     for section in values:
         if section not in SECTIONS:
             raise ConfigError("configuration", section, "one of " + ", ".join(SECTIONS))
+    name = values.get("name")
+    if isinstance(name, int | float):
+        # The command line takes 359_0 for the number 3590, which would be another name.
+        fix = """quote a name that reads as a number: 'name="359_0"'"""
+        raise ConfigError("name", name, "a text", fix)
     names = [f.name for f in dataclasses.fields(GeneralSettings)]
     general = structured(GeneralSettings, {name: values.get(name) for name in names}, "")
     import_modules(general.imports)

@@ -52,6 +52,7 @@ REFUSED = {
     "objective twice": ("search.objectives=[error,error]", "search.objectives: got", "each once"),
     "no objective": ("search.objectives=[]", "search.objectives: got []", "at least one"),
     "bad name": ("name=../x", "name: got '../x'", "letters"),
+    "name that reads as a number": ("name=359_0", "name: got 3590", "quote"),
     "name of a folder beside": ("name=measurements", "name: got 'measurements'", "no study"),
     "negative routing": (
         "search.routing.measurements=-1",

@@ -217,3 +217,28 @@ def test_parts_that_do_not_belong_together_are_refused(exported: ExportedModel) 
             dataclasses.replace(exported, **change)
     with pytest.raises(ConfigError, match="positive"):
         Preprocessing(mean=(0.5,), std=(0.0,))
+
+
+def test_the_file_that_was_measured_goes_along_and_is_checked(
+    exported: ExportedModel, tmp_path: Path
+) -> None:
+    measured = tmp_path / "measured.mnn"
+    measured.write_bytes(b"as the device runs it")
+    out = tmp_path / "out"
+    with_file = dataclasses.replace(exported, deployed=measured)
+    write(out, with_file)
+    assert (out / "deployed.mnn").read_bytes() == measured.read_bytes()
+    assert "`deployed.mnn` is what the device runs" in (out / "MODEL_CARD.md").read_text()
+    assert verify(out) >= 0
+    write(out, exported)
+    assert not (out / "deployed.mnn").exists(), "a former export is replaced whole"
+    write(out, with_file)
+    (out / "deployed.mnn").write_bytes(b"another")
+    with pytest.raises(ExportError, match="deployed"):
+        verify(out)
+    # What only looks like a part of an export is somebody else's.
+    foreign = tmp_path / "foreign" / "deployed"
+    foreign.mkdir(parents=True)
+    with pytest.raises(ExportError, match="deployed"):
+        write(foreign.parent, exported)
+    assert foreign.is_dir()
