@@ -137,7 +137,8 @@ def test_the_numbers_of_every_file_agree(
         low_ms = row["latency_ms_measured"] - row["latency_ms_measured_ci"]
         slower = low_ms > row["latency_ms_measured_fp32"] + row["latency_ms_measured_fp32_ci"]
         assert ("slower quantised than in fp32" in card) == slower
-        assert (f"{row['arch_id']} is slower quantised" in ended.stdout) == slower
+        before_refit = ended.stdout.partition("refitting")[0]
+        assert (f"{row['arch_id']} is slower quantised" in before_refit) == slower
     else:
         assert in_fp32 == pytest.approx(row["error_test"])
         assert "fp32" not in card.partition("## Latency")[0]
