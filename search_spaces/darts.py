@@ -206,7 +206,7 @@ class DartsSpace(SearchSpace):
         nodes = tuple(f"{place.name}_node{node}" for node in range(1, NODES + 1))
         return ModuleSpec(Concatenation, inputs=nodes)
 
-    def fold(self, genotypes: IntArray) -> IntArray:
+    def canonicalise(self, genotypes: IntArray) -> IntArray:
         """Fold the inputs of edges that are `none`; without these every genotype is canonical."""
         folded = genotypes.copy()
         if NONE not in self.operations_per_edge:

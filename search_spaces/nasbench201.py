@@ -4,7 +4,7 @@ A cell has four nodes; each of its six edges carries one of five operations, and
 of the edges that enter it. The network repeats one cell: a convolution, three stages of five cells
 with a residual block of stride 2 between stages, and a classifier.
 
-Of the 15,625 genotypes many stand for one network. `fold` merges those that are provably the same
+Of the 15,625 genotypes many stand for one network. `canonicalise` merges those that are provably the same
 computation with the same parameters: nodes renamed, pooling and skips that no output depends on,
 edges that start at equal nodes. That leaves 8,265. By the paper's rule, which takes the output's
 expression alone and so also merges networks of different size, 6,466 remain.
@@ -135,7 +135,7 @@ class NasBench201Space(SearchSpace):
         classifier = ModuleSpec(Classifier, {"num_classes": self.num_classes})
         yield Block("classifier", lambda _: classifier)
 
-    def fold(self, genotypes: IntArray) -> IntArray:
+    def canonicalise(self, genotypes: IntArray) -> IntArray:
         """Return the first genotype that is the same network; see the module's text."""
         if not self.merge_equal:
             return genotypes

@@ -57,7 +57,7 @@ class Plan:
             table.mark_read(genotypes, read)
         return read
 
-    def fold(self, genotypes: IntArray) -> IntArray:
+    def canonicalise(self, genotypes: IntArray) -> IntArray:
         """Return the first of the genotypes that differ in choices without an effect.
 
         These are choices that no block reads, and choices that give the only block that reads them
@@ -69,7 +69,7 @@ class Plan:
         return folded
 
     def size(self) -> int:
-        """Return the number of genotypes that `fold` returns.
+        """Return the number of genotypes that `canonicalise` returns.
 
         Raises:
             ValueError: Too many combinations of genes concern several blocks.

@@ -104,21 +104,21 @@ class SearchSpace(ABC):
         """
         return {}
 
-    def fold(self, genotypes: IntArray) -> IntArray:
+    def canonicalise(self, genotypes: IntArray) -> IntArray:
         """Return the canonical form of every row of checked genotypes, shape `(n, g)`.
 
         Genes that no block reads are set to their first choice, and so are choices that give a
         block the same module as an earlier choice. A space in which different genotypes stand for
         one network for other reasons overrides this.
         """
-        return self._plan.fold(genotypes)
+        return self._plan.canonicalise(genotypes)
 
     @property
     def size(self) -> int:
         """Number of canonical genotypes.
 
         Raises:
-            ValueError: It cannot be told from the declaration; a space that overrides `fold`
+            ValueError: It cannot be told from the declaration; a space that overrides `canonicalise`
                 overrides this too.
         """
         return self._plan.size()
@@ -188,7 +188,7 @@ class SearchSpace(ABC):
         Raises:
             GenotypeError: See `check`.
         """
-        return _genotype(self.fold(self.matrix([genotype]))[0])
+        return _genotype(self.canonicalise(self.matrix([genotype]))[0])
 
     def active(self, genotype: Sequence[int]) -> tuple[bool, ...]:
         """Return of every gene whether the network depends on it."""
@@ -214,7 +214,7 @@ class SearchSpace(ABC):
 
     def samples(self, n: int, rng: np.random.Generator) -> IntArray:
         """Draw `n` genotypes as `sample` does, shape `(n, g)`; some may be equal."""
-        return self.fold(rng.integers(0, self.cardinalities, (n, len(self.genes))))
+        return self.canonicalise(rng.integers(0, self.cardinalities, (n, len(self.genes))))
 
     def mutate(self, genotype: Sequence[int], rng: np.random.Generator, genes: int = 1) -> Genotype:
         """Change active genes to other choices and return the canonical form.
@@ -248,7 +248,7 @@ class SearchSpace(ABC):
 
         Each gene has one column a choice: 1 at the chosen one; all 0 if the gene is inactive.
         """
-        canonical = self.fold(self.matrix(genotypes))
+        canonical = self.canonicalise(self.matrix(genotypes))
         active = self._plan.active(canonical)
         columns = [
             (canonical[:, [i]] == np.arange(n)) & active[:, [i]]
@@ -327,7 +327,7 @@ class SearchSpace(ABC):
         """
         import pandas as pd
 
-        tally = self._plan.tally(self.fold(self.matrix(genotypes)))
+        tally = self._plan.tally(self.canonicalise(self.matrix(genotypes)))
         return pd.DataFrame(
             {
                 "params_m": tally["params"] / MEGA,

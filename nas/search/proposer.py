@@ -70,7 +70,7 @@ class Proposer(SearchAlgorithm):
     def _admitted(self, genotypes: Sequence[Sequence[int]] | IntArray) -> list[Genotype]:
         """Return the canonical forms that are new and feasible, each once, in their order."""
         space = self.problem.space
-        folded = space.fold(space.matrix(genotypes)).tolist()
+        folded = space.canonicalise(space.matrix(genotypes)).tolist()
         new = [g for g in dict.fromkeys(map(tuple, folded)) if g not in self.seen]
         kept = self.problem.feasible_rows(new)
         return [genotype for genotype, feasible in zip(new, kept, strict=True) if feasible]

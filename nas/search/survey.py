@@ -121,7 +121,7 @@ def _neighbours(space: SearchSpace, genotype: Genotype, rng: np.random.Generator
     near = np.tile(genotype, (NEIGHBOURS, 1))
     for genes in rng.integers(len(sizes), size=(2, NEIGHBOURS)):
         near[np.arange(NEIGHBOURS), genes] = rng.integers(sizes[genes])
-    return [tuple(row) for row in space.fold(near).tolist()]
+    return [tuple(row) for row in space.canonicalise(near).tolist()]
 
 
 def _meets(judged: Iterable[Constraint], row: Mapping[str, float]) -> bool:

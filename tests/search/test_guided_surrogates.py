@@ -266,6 +266,6 @@ def test_offspring_are_canonical_distinct_and_near_their_parents():
     parents = space.samples(1, rng)
     children = offspring(space, parents, 200, rng)
     assert len(np.unique(children, axis=0)) == len(children)
-    np.testing.assert_array_equal(space.fold(children), children)
+    np.testing.assert_array_equal(space.canonicalise(children), children)
     changed = (children != parents).sum(axis=1)
     assert np.median(changed) <= 4

@@ -80,14 +80,14 @@ def test_by_the_papers_rule_6466_cells_are_unique():
 
 def test_8265_cells_are_different_networks():
     at = space()
-    canonical = at.fold(CELLS)
+    canonical = at.canonicalise(CELLS)
     assert at.size == len(np.unique(canonical, axis=0)) == 8265
-    np.testing.assert_array_equal(at.fold(canonical), canonical)
+    np.testing.assert_array_equal(at.canonicalise(canonical), canonical)
 
 
 def test_cells_that_are_folded_have_the_same_parameters_and_accuracies_within_noise():
     """Two trainings of one network differ by noise; by far more if they were different ones."""
-    canonical = space().fold(CELLS)
+    canonical = space().canonicalise(CELLS)
     _, group, counts = np.unique(canonical, axis=0, return_inverse=True, return_counts=True)
     for column in ("params_m", "macs_m_cifar10"):
         values = TABLE[column]

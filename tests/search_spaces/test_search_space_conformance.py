@@ -94,7 +94,7 @@ def test_samples_are_uniform_over_genotypes(space: SearchSpace):
     """As `sample` says: every gene is drawn uniformly, then the canonical form is taken."""
     drawn = space.samples(2000, np.random.default_rng(0))
     raw = np.random.default_rng(0).integers(0, space.cardinalities, drawn.shape)
-    np.testing.assert_array_equal(drawn, space.fold(raw))
+    np.testing.assert_array_equal(drawn, space.canonicalise(raw))
     assert (
         space.samples(1, np.random.default_rng(1))[0] == space.sample(np.random.default_rng(1))
     ).all()
@@ -181,7 +181,7 @@ def test_the_size_bounds_the_canonical_genotypes(space: SearchSpace, rng: np.ran
     assert 1 < space.size <= math.prod(space.cardinalities)
     if space.size < 10**6:
         every = np.indices(space.cardinalities).reshape(len(space.genes), -1).T
-        assert len(np.unique(space.fold(every), axis=0)) == space.size
+        assert len(np.unique(space.canonicalise(every), axis=0)) == space.size
 
 
 def test_equal_architectures_are_equal_networks(space: SearchSpace, rng: np.random.Generator):

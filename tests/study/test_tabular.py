@@ -52,12 +52,12 @@ def test_a_trial_says_what_the_table_holds(benchmark: TabularBenchmark):
 
 def test_every_cell_is_an_architecture_unless_equal_ones_are_merged(benchmark: TabularBenchmark):
     cells = benchmark.table.genotypes
-    np.testing.assert_array_equal(benchmark.problem.space.fold(cells), cells)
+    np.testing.assert_array_equal(benchmark.problem.space.canonicalise(cells), cells)
     assert benchmark.problem.space.size == 15625
     merged = TabularBenchmark.load("nasbench201", "cifar10", ["pixel3"], merge_equal=True)
     assert merged.problem.space.size == 8265
     # A canonical genotype is itself a cell of the benchmark, and its own row answers.
-    canonical = merged.problem.space.fold(cells)
+    canonical = merged.problem.space.canonicalise(cells)
     np.testing.assert_array_equal(cells[merged.table.rows(canonical)], canonical)
 
 

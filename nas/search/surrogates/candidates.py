@@ -81,7 +81,7 @@ def enumerate_space(space: SearchSpace, most: int) -> IntArray | None:
     if math.prod(sizes) > most:
         return None
     every = np.indices(sizes).reshape(len(sizes), -1).T
-    return np.unique(space.fold(np.ascontiguousarray(every)), axis=0)
+    return np.unique(space.canonicalise(np.ascontiguousarray(every)), axis=0)
 
 
 def offspring(
@@ -99,4 +99,4 @@ def offspring(
     rate = rng.integers(1, 4, size=(count, 1)) / len(sizes)
     drawn = rng.integers(0, sizes, size=children.shape)
     children = np.where(rng.random(children.shape) < rate, drawn, children)
-    return np.unique(space.fold(children), axis=0)
+    return np.unique(space.canonicalise(children), axis=0)
