@@ -2,9 +2,10 @@
 
 A component is a keyword-only frozen dataclass; its fields are its configuration. The module
 `PACKAGE/NAME.py` registers the component `NAME`, so a new one is one new file and nothing else.
-What several components share stands in a sub-package of that folder. Modules are imported when
-a component is asked for, so listing names stays cheap. A component may hold another one in a
-field declared with `nested`, whose configuration is the other one's name and fields.
+Components that share most of their code may stand in one module, a family, which the package
+lists; other shared code stands in a sub-package of that folder. Modules are imported when a
+component is asked for, so listing names stays cheap. A component may hold another one in a field
+declared with `nested`, whose configuration is the other one's name and fields.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import pkgutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
 from nas.core.errors import ConfigError, UnknownNameError
@@ -25,15 +26,21 @@ _REGISTRY = "hwnas_registry"
 class Registry(Generic[T]):
     """The components of one kind."""
 
-    def __init__(self, kind: str, package: str) -> None:
+    def __init__(
+        self, kind: str, package: str, families: Mapping[str, Sequence[str]] | None = None
+    ) -> None:
         """Look for components in `package`.
 
         Args:
             kind: What the components are, for messages ("search space").
             package: Import name of the package whose modules are the components.
+            families: Modules of the package that register several components, or another name
+                than their own, with the names that they register.
         """
         self.kind = kind
         self._package = package
+        self._families = families or {}
+        self._module_of = {n: module for module, names in self._families.items() for n in names}
         self._classes: dict[str, type[T]] = {}
 
     def register(self, name: str) -> Callable[[type[T]], type[T]]:
@@ -57,7 +64,8 @@ class Registry(Generic[T]):
         """Return all registered names, sorted, without importing any component."""
         path = importlib.import_module(self._package).__path__
         found = {module.name for module in pkgutil.iter_modules(path) if not module.ispkg}
-        return tuple(sorted(found | set(self._classes)))
+        alone = found - set(self._families)
+        return tuple(sorted(alone | set(self._module_of) | set(self._classes)))
 
     def component(self, name: str) -> type[T]:
         """Return the class registered as `name`.
@@ -68,9 +76,10 @@ class Registry(Generic[T]):
         if name not in self._classes:
             if name not in self.names():
                 raise UnknownNameError(self.kind, name, self.names())
-            importlib.import_module(f"{self._package}.{name}")
-        if name not in self._classes:
-            raise TypeError(f"{self.kind} {name!r}: {self._package}.{name} must register it")
+            module = f"{self._package}.{self._module_of.get(name, name)}"
+            importlib.import_module(module)
+            if name not in self._classes:
+                raise TypeError(f"{self.kind} {name!r}: {module} must register it")
         return self._classes[name]
 
     def get(self, name: str, **fields: Any) -> T:

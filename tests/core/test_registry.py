@@ -58,6 +58,18 @@ def test_a_new_component_is_one_new_file(room: Path, registry: Registry):
     assert type(registry.get("dog", owner="Ann")).__name__ == "Dog"
 
 
+def test_a_family_registers_several_components_in_one_file(room: Path):
+    source = ROOM.replace("__name__", '__name__, {"birds": ("duck", "swan")}')
+    (room / "__init__.py").write_text(source)
+    birds = [CAT.replace("cat", name).replace("Cat", name.title()) for name in ("duck", "swan")]
+    (room / "birds.py").write_text("".join(birds))
+    import zoo
+
+    assert zoo.registry.names() == ("cat", "duck", "swan")
+    assert "zoo.birds" not in sys.modules
+    assert type(zoo.registry.get("swan", owner="Ann")).__name__ == "Swan"
+
+
 def test_get_builds_from_fields_and_settings_leads_back(registry: Registry):
     cat = registry.get("cat", owner="Ann")
     settings = registry.settings(cat)
