@@ -47,8 +47,6 @@ test-slow: $(INSTALLED)
 	$(BIN)/python -m pytest -m slow
 
 nightly: test test-slow
-	$(BIN)/nas benchmark predictor
-	$(BIN)/nas benchmark memory
 	@for run in experiments/*/run.py; do echo ">> $$run"; $(BIN)/python $$run || exit 1; done
 
 data: $(INSTALLED)

@@ -19,6 +19,7 @@ images of Fashion-MNIST (600 test images), which is written here.
 
 from __future__ import annotations
 
+import sys
 import tempfile
 from collections.abc import Sequence
 from contextlib import closing
@@ -29,9 +30,12 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
+sys.path.append(str(Path(__file__).resolve().parents[1]))
+
+from _shared.markdown import markdown
+
 from nas import data
 from nas.cli.console import ConsoleReporter
-from nas.cli.markdown import markdown
 from nas.cli.search import config_folder
 from nas.cluster.connection import connected
 from nas.core.seeding import training_seed

@@ -1,4 +1,4 @@
-"""What `nas benchmark predictor` measured, taken apart: pace of the machine, process, prediction.
+"""What `run.py` measured, taken apart: pace of the machine, process, prediction.
 
 Usage: python experiments/latency_predictors/drift.py SPACE [FOLDER]
 """
@@ -12,10 +12,10 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from nas.cli.benchmark import SPACES
 
 import nas.devices
 import search_spaces
-from nas.cli.benchmark import SPACES
 from nas.core.measurement import Measurement
 from nas.core.prediction import FloatArray
 from nas.devices.store import MeasurementStore

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,7 +22,10 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from nas.benchmark.task import Task
+sys.path.append(str(Path(__file__).resolve().parents[1]))
+
+from _shared.table_task import TableTask
+
 from nas.core.files import write_json_atomically
 from nas.core.trial import Leg, Trial
 from nas.evaluation.tabular import PublishedJob, SimulatedEvaluator
@@ -80,7 +84,7 @@ class Memory:
         """Ignore the legs."""
 
 
-def searched(task: Task, algorithm: str, rule: str, seed: int) -> list[Trial]:
+def searched(task: TableTask, algorithm: str, rule: str, seed: int) -> list[Trial]:
     """Return the trials of one search, by the loop that every study runs."""
     problem = task.table.problem
     loop = SearchLoop(
@@ -98,7 +102,7 @@ def searched(task: Task, algorithm: str, rule: str, seed: int) -> list[Trial]:
     return loop.run()
 
 
-def curve(task: Task, trials: Sequence[Trial]) -> Iterator[tuple[float, float]]:
+def curve(task: TableTask, trials: Sequence[Trial]) -> Iterator[tuple[float, float]]:
     """Return the hypervolume of the full trainings among `trials` at every cost of `COSTS`."""
     rows = task.table.table.rows([trial.genotype for trial in trials])
     spent = np.cumsum([trial.fidelity for trial in trials])
@@ -118,7 +122,7 @@ def run_all(path: Path, datasets: Sequence[str], devices: Sequence[str], seeds: 
     ):
         if (algorithm, rule, dataset, device, seed) in done:
             continue
-        task = Task(dataset, (device,))
+        task = TableTask(dataset, (device,))
         points = list(curve(task, searched(task, algorithm, rule, seed)))
         frame = pd.DataFrame(points, columns=["cost", "hypervolume_ratio"])
         for name, value in zip(RUN, (algorithm, rule, dataset, device, seed), strict=True):
@@ -162,7 +166,7 @@ def known_for_free(dataset: str, devices: Sequence[str]) -> dict[str, dict[str, 
     """
     found: dict[int, list[tuple[int, float]]] = {}
     for device in devices:
-        task = Task(dataset, (device,))
+        task = TableTask(dataset, (device,))
         table = task.table.table
         points = np.column_stack([table.error(dataset, 12), table.latency_ms(device)])
         left = np.arange(len(points))

@@ -130,17 +130,6 @@ def _show(parsed: argparse.Namespace) -> int:
     return 0
 
 
-def _benchmark(parsed: argparse.Namespace) -> int:
-    from nas.cli import benchmark
-
-    if parsed.benchmark == "search":
-        from nas.cli import search_benchmark
-
-        return search_benchmark.run(parsed)
-    kinds = {"predictor": benchmark.predictor, "memory": benchmark.memory}
-    return kinds[parsed.benchmark](parsed.spaces, parsed.device, parsed.out)
-
-
 def _fetch(parsed: argparse.Namespace) -> int:
     del parsed
     from nas.data import fashion_mnist as data
@@ -167,7 +156,6 @@ _COMMANDS = {
     "spaces": _spaces,
     "show": _show,
     "fetch": _fetch,
-    "benchmark": _benchmark,
     "device": device.run,
 }
 

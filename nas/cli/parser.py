@@ -53,7 +53,6 @@ def parser() -> argparse.ArgumentParser:
     fetch = commands.add_parser("fetch", help="download a data set, unless it is here already")
     fetch.add_argument("data", choices=["fashion_mnist"])
     device.add_parser(commands)
-    _add_benchmarks(commands)
     return whole
 
 
@@ -129,50 +128,4 @@ def _add_spaces(commands: Commands) -> None:
         default=[],
         metavar="MODULE",
         help="a module of yours that registers SPACE",
-    )
-
-
-def _add_benchmarks(commands: Commands) -> None:
-    """Add `nas benchmark` and its kinds."""
-    benchmark = commands.add_parser("benchmark", help="measure how good the platform is here")
-    kinds = benchmark.add_subparsers(dest="benchmark", required=True, metavar="WHAT")
-    for kind, about, out in (
-        ("predictor", "accuracy of the latency predictor", "latency_predictors"),
-        ("memory", "accuracy of predicted peak memory", "peak_memory"),
-    ):
-        accuracy = kinds.add_parser(kind, help=about)
-        accuracy.add_argument("spaces", metavar="SPACE", nargs="*", help="default: all")
-        accuracy.add_argument("--device", default="cpu", help="name of a device (default: cpu)")
-        accuracy.add_argument("--out", type=Path, default=Path("experiments") / out, help="folder")
-    _add_search_benchmark(kinds.add_parser("search", help="evaluations that a search needs"))
-
-
-def _add_search_benchmark(search: argparse.ArgumentParser) -> None:
-    search.add_argument("methods", metavar="METHOD", nargs="*", help="default: all")
-    search.add_argument(
-        "--tasks",
-        metavar="TASK",
-        nargs="+",
-        default=["cifar10"],
-        help="cifar10, cifar100, imagenet16; with _3 behind it, latencies of two devices at a time "
-        "(default: cifar10)",
-    )
-    search.add_argument(
-        "--devices",
-        metavar="DEVICE",
-        nargs="+",
-        default=["raspi4", "pixel3", "gold_6226", "2080ti_32", "fpga"],
-        help="of NAS-Bench-201 (default: five of different kinds)",
-    )
-    search.add_argument("--seeds", type=int, default=10, help="runs a device (default: 10)")
-    search.add_argument("--first-seed", type=int, default=1000, help="(default: 1000)")
-    search.add_argument(
-        "--evaluations", type=int, default=350, help="distinct ones of a run (default: 350)"
-    )
-    search.add_argument("--jobs", type=int, default=2, help="processes (default: 2)")
-    search.add_argument(
-        "--report-only", action="store_true", help="make no run, report those that there are"
-    )
-    search.add_argument(
-        "--out", type=Path, default=Path("experiments/search_efficiency"), help="folder"
     )

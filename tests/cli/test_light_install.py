@@ -110,7 +110,6 @@ def test_a_board_measures(light: Path, tmp_path: Path, monkeypatch: pytest.Monke
         ("export", "x"),
         ("spaces",),
         ("show", "mobilenet", "mobilenet_v2"),
-        ("benchmark", "predictor"),
     ],
 )
 def test_a_command_that_needs_more_says_what(

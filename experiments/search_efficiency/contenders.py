@@ -1,0 +1,142 @@
+"""What is compared in the benchmark: our algorithms and other tools, behind one small interface."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import peers
+from _shared.table_task import TableTask
+from peers import Limits, Optimiser, Peer
+from peers.botorch_qlognehvi import BotorchQlogNehvi
+from peers.optuna_samplers import OptunaGp, OptunaNsga2, OptunaTpe, OptunaTpeMultivariate
+from peers.syne_tune_mo_rea import SyneTuneMoRea
+
+from nas.core.errors import UnknownNameError
+from nas.core.objective import Objective
+from nas.core.space import Genotype
+from nas.core.trial import SearchAlgorithm
+from nas.objectives.error import Error
+from nas.search import algorithms
+from nas.search.problem import SearchProblem
+
+REFERENCE = "guided"
+"""The contender that every other one is tested against."""
+
+POPULATION = 20
+"""Of algorithms that have one: small, for runs of some hundred evaluations."""
+
+LATENCY_LEARNED = "guided_latency_learned"
+"""The reference when it has to learn latencies from its trials, as the peers have."""
+
+PEERS: Mapping[str, type[Peer]] = {
+    "botorch_qlognehvi": BotorchQlogNehvi,
+    "optuna_gp": OptunaGp,
+    "optuna_nsga2_sampler": OptunaNsga2,
+    "optuna_tpe": OptunaTpe,
+    "optuna_tpe_multivariate": OptunaTpeMultivariate,
+    "syne_tune_mo_rea": SyneTuneMoRea,
+}
+"""Other tools by name."""
+
+
+@dataclass(frozen=True)
+class Contender:
+    """An optimiser with its settings.
+
+    Attributes:
+        name: Unique; names the file of its runs.
+        label: For tables and figures.
+        settings: What its runs depend on, for their record.
+        begin: Starts a run on a task with a seed; equal seeds give equal runs.
+        limits: How far its runs are taken.
+        versions: Of the packages of another tool.
+        missing: Packages that it needs and that are not installed.
+    """
+
+    name: str
+    label: str
+    settings: Mapping[str, Any]
+    begin: Callable[[TableTask, int], Optimiser]
+    limits: Limits = field(default_factory=Limits)
+    versions: Mapping[str, str] = field(default_factory=dict)
+    missing: tuple[str, ...] = ()
+
+
+def names() -> tuple[str, ...]:
+    """Return the names of all contenders: ours, then the peers, installed or not."""
+    ours = algorithms.names()
+    learned = (LATENCY_LEARNED,) if REFERENCE in ours else ()
+    return (*ours, *learned, *PEERS)
+
+
+def get(name: str) -> Contender:
+    """Return a contender.
+
+    Raises:
+        UnknownNameError: Nothing has that name.
+    """
+    if name in algorithms.names():
+        return _own(name, name, name, latency_known=True)
+    if name == LATENCY_LEARNED:
+        return _own(name, f"{REFERENCE}, latency learned", REFERENCE, latency_known=False)
+    if name in PEERS:
+        peer = PEERS[name]()
+        settings = dataclasses.asdict(peer)
+        versions = peers.versions(peer)
+        missing = tuple(package for package in peer.packages if package not in versions)
+        return Contender(name, peer.label, settings, peer.start, peer.limits, versions, missing)
+    raise UnknownNameError("method", name, names())
+
+
+def _own(name: str, label: str, algorithm: str, *, latency_known: bool) -> Contender:
+    component = algorithms.component(algorithm)
+    has_population = "population" in {field.name for field in dataclasses.fields(component)}
+    chosen = algorithms.get(algorithm, **({"population": POPULATION} if has_population else {}))
+
+    def begin(task: TableTask, seed: int) -> Optimiser:
+        problem = task.table.problem if latency_known else without_latency(task.table.problem)
+        return OwnRun(task, chosen.start(problem, seed))
+
+    settings = {**dataclasses.asdict(chosen), "latency_known": latency_known}
+    return Contender(name, label, settings, begin)
+
+
+def without_latency(problem: SearchProblem) -> SearchProblem:
+    """Return a problem of which nothing is known before training, whoever asks."""
+    hidden = {
+        name: objective if objective.column == Error.column else UnknownLatency()
+        for name, objective in problem.objectives.items()
+    }
+    return dataclasses.replace(problem, objectives=hidden)
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnknownLatency(Objective):
+    """A latency that only a trial tells."""
+
+    unit: ClassVar[str] = "ms"
+    column: ClassVar[str] = "latency_ms_published"
+
+
+class OwnRun(Optimiser):
+    """A run of one of our algorithms, which is told trials of the table."""
+
+    def __init__(self, task: TableTask, algorithm: SearchAlgorithm) -> None:
+        """Let `algorithm` search `task`."""
+        self._task = task
+        self._algorithm = algorithm
+        self._told = 0
+
+    def ask(self) -> Genotype | None:
+        """Propose a genotype; see `Optimiser.ask`."""
+        proposed = self._algorithm.ask(1)
+        return proposed[0] if proposed else None
+
+    def tell(self, genotype: Genotype, values: tuple[float, ...]) -> None:
+        """Tell the trial; see `Optimiser.tell`."""
+        del values
+        self._algorithm.tell([self._task.table.trial(self._told, genotype)])
+        self._told += 1

@@ -1,1 +1,0 @@
-"""How accurate latency predictors are: what `nas benchmark predictor` prints."""
