@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.stats import spearmanr
 
 from latency_predictors.calibration.sampling import measure_genotypes
 from nas.core.errors import UnknownNameError
@@ -36,7 +35,7 @@ COLUMNS = {
     "largest_error_percent": "largest %",
     "spearman": "Spearman",
 }
-"""Headings of what `scores` returns."""
+"""Headings of the scores."""
 
 
 @dataclass(frozen=True)
@@ -105,18 +104,6 @@ def measured(
         store=MeasurementStore(store.folder / "again") if again else store,
     )
     return Sample(genotypes, taken)
-
-
-def scores(predicted_ms: FloatArray, measured_ms: FloatArray) -> dict[str, float]:
-    """Return shares of predictions near the measured latency, in %, and the rank correlation."""
-    errors = 100 * np.abs(predicted_ms / measured_ms - 1)
-    return {
-        "within_5_percent": float(100 * np.mean(errors <= 5)),
-        "within_10_percent": float(100 * np.mean(errors <= 10)),
-        "median_error_percent": float(np.median(errors)),
-        "largest_error_percent": float(errors.max()),
-        "spearman": float(spearmanr(predicted_ms, measured_ms).statistic),
-    }
 
 
 def coverage_percent(prediction: Prediction, measured_ms: FloatArray, coverage: float) -> float:

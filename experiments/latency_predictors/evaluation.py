@@ -12,10 +12,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from _shared.accuracy import Sample, coverage_percent, fresh, measured, scores
+from _shared.accuracy import Sample, coverage_percent, fresh, measured
 
 import latency_predictors
 from latency_predictors import PredictorSettings
+from latency_predictors.calibration.accuracy import scores
 from latency_predictors.calibration.sampling import measure_samples
 from nas.core.measurement import Device
 from nas.core.prediction import FloatArray, LatencyPredictor

@@ -28,12 +28,12 @@ from _shared.accuracy import (
     arguments,
     fresh,
     measured,
-    scores,
 )
 from _shared.markdown import markdown
 
 import nas.devices
 import search_spaces
+from latency_predictors.calibration.accuracy import scores
 from latency_predictors.calibration.memory import PeakMemory, measured_memory
 from latency_predictors.calibration.sampling import choose
 from nas.core.errors import DeviceError, HwnasError

@@ -56,6 +56,7 @@ def _run(config: DictConfig) -> None:
     )
     _print_comparison(calibration.predictor)
     _write(accuracy_line(calibration))
+    _print_accuracy(settings, calibration.predictor)
     _print_end(settings, calibration.cost)
 
 
@@ -75,6 +76,26 @@ def _print_comparison(predictor: LatencyPredictor) -> None:
     ]
     print_records(records, list(records[0]))
     _write(f"chosen: {chosen}, which predicts samples best that it was not fitted to")
+
+
+def _print_accuracy(settings: CalibrationSettings, predictor: LatencyPredictor) -> None:
+    """Print how accurate held-out predictions are, beside a second measurement."""
+    from latency_predictors.calibration.accuracy import held_out_accuracy
+    from latency_predictors.calibration.sampling import load_samples
+    from nas.cli.console import print_records
+
+    genotypes, latency_ms, _ = load_samples(settings.folder, settings.space)
+    rows = held_out_accuracy(
+        predictor,
+        settings.space,
+        settings.device,
+        genotypes,
+        latency_ms,
+        store=settings.store,
+        seconds=settings.predictor.seconds_per_sample,
+        seed=settings.seed,
+    )
+    print_records(rows, list(rows[0]))
 
 
 def _print_end(settings: CalibrationSettings, cost: Mapping[str, Any]) -> None:

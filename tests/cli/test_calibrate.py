@@ -35,6 +35,7 @@ def test_a_predictor_is_calibrated_compared_and_saved(here: Here, tmp_path: Path
     assert "images of 1 x 8 x 8 and 10 classes" in first.stdout  # those of the data
     assert "6 networks measured; 0." in first.stdout
     assert "95 % interval is ±" in first.stdout
+    assert "measured a second time" in first.stdout
     samples = json.loads((folder / "calibration.json").read_text())["samples"]
     genotypes = [tuple(sample["genotype"]) for sample in samples]
     assert np.isfinite(predictor.predict(genotypes).mean_ms).all()

@@ -11,11 +11,12 @@ import evaluation
 import numpy as np
 import pandas as pd
 import pytest
-from _shared.accuracy import SPACES, arguments, coverage_percent, scores
+from _shared.accuracy import SPACES, arguments, coverage_percent
 from evaluation import COMPARED, AccuracySettings, evaluate, learning_curve, measure, near_front
 from synthetic_device import SyntheticDevice, latencies_ms
 
 import latency_predictors
+from latency_predictors.calibration.accuracy import scores
 from nas.core.errors import UnknownNameError
 from nas.core.prediction import Prediction
 from nas.core.space import Genotype
