@@ -12,7 +12,10 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from nas.cli.benchmark import SPACES
+
+sys.path.append(str(Path(__file__).resolve().parents[1]))
+
+from _shared.accuracy import SPACES
 
 import nas.devices
 import search_spaces
