@@ -30,9 +30,24 @@ MOST_SHARED_CASES = 1 << 20
 class Plan:
     """The blocks of a space with everything that can be said of them."""
 
-    def __init__(self, genes: Sequence[Gene], blocks: Sequence[Block], input_shape: Shape) -> None:
-        """Tabulate every block; modules are traced when they are first met."""
+    def __init__(
+        self,
+        genes: Sequence[Gene],
+        blocks: Sequence[Block],
+        input_shape: Shape,
+        deployed: Sequence[str] = (),
+    ) -> None:
+        """Tabulate every block; modules are traced when they are first met.
+
+        Args:
+            genes: Of the space.
+            blocks: In execution order.
+            input_shape: Of one image.
+            deployed: Names of genes that matter although no block reads them.
+        """
         self.genes = tuple(genes)
+        names_of_genes = [gene.name for gene in self.genes]
+        self._deployed = [names_of_genes.index(name) for name in deployed]
         self.input_shape = input_shape
         names = {INPUT: 0}
         self.tables: list[BlockTable] = []
@@ -45,7 +60,7 @@ class Plan:
                 names[block.name] = position
         self._tally = Tally(self.tables, input_shape)
         readers = Counter(gene for table in self.tables for gene in table.genes)
-        self._own = {gene for gene, count in readers.items() if count == 1}
+        self._own = {gene for gene, count in readers.items() if count == 1} - {*self._deployed}
         firsts = [(table, table.first_of_equals(self._own)) for table in self.tables]
         self._equals = [(table, first) for table, first in firsts if first is not None]
         self._deciding = sorted({gene for table in self.tables for gene in table.deciding})
@@ -55,6 +70,7 @@ class Plan:
         read = np.zeros(genotypes.shape, bool)
         for table in {table.reading: table for table in self.tables}.values():
             table.mark_read(genotypes, read)
+        read[:, self._deployed] = True
         return read
 
     def canonicalise(self, genotypes: IntArray) -> IntArray:

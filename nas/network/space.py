@@ -81,6 +81,21 @@ class SearchSpace(ABC):
         """Return published settings of the space, each with the size that its paper states."""
         return ()
 
+    @property
+    def deployment_genes(self) -> tuple[str, ...]:
+        """Names of the genes that change how a network is deployed, not the network.
+
+        Such a gene is called as the deployment calls its choice, `precision` for example. It is
+        active in every genotype, whether or not a block reads it.
+        """
+        return ()
+
+    def deployment(self, genotype: Sequence[int]) -> dict[str, Any]:
+        """Return how the network of `genotype` is deployed, such as `{"precision": "int8"}`."""
+        checked = self.check(genotype)
+        chosen = {gene.name: gene.choices[i] for gene, i in zip(self.genes, checked, strict=True)}
+        return {name: chosen[name] for name in self.deployment_genes}
+
     def graphs(self, genotype: Sequence[int]) -> dict[str, Graph]:
         """Return the network as graphs of operations, by name.
 
@@ -118,8 +133,8 @@ class SearchSpace(ABC):
         """Number of canonical genotypes.
 
         Raises:
-            ValueError: It cannot be told from the declaration; a space that overrides `canonicalise`
-                overrides this too.
+            ValueError: It cannot be told from the declaration; a space that overrides
+                `canonicalise` overrides this too.
         """
         return self._plan.size()
 
@@ -347,4 +362,6 @@ def _genotype(row: npt.NDArray[np.int64]) -> Genotype:
 def _compiled(space: SearchSpace) -> Plan:
     from nas.network.plan import Plan
 
-    return Plan(space.genes, tuple(space.blocks()), space.input_shape)
+    return Plan(
+        space.genes, tuple(space.blocks()), space.input_shape, deployed=space.deployment_genes
+    )

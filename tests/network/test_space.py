@@ -167,3 +167,30 @@ def test_a_wrong_input_shape_is_refused(shape: tuple[int, ...]):
 def test_one_class_is_refused():
     with pytest.raises(ConfigError, match="num_classes: got 1, expected 2 or more"):
         OneConvolution(input_shape=(1, 8, 8), num_classes=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Deployed(OneConvolution):
+    """The same networks, each deployed in two ways."""
+
+    @property
+    def genes(self) -> tuple[Gene, ...]:
+        return (*super().genes, Gene("precision", ("fp32", "int8"), ordinal=False))
+
+    @property
+    def deployment_genes(self) -> tuple[str, ...]:
+        return ("precision",)
+
+
+def test_a_choice_of_deployment_leaves_the_network_and_makes_another_architecture(
+    space: OneConvolution,
+):
+    assert space.deployment((0, 0)) == {}
+    deployed = Deployed(input_shape=space.input_shape, num_classes=space.num_classes)
+    assert deployed.size == 2 * space.size
+    assert deployed.canonical((1, 0, 1)) == (1, 0, 1)
+    assert deployed.active((1, 0, 1)) == (True, True, True)
+    assert deployed.deployment((1, 0, 1)) == {"precision": "int8"}
+    assert deployed.count((1, 0, 1)) == deployed.count((1, 0, 0)) == space.count((1, 0))
+    first, second = (deployed.architecture((1, 0, i)).arch_id for i in range(2))
+    assert first != second
