@@ -1,0 +1,128 @@
+"""A trained network: module, preprocessing, provenance and metrics."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import nn
+
+from nas.core.errors import ConfigError, HwnasError
+from nas.core.files import json_values, write_bytes_atomically, write_json_atomically
+
+WEIGHTS, FACTS = "weights.safetensors", "network.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preprocessing:
+    """How pixels become the network's input: `(pixels / scale - mean) / std`, per channel.
+
+    Attributes:
+        mean: Of the scaled pixels, one value a channel.
+        std: Standard deviation of the scaled pixels, one value a channel.
+        image_size: Height and width of the images, in pixels.
+        scale: What the uint8 pixels are divided by first.
+    """
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    image_size: tuple[int, int]
+    scale: float = 255.0
+
+    def __post_init__(self) -> None:
+        """Turn the values into Python numbers and check them."""
+        for name in ("mean", "std"):
+            object.__setattr__(self, name, tuple(float(value) for value in getattr(self, name)))
+        height, width = self.image_size
+        object.__setattr__(self, "image_size", (int(height), int(width)))
+        if not self.mean or len(self.mean) != len(self.std):
+            raise ConfigError("preprocessing.std", self.std, f"{len(self.mean)} values, as in mean")
+        if not all(value > 0 for value in (*self.std, *self.image_size, self.scale)):
+            raise ConfigError("preprocessing", asdict(self), "positive std, image size and scale")
+
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        """`(channels, height, width)` of the network's input."""
+        return len(self.mean), *self.image_size
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainedNetwork:
+    """A network with its trained weights and the facts about it.
+
+    Attributes:
+        module: Maps images `(N, C, H, W)` to outputs; its state dict is the trained weights. It
+            need not be what a search space builds: a compressed network is one as well.
+        preprocessing: How pixels become the module's input.
+        outputs: Name of every output, in the module's order; of a classifier, the classes.
+        provenance: Plain JSON: where the network comes from, `arch_id`, `space`, `recipe`, `seed`
+            and `study` among it.
+        metrics: Numbers by unit-named column, such as `error_test` in percent.
+    """
+
+    module: nn.Module
+    preprocessing: Preprocessing
+    outputs: tuple[str, ...]
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    metrics: Mapping[str, float] = field(default_factory=dict)
+
+    def weights(self) -> dict[str, torch.Tensor]:
+        """Return a copy of every tensor of the state dict, on the processor."""
+        state = self.module.state_dict()
+        return {name: t.detach().cpu().clone().contiguous() for name, t in state.items()}
+
+    def save(self, folder: Path) -> Path:
+        """Write `weights.safetensors` and `network.json` into an existing folder; return it.
+
+        The module's code is not written: `load` is given the module.
+
+        Raises:
+            HwnasError: A file cannot be written.
+            TypeError: Provenance or metrics are not plain JSON values.
+        """
+        facts = {
+            "preprocessing": asdict(self.preprocessing),
+            "outputs": self.outputs,
+            "provenance": dict(self.provenance),
+            "metrics": dict(self.metrics),
+        }
+        plain = json_values(facts)
+        write_bytes_atomically(folder / WEIGHTS, save(self.weights()))
+        write_json_atomically(folder / FACTS, plain)
+        return folder
+
+    @classmethod
+    def load(cls, folder: Path, module: nn.Module) -> TrainedNetwork:
+        """Return what `save` wrote into `folder`, with its weights in `module`.
+
+        Args:
+            folder: Which was written by `save`.
+            module: Of the same structure, as `space.build(genotype)` returns it; gets the weights
+                and is put into evaluation mode.
+
+        Raises:
+            HwnasError: A file is missing or damaged, or the weights are not those of `module`.
+        """
+        try:
+            facts = json.loads((folder / FACTS).read_text("utf-8"))
+            module.load_state_dict(load_file(folder / WEIGHTS))
+        except (OSError, ValueError, SafetensorError, RuntimeError) as error:
+            line = " ".join(str(error).split())
+            raise HwnasError(f"{folder}: cannot be loaded ({line})") from error
+        preprocessing = {
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in facts["preprocessing"].items()
+        }
+        return cls(
+            module=module.eval(),
+            preprocessing=Preprocessing(**preprocessing),
+            outputs=tuple(facts["outputs"]),
+            provenance=facts["provenance"],
+            metrics=facts["metrics"],
+        )
