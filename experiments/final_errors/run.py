@@ -25,7 +25,6 @@ from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
-import hydra
 import numpy as np
 import pandas as pd
 from PIL import Image
@@ -36,14 +35,15 @@ from _shared.markdown import markdown
 
 from nas import data
 from nas.cli.console import ConsoleReporter
-from nas.cli.search import config_folder
 from nas.cluster.connection import connected
 from nas.core.seeding import training_seed
 from nas.core.trial import Candidate
 from nas.results.hypervolume import knee, non_dominated
+from nas.study.composition import compose
 from nas.study.finalise import joined
+from nas.study.reading import read
 from nas.study.run import run
-from nas.study.settings import StudySettings, read
+from nas.study.settings import StudySettings
 from nas.training.images import Normalisation
 from nas.training.job import TrainingJob
 
@@ -169,7 +169,7 @@ def studies(folder: Path, name: str, given: Sequence[str]) -> list[dict[str, obj
     rows = []
     for seed in SEEDS:
         overrides = [f"name={name}{seed}", f"seed={seed}", f"runs={folder}", *SETTINGS, *given]
-        settings = read(hydra.compose("config", overrides))
+        settings = read(compose(overrides))
         study = run(settings, ConsoleReporter())
         members = study.trials().query("verified").drop_duplicates("arch_id")
         images = len(settings.data.test_split())
@@ -199,7 +199,6 @@ def main() -> None:
     """Run all studies and write their rows."""
     with (
         tempfile.TemporaryDirectory() as name,
-        hydra.initialize_config_dir(str(config_folder()), version_base="1.3"),
         connected(None),
     ):
         folder = Path(name)

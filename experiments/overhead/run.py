@@ -15,18 +15,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from hydra import compose, initialize_config_dir
-
 import search_spaces
 from nas import results
-from nas.cli.search import config_folder
 from nas.core.files import write_json_atomically
 from nas.core.trial import Trial
 from nas.results.ledger import Ledger, sqlite_url
 from nas.study import provenance
+from nas.study.composition import compose
+from nas.study.reading import read
 from nas.study.reporter import SearchPlan
 from nas.study.run import run
-from nas.study.settings import read
 
 EVALUATIONS = 48
 RECIPE_EPOCHS = 100
@@ -77,8 +75,7 @@ def search_overhead(runs: Path) -> dict[str, Any]:
         "search.routing.measurements=0",  # a measurement is no overhead of the search
         "finalise.limit=0",
     ]
-    with initialize_config_dir(str(config_folder()), version_base="1.3"):
-        settings = read(compose("config", overrides))
+    settings = read(compose(overrides))
     stopwatch = Stopwatch()
     run(settings, stopwatch)
     seconds = [trial.seconds for trial in stopwatch.trials]

@@ -7,31 +7,28 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from omegaconf import DictConfig
 
+from nas.cli.parser import settings_parser
 from nas.cli.search import composed
 
 if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
     from nas.core.prediction import LatencyPredictor
-    from nas.study.calibration_settings import CalibrationSettings
-
-OWN = ("out", "search_space.input_shape", "search_space.num_classes")
-"""Settings that a search has not: its study has a folder, and the data say what images are."""
+    from nas.study.settings import CalibrationSettings
 
 
-def calibrate(overrides: Sequence[str]) -> int:
+def calibrate(arguments: Sequence[str]) -> int:
     """Calibrate a predictor, or several with `--multirun`; return the exit status.
 
     Raises:
         HwnasError: The configuration cannot be composed.
     """
-    # Hydra takes a setting that is not in its files with a sign before it.
-    given = [f"++{text}" if text.partition("=")[0] in OWN else text for text in overrides]
-    return composed("calibrate", given, _run)
+    return composed(settings_parser("calibrate").parse_intermixed_args(arguments), _run)
 
 
 def _run(config: DictConfig) -> None:
-    from nas.study.calibration_settings import read_calibration
+    from nas.study.reading import read_calibration
 
     settings = read_calibration(config)
     shape = " x ".join(map(str, settings.space.input_shape))

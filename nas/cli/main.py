@@ -26,11 +26,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status: 0, or 2 after a one-line error."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        if given[:1] == ["search"] and not {"-h", "--help"} & set(given):
+        if given[:1] == ["search"]:
             from nas.cli.search import search
 
             return search(given[1:])
-        if given[:1] == ["calibrate"] and not {"-h", "--help"} & set(given):
+        if given[:1] == ["calibrate"]:
             from nas.cli.calibrate import calibrate
 
             return calibrate(given[1:])
@@ -116,7 +116,7 @@ def _spaces(parsed: argparse.Namespace) -> int:
 def _show(parsed: argparse.Namespace) -> int:
     from nas.cli import spaces
     from nas.results.drawing import draw_graphs
-    from nas.study.imports import import_modules
+    from nas.study.checking import import_modules
 
     import_modules(parsed.imports)
     space, genotype = spaces.find(parsed.space, parsed.network, parsed.preset, parsed.settings)

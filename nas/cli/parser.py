@@ -41,6 +41,12 @@ samples to OUT (RUNS/predictors/SPACE-DEVICE). Measurements are kept in RUNS/mea
 not taken again, by the same command after an interruption or by a search.
 """
 
+CONFIGURED = {
+    "search": ("run a study, or go on with one", SEARCH_HELP),
+    "calibrate": ("fit a latency predictor to a device", CALIBRATE_HELP),
+}
+"""Help and description of the commands whose settings Hydra composes."""
+
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser of all commands."""
@@ -57,21 +63,43 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _add_configured(commands: Commands) -> None:
-    """Add the commands whose settings Hydra composes."""
-    commands.add_parser(
-        "search",
-        help="run a study, or go on with one",
+    """Name the commands whose arguments `settings_parser` reads."""
+    for name, (about, _) in CONFIGURED.items():
+        commands.add_parser(name, help=about)
+
+
+def settings_parser(command: str) -> argparse.ArgumentParser:
+    """Return the parser of a command whose settings Hydra composes.
+
+    Settings may stand before, between and behind the options: use `parse_intermixed_args`.
+    """
+    own = argparse.ArgumentParser(
+        prog=f"nas {command}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        usage="nas search [NAME=VALUE ...]",
-        description=SEARCH_HELP,
+        description=CONFIGURED[command][1],
     )
-    commands.add_parser(
-        "calibrate",
-        help="fit a latency predictor to a device",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        usage="nas calibrate [NAME=VALUE ...]",
-        description=CALIBRATE_HELP,
+    own.add_argument("overrides", metavar="NAME=VALUE", nargs="*", help="a setting")
+    own.add_argument(
+        "--config-dir", "-cd", type=Path, metavar="FOLDER", help="your own configurations"
     )
+    own.add_argument("--cfg", "-c", choices=["job"], help="print every setting, and end")
+    own.add_argument(
+        "--info", action="store_true", help="print the options of every group, and end"
+    )
+    own.add_argument(
+        "--multirun", "-m", action="store_true", help="one run for each of the values in NAME=A,B"
+    )
+    own.add_argument(
+        "--shell-completion",
+        "-sc",
+        choices=["install=bash", "query=bash"],
+        help=f'completion in the shell: eval "$(nas {command} -sc install=bash)"',
+    )
+    if command == "search":
+        own.add_argument(
+            "--check", action="store_true", help="say what a search would look for, and end"
+        )
+    return own
 
 
 def _add_studies(commands: Commands) -> None:

@@ -2,83 +2,112 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-import hydra
-from hydra.errors import HydraException, MissingConfigException, OverrideParseException
-from omegaconf import DictConfig
-from omegaconf.errors import OmegaConfBaseException
-
+from nas.cli.parser import settings_parser
 from nas.core.errors import HwnasError
 
-CHECK = "--check"
-"""Option that Hydra does not know."""
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+COMPLETION = """\
+_nas_search() {
+    local IFS=$'\\n'
+    COMPREPLY=($(COMP_LINE="${COMP_LINE:0:COMP_POINT}" nas search -sc query=bash 2> /dev/null))
+}
+COMP_WORDBREAKS=${COMP_WORDBREAKS//=}
+complete -o nospace -o default -F _nas_search nas
+"""
 
 
-def config_folder() -> Path:
-    """Return the folder of configurations, in a source tree or in an installed package."""
-    package = Path(__file__).resolve().parent.parent
-    installed = package / "configs"
-    return installed if installed.is_dir() else package.parent / "configs"
-
-
-def search(overrides: Sequence[str]) -> int:
+def search(arguments: Sequence[str]) -> int:
     """Run one study, or several with `--multirun`; return the exit status.
-
-    With `--check`, only say what a study would look for.
 
     Raises:
         HwnasError: The configuration cannot be composed.
     """
-    if CHECK in overrides:
-        return composed("search", [text for text in overrides if text != CHECK], _check)
-    return composed("search", overrides, _run)
+    parsed = settings_parser("search").parse_intermixed_args(arguments)
+    return composed(parsed, _check if parsed.check else _run)
 
 
-def composed(command: str, overrides: Sequence[str], run: Callable[[DictConfig], None]) -> int:
-    """Compose a configuration and hand it to `run`; return the exit status.
-
-    Hydra itself answers `--cfg job` and `--info`, and calls `run` several times with `--multirun`.
+def composed(parsed: argparse.Namespace, run: Callable[[DictConfig], None]) -> int:
+    """Compose one configuration or several, and hand each to `run`; return the exit status.
 
     Args:
-        command: Of `nas`.
-        overrides: Hydra's overrides and options.
+        parsed: Options of `settings_parser` and the overrides.
         run: What the command does with a configuration.
 
     Raises:
-        HwnasError: The configuration cannot be composed.
+        HwnasError: A configuration cannot be composed.
     """
-    status = 0
-    begun = False
+    from nas.study.composition import compose, options, sweep
 
-    @hydra.main(config_path=str(config_folder()), config_name="config", version_base="1.3")
-    def job(config: DictConfig) -> None:
-        nonlocal status, begun
-        begun = True
+    if parsed.shell_completion == "install=bash":
+        sys.stdout.write(COMPLETION)
+        return 0
+    if parsed.shell_completion:
+        words = os.environ.get("COMP_LINE", "").split(" ")
+        sys.stdout.write("".join(f"{text}\n" for text in _completions(words, parsed.config_dir)))
+        return 0
+    if parsed.info:
+        for group, names in options(parsed.config_dir).items():
+            sys.stdout.write(f"{group}: {', '.join(names)}\n")
+        return 0
+    jobs = sweep(parsed.overrides, multirun=parsed.multirun)
+    configs = [compose(job, config_dir=parsed.config_dir) for job in jobs]
+    status = 0
+    for config in configs:
         try:
-            run(config)
+            if parsed.cfg:
+                from nas.study.reading import explained
+
+                sys.stdout.write(explained(config))
+            else:
+                run(config)
         except HwnasError as error:
             sys.stderr.write(f"nas: {error}\n")
             status = 2
-
-    sys.argv = [f"nas {command}", *overrides]
-    # Hydra then raises its errors, where it would print them on several lines and exit.
-    os.environ["HYDRA_FULL_ERROR"] = "1"
-    try:
-        job()
-    except (HydraException, OmegaConfBaseException, ValueError) as error:
-        if begun:
-            raise
-        raise HwnasError(_one_line(error)) from error
     return status
+
+
+def _completions(words: Sequence[str], config_dir: Path | None) -> list[str]:
+    """Return what the last word of a command line may become: options, or names of settings."""
+    from nas.study.checking import resolved
+    from nas.study.composition import compose, options
+    from nas.study.reading import COMPONENTS, SECTIONS, completed_section
+
+    *before, last = words
+    groups, sections = options(config_dir), (*COMPONENTS, *SECTIONS)
+    name, equals, _ = last.partition("=")
+    section, dot, _ = name.partition(".")
+    if equals:
+        found = [f"{name}={option}" for option in groups.get(name, [])]
+    elif dot and section in sections:
+        chosen = compose([word for word in before if "=" in word], config_dir=config_dir)
+        found = _dotted(completed_section(resolved(chosen), section), section)
+    else:
+        found = [f"{group}=" for group in groups] + [f"{section}." for section in sections]
+    return [text for text in found if text.startswith(last)]
+
+
+def _dotted(values: Mapping[str, Any], path: str) -> list[str]:
+    return [
+        text
+        for name, value in values.items()
+        for text in (
+            _dotted(value, f"{path}.{name}") if isinstance(value, Mapping) else [f"{path}.{name}="]
+        )
+    ]
 
 
 def _run(config: DictConfig) -> None:
     from nas.cli.console import ConsoleReporter, print_front
-    from nas.study.settings import read
+    from nas.study.reading import read
 
     settings = read(config)
     # Ray and torch take seconds to load, so a setting that cannot be used is refused before.
@@ -102,29 +131,9 @@ def _run(config: DictConfig) -> None:
 
 def _check(config: DictConfig) -> None:
     from nas.cli.console import ConsoleReporter
-    from nas.study.settings import read
+    from nas.study.reading import read
 
     settings = read(config)
     from nas.study.run import check
 
     check(settings, ConsoleReporter())
-
-
-def _one_line(error: Exception) -> str:
-    """Return what Hydra says on several lines as one that names the setting."""
-    if isinstance(error, MissingConfigException) and error.options:
-        group, _, name = str(error.missing_cfg_file).rpartition("/")
-        # Hydra lists a folder's neighbours where the folder is within a group.
-        within = sorted(path.stem for path in (config_folder() / group).glob("*.yaml"))
-        return f"{group}: got {name!r}, expected one of {', '.join(within or error.options)}"
-    if isinstance(error, OverrideParseException):
-        fix = """quote special characters, as in 'NAME="VALUE"'"""
-        return f"{error.override}: cannot be read, expected NAME=VALUE; {fix}"
-    cause = error.__cause__
-    if isinstance(cause, OmegaConfBaseException) and cause.full_key:
-        known = ", ".join(map(str, cause.parent_node or {}))
-        if not known:
-            return f"{cause.full_key}: cannot be set like this ({str(cause).splitlines()[0]})"
-        # Only what is a mapping for the user to fill, like the reference point, takes new keys.
-        return f"{cause.full_key}: no such setting, expected one of {known}, or + before a new one"
-    return " ".join(str(error).split())

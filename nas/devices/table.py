@@ -31,7 +31,7 @@ class TableDevice(Device):
     """
 
     table: str = "nasbench201"
-    hardware: str
+    hardware: str = "pixel3"
 
     def __post_init__(self) -> None:
         """Check that the table has the device."""

@@ -1,9 +1,14 @@
-"""A part of a configuration, checked and built into a frozen dataclass."""
+"""A part of a configuration, checked, completed by its defaults and built into a dataclass."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection
+import importlib
+import inspect
+import re
+import sys
+from collections.abc import Collection, Sequence
+from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from omegaconf import DictConfig, OmegaConf
@@ -43,6 +48,28 @@ def resolved(config: DictConfig) -> dict[str, Any]:
         raise HwnasError(f"{error.full_key}: cannot be resolved ({line})") from error
 
 
+def import_modules(names: Sequence[str]) -> None:
+    """Import a user's modules, whose components register themselves.
+
+    They are found in the working directory, which Ray gives its workers as well, or where Python
+    looks anyway.
+
+    Raises:
+        ConfigError: A module cannot be imported.
+    """
+    folder = str(Path.cwd())
+    # Last, so that a file of the user never takes the place of an installed package.
+    if names and folder not in sys.path:
+        sys.path.append(folder)
+    for name in names:
+        try:
+            importlib.import_module(name)
+        except ImportError as error:
+            fix = f"start in the folder that holds it, or set PYTHONPATH ({error})"
+            expected = f"a module that can be imported in {folder}"
+            raise ConfigError("imports", name, expected, fix) from error
+
+
 def component(
     registry: Registry[T], node: Any, path: str, given: dict[str, Any] | None = None
 ) -> T:
@@ -58,43 +85,98 @@ def component(
     Raises:
         ConfigError: The name is unknown, or a field is unknown, missing or of another type.
     """
-    cls, fields, held = _parts(registry, node, path)
-    built = structured(cls, {**fields, **(given or {})}, path)
-    return dataclasses.replace(built, **held) if held else built  # type: ignore[type-var]
+    cls, fields = _class_and_fields(registry, node)
+    return structured(cls, {**fields, **(given or {})}, path)
 
 
-def check_component(
+def completed_component(
     registry: Registry[Any], node: Any, path: str, later: Collection[str] = ()
-) -> None:
-    """Check names and types of a component's settings without building it.
+) -> dict[str, Any]:
+    """Return the name and every field of a component, which is checked but not built.
 
     Args:
         registry: Of the components of its kind.
         node: Name and fields; see `component`.
         path: Where `node` stands in the configuration, for messages.
-        later: Fields that may be missing: they are given when it is built.
+        later: Fields that are left out: they are given when it is built.
 
     Raises:
         ConfigError: The name is unknown, or a field is unknown, missing or of another type.
     """
-    cls, fields, _ = _parts(registry, node, path)
-    merged = _merged(cls, fields, path)
+    cls, fields = _class_and_fields(registry, node)
+    return {"name": node["name"], **completed(cls, fields, path, later)}
+
+
+def completed(cls: type, node: Any, path: str, later: Collection[str] = ()) -> dict[str, Any]:
+    """Return every field of a dataclass in plain values; see `completed_component`.
+
+    Raises:
+        ConfigError: A field is unknown, missing or of another type.
+    """
+    own, held = _own_and_held(cls, node)
+    merged = _merged(cls, own, path)
     for key in sorted(OmegaConf.missing_keys(merged) - set(later)):
-        raise ConfigError(f"{path}.{key}", None, "a value")
+        raise ConfigError(f"{_prefix(path)}{key}", None, "a value")
+    values = cast("dict[str, Any]", OmegaConf.to_container(merged))
+    registries = nested_registries(cls)
+    for field, inner in held.items():
+        values[field] = completed_component(registries[field], inner, f"{_prefix(path)}{field}")
+    names = [f.name for f in dataclasses.fields(cls) if f.name in values and f.name not in later]
+    return {name: values[name] for name in names}
 
 
-def _parts(
-    registry: Registry[T], node: Any, path: str
-) -> tuple[type[T], dict[str, Any], dict[str, Any]]:
-    """Return the class that `node` names, its own fields, and the components that it holds."""
-    fields = dict(node or {})
-    cls = registry.component(str(fields.pop("name", None)))
-    held = {
-        field: _held(holder, fields.pop(field), path, field)
-        for field, holder in nested_registries(cls).items()
-        if field in fields
+def structured(cls: type[T], node: Any, path: str) -> T:
+    """Build the dataclass `cls` from plain values, with type checks by OmegaConf.
+
+    Raises:
+        ConfigError: A field is unknown, missing, or has a value that cannot be used.
+    """
+    own, held = _own_and_held(cls, node)
+    merged = _merged(cls, own, path)
+    try:
+        built = _hashable(cast("T", OmegaConf.to_object(merged)))
+    except OmegaConfBaseException as error:
+        raise _config_error(error, cls, own, path) from error
+    except ConfigError as error:
+        # The two recipes of a study do not know which one they are.
+        if error.argument.startswith("recipe."):
+            raise HwnasError(f"{_prefix(path)}{error}") from error
+        raise
+    registries = nested_registries(cls)
+    parts = {
+        field: _held(registries[field], inner, path, field)
+        for field, inner in held.items()
+        if field in (node or {})
     }
-    return cls, fields, held
+    return dataclasses.replace(built, **parts) if parts else built  # type: ignore[type-var]
+
+
+def meanings(cls: type) -> dict[str, str]:
+    """Return what the fields of a dataclass mean, by the `Attributes:` of its docstrings."""
+    found = {}
+    for base in reversed(cls.__mro__):
+        attributes = inspect.cleandoc(base.__doc__ or "").partition("Attributes:\n")[2]
+        for name, text in re.findall(r"^ {4}(\w+): (.*(?:\n {8}.*)*)", attributes, re.MULTILINE):
+            found[name] = " ".join(text.split())
+    return found
+
+
+def _class_and_fields(registry: Registry[T], node: Any) -> tuple[type[T], dict[str, Any]]:
+    fields = dict(node or {})
+    return registry.component(str(fields.pop("name", None))), fields
+
+
+def _own_and_held(cls: type, node: Any) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    """Return a dataclass's own fields as they are given, and name and fields of what it holds."""
+    own, held = dict(node or {}), {}
+    factories = {f.name: f.default_factory for f in dataclasses.fields(cls)}
+    for field, registry in nested_registries(cls).items():
+        given = own.pop(field, None) or {}
+        if "name" not in given:
+            default = registry.settings(factories[field]())  # type: ignore[operator]
+            given = {"name": default["name"], **given}
+        held[field] = given
+    return own, held
 
 
 def _held(registry: Registry[Any], node: Any, path: str, field: str) -> Any:
@@ -107,24 +189,6 @@ def _held(registry: Registry[Any], node: Any, path: str, field: str) -> Any:
         ):
             line = str(error).removeprefix(f"{path}.")
             raise HwnasError(f"{path}.{field}.{line}") from error
-        raise
-
-
-def structured(cls: type[T], node: Any, path: str) -> T:
-    """Build the dataclass `cls` from plain values, with type checks by OmegaConf.
-
-    Raises:
-        ConfigError: A field is unknown, missing, or has a value that cannot be used.
-    """
-    merged = _merged(cls, node, path)
-    try:
-        return _hashable(cast("T", OmegaConf.to_object(merged)))
-    except OmegaConfBaseException as error:
-        raise _config_error(error, cls, node, path) from error
-    except ConfigError as error:
-        # The two recipes of a study do not know which one they are.
-        if error.argument.startswith("recipe."):
-            raise HwnasError(f"{_prefix(path)}{error}") from error
         raise
 
 

@@ -332,7 +332,7 @@ class _Study:
             loop = SearchLoop(
                 problem=problem,
                 algorithm=WarmStart(
-                    settings.algorithm.start(
+                    settings.search.algorithm.start(
                         problem, int(stream(settings.seed, "search").integers(2**31))
                     ),
                     problem,

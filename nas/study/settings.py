@@ -1,7 +1,4 @@
-"""From a composed configuration to checked components.
-
-Everything that can be wrong in a configuration is found here, before anything starts.
-"""
+"""The settings of a study: sections that belong to no component, and all of them once checked."""
 
 from __future__ import annotations
 
@@ -11,31 +8,26 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
-
-import latency_predictors
 import search_spaces
 from latency_predictors import PredictorSettings
-from nas import data, devices, evaluation, objectives
 from nas.core.errors import ConfigError
 from nas.core.images import Dataset
 from nas.core.measurement import Device
 from nas.core.objective import Constraint, Objective
 from nas.core.recipe import Recipe
+from nas.core.registry import nested
 from nas.devices.store import MeasurementStore
 from nas.evaluation import EvaluationSettings
 from nas.network.space import SearchSpace
-from nas.search import algorithms, fidelity
+from nas.search import algorithms
 from nas.search.algorithms import AlgorithmSettings
 from nas.search.fidelity import FidelitySettings
 from nas.search.routing import RoutingSettings
 from nas.search.schedule import Asynchronous, Batch, Schedule
 from nas.search.stopping import StopSettings
-from nas.study import published
-from nas.study.checking import check_component, component, resolved, structured
-from nas.study.imports import import_modules
+from nas.study.checking import component
 
 MEASUREMENTS, PREDICTORS = RESERVED = ("measurements", "predictors")
 """Folders beside the studies that are none."""
@@ -138,7 +130,7 @@ class SearchSettings:
     reference_point: dict[str, float] | None = None
     warm_start: tuple[str, ...] = ()
     routing: RoutingSettings = field(default_factory=RoutingSettings)
-    algorithm: dict[str, Any] = field(default_factory=dict)
+    algorithm: AlgorithmSettings = nested(algorithms.registry, "guided")
 
     @property
     def limits(self) -> dict[str, Any]:
@@ -184,7 +176,7 @@ class FinaliseSettings:
 
     limit: int = 8
     refit: bool = False
-    recipe: Recipe = field(default_factory=Recipe)
+    recipe: Recipe = field(default_factory=lambda: Recipe(epochs=30))
 
     def __post_init__(self) -> None:
         """Check every setting."""
@@ -207,7 +199,6 @@ class StudySettings:
         data: The data set.
         device: What latency is measured on.
         predictor: How latency is predicted.
-        algorithm: What proposes candidates.
         fidelity: How far they are trained.
         evaluation: What trains candidates.
         search: What to search for and how long.
@@ -215,7 +206,7 @@ class StudySettings:
         objectives: What to make small, by name.
         limited: Further objectives that only a constraint refers to, by name.
         constraints: Limits.
-        config: The configuration, resolved, as files may keep it: without a password.
+        config: Every setting in plain values, as files may keep them: without a password.
     """
 
     name: str
@@ -228,7 +219,6 @@ class StudySettings:
     data: Dataset
     device: Device
     predictor: PredictorSettings
-    algorithm: AlgorithmSettings
     fidelity: FidelitySettings
     evaluation: EvaluationSettings
     search: SearchSettings
@@ -248,19 +238,31 @@ class StudySettings:
         return space_of(self.config, input_shape, num_classes)
 
 
+@dataclass(frozen=True, kw_only=True)
+class CalibrationSettings:
+    """The checked settings of a calibration by itself.
+
+    Attributes:
+        seed: Of the choice of networks; a study of the same seed measures the same.
+        space: Of the networks.
+        device: Where they are measured.
+        predictor: How latency is predicted.
+        store: Measurements, which studies share.
+        folder: Receives the predictor and its samples.
+        memory: Whether an objective or a limit needs peak memory.
+    """
+
+    seed: int
+    space: SearchSpace
+    device: Device
+    predictor: PredictorSettings
+    store: MeasurementStore
+    folder: Path
+    memory: bool
+
+
 IMAGES = ("input_shape", "num_classes")
 """Settings of a search space that the data give."""
-
-
-def check_space(config: Mapping[str, Any]) -> None:
-    """Check names and types of a search space's settings before the data are known.
-
-    Values are checked when the space is built: whether one can be used may depend on the images.
-
-    Raises:
-        ConfigError: Names the setting, what it got, what was expected.
-    """
-    check_component(search_spaces.registry, config.get("search_space"), "search_space", IMAGES)
 
 
 def space_of(
@@ -269,119 +271,6 @@ def space_of(
     """Build a configuration's search space for images of a shape and a number of classes."""
     given = dict(zip(IMAGES, (input_shape, num_classes), strict=True))
     return component(search_spaces.registry, config["search_space"], "search_space", given)
-
-
-SECTIONS = (
-    "name",
-    "seed",
-    "runs",
-    "measurements",
-    "imports",
-    "search_space",
-    "data",
-    "device",
-    "latency_predictor",
-    "search",
-    "fidelity",
-    "evaluation",
-    "finalise",
-    "ledger",
-    "ray",
-)
-"""What a configuration consists of."""
-
-
-def read(config: DictConfig) -> StudySettings:
-    """Check a composed configuration.
-
-    Raises:
-        ConfigError: Names the setting, what it got, what was expected.
-        LedgerError: The ledger's database cannot be reached.
-    """
-    values = resolved(config)
-    general = general_of(values)
-    search = structured(SearchSettings, values.get("search"), "search")
-    constraints = tuple(Constraint.parse(text) for text in search.constraints)
-    device = device_of(values)
-    chosen = {name: published.objective(name, device) for name in search.objectives}
-    limits = {c.objective: published.objective(c.objective, device) for c in constraints}
-    url, values["ledger"]["url"] = _ledger_urls(config, general.ledger.url)
-    settings = StudySettings(
-        name=general.name,
-        seed=general.seed,
-        runs=general.runs,
-        store=general.store,
-        imports=general.imports,
-        ledger_url=url,
-        ray_address=general.ray.address,
-        data=component(data.registry, values.get("data"), "data"),
-        device=device,
-        predictor=predictor_of(values),
-        algorithm=component(algorithms.registry, search.algorithm, "search.algorithm"),
-        fidelity=component(fidelity.registry, values.get("fidelity"), "fidelity"),
-        evaluation=component(evaluation.registry, values.get("evaluation"), "evaluation"),
-        search=search,
-        finalise=structured(FinaliseSettings, values.get("finalise"), "finalise"),
-        objectives=chosen,
-        limited={name: objective for name, objective in limits.items() if name not in chosen},
-        constraints=constraints,
-        config=values,
-    )
-    # Last, as it loads the space's networks and with them PyTorch.
-    check_space(values)
-    settings.fidelity.check(settings.objectives)
-    published.check(settings)
-    return settings
-
-
-def general_of(values: Mapping[str, Any]) -> GeneralSettings:
-    """Build the general settings, and import the user's modules; refuse unknown sections."""
-    for section in values:
-        if section not in SECTIONS:
-            raise ConfigError("configuration", section, "one of " + ", ".join(SECTIONS))
-    name = values.get("name")
-    if isinstance(name, int | float):
-        # The command line takes 359_0 for the number 3590, which would be another name.
-        fix = """quote a name that reads as a number: 'name="359_0"'"""
-        raise ConfigError("name", name, "a text", fix)
-    names = [f.name for f in dataclasses.fields(GeneralSettings)]
-    general = structured(GeneralSettings, {name: values.get(name) for name in names}, "")
-    import_modules(general.imports)
-    return general
-
-
-def device_of(values: Mapping[str, Any]) -> Device:
-    """Build the device."""
-    return component(devices.registry, values.get("device"), "device")
-
-
-def objectives_of(values: Mapping[str, Any]) -> list[Objective]:
-    """Return what a search makes small or limits.
-
-    Raises:
-        ConfigError: Names the setting, what it got, what was expected.
-    """
-    search = structured(SearchSettings, values.get("search"), "search")
-    limited = [Constraint.parse(text).objective for text in search.constraints]
-    return [objectives.get(name) for name in dict.fromkeys([*search.objectives, *limited])]
-
-
-def predictor_of(values: Mapping[str, Any]) -> PredictorSettings:
-    """Build the settings of the latency predictor."""
-    node = values.get("latency_predictor")
-    return component(latency_predictors.registry, node, "latency_predictor")
-
-
-def _ledger_urls(config: DictConfig, url: str | None) -> tuple[str | None, str | None]:
-    """Return the URL of a database that answered, and what files may keep of it."""
-    if url is None:
-        return None, None
-    # Optuna and SQLAlchemy take a while to load.
-    from nas.study.ledger_url import reachable, recordable
-
-    written = cast("dict[str, str]", OmegaConf.to_container(config.ledger, resolve=False))["url"]
-    url = reachable(url)
-    return url, recordable(written, url)
 
 
 def _check_texts(setting: str, values: tuple[str, ...]) -> None:

@@ -15,9 +15,8 @@ from nas.core.measurement import Measurement
 from nas.export import package
 from nas.export.exported import ExportedModel, Preprocessing
 from nas.results.study import StudyResults
-from nas.study.checking import component
+from nas.study.checking import component, import_modules
 from nas.study.folder import StudyFolder
-from nas.study.imports import import_modules
 
 
 def export(study: StudyResults, pick: str, out: Path, *, refit: bool = False) -> tuple[Path, float]:

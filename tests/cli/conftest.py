@@ -32,8 +32,6 @@ def here(
 ) -> Callable[..., Ended]:
     """Run the command in this process, which saves the seconds that its imports take."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("sys.argv", ["nas"])
-    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
 
     def run(*arguments: str) -> Ended:
         capfd.readouterr()

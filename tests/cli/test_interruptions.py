@@ -90,8 +90,6 @@ def search(start: Path) -> None:
     """Run the search to its end in this process, on workers that are there already."""
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(start)
-        patch.setattr("sys.argv", ["nas"])
-        patch.setenv("HYDRA_FULL_ERROR", "1")
         assert main(["search", *SEARCH]) == 0
 
 

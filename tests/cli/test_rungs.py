@@ -33,8 +33,6 @@ def search(folder: Path, *settings: str) -> StudyResults:
     """Run a search to its end in this process."""
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        patch.setattr("sys.argv", ["nas"])
-        patch.setenv("HYDRA_FULL_ERROR", "1")
         assert main(["search", *SEARCH, *settings]) == 0
     return StudyResults(folder / "runs" / "small")
 

@@ -115,7 +115,9 @@ def test_a_wheel_brings_its_configurations(tmp_path: Path) -> None:
         )
         return ended.stdout
 
-    used = run("-c", "import nas.cli.search as s; print(s.__file__, s.config_folder())").split()
+    used = run(
+        "-c", "import nas.study.composition as s; print(s.__file__, s.config_folder())"
+    ).split()
     assert all(Path(path).is_relative_to(site) for path in used), used
     printed = yaml.safe_load(run("-m", "nas.cli.main", "search", "--cfg", "job"))
     assert printed["search_space"]["name"] == "mobilenet"

@@ -34,11 +34,8 @@ def test_a_space_of_the_users_own_is_searched_and_exported(
 ) -> None:
     (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     (nas.folder / "my_keywords.py").write_text(code)
-    group = nas.folder / "my_configs" / "search_space"
-    group.mkdir(parents=True)
-    (group / "my_keywords.yaml").write_text("name: my_keywords\n")
     spectrograms(nas.folder / "keywords.npz")
-    (command,) = re.findall(r"^nas (search --config-dir.*\n.*)$", README, re.MULTILINE)
+    (command,) = re.findall(r"^nas (search search_space=my_keywords.*\n.*)$", README, re.MULTILINE)
     told = command.replace("\\\n", " ").replace("'", "").split()
     own = [s for s in SMALL if not s.startswith(("experiment", "search_space", "name="))]
     ended = nas(*told, *own, "evaluation.recipe.epochs=4", "search.evaluations=4")

@@ -7,19 +7,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
 import search_spaces
-from nas.cli.search import config_folder
 from nas.core.errors import ConfigError
 from nas.core.registry import Registry, nested
 from nas.core.space import Gene
 from nas.network.blocks import Block
 from nas.network.space import SearchSpace
-from nas.study.calibration_settings import read_calibration
-from nas.study.checking import check_component
-from nas.study.settings import StudySettings, read
+from nas.study.checking import completed_component
+from nas.study.composition import compose
+from nas.study.reading import read, read_calibration
+from nas.study.settings import StudySettings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,8 +46,7 @@ def colours(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def composed(*overrides: str) -> DictConfig:
-    with initialize_config_dir(str(config_folder()), version_base="1.3"):
-        return compose("config", overrides=["name=here", *overrides])
+    return compose(["name=here", *overrides])
 
 
 def settings(node: dict[str, object]) -> StudySettings:
@@ -131,8 +129,9 @@ def test_a_component_is_checked_and_not_built(
 ):
     node = {"name": "whole", "count": 2, "part": {"name": "part", "size": 3}, **changes}
     if argument is None:
-        check_component(WHOLES, node, "x", later)
+        complete = completed_component(WHOLES, node, "x", later)
+        assert complete == {"name": "whole", "count": 2, "part": {"name": "part", "size": 3}}
         return
     with pytest.raises(ConfigError) as caught:
-        check_component(WHOLES, node, "x", later)
+        completed_component(WHOLES, node, "x", later)
     assert caught.value.argument == argument

@@ -3,18 +3,18 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hydra import compose, initialize_config_dir
 
 import search_spaces
-from nas.cli.search import config_folder
 from nas.core.errors import ConfigError
 from nas.core.files import write_json_atomically
 from nas.core.space import Genotype
 from nas.core.trial import Trial
 from nas.network.space import SearchSpace
 from nas.results.ledger import Ledger, sqlite_url
+from nas.study.composition import compose
 from nas.study.folder import StudyFolder
-from nas.study.settings import StudySettings, read
+from nas.study.reading import read
+from nas.study.settings import StudySettings
 from nas.study.warm_start import proposals
 
 SHAPE = {"input_shape": (3, 32, 32), "num_classes": 10}
@@ -32,8 +32,7 @@ def settings(runs: Path, *names: str) -> StudySettings:
         f"runs={runs}",
         f"search.warm_start=[{','.join(names)}]",
     ]
-    with initialize_config_dir(str(config_folder()), version_base="1.3"):
-        return read(compose("config", overrides))
+    return read(compose(overrides))
 
 
 def write_former(folder: Path, space: SearchSpace, found: dict[Genotype, tuple[float, float]]):
