@@ -131,12 +131,10 @@ class OwnRun(Optimiser):
         self._told = 0
 
     def ask(self) -> Genotype | None:
-        """Propose a genotype; see `Optimiser.ask`."""
         proposed = self._algorithm.ask(1)
         return proposed[0] if proposed else None
 
     def tell(self, genotype: Genotype, values: tuple[float, ...]) -> None:
-        """Tell the trial; see `Optimiser.tell`."""
         del values
         self._algorithm.tell([self._task.table.trial(self._told, genotype)])
         self._told += 1

@@ -36,7 +36,6 @@ class BotorchQlogNehvi(Peer):
     limits: ClassVar[Limits] = Limits(seeds=3, evaluations=100)
 
     def start(self, task: TableTask, seed: int) -> Optimiser:
-        """Start a run; see `Peer.start`."""
         return _BotorchRun(task, seed, self)
 
 
@@ -53,7 +52,6 @@ class _BotorchRun(Optimiser):
         self._told: dict[Genotype, tuple[float, ...]] = {}
 
     def ask(self) -> Genotype:
-        """Propose a genotype; see `Optimiser.ask`."""
         if len(self._told) < self._settings.initial:
             return self._space.sample(self._rng)
         import torch
@@ -64,7 +62,6 @@ class _BotorchRun(Optimiser):
             return self._best()
 
     def tell(self, genotype: Genotype, values: tuple[float, ...]) -> None:
-        """Keep the values; see `Optimiser.tell`."""
         self._told[genotype] = (float(np.log(min(values[0], self._worst))), *values[1:])
 
     def _best(self) -> Genotype:

@@ -32,7 +32,6 @@ class OptunaStudy(Optimiser):
         self._asked: Trial | None = None
 
     def ask(self) -> Genotype:
-        """Propose a genotype; see `Optimiser.ask`."""
         self._asked = self._study.ask()
         choices = [
             self._asked.suggest_categorical(gene.name, range(len(gene.choices)))
@@ -41,7 +40,6 @@ class OptunaStudy(Optimiser):
         return tuple(choices)
 
     def tell(self, genotype: Genotype, values: tuple[float, ...]) -> None:
-        """Finish the trial; see `Optimiser.tell`."""
         del genotype
         if self._asked is None:
             raise RuntimeError("tell: got values before anything was asked for")
@@ -55,7 +53,6 @@ class OptunaPeer(Peer):
     packages: ClassVar[tuple[str, ...]] = ("optuna",)
 
     def start(self, task: TableTask, seed: int) -> Optimiser:
-        """Start a run; see `Peer.start`."""
         return OptunaStudy(task, self.sampler(seed))
 
     @abstractmethod
@@ -71,7 +68,6 @@ class OptunaGp(OptunaPeer):
     limits: ClassVar[Limits] = Limits(seeds=3, evaluations=100)
 
     def sampler(self, seed: int) -> BaseSampler:
-        """Return the sampler; see `OptunaPeer.sampler`."""
         from optuna.exceptions import ExperimentalWarning
         from optuna.samplers import GPSampler
 
@@ -94,7 +90,6 @@ class OptunaNsga2(OptunaPeer):
     label: ClassVar[str] = "Optuna NSGA-II"
 
     def sampler(self, seed: int) -> BaseSampler:
-        """Return the sampler; see `OptunaPeer.sampler`."""
         from optuna.samplers import NSGAIISampler
 
         return NSGAIISampler(population_size=self.population, seed=seed)
@@ -113,7 +108,6 @@ class OptunaTpe(OptunaPeer):
     limits: ClassVar[Limits] = Limits(evaluations=200)
 
     def sampler(self, seed: int) -> BaseSampler:
-        """Return the sampler; see `OptunaPeer.sampler`."""
         from optuna.samplers import TPESampler
 
         return TPESampler(seed=seed)
@@ -129,7 +123,6 @@ class OptunaTpeMultivariate(OptunaPeer):
     label: ClassVar[str] = "Optuna TPE, multivariate"
 
     def sampler(self, seed: int) -> BaseSampler:
-        """Return the sampler; see `OptunaPeer.sampler`."""
         from optuna.samplers import TPESampler
 
         return TPESampler(seed=seed, multivariate=True)

@@ -37,7 +37,6 @@ class SyneTuneMoRea(Peer):
     packages: ClassVar[tuple[str, ...]] = ("syne-tune",)
 
     def start(self, task: TableTask, seed: int) -> Optimiser:
-        """Start a run; see `Peer.start`."""
         return _MoRea(task, seed, self)
 
 
@@ -68,12 +67,10 @@ class _MoRea(Optimiser):
         self._asked = 0
 
     def ask(self) -> Genotype:
-        """Propose a genotype; see `Optimiser.ask`."""
         configuration = self._searcher.suggest()
         return tuple(int(configuration[name]) for name in self._names)
 
     def tell(self, genotype: Genotype, values: tuple[float, ...]) -> None:
-        """Let it join the population; see `Optimiser.tell`."""
         self._searcher.on_trial_complete(self._asked, self._configuration(genotype), list(values))
         self._asked += 1
 
