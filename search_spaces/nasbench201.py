@@ -6,8 +6,8 @@ with a residual block of stride 2 between stages, and a classifier.
 
 Of the 15,625 genotypes many stand for one network. `canonicalise` merges those that are provably
 the same computation with the same parameters: nodes renamed, pooling and skips that no output
-depends on, edges that start at equal nodes. That leaves 8,265. By the paper's rule, which takes the output's
-expression alone and so also merges networks of different size, 6,466 remain.
+depends on, edges that start at equal nodes. That leaves 8,265. By the paper's rule, which takes
+the output's expression alone and so also merges networks of different size, 6,466 remain.
 """
 
 from __future__ import annotations

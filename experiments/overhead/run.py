@@ -19,7 +19,8 @@ import search_spaces
 from nas import results
 from nas.core.files import write_json_atomically
 from nas.core.trial import Trial
-from nas.results.ledger import Ledger, sqlite_url
+from nas.results.database import sqlite_url
+from nas.results.ledger import Ledger
 from nas.study import provenance
 from nas.study.composition import compose
 from nas.study.reading import read

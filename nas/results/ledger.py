@@ -11,41 +11,35 @@ folder, and could not be read where the folder is read-only; all three happen to
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
 import math
 import secrets
-import time
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import optuna
 import sqlalchemy
 from optuna.distributions import CategoricalDistribution
-from optuna.exceptions import ExperimentalWarning
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
-from sqlalchemy.exc import ArgumentError, IntegrityError, OperationalError, ProgrammingError
+from sqlalchemy.exc import IntegrityError
 
 import nas
 from nas.core.errors import LedgerError
 from nas.core.space import Gene
 from nas.core.trial import FULL, Leg, Trial
-from nas.results.ledger_errors import one_line, shown, translated
+from nas.results.database import (
+    UNIQUE_NUMBER,
+    engine_url,
+    open_storage,
+    prepared_storage,
+    quiet_optuna,
+    shown,
+    translated,
+)
 
-LOCK_TIMEOUT_SECONDS = 20
-OPENING_ATTEMPTS = 5
-
-_UNIQUE = "hwnas_unique_number"
-"""Attribute of a trial that no two trials of a database share: the study's name and the number."""
-
-_NUMBERED_ONCE = f"""
-    CREATE UNIQUE INDEX IF NOT EXISTS {_UNIQUE} ON trial_user_attributes (value_json)
-    WHERE "key" = '{_UNIQUE}'
-"""
 _LOST = "restore it, or delete the study's folder or choose another `name` to start anew"
 _OTHER = "choose another `name`, or go on in the folder in which the study began"
 _OWNED_ONCE = """
@@ -53,25 +47,6 @@ _OWNED_ONCE = """
     SELECT study_id, 'owner', :owner FROM studies WHERE study_name = :name
     ON CONFLICT DO NOTHING
 """
-
-
-def sqlite_url(path: Path) -> str:
-    """Return the URL of a ledger in the SQLite file `path`, whatever characters that holds."""
-    url = sqlalchemy.URL.create("sqlite", database=path.absolute().as_posix())
-    return url.render_as_string(hide_password=False)
-
-
-def engine_url(url: str) -> sqlalchemy.URL:
-    """Return `url` for SQLAlchemy, a plain `postgresql://` with the driver that we depend on.
-
-    Raises:
-        ArgumentError: It is the URL of neither SQLite nor PostgreSQL.
-    """
-    parsed = sqlalchemy.make_url(url)
-    if parsed.get_backend_name() not in ("sqlite", "postgresql"):
-        raise ArgumentError(url)
-    plain = parsed.drivername == "postgresql"
-    return parsed.set(drivername="postgresql+psycopg2") if plain else parsed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -144,17 +119,17 @@ class Ledger:
             "objectives": list(objectives),
         }
         writer = writer or Writer()
-        with translated(url), _quiet():
+        with translated(url), quiet_optuna():
             if writer.begun:
                 cls.load(url, study_name, writer.owner).close()
-            storage = _prepared(url)
+            storage = prepared_storage(url)
             study = optuna.create_study(
                 storage=storage,
                 study_name=study_name,
                 directions=["minimize"] * len(objectives),
                 load_if_exists=True,
             )
-            _own(study, writer, url)
+            _own(study, storage, writer, url)
             _claim(study, identity, url)
             token = secrets.token_hex(8)
             study.set_user_attr("writer", {"token": token, "place": writer.place})
@@ -173,12 +148,12 @@ class Ledger:
             LedgerError: There is no such ledger, it belongs to another study, or it cannot be
                 read.
         """
-        with translated(url), _quiet():
+        with translated(url), quiet_optuna():
             parsed = engine_url(url)
             file = parsed.database if parsed.get_backend_name() == "sqlite" else None
             if file and not Path(file).exists():
                 raise LedgerError(f"ledger {file}: the file does not exist; {_LOST}")
-            storage = _storage(url, skip_table_creation=True)
+            storage = open_storage(url, skip_table_creation=True)
             try:
                 study = optuna.load_study(storage=storage, study_name=study_name)
             except KeyError as error:
@@ -287,7 +262,7 @@ class Ledger:
     def _frozen(self, trial: Trial) -> FrozenTrial:
         attributes: dict[str, Any] = {
             "number": trial.number,
-            _UNIQUE: f"{self._study.study_name}/{trial.number}",
+            UNIQUE_NUMBER: f"{self._study.study_name}/{trial.number}",
             "arch_id": trial.arch_id,
             "genotype": list(trial.genotype),
             "seed": trial.seed,
@@ -297,32 +272,23 @@ class Ledger:
             "failure": trial.failure,
             "facts": {name: _encode(value) for name, value in trial.facts.items()},
         }
-        params = self._params(trial)
-        if not trial.complete:
-            return self._create(TrialState.FAIL, params, attributes)
-        if set(trial.values) != set(self.objectives):
-            raise LedgerError(
-                f"ledger {shown(self.url)}: trial {trial.number} got values of "
-                f"{sorted(trial.values)}, expected {sorted(self.objectives)}"
-            )
-        values = [float(trial.values[name]) for name in self.objectives]
-        if any(math.isnan(value) for value in values):
-            # Optuna has no complete trial with NaN; the attribute keeps what was measured.
-            attributes["values"] = [_encode(value) for value in values]
-            return self._create(TrialState.FAIL, params, attributes)
-        return self._create(TrialState.COMPLETE, params, attributes, values)
-
-    def _create(
-        self,
-        state: TrialState,
-        params: dict[str, Any],
-        attributes: dict[str, Any],
-        values: list[float] | None = None,
-    ) -> FrozenTrial:
+        state, values = TrialState.FAIL, None
+        if trial.complete:
+            if set(trial.values) != set(self.objectives):
+                raise LedgerError(
+                    f"ledger {shown(self.url)}: trial {trial.number} got values of "
+                    f"{sorted(trial.values)}, expected {sorted(self.objectives)}"
+                )
+            values = [float(trial.values[name]) for name in self.objectives]
+            state = TrialState.COMPLETE
+            if any(math.isnan(value) for value in values):
+                # Optuna has no complete trial with NaN; the attribute keeps what was measured.
+                attributes["values"] = [_encode(value) for value in values]
+                state, values = TrialState.FAIL, None
         return create_trial(
             state=state,
             values=values,
-            params=params,
+            params=self._params(trial),
             distributions=self._distributions,  # type: ignore[arg-type]  # dict is invariant
             user_attrs=attributes,
         )
@@ -358,47 +324,11 @@ class Ledger:
         )
 
 
-def _engine_settings(url: str) -> dict[str, Any]:
-    # NullPool: a candidate may train for hours, in which a server drops an idle connection.
-    settings: dict[str, Any] = {"poolclass": sqlalchemy.NullPool}
-    if engine_url(url).get_backend_name() == "sqlite":
-        settings["connect_args"] = {"timeout": LOCK_TIMEOUT_SECONDS}
-    return settings
-
-
-def _storage(url: str, *, skip_table_creation: bool = False) -> RDBStorage:
-    text = engine_url(url).render_as_string(hide_password=False)
-    try:
-        return RDBStorage(text, _engine_settings(url), skip_table_creation=skip_table_creation)
-    except RuntimeError as error:  # the tables are those of another Optuna
-        raise LedgerError(f"ledger {shown(url)}: {one_line(error)}") from error
-
-
-def _prepared(url: str) -> RDBStorage:
-    """Return a storage whose database has all tables and the index of trial numbers."""
-    for attempts_left in reversed(range(OPENING_ATTEMPTS)):
-        try:
-            storage = _storage(url)
-            _execute(url, _NUMBERED_ONCE)
-            return storage
-        except (OperationalError, ProgrammingError, IntegrityError) as error:
-            # Another process may make the same tables at the same time.
-            made = isinstance(error, IntegrityError) or "already exists" in str(error)
-            if not made or not attempts_left:
-                raise
-            time.sleep(0.1)
-    raise AssertionError("the last attempt returns or raises")
-
-
-def _execute(url: str, statement: str, **values: str) -> None:
-    engine = sqlalchemy.create_engine(engine_url(url), **_engine_settings(url))
-    with engine.begin() as connection:
-        connection.execute(sqlalchemy.text(statement), values)
-
-
-def _own(study: optuna.Study, writer: Writer, url: str) -> None:
+def _own(study: optuna.Study, storage: RDBStorage, writer: Writer, url: str) -> None:
     """Write the owner of a new Optuna study, or check that of one that exists."""
-    _execute(url, _OWNED_ONCE, owner=json.dumps(writer.owner), name=study.study_name)
+    owned = {"owner": json.dumps(writer.owner), "name": study.study_name}
+    with storage.engine.begin() as connection:
+        connection.execute(sqlalchemy.text(_OWNED_ONCE), owned)
     _check_owner(study, writer.owner, url)
     trials = len(study.get_trials(deepcopy=False))
     # The search of a study begins after the study is recorded.
@@ -443,15 +373,3 @@ def _encode(value: float) -> float | str:
     # JSON has no NaN and no infinities; `float` reads them back from their names.
     number = float(value)
     return number if math.isfinite(number) else repr(number)
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    verbosity = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(max(verbosity, optuna.logging.WARNING))
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ExperimentalWarning)
-            yield
-    finally:
-        optuna.logging.set_verbosity(verbosity)

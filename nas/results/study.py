@@ -16,7 +16,9 @@ from omegaconf.errors import OmegaConfBaseException
 
 from nas.core.errors import ConfigError, HwnasError, LedgerError, UnknownNameError
 from nas.core.objective import Constraint
+from nas.core.text import first_line
 from nas.core.trial import FULL
+from nas.results.database import sqlite_url, translated
 from nas.results.frame import (
     read_json,
     read_routed,
@@ -25,8 +27,7 @@ from nas.results.frame import (
     trials_frame,
 )
 from nas.results.hypervolume import hypervolume, knee, non_dominated
-from nas.results.ledger import Ledger, sqlite_url
-from nas.results.ledger_errors import one_line, translated
+from nas.results.ledger import Ledger
 from nas.results.query import matching
 
 __all__ = ["PICKS", "RECORD", "StudyResults", "records"]
@@ -299,7 +300,7 @@ class StudyResults:
         try:
             return str(OmegaConf.create({"url": recorded}).url)
         except OmegaConfBaseException as error:
-            raise LedgerError(f"ledger {recorded}: {one_line(error)}") from error
+            raise LedgerError(f"ledger {recorded}: {first_line(error)}") from error
 
     @property
     def _ledger_file(self) -> Path | None:

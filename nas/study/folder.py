@@ -87,7 +87,7 @@ class StudyFolder:
     def ledger_url(self) -> str:
         """The study's own SQLite file."""
         # Optuna and SQLAlchemy take a while to load.
-        from nas.results.ledger import sqlite_url
+        from nas.results.database import sqlite_url
 
         return sqlite_url(self.path / "ledger.db")
 

@@ -8,8 +8,7 @@ from pathlib import Path
 import sqlalchemy
 
 from nas.core.errors import ConfigError
-from nas.results.ledger import engine_url, sqlite_url
-from nas.results.ledger_errors import translated
+from nas.results.database import engine_url, sqlite_url, translated
 
 _PASSWORD = re.compile(r"^([^/]+://[^:/@]*):([^@]*)@")
 _VARIABLE = re.compile(r"\$\{[^}]*\}")

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from nas_command import SMALL, Ended, Nas
 
-from nas.results.ledger import Ledger, sqlite_url
+from nas.results.database import sqlite_url
+from nas.results.ledger import Ledger
 from nas.results.study import StudyResults
 
 pytestmark = pytest.mark.slow

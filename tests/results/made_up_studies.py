@@ -9,7 +9,8 @@ import numpy as np
 from nas.core.files import write_json_atomically
 from nas.core.space import Gene
 from nas.core.trial import Trial
-from nas.results.ledger import Ledger, sqlite_url
+from nas.results.database import sqlite_url
+from nas.results.ledger import Ledger
 
 GENES = (
     Gene("depth", (1, 2, 3, 4)),

@@ -16,8 +16,9 @@ from made_up_studies import GENES, make_trial, random_trials, write_study
 from nas.core.errors import LedgerError
 from nas.core.space import Gene
 from nas.core.trial import Trial
-from nas.results import ledger as ledger_module
-from nas.results.ledger import Ledger, Writer, sqlite_url
+from nas.results import database
+from nas.results.database import sqlite_url
+from nas.results.ledger import Ledger, Writer
 from nas.results.study import StudyResults
 
 OBJECTIVES = ("error", "latency_ms")
@@ -238,7 +239,7 @@ def test_database_of_something_else(url: str, tmp_path: Path) -> None:
 
 def test_locked_by_another(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     open_ledger(url)
-    monkeypatch.setattr(ledger_module, "LOCK_TIMEOUT_SECONDS", 0.05)
+    monkeypatch.setattr(database, "LOCK_TIMEOUT_SECONDS", 0.05)
     with sqlite3.connect(tmp_path / "ledger.db") as other:
         other.execute("BEGIN EXCLUSIVE")
         with pytest.raises(LedgerError, match="is locked; end the other process"):

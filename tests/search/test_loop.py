@@ -16,7 +16,8 @@ from nas.core.errors import CandidateFailure, LedgerError
 from nas.core.seeding import training_seed
 from nas.core.space import Genotype
 from nas.core.trial import Candidate, Evaluation, Evaluator, Leg, Outcome, Trial
-from nas.results.ledger import Ledger, sqlite_url
+from nas.results.database import sqlite_url
+from nas.results.ledger import Ledger
 from nas.search import algorithms
 from nas.search.algorithms.random_search import RandomSearch
 from nas.search.loop import SearchLoop, TrialRecord

@@ -12,7 +12,8 @@ from test_loop import ListRecord, loop
 from nas.core.errors import LedgerError
 from nas.core.space import Genotype
 from nas.core.trial import Leg, SearchAlgorithm, Trial
-from nas.results.ledger import Ledger, sqlite_url
+from nas.results.database import sqlite_url
+from nas.results.ledger import Ledger
 from nas.search import algorithms
 from nas.search.loop import SearchLoop
 from nas.search.schedule import Asynchronous, Batch

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from nas.core.errors import ConfigError, LedgerError
-from nas.results.ledger import engine_url, sqlite_url
+from nas.results.database import engine_url, sqlite_url
 from nas.study.folder import StudyFolder
 from nas.study.ledger_url import reachable, recordable
 

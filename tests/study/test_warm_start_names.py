@@ -10,7 +10,8 @@ from nas.core.files import write_json_atomically
 from nas.core.space import Genotype
 from nas.core.trial import Trial
 from nas.network.space import SearchSpace
-from nas.results.ledger import Ledger, sqlite_url
+from nas.results.database import sqlite_url
+from nas.results.ledger import Ledger
 from nas.study.composition import compose
 from nas.study.folder import StudyFolder
 from nas.study.reading import read
