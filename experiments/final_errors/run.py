@@ -40,12 +40,11 @@ from nas.core.seeding import training_seed
 from nas.core.trial import Candidate
 from nas.results.hypervolume import knee, non_dominated
 from nas.study.composition import compose
-from nas.study.finalise import joined
 from nas.study.reading import read
 from nas.study.run import run
 from nas.study.settings import StudySettings
-from nas.training.images import Normalisation
 from nas.training.job import TrainingJob
+from nas.training.preprocessing import Normalisation
 
 HERE = Path(__file__).resolve().parent
 SEEDS = range(5)
@@ -80,7 +79,7 @@ FOLDER_SETTINGS = (
 def write_folder(path: Path, images: int = 1500) -> None:
     """Write images of Fashion-MNIST as `path/CLASS/NUMBER.png`."""
     chosen = data.get("fashion_mnist").search_splits().train.sample(images, seed=0)
-    for number, (pixels, label) in enumerate(zip(chosen.pixels, chosen.labels, strict=True)):
+    for number, (pixels, label) in enumerate(zip(chosen.pixels, chosen.targets, strict=True)):
         folder = path / f"class_{label}"
         folder.mkdir(parents=True, exist_ok=True)
         Image.fromarray(pixels[0]).save(folder / f"{number:05}.png")
@@ -92,9 +91,9 @@ def joint_test_errors(settings: StudySettings, members: pd.DataFrame) -> list[fl
     In percent, in the order of the rows of `members`.
     """
     splits = settings.data.search_splits()
-    both = joined(splits.train, splits.validation)
+    both = splits.train.joined(splits.validation)
     job = TrainingJob(
-        space=settings.space(splits.input_shape, len(splits.class_names)),
+        space=settings.space(splits.input_shape, splits.task.output_size),
         train=both,
         held_out=settings.data.test_split(),
         normalisation=Normalisation.of(both),

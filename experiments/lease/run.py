@@ -31,8 +31,8 @@ from nas.core.trial import Candidate
 from nas.network.assembly import Assembler
 from nas.network.space import SearchSpace
 from nas.study import provenance
-from nas.training.images import Normalisation
 from nas.training.job import TrainingJob
+from nas.training.preprocessing import Normalisation
 
 WORKERS = 2
 CONDITIONS = ("idle", "training", "training_without_lease")

@@ -18,7 +18,7 @@ from nas.core.errors import UnknownNameError
 from nas.core.objective import Objective
 from nas.core.space import Genotype
 from nas.core.trial import SearchAlgorithm
-from nas.objectives.error import Error
+from nas.objectives.builtin import Error
 from nas.search import algorithms
 from nas.search.problem import SearchProblem
 

@@ -1,6 +1,6 @@
 """Data sets and their three-way splits: one data set a file."""
 
-from nas.core.images import Dataset
+from nas.core.dataset import Dataset
 from nas.core.registry import Registry
 
 registry: Registry[Dataset] = Registry("data set", __name__)

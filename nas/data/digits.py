@@ -6,9 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from nas.core.images import Dataset, Images, SearchSplits
+from nas.core.dataset import Dataset, Examples, SearchSplits
 from nas.data import register
 from nas.data.splitting import three_way
+from nas.tasks.classification import Classification
 
 CLASS_NAMES = tuple("0123456789")
 
@@ -25,18 +26,19 @@ class Digits(Dataset):
     def search_splits(self) -> SearchSplits:
         """Load the train and the validation split (1,079 and 359 images)."""
         splits = self._splits()
-        return SearchSplits(splits["train"], splits["validation"], CLASS_NAMES)
+        return SearchSplits(splits["train"], splits["validation"])
 
-    def test_split(self) -> Images:
+    def test_split(self) -> Examples:
         """Load the test split (359 images)."""
         return self._splits()["test"]
 
-    def _splits(self) -> dict[str, Images]:
+    def _splits(self) -> dict[str, Examples]:
         from sklearn.datasets import load_digits
 
         values, classes = load_digits(return_X_y=True)
         pixels = np.round(values * (255 / 16)).astype(np.uint8).reshape(-1, 1, 8, 8)
         labels = classes.astype(np.int64)
+        every = Examples(pixels, labels, Classification(class_names=CLASS_NAMES))
         splits = three_way(
             {"train": labels},
             validation_share=0.2,
@@ -45,4 +47,4 @@ class Digits(Dataset):
             class_names=CLASS_NAMES,
             source="digits",
         )
-        return {name: Images(pixels[at], labels[at]) for name, (_, at) in splits.items()}
+        return {name: every.take(at) for name, (_, at) in splits.items()}

@@ -16,10 +16,11 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from nas.core.dataset import Dataset, Examples, SearchSplits, files_stamp
 from nas.core.errors import ConfigError, DataError
-from nas.core.images import Dataset, Images, SearchSplits, files_stamp
 from nas.data import register
 from nas.data.splitting import hold_out
+from nas.tasks.classification import Classification
 
 CLASS_NAMES = (
     "T-shirt/top",
@@ -80,15 +81,11 @@ class FashionMnist(Dataset):
         """Load the train (50,000) and validation (10,000) split; the test files stay closed."""
         images = _read(self._folder(), "train", _TRAIN_IMAGES)
         train, validation = hold_out(
-            images.labels, self.validation_size, self.split_seed, "Fashion-MNIST"
+            images.targets, self.validation_size, self.split_seed, "Fashion-MNIST"
         )
-        return SearchSplits(
-            Images(images.pixels[train], images.labels[train]),
-            Images(images.pixels[validation], images.labels[validation]),
-            CLASS_NAMES,
-        )
+        return SearchSplits(images.take(train), images.take(validation))
 
-    def test_split(self) -> Images:
+    def test_split(self) -> Examples:
         """Load the official 10,000 test images."""
         return _read(self._folder(), "t10k", _TEST_IMAGES)
 
@@ -173,7 +170,7 @@ def _md5(content: bytes) -> str:
     return hashlib.md5(content, usedforsecurity=False).hexdigest()
 
 
-def _read(folder: Path, part: str, count: int) -> Images:
+def _read(folder: Path, part: str, count: int) -> Examples:
     """Read the images and labels of `part` (`train` or `t10k`)."""
     pixels = _read_idx(folder / f"{part}-images-idx3-ubyte.gz", (count, 28, 28))
     labels_path = folder / f"{part}-labels-idx1-ubyte.gz"
@@ -186,7 +183,7 @@ def _read(folder: Path, part: str, count: int) -> Images:
             f"{labels_path}: got class counts {counts.tolist()}, expected {each} of each of the"
             f" {len(CLASS_NAMES)} classes; this is not Fashion-MNIST: replace the file"
         )
-    return Images(pixels[:, None], labels)
+    return Examples(pixels[:, None], labels, Classification(class_names=CLASS_NAMES))
 
 
 def _read_idx(path: Path, shape: tuple[int, ...]) -> npt.NDArray[np.uint8]:

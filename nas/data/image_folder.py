@@ -13,11 +13,12 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps
 
+from nas.core.dataset import Examples, SearchSplits, files_stamp
 from nas.core.errors import ConfigError, DataError
 from nas.core.host import usable_cores
-from nas.core.images import Images, SearchSplits, files_stamp
 from nas.data import register
 from nas.data.splitting import SPLITS, UserDataset, check_classes, three_way
+from nas.tasks.classification import Classification
 
 FORMATS = (
     "AVIF",
@@ -59,7 +60,7 @@ _Identity = tuple[int, int]
 
 @dataclass(frozen=True)
 class _Listing:
-    class_names: tuple[str, ...]
+    task: Classification
     splits: dict[str, _Files]
     note: str
 
@@ -97,9 +98,9 @@ class ImageFolder(UserDataset):
         """
         listing = self._listing()
         train, validation = self._load(listing, "train", "validation")
-        return SearchSplits(train, validation, listing.class_names, (listing.note,))
+        return SearchSplits(train, validation, (listing.note,))
 
-    def test_split(self) -> Images:
+    def test_split(self) -> Examples:
         """Load the test split.
 
         Raises:
@@ -140,19 +141,20 @@ class ImageFolder(UserDataset):
             listed[name] = ([files[i] for i in at], labels[at])
         counts = np.bincount(np.concatenate([labels for _, labels in pools.values()]))
         note = f"{root}: {_read_line(class_names, counts.tolist())}{_passed_line(passed)}"
-        return _Listing(class_names, listed, note)
+        return _Listing(Classification(class_names=class_names), listed, note)
 
-    def _load(self, listing: _Listing, *names: str) -> list[Images]:
+    def _load(self, listing: _Listing, *names: str) -> list[Examples]:
         """Decode splits; if that fails, the test split as well, to name all broken files."""
         reference, size = self._reference(listing.splits["train"][0])
         loaded, broken = [], list[str]()
         for name in names:
-            images, objections = self._decode(*listing.splits[name], reference, size)
-            loaded.append(images)
+            files, labels = listing.splits[name]
+            pixels, objections = self._decode(files, reference, size)
+            loaded.append(Examples(pixels, labels, listing.task))
             broken += objections
         if broken:
             if "test" not in names:
-                broken += self._decode(*listing.splits["test"], reference, size)[1]
+                broken += self._decode(listing.splits["test"][0], reference, size)[1]
             raise DataError(_broken_line(broken))
         return loaded
 
@@ -173,10 +175,9 @@ class ImageFolder(UserDataset):
     def _decode(
         self,
         files: Sequence[Path],
-        labels: npt.NDArray[np.int64],
         reference: Path,
         size: tuple[int, int],
-    ) -> tuple[Images, list[str]]:
+    ) -> tuple[npt.NDArray[np.uint8], list[str]]:
         """Decode files on all cores; return the images, and what is wrong with those that fail."""
         pixels = np.empty((len(files), 1 if self.grayscale else 3, *size), np.uint8)
 
@@ -200,7 +201,7 @@ class ImageFolder(UserDataset):
 
         with ThreadPoolExecutor(usable_cores()) as pool:
             chunks = list(pool.map(decode, range(0, len(files), _CHUNK)))
-        return Images(pixels, labels), [line for chunk in chunks for line in chunk]
+        return pixels, [line for chunk in chunks for line in chunk]
 
     def _pixels(self, file: Path) -> npt.NDArray[np.uint8]:
         """Decode one image, `(height, width)` or `(height, width, 3)`."""

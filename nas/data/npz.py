@@ -11,15 +11,19 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from nas.core.dataset import Examples, SearchSplits, files_stamp
 from nas.core.errors import ConfigError, DataError
-from nas.core.images import Images, SearchSplits, files_stamp
 from nas.data import register
 from nas.data.splitting import SPLITS, UserDataset, three_way
+from nas.tasks.classification import Classification
 
 LAYOUTS = ("auto", "nhw", "nhwc", "nchw")
 _EXPECTED = "x, y or x_train, y_train, x_validation, y_validation, x_test, y_test"
 
 Array = npt.NDArray[Any]
+
+# Pixels and labels.
+_Pool = tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]
 
 
 @register("npz")
@@ -50,10 +54,10 @@ class Npz(UserDataset):
         Raises:
             DataError: The file or an array is missing or not as expected; names both.
         """
-        splits, class_names, notes = self._splits()
-        return SearchSplits(splits["train"], splits["validation"], class_names, notes)
+        splits, notes = self._splits()
+        return SearchSplits(splits["train"], splits["validation"], notes)
 
-    def test_split(self) -> Images:
+    def test_split(self) -> Examples:
         """Load the test split.
 
         Raises:
@@ -65,29 +69,30 @@ class Npz(UserDataset):
         """Return the stamp of the file."""
         return files_stamp(self, [Path(self.path).expanduser()])
 
-    def _splits(self) -> tuple[dict[str, Images], tuple[str, ...], tuple[str, ...]]:
-        """Return the three splits, the names of the classes and the notes."""
+    def _splits(self) -> tuple[dict[str, Examples], tuple[str, ...]]:
+        """Return the three splits and the notes."""
         # All pools are checked before the search, so that no study fails on its test images.
         path = Path(self.path).expanduser()
         arrays, suffixes, unused = _read(path)
-        pools = {pool: self._images(path, arrays, suffix) for pool, suffix in suffixes.items()}
+        pools = {pool: self._pool(path, arrays, suffix) for pool, suffix in suffixes.items()}
         _check_same_shape(path, pools)
-        class_names = _class_names(path, arrays, pools)
+        task = Classification(class_names=_class_names(path, arrays, pools))
         splits = three_way(
-            {pool: images.labels for pool, images in pools.items()},
+            {pool: labels for pool, (_, labels) in pools.items()},
             validation_share=self.validation_share,
             test_share=self.test_share,
             seed=self.split_seed,
-            class_names=class_names,
+            class_names=task.class_names,
             source=str(path),
         )
         taken = {}
         for name, (pool, at) in splits.items():
-            taken[name] = Images(pools[pool].pixels[at], pools[pool].labels[at])
+            pixels, labels = pools[pool]
+            taken[name] = Examples(pixels[at], labels[at], task)
         notes = (f"{path}: arrays not used: {', '.join(unused)}",) if unused else ()
-        return taken, class_names, notes
+        return taken, notes
 
-    def _images(self, path: Path, arrays: dict[str, Array], suffix: str) -> Images:
+    def _pool(self, path: Path, arrays: dict[str, Array], suffix: str) -> _Pool:
         x, y = f"x{suffix}", f"y{suffix}"
         pixels = _to_nchw(f"{path}: array {x!r}", arrays[x], self.layout)
         labels = arrays[y]
@@ -101,7 +106,7 @@ class Npz(UserDataset):
                 f"{path}: array {x!r} has {len(pixels)} images but {y!r} {len(labels)} labels,"
                 " expected as many"
             )
-        return Images(_to_uint8(f"{path}: array {x!r}", pixels), labels.astype(np.int64))
+        return _to_uint8(f"{path}: array {x!r}", pixels), labels.astype(np.int64)
 
 
 def _read(path: Path) -> tuple[dict[str, Array], dict[str, str], list[str]]:
@@ -181,19 +186,19 @@ def _to_uint8(source: str, x: Array) -> npt.NDArray[np.uint8]:
     return np.ascontiguousarray(np.round(x * 255).astype(np.uint8))
 
 
-def _check_same_shape(path: Path, pools: dict[str, Images]) -> None:
-    expected = pools["train"].pixels.shape[1:]
-    for pool, images in pools.items():
-        if (got := images.pixels.shape[1:]) != expected:
+def _check_same_shape(path: Path, pools: dict[str, _Pool]) -> None:
+    expected = pools["train"][0].shape[1:]
+    for pool, (pixels, _) in pools.items():
+        if (got := pixels.shape[1:]) != expected:
             raise DataError(
                 f"{path}: array 'x_{pool}' has images (C, H, W) = {got}, expected {expected} as"
                 " in 'x_train'"
             )
 
 
-def _class_names(path: Path, arrays: dict[str, Array], pools: dict[str, Images]) -> tuple[str, ...]:
+def _class_names(path: Path, arrays: dict[str, Array], pools: dict[str, _Pool]) -> tuple[str, ...]:
     """Return the names of the classes, and check that the labels are within them."""
-    found = np.unique(np.concatenate([images.labels for images in pools.values()]))
+    found = np.unique(np.concatenate([labels for _, labels in pools.values()]))
     names = arrays.get("class_names", np.arange(len(found)).astype(str))
     if names.ndim != 1 or names.dtype.kind != "U":
         raise DataError(

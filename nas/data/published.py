@@ -7,9 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from nas import tables
+from nas.core.dataset import Dataset, Examples, SearchSplits
 from nas.core.errors import DataError
-from nas.core.images import Dataset, Images, SearchSplits
 from nas.data import register
+from nas.tasks.classification import Classification
 
 
 @register("published")
@@ -32,10 +33,11 @@ class Published(Dataset):
     def search_splits(self) -> SearchSplits:
         """Return two splits of the right shape that hold no image; classes have numbers."""
         data = tables.get(self.table).dataset(self.dataset)
-        empty = Images(np.zeros((0, *data.input_shape), np.uint8), np.zeros(0, np.int64))
-        return SearchSplits(empty, empty, tuple(map(str, range(data.num_classes))))
+        task = Classification(class_names=tuple(map(str, range(data.num_classes))))
+        empty = Examples(np.zeros((0, *data.input_shape), np.uint8), np.zeros(0, np.int64), task)
+        return SearchSplits(empty, empty)
 
-    def test_split(self) -> Images:
+    def test_split(self) -> Examples:
         """Refuse: there are no images to test on.
 
         Raises:

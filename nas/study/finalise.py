@@ -14,12 +14,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
+from nas.core.dataset import SearchSplits
 from nas.core.errors import ConfigError, HwnasError
 from nas.core.files import write_json_atomically
-from nas.core.images import Images, SearchSplits
 from nas.core.seeding import training_seed
 from nas.core.trial import FULL, Candidate
 from nas.results.hypervolume import hypervolume_order
@@ -58,7 +57,7 @@ class Finalisation:
         if not (complete and members and self.settings.finalise.refit):
             return complete
         self.reporter.stage("refitting the front's picks on train and validation images together")
-        both = joined(self.splits.train, self.splits.validation)
+        both = self.splits.train.joined(self.splits.validation)
         refitting = dataclasses.replace(
             verification, train=both, validation=None, folder=self.folder.refitted
         )
@@ -120,12 +119,3 @@ class Finalisation:
             arch_id=str(row["arch_id"]),
             seed=training_seed(self.settings.seed, str(row["arch_id"])),
         )
-
-
-def joined(first: Images, second: Images) -> Images:
-    """Return the images of two splits as one."""
-    return dataclasses.replace(
-        first,
-        pixels=np.concatenate([first.pixels, second.pixels]),
-        labels=np.concatenate([first.labels, second.labels]),
-    )

@@ -10,9 +10,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 
-import numpy as np
-
-from nas.core.images import SearchSplits
 from nas.core.trial import Trial
 
 LEAST_TRIALS = 8
@@ -20,18 +17,6 @@ LEAST_TRIALS = 8
 
 LEVEL = 0.05
 """Significance level of the tests."""
-
-
-def trivial_error_percent(splits: SearchSplits) -> float:
-    """Return the error of a trivial guess on the validation split, in percent.
-
-    It always guesses the class that is most frequent among the training labels. Of a published
-    table, which has no labels, it guesses one of equally frequent classes.
-    """
-    if not len(splits.validation):
-        return 100 * (1 - 1 / len(splits.class_names))
-    guess = np.bincount(splits.train.labels).argmax()
-    return float(100 * np.mean(splits.validation.labels != guess))
 
 
 def errors_percent(trials: Iterable[Trial]) -> list[float]:
@@ -50,7 +35,7 @@ def chance_line(errors: Sequence[float], images: int, trivial_percent: float) ->
     Args:
         errors: Validation errors of all fully trained networks, in percent.
         images: Of the validation split; 0 where errors are published.
-        trivial_percent: Error of the trivial guess; see `trivial_error_percent`.
+        trivial_percent: Error of the trivial guess; see `Task.trivial`.
 
     Returns:
         `None` where one is better, or where there is nothing to judge.
@@ -65,10 +50,10 @@ def chance_line(errors: Sequence[float], images: int, trivial_percent: float) ->
         return None
     return (
         f"no candidate is better than guessing by more than chance: the best of {len(errors)} has "
-        f"{best:.2f} % error on {images} validation images, always "
-        f"guessing the most frequent class has {trivial_percent:.2f} %; raise "
+        f"{best:.2f} % error on {images} validation images, the "
+        f"best constant guess has {trivial_percent:.2f} %; raise "
         "evaluation.recipe.epochs, evaluation.recipe.train_samples or "
-        "evaluation.recipe.learning_rate, or look at the labels of the data"
+        "evaluation.recipe.learning_rate, or look at the targets of the data"
     )
 
 

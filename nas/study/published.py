@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from nas import objectives, tables
+from nas.core.dataset import Dataset
 from nas.core.errors import ConfigError
-from nas.core.images import Dataset
 from nas.core.measurement import Device
 from nas.core.objective import Objective
 from nas.data.published import Published

@@ -136,7 +136,7 @@ def read_calibration(config: DictConfig) -> CalibrationSettings:
         raise ConfigError(f"search_space.{missing[0]}", None, expected)
     if missing:
         splits = _component(values, "data").search_splits()
-        space = space_of(values, splits.input_shape, len(splits.class_names))
+        space = space_of(values, splits.input_shape, splits.task.output_size)
     else:
         space = _component(values, "search_space")
     name = f"{values['search_space']['name']}-{values['device']['name']}"

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 import search_spaces
-from nas import data, devices, objectives
+from nas import data, devices, objectives, tasks
+from nas.core.dataset import SearchSplits, fingerprint_difference
 from nas.core.errors import DataError
 from nas.core.files import write_json_atomically
-from nas.core.images import SearchSplits, fingerprint_difference
 from nas.core.seeding import stream
 from nas.core.space import Genotype
 from nas.search.problem import SearchProblem
@@ -32,7 +32,7 @@ def begin(
     problem: SearchProblem,
     calibration: Calibration | None,
     first: Sequence[Genotype],
-    trivial_percent: float,
+    splits: SearchSplits,
 ) -> None:
     """Write `study.json` when a study begins; afterwards its reference point stays.
 
@@ -43,11 +43,17 @@ def begin(
         problem: What it searches for.
         calibration: Of its predictor, if it has one.
         first: The architectures of a warm start.
-        trivial_percent: Error of a trivial guess, in percent; see `nas.study.noise`.
+        splits: Of the data, which say the task.
     """
     if folder.record_path.is_file():
         return
     known = {**settings.objectives, **settings.limited}
+    trivial = splits.trivial()
+    task = {
+        **tasks.registry.settings(splits.task),
+        "metrics": [dataclasses.asdict(metric) for metric in splits.task.metrics],
+        "trivial": trivial,
+    }
     write_json_atomically(
         folder.record_path,
         {
@@ -56,7 +62,7 @@ def begin(
             "created_utc": now_utc(),
             "seed": settings.seed,
             "data": data.registry.settings(settings.data),
-            "class_names": fingerprint["class_names"],
+            "task": task,
             "data_fingerprint": fingerprint,
             "space": search_spaces.registry.settings(problem.space),
             "device": devices.registry.settings(settings.device),
@@ -65,7 +71,7 @@ def begin(
             "verified_columns": {name: o.verified_column for name, o in known.items()},
             "units": {name: objective.unit for name, objective in known.items()},
             "constraints": [str(constraint) for constraint in settings.constraints],
-            "reference_point": _reference_point(settings, problem, trivial_percent),
+            "reference_point": _reference_point(settings, problem, trivial["error"]),
             "genes": [gene.name for gene in problem.space.genes],
             "warm_start": [list(genotype) for genotype in first],
             "imports": list(settings.imports),
@@ -102,9 +108,8 @@ def data_lines(fingerprint: Mapping[str, Any], splits: SearchSplits) -> list[str
     """Return what people should know of the data: how many images, and how they were read."""
     if not len(splits.train):
         return []
-    counts = (f"{sum(part['images'])} {name}" for name, part in fingerprint["splits"].items())
-    classes = len(splits.class_names)
-    return [f"data: {', '.join(counts)} images of {classes} classes", *splits.notes]
+    counts = (f"{part['images']} {name}" for name, part in fingerprint["splits"].items())
+    return [f"data: {', '.join(counts)} images of {splits.task.summary}", *splits.notes]
 
 
 def _reference_point(

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from nas.core.dataset import SearchSplits
 from nas.core.errors import ConfigError, DeviceError, HwnasError
 from nas.core.host import usable_cores
-from nas.core.images import SearchSplits
 from nas.core.objective import Facts, Objective
 from nas.core.prediction import LearningPredictor
 from nas.core.recipe import Recipe
@@ -42,8 +42,8 @@ from nas.study.finalise import Finalisation
 from nas.study.folder import StudyFolder, now_utc
 from nas.study.reporter import Reporter, SearchPlan
 from nas.study.settings import StudySettings
-from nas.training.images import Normalisation
 from nas.training.job import TrainingJob, check_resolution
+from nas.training.preprocessing import Normalisation
 
 
 def run(settings: StudySettings, reporter: Reporter) -> StudyResults:
@@ -96,7 +96,7 @@ def check(settings: StudySettings, reporter: Reporter) -> None:
 
 def _study(settings: StudySettings, folder: StudyFolder, reporter: Reporter) -> _Study:
     splits = settings.data.search_splits()
-    space = settings.space(splits.input_shape, len(splits.class_names))
+    space = settings.space(splits.input_shape, splits.task.output_size)
     check_resolution(space, settings.finalise.recipe, "finalise.recipe")
     return _Study(settings, folder, splits, space, reporter)
 
@@ -144,9 +144,8 @@ class _Study:
             self.reporter.stage("nothing is verified at the end: " + "; ".join(published.values()))
         with closing(ledger):
             # After the ledger, so that whoever finds the record can read both.
-            guess = noise.trivial_error_percent(self.splits)
             record.begin(
-                self.settings, self.folder, fingerprint, problem, calibration, first, guess
+                self.settings, self.folder, fingerprint, problem, calibration, first, self.splits
             )
             # With the stamp of now, the next run need not load the test split.
             self.folder.update(data_fingerprint=fingerprint)
@@ -400,8 +399,13 @@ class _Study:
             self._say(self._chance_line())
 
     def _chance_line(self) -> str | None:
-        images, trivial = len(self.splits.validation), noise.trivial_error_percent(self.splits)
-        return noise.chance_line(self._errors, images, trivial)
+        trivial_percent = self.splits.trivial()["error"]
+        return noise.chance_line(self._errors, self._counted, trivial_percent)
+
+    @property
+    def _counted(self) -> int:
+        """Validation examples whose error is a count, to which statistical tests apply."""
+        return len(self.splits.validation) if self.splits.task.error_is_share else 0
 
     def _front_line(self, results: StudyResults) -> str | None:
         """Return a line where the front is empty, or its members cannot be told apart."""
@@ -415,7 +419,7 @@ class _Study:
         if verified:
             column, recipe = "error_final", "finalise.recipe"
         errors = front[column].dropna().tolist() if column in front else []
-        return noise.front_noise_line(errors, len(self.splits.validation), recipe)
+        return noise.front_noise_line(errors, self._counted, recipe)
 
     def _say(self, line: str | None) -> None:
         if line is not None:

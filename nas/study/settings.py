@@ -12,8 +12,8 @@ from typing import Any
 
 import search_spaces
 from latency_predictors import PredictorSettings
+from nas.core.dataset import Dataset
 from nas.core.errors import ConfigError
-from nas.core.images import Dataset
 from nas.core.measurement import Device
 from nas.core.objective import Constraint, Objective
 from nas.core.recipe import Recipe

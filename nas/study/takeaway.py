@@ -81,7 +81,7 @@ def _exported(
         space=space,
         genotype=row["genotype"],
         network=network.eval(),
-        class_names=tuple(record["class_names"]),
+        class_names=tuple(record["task"]["class_names"]),
         preprocessing=Preprocessing(mean=tuple(training["mean"]), std=tuple(training["std"])),
         figures=_figures(row, result),
         measurement=Measurement.from_dict(measurement),

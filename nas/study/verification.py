@@ -19,9 +19,9 @@ import safetensors.torch
 import torch
 from torch import nn
 
+from nas.core.dataset import Examples
 from nas.core.errors import DataError, ExportError
 from nas.core.files import write_bytes_atomically, write_json_atomically
-from nas.core.images import Images, split_fingerprint
 from nas.core.measurement import ImageArray, Measurement
 from nas.core.trial import Candidate, Evaluation
 from nas.devices.measuring.environment import threads_line
@@ -32,8 +32,8 @@ from nas.network.quantisation import CALIBRATION_IMAGES
 from nas.search.problem import SearchProblem
 from nas.study.reporter import Reporter
 from nas.study.settings import StudySettings
-from nas.training.images import Normalisation
 from nas.training.job import TestingJob, TrainingJob
+from nas.training.preprocessing import Normalisation
 
 PARITY_IMAGES = 16
 """Images on which PyTorch and what is deployed are compared."""
@@ -60,8 +60,8 @@ class Verification:
     Attributes:
         settings: Of the study.
         problem: What it searches for.
-        train: Images that are trained on.
-        validation: Images that the trained networks are judged by; `None` where they were trained
+        train: Examples that are trained on.
+        validation: Examples that the trained networks are judged by; `None` where they were trained
             on these as well, so that only the test split judges them.
         test_fingerprint: Of the test split, as it was when the study began.
         folder: Receives a folder for every architecture.
@@ -70,8 +70,8 @@ class Verification:
 
     settings: StudySettings
     problem: SearchProblem
-    train: Images
-    validation: Images | None
+    train: Examples
+    validation: Examples | None
     test_fingerprint: Mapping[str, Any]
     folder: Path
     reporter: Reporter
@@ -132,9 +132,9 @@ class Verification:
         weights = self._path(member, "weights.safetensors")
         weights.parent.mkdir(parents=True, exist_ok=True)
         write_bytes_atomically(weights, outcome.weights)
-        error = None if self.validation is None else outcome.metrics["error"]
+        metrics = None if self.validation is None else dict(outcome.metrics)
         record = {
-            "error_final": error,
+            "metrics": metrics,
             "validation_images": None if self.validation is None else len(self.validation),
             "train_images": len(job.train),
             "seconds": evaluation.seconds,
@@ -144,7 +144,7 @@ class Verification:
         }
         write_json_atomically(self._path(member, TRAINED), record)
         line = f"  {count} {member.arch_id} trained in {evaluation.seconds:.0f} s"
-        judged = "" if error is None else f", validation error {error:.2f} %"
+        judged = "" if metrics is None else f", validation error {metrics['error']:.2f} %"
         self.reporter.stage(line + judged)
 
     def _measure(self, members: Sequence[Candidate]) -> None:
@@ -204,28 +204,27 @@ class Verification:
             "outputs_run_by": device.runs_outputs,
             "max_abs_difference": difference,
             "as_network": difference <= TOLERANCE,
-            "error_final": None,
+            "metrics": None,
         }
         if not record["as_network"]:
             if not device.quantises:
                 line = f"outputs on the device differ from PyTorch's by up to {difference:.2g}"
                 self.reporter.stage(f"  {member.arch_id}: {line}; it is judged by the device's")
             if self.validation is not None:
-                record["error_final"] = self._error_deployed(file, self.validation)
+                record["metrics"] = self._metrics_deployed(file, self.validation)
         write_json_atomically(self._path(member, JUDGED), record)
 
-    def _error_deployed(self, file: Path, images: Images) -> float:
-        """Return the error of the deployed network, in percent, as the device's runtime runs it."""
+    def _metrics_deployed(self, file: Path, images: Examples) -> dict[str, float]:
+        """Return the metrics of the deployed network, as the device's runtime runs it."""
         parts = [slice(start, start + BATCH) for start in range(0, len(images), BATCH)]
         batches = (self._normalised(images.pixels[part]) for part in parts)
         outputs = np.concatenate(list(self.settings.device.outputs(file, batches)))
-        right = (outputs.argmax(axis=1) == images.labels) & np.isfinite(outputs).all(axis=1)
-        return float(100 * np.mean(~right))
+        return images.task.evaluate(outputs, images.targets)
 
     def _test(self, members: Sequence[Candidate]) -> None:
         """Read the test split, once for each member, and record all its numbers."""
         test = self.settings.data.test_split()
-        if split_fingerprint(test, self.problem.space.num_classes) != self.test_fingerprint:
+        if test.fingerprint() != self.test_fingerprint:
             raise DataError(
                 "data: the test split has changed since the study began; restore it and run the "
                 "same command again, or give the study another name"
@@ -244,14 +243,12 @@ class Verification:
                 self.reporter.stage(f"  {member.arch_id} failed: {evaluation.failure}")
                 continue
             deployment = self._read(member, JUDGED)
-            errors = {"error_test": outcome.metrics["error"]}
+            tested = _columns(outcome.metrics, "test")
             if not deployment["as_network"]:
                 file = self._path(member, deployment["file"])
-                errors = {
-                    "error_test": self._error_deployed(file, test),
-                    "error_test_fp32": outcome.metrics["error"],
-                }
-            self._record(member, deployment, {**errors, "test_images": len(test)})
+                tested = _columns(outcome.metrics, "test_fp32")
+                tested |= _columns(self._metrics_deployed(file, test), "test")
+            self._record(member, deployment, {**tested, "test_images": len(test)})
 
     def _record(
         self, member: Candidate, deployment: Mapping[str, Any], tested: Mapping[str, float]
@@ -262,7 +259,7 @@ class Verification:
         numbers: dict[str, Any] = {
             "arch_id": member.arch_id,
             "number": member.number,
-            "error_final": training["error_final"],
+            "error_final": None,
             **tested,
             "validation_images": training["validation_images"],
             "latency_ms_measured": measurement.latency_ms,
@@ -274,18 +271,19 @@ class Verification:
             "energy_mj_measured": measurement.energy_mj,
             "seconds": training["seconds"],
         }
-        if not deployment["as_network"]:
-            numbers["error_final_fp32"] = training["error_final"]
-            numbers["error_final"] = deployment["error_final"]
+        metrics = training["metrics"]
+        if metrics is not None:
+            if not deployment["as_network"]:
+                numbers |= _columns(metrics, "final_fp32")
+                metrics = deployment["metrics"]
+            numbers |= _columns(metrics, "final")
+            for objective in (*self.problem.limited.values(), *self.problem.objectives.values()):
+                if objective.needs_training:
+                    numbers[objective.verified_column] = objective.after_training(metrics)
         if self._path(member, "measurement_fp32.json").is_file():
             fp32 = Measurement.from_dict(self._read(member, "measurement_fp32.json"))
             numbers["latency_ms_measured_fp32"] = fp32.latency_ms
             numbers["latency_ms_measured_fp32_ci"] = fp32.relative_ci * fp32.latency_ms
-        if self.validation is not None:
-            metrics = {"error": numbers["error_final"]}
-            for objective in (*self.problem.limited.values(), *self.problem.objectives.values()):
-                if objective.needs_training:
-                    numbers[objective.verified_column] = objective.after_training(metrics)
         write_json_atomically(self._path(member, TESTED), numbers)
 
     def _read(self, member: Candidate, name: str) -> dict[str, Any]:
@@ -314,6 +312,10 @@ class Verification:
     def _sample(self, count: int) -> ImageArray:
         """Return normalised training images of every class."""
         return self._normalised(self.train.sample(count, self.settings.seed).pixels)
+
+
+def _columns(metrics: Mapping[str, float], suffix: str) -> dict[str, float]:
+    return {f"{name}_{suffix}": value for name, value in metrics.items()}
 
 
 def _architectures(members: Sequence[Candidate]) -> str:

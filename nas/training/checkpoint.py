@@ -24,7 +24,7 @@ def take(
         network: In training.
         optimizer: Of its parameters.
         schedule: Of the optimizer's learning rates; its `last_epoch` counts training steps.
-        order: Images of the current epoch, in the order in which it sees them.
+        order: Examples of the current epoch, in the order in which it sees them.
     """
     tensors = {f"{_NETWORK}{name}": value for name, value in network.state_dict().items()}
     for index, state in optimizer.state_dict()["state"].items():

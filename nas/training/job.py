@@ -7,26 +7,26 @@ from dataclasses import dataclass
 import safetensors.torch
 import torch
 
+from nas.core.dataset import Examples
 from nas.core.errors import ConfigError
-from nas.core.images import Images
 from nas.core.lease import training_step
 from nas.core.recipe import Recipe
 from nas.core.space import Genotype
 from nas.core.trial import Candidate, Outcome
 from nas.network.module import Network
 from nas.network.space import SearchSpace
-from nas.training.images import Normalisation, resized
-from nas.training.trainer import error_percent, train
+from nas.training.preprocessing import Normalisation, resized
+from nas.training.trainer import evaluate, train
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingJob:
-    """Trains a candidate, from scratch or from its checkpoint, and returns its error.
+    """Trains a candidate, from scratch or from its checkpoint, and returns its metrics.
 
     Attributes:
         space: Builds the candidate.
-        train: Images trained on.
-        held_out: Images that the error is counted on; the job knows no others.
+        train: Examples trained on.
+        held_out: Examples that the error is counted on; the job knows no others.
         normalisation: Of all images, taken from training images.
         recipe: How to train.
         threads: Of torch, on a worker.
@@ -34,8 +34,8 @@ class TrainingJob:
     """
 
     space: SearchSpace
-    train: Images
-    held_out: Images
+    train: Examples
+    held_out: Examples
     normalisation: Normalisation
     recipe: Recipe
     threads: int = 1
@@ -70,28 +70,28 @@ class TrainingJob:
         network.drop_auxiliary()
         # A network is judged at the size that it has been trained for so far.
         resolution = self.recipe.resolution(candidate.fidelity)
-        error = error_percent(network, self.held_out, self.normalisation, resolution)
+        metrics = evaluate(network, self.held_out, self.normalisation, resolution)
         weights = None
         if self.return_weights:
             with training_step():
                 state = {name: t.cpu().contiguous() for name, t in network.state_dict().items()}
                 weights = safetensors.torch.save(state)
-        return Outcome(metrics={"error": error}, weights=weights, checkpoint=checkpoint)
+        return Outcome(metrics=metrics, weights=weights, checkpoint=checkpoint)
 
 
 @dataclass(frozen=True, kw_only=True)
 class TestingJob:
-    """Counts the error of a trained network, whose weights come as the candidate's checkpoint.
+    """Judges a trained network, whose weights come as the candidate's checkpoint.
 
     Attributes:
         space: Builds the network.
-        images: What it classifies.
+        images: What it is judged on.
         normalisation: That it was trained with.
         threads: Of torch, on a worker.
     """
 
     space: SearchSpace
-    images: Images
+    images: Examples
     normalisation: Normalisation
     threads: int = 1
 
@@ -105,8 +105,7 @@ class TestingJob:
             network = self.space.build(candidate.genotype)
             network.load_state_dict(safetensors.torch.load(candidate.checkpoint))
             network.to(device)
-        error = error_percent(network, self.images, self.normalisation)
-        return Outcome(metrics={"error": error})
+        return Outcome(metrics=evaluate(network, self.images, self.normalisation))
 
 
 def check_resolution(

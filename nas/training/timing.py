@@ -9,7 +9,7 @@ import torch
 
 from nas.core.space import Genotype
 from nas.training.job import TrainingJob
-from nas.training.trainer import error_percent, train
+from nas.training.trainer import evaluate, train
 
 TIMED_S = 0.3
 """Seconds of training steps that are timed; at least one step is."""
@@ -51,6 +51,6 @@ def _timed(job: TrainingJob, genotype: Genotype) -> float:
     network.drop_auxiliary()
     held_out = job.held_out.sample(batch, seed=0)
     started = time.monotonic()
-    error_percent(network, held_out, job.normalisation)
+    evaluate(network, held_out, job.normalisation)
     image_s = (time.monotonic() - started) / len(held_out)
     return total_steps * step_s + len(job.held_out) * image_s

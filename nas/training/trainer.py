@@ -6,25 +6,26 @@ import math
 import time
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
-from torch.nn import functional as F
 
+from nas.core.dataset import Examples
 from nas.core.errors import CandidateFailure
-from nas.core.images import Images
 from nas.core.lease import training_step
 from nas.core.recipe import Recipe
+from nas.core.task import Sums, Task
 from nas.core.trial import FULL
 from nas.network.module import Network
 from nas.training.checkpoint import restore, take
-from nas.training.images import Normalisation, flip_randomly, resized, shift_randomly
+from nas.training.preprocessing import Normalisation, flip_randomly, resized, shift_randomly
 
 EVALUATION_BATCH = 500
 
 
 def train(
     network: nn.Module,
-    images: Images,
+    images: Examples,
     recipe: Recipe,
     normalisation: Normalisation,
     deadline: float = math.inf,
@@ -39,7 +40,7 @@ def train(
     from a checkpoint ends with the same weights as a training that was never interrupted.
 
     Args:
-        network: Maps `(N, C, H, W)` to logits.
+        network: Maps `(N, C, H, W)` to the outputs of the task.
         images: Training split.
         recipe: How to train.
         normalisation: Applied to every batch.
@@ -58,8 +59,8 @@ def train(
         network.train().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         device = next(network.parameters()).device
         pixels = torch.from_numpy(images.pixels).to(device)
-        labels = torch.from_numpy(images.labels).to(device)
-        used = torch.randperm(len(labels))[: recipe.train_samples]
+        targets = torch.from_numpy(images.targets).to(device)
+        used = torch.randperm(len(targets))[: recipe.train_samples]
     # All batches are of the same size: a rest of one image would break batch norm.
     batches = max(len(used) // recipe.batch_size, 1)
     total_steps = recipe.epochs * batches
@@ -78,7 +79,7 @@ def train(
             x = _augmented(pixels[batch], recipe)
             x = resized(normalisation(x), recipe.resolution(step / total_steps))
             x = x.contiguous(memory_format=torch.channels_last)
-            loss = _loss(network, x, labels[batch], recipe)
+            loss = _loss(network, x, targets[batch], images.task, recipe)
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
@@ -112,39 +113,39 @@ def _optimizer(
 
 
 def _loss(
-    network: nn.Module, x: torch.Tensor, labels: torch.Tensor, recipe: Recipe
+    network: nn.Module, x: torch.Tensor, targets: torch.Tensor, task: Task, recipe: Recipe
 ) -> torch.Tensor:
-    """Return the cross entropy, and that of auxiliary classifiers with their weight."""
+    """Return the task's loss, and that of auxiliary classifiers with their weight."""
     every = network.all_logits(x) if isinstance(network, Network) else [network(x)]
-    losses = [F.cross_entropy(y, labels, label_smoothing=recipe.label_smoothing) for y in every]
+    losses = [task.loss(y, targets, recipe) for y in every]
     return torch.stack([losses[0], *(recipe.auxiliary_weight * loss for loss in losses[1:])]).sum()
 
 
-def error_percent(
-    network: nn.Module, images: Images, normalisation: Normalisation, resolution: float = 1.0
-) -> float:
-    """Return the share of `images` that `network` puts into a wrong class, in percent.
+def evaluate(
+    network: nn.Module, images: Examples, normalisation: Normalisation, resolution: float = 1.0
+) -> dict[str, float]:
+    """Return the metrics of the task of `images`, such as `error` in percent.
 
     Args:
-        network: Maps `(N, C, H, W)` to logits.
-        images: What to classify.
+        network: Maps `(N, C, H, W)` to the outputs of the task.
+        images: What it is judged on.
         normalisation: Applied to every batch.
         resolution: Share of the images' sides at which the network sees them.
     """
     network.eval()
     device = next(network.parameters()).device
-    wrong = 0
+    sums: Sums | float = 0.0
     with torch.inference_mode():
         for start in range(0, len(images), EVALUATION_BATCH):
             part = slice(start, start + EVALUATION_BATCH)
             with training_step():
                 x = normalisation(torch.from_numpy(images.pixels[part]).to(device))
                 x = resized(x, resolution)
-                logits = network(x.contiguous(memory_format=torch.channels_last)).cpu()
-            if not torch.isfinite(logits).all():
+                outputs = network(x.contiguous(memory_format=torch.channels_last)).cpu()
+            if not torch.isfinite(outputs).all():
                 raise CandidateFailure("diverged", "the network returns values that are not finite")
-            wrong += int((logits.argmax(1).numpy() != images.labels[part]).sum())
-    return 100 * wrong / len(images)
+            sums = sums + images.task.sums(outputs.numpy(), images.targets[part])
+    return images.task.scores(np.asarray(sums))
 
 
 def _augmented(pixels: torch.Tensor, recipe: Recipe) -> torch.Tensor:

@@ -110,13 +110,13 @@ def test_the_numbers_of_every_file_agree(
     digits = data.get("digits")
     test, validation = digits.test_split(), digits.search_splits().validation
     images, logits = plain_pytorch(out, test.pixels)
-    in_fp32 = error(logits, test.labels)
+    in_fp32 = error(logits, test.targets)
     assert np.abs(run_onnxruntime(out / "model.onnx", images) - logits).max() <= TOLERANCE
     deployed = out / ("deployed.onnx" if precision == "int8" else "model.onnx")
     run = BY_HAND[runtime]
-    assert error(run(deployed, images), test.labels) == pytest.approx(row["error_test"])
+    assert error(run(deployed, images), test.targets) == pytest.approx(row["error_test"])
     seen, _ = plain_pytorch(out, validation.pixels)
-    assert error(run(deployed, seen), validation.labels) == pytest.approx(row["error_final"])
+    assert error(run(deployed, seen), validation.targets) == pytest.approx(row["error_final"])
     assert deployed.stat().st_size == pytest.approx(row["model_size_mb"] * 1e6)
     measured_file = study.path / "finalised" / row["arch_id"] / deployed.name
     assert deployed.read_bytes() == measured_file.read_bytes()
@@ -148,7 +148,7 @@ def test_the_numbers_of_every_file_agree(
     refitted = here("export", "small", "--pick", "best", "--refit", "--out", str(out))
     assert refitted.returncode == 0, refitted.stderr
     images, _ = plain_pytorch(out, test.pixels)
-    assert error(run(deployed, images), test.labels) == pytest.approx(row["error_test_refit"])
+    assert error(run(deployed, images), test.targets) == pytest.approx(row["error_test_refit"])
     again = json.loads((out / "architecture.json").read_text())["figures"]
     assert again["error_test"] == row["error_test_refit"]
     assert "error_final" not in again, "it was trained on the validation images"

@@ -9,7 +9,6 @@ from pathlib import Path
 from nas_command import SMALL, Ended
 
 from nas import data
-from nas.study.noise import trivial_error_percent
 
 Here = Callable[..., Ended]
 
@@ -33,5 +32,5 @@ def test_a_search_at_chance_says_so_as_soon_as_it_can_and_at_its_end(here: Here,
     assert len(said) == 2
     assert all("evaluation.recipe.epochs" in lines[i] for i in said)
     record = json.loads((tmp_path / "runs" / "small" / "study.json").read_text())
-    guess = trivial_error_percent(data.get("digits").search_splits())
+    guess = data.get("digits").search_splits().trivial()["error"]
     assert record["reference_point"]["error"] == guess

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 import nas.data
+from nas.core.dataset import Dataset, Examples, fingerprint_difference
 from nas.core.errors import DataError, UnknownNameError
-from nas.core.images import Dataset, Images, fingerprint_difference
 
 Make = Callable[[int], Dataset]
 
@@ -36,21 +36,21 @@ def make(request: pytest.FixtureRequest) -> Make:
     return lambda seed: nas.data.get(name, split_seed=seed, **settings)
 
 
-def splits_of(dataset: Dataset) -> tuple[dict[str, Images], tuple[str, ...]]:
+def splits_of(dataset: Dataset) -> tuple[dict[str, Examples], tuple[str, ...]]:
     search = dataset.search_splits()
     splits = {"train": search.train, "validation": search.validation, "test": dataset.test_split()}
-    return splits, search.class_names
+    return splits, search.task.class_names
 
 
-def contents(images: Images) -> Counter[tuple[bytes, int]]:
+def contents(images: Examples) -> Counter[tuple[bytes, int]]:
     return Counter(
         (pixels.tobytes(), int(label))
-        for pixels, label in zip(images.pixels, images.labels, strict=True)
+        for pixels, label in zip(images.pixels, images.targets, strict=True)
     )
 
 
-def same(a: Images, b: Images) -> bool:
-    return np.array_equal(a.pixels, b.pixels) and np.array_equal(a.labels, b.labels)
+def same(a: Examples, b: Examples) -> bool:
+    return np.array_equal(a.pixels, b.pixels) and np.array_equal(a.targets, b.targets)
 
 
 def test_splits_keep_what_the_interface_promises(make: Make) -> None:
@@ -59,9 +59,9 @@ def test_splits_keep_what_the_interface_promises(make: Make) -> None:
     for images in splits.values():
         assert images.pixels.dtype == np.uint8
         assert images.pixels.shape == (len(images), channels, height, width)
-        assert images.labels.dtype == np.int64
-        assert images.labels.shape == (len(images),)
-        assert np.array_equal(np.unique(images.labels), np.arange(len(class_names)))
+        assert images.targets.dtype == np.int64
+        assert images.targets.shape == (len(images),)
+        assert np.array_equal(np.unique(images.targets), np.arange(len(class_names)))
 
 
 def test_splits_are_disjoint_parts_of_one_whole(make: Make) -> None:
@@ -83,16 +83,16 @@ def test_seed_alone_decides_the_split(make: Make) -> None:
 
 def test_splits_have_the_proportions_of_the_classes(make: Make) -> None:
     splits, class_names = splits_of(make(0))
-    labels = np.concatenate([images.labels for images in splits.values()])
+    labels = np.concatenate([images.targets for images in splits.values()])
     whole = np.bincount(labels, minlength=len(class_names)) / len(labels)
     for images in splits.values():
         expected = whole * len(images)
-        assert np.abs(np.bincount(images.labels) - expected).max() < 2
+        assert np.abs(np.bincount(images.targets) - expected).max() < 2
 
 
 def test_search_splits_hold_no_test_images(make: Make) -> None:
     search = make(0).search_splits()
-    assert set(vars(search)) == {"train", "validation", "class_names", "notes"}
+    assert set(vars(search)) == {"train", "validation", "notes"}
 
 
 def test_fingerprint_is_the_same_for_two_instances_and_after_json(make: Make) -> None:
@@ -105,10 +105,12 @@ def test_fingerprint_is_the_same_for_two_instances_and_after_json(make: Make) ->
 def test_fingerprint_counts_the_images_and_tells_splits_apart(make: Make) -> None:
     splits, class_names = splits_of(make(0))
     record = make(0).fingerprint(make(0).search_splits())
-    assert record["class_names"] == list(class_names)
+    assert record["task"]["class_names"] == list(class_names)
     assert record["input_shape"] == list(splits["train"].pixels.shape[1:])
     for name, images in splits.items():
-        assert record["splits"][name]["images"] == np.bincount(images.labels).tolist()
+        assert (
+            list(record["splits"][name]["counts"].values()) == np.bincount(images.targets).tolist()
+        )
     other = make(1).fingerprint(make(1).search_splits())
     assert fingerprint_difference(record, other) is not None
     assert make(0).stamp() is None or make(0).stamp() != make(1).stamp()

@@ -15,7 +15,7 @@ def test_published_facts() -> None:
     assert (len(search.train), len(search.validation), len(test)) == (1079, 359, 359)
     assert len(search.train) + len(search.validation) + len(test) == 1797
     assert search.input_shape == (1, 8, 8)
-    assert search.class_names == tuple("0123456789")
+    assert search.task.class_names == tuple("0123456789")
 
 
 def test_grey_values_are_spread_over_a_byte() -> None:
@@ -30,7 +30,7 @@ def test_images_keep_their_labels() -> None:
         for v, c in zip(values, classes, strict=True)
     }
     test = Digits().test_split()
-    assert [label_of[image.tobytes()] for image in test.pixels] == test.labels.tolist()
+    assert [label_of[image.tobytes()] for image in test.pixels] == test.targets.tolist()
 
 
 def test_split_of_a_seed_never_changes() -> None:

@@ -91,15 +91,15 @@ def test_published_facts() -> None:
         search, test = dataset.search_splits(), dataset.test_split()
     except DataError as error:
         pytest.skip(f"Fashion-MNIST is not here, `make data` fetches it: {error}")
-    official_train = np.concatenate([search.train.labels, search.validation.labels])
+    official_train = np.concatenate([search.train.targets, search.validation.targets])
     assert np.bincount(official_train).tolist() == [6_000] * 10
-    assert np.bincount(search.validation.labels).tolist() == [1_000] * 10
-    assert np.bincount(test.labels).tolist() == [1_000] * 10
+    assert np.bincount(search.validation.targets).tolist() == [1_000] * 10
+    assert np.bincount(test.targets).tolist() == [1_000] * 10
     assert search.input_shape == (1, 28, 28)
-    assert search.class_names[0] == "T-shirt/top"
-    assert search.class_names[9] == "Ankle boot"
+    assert search.task.class_names[0] == "T-shirt/top"
+    assert search.task.class_names[9] == "Ankle boot"
     # The first test image is the well-known ankle boot; test images keep their official order.
-    assert test.labels[:5].tolist() == [9, 2, 1, 1, 6]
+    assert test.targets[:5].tolist() == [9, 2, 1, 1, 6]
     # Mean grey value of the official train images, 0.2860 in every tutorial.
     pixels = np.concatenate([search.train.pixels, search.validation.pixels])
     assert pixels.mean() / 255 == pytest.approx(0.2860, abs=5e-5)

@@ -14,10 +14,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from nas.core.dataset import Dataset, Examples, SearchSplits, files_stamp, fingerprint_difference
 from nas.core.errors import DataError
-from nas.core.images import Dataset, Images, SearchSplits, files_stamp, fingerprint_difference
 from nas.data.image_folder import ImageFolder
 from nas.data.npz import Npz
+from nas.tasks.classification import Classification
 
 Record = dict[str, Any]
 
@@ -172,6 +173,9 @@ def test_a_file_that_is_missing_changes_the_stamp(npz_path: Path) -> None:
     assert files_stamp(dataset, []) != dataset.stamp()
 
 
+NO_YES = Classification(class_names=("no", "yes"))
+
+
 @dataclass(frozen=True, kw_only=True)
 class Own(Dataset):
     """A user's own data set, which knows nothing of fingerprints."""
@@ -179,13 +183,13 @@ class Own(Dataset):
     value: int = 0
 
     def search_splits(self) -> SearchSplits:
-        return SearchSplits(self._images(), self._images(), ("no", "yes"))
+        return SearchSplits(self._images(), self._images())
 
-    def test_split(self) -> Images:
+    def test_split(self) -> Examples:
         return self._images(self.value)
 
-    def _images(self, value: int = 0) -> Images:
-        return Images(np.full((4, 1, 2, 2), value, np.uint8), np.array([0, 1, 0, 1]))
+    def _images(self, value: int = 0) -> Examples:
+        return Examples(np.full((4, 1, 2, 2), value, np.uint8), np.array([0, 1, 0, 1]), NO_YES)
 
 
 def test_data_set_that_cannot_tell_is_loaded_each_time() -> None:
@@ -197,11 +201,12 @@ def test_data_set_that_cannot_tell_is_loaded_each_time() -> None:
 
 def test_many_class_names_are_shown_in_part() -> None:
     names = [f"class{number}" for number in range(1000)]
-    old = taken(Own()) | {"class_names": names}
-    found = fingerprint_difference(old, old | {"class_names": [*names[:500], "new", *names[500:]]})
+    old = taken(Own()) | {"task": {"class_names": names}}
+    longer = {"class_names": [*names[:500], "new", *names[500:]]}
+    found = fingerprint_difference(old, old | {"task": longer})
     assert found is not None
     assert "'new'" in found
     assert len(found) < 500
-    shorter = fingerprint_difference(old, old | {"class_names": names[:-1]})
+    shorter = fingerprint_difference(old, old | {"task": {"class_names": names[:-1]}})
     assert shorter is not None
     assert "'class999'" in shorter

@@ -37,10 +37,10 @@ def write_splits(root: Path, write_image: WriteImage, images: int = 1) -> None:
 def test_shares_and_classes(image_root: Path) -> None:
     dataset = ImageFolder(path=str(image_root))
     search, test = dataset.search_splits(), dataset.test_split()
-    assert search.class_names == ("cat", "dog", "owl")
-    assert np.bincount(search.train.labels).tolist() == [6, 9, 12]
-    assert np.bincount(search.validation.labels).tolist() == [2, 3, 4]
-    assert np.bincount(test.labels).tolist() == [2, 3, 4]
+    assert search.task.class_names == ("cat", "dog", "owl")
+    assert np.bincount(search.train.targets).tolist() == [6, 9, 12]
+    assert np.bincount(search.validation.targets).tolist() == [2, 3, 4]
+    assert np.bincount(test.targets).tolist() == [2, 3, 4]
     assert search.input_shape == (3, 8, 8)
 
 
@@ -79,7 +79,7 @@ def test_split_without_folder_is_cut_from_train(tmp_path: Path, write_image: Wri
 
 def test_train_may_be_the_name_of_a_class(image_root: Path) -> None:
     (image_root / "cat").rename(image_root / "train")
-    assert load(image_root).class_names == ("dog", "owl", "train")
+    assert load(image_root).task.class_names == ("dog", "owl", "train")
 
 
 def test_other_and_hidden_files_are_passed_over(image_root: Path) -> None:
@@ -92,7 +92,7 @@ def test_other_and_hidden_files_are_passed_over(image_root: Path) -> None:
     shutil.copytree(image_root / "dog", image_root / "cat" / "__MACOSX")
     search = load(image_root)
     assert len(search.train) == 27
-    assert search.class_names == ("cat", "dog", "owl")
+    assert search.task.class_names == ("cat", "dog", "owl")
 
 
 def test_grayscale_gives_one_channel(image_root: Path) -> None:
@@ -141,7 +141,7 @@ def test_every_suffix_that_pillow_decodes_is_read(image_root: Path, suffix: str)
             image.save(file.with_suffix(f".{suffix}"))
         file.unlink()
     search = load(image_root)
-    assert np.bincount(search.train.labels).tolist() == [6, 9, 12]
+    assert np.bincount(search.train.targets).tolist() == [6, 9, 12]
     assert "20" in search.notes[0]
 
 
@@ -152,8 +152,8 @@ def test_images_in_subfolders_belong_to_their_class(
     for number in range(10):
         write_image(image_root / "cat" / "black" / "old" / f"{number}.png")
     search = load(image_root)
-    assert np.bincount(search.train.labels).tolist() == [12, 9, 12]
-    assert search.class_names == flat.class_names
+    assert np.bincount(search.train.targets).tolist() == [12, 9, 12]
+    assert search.task.class_names == flat.task.class_names
     assert "cat 20" in search.notes[0]
 
 
@@ -167,7 +167,7 @@ def test_links_that_lead_back_or_to_another_class(image_root: Path) -> None:
     (image_root / "dog" / "a" / "b").symlink_to(image_root / "dog" / "b")
     (image_root / "dog" / "b" / "a").symlink_to(image_root / "dog" / "a")
     search = load(image_root)
-    assert np.bincount(search.train.labels).tolist() == [6, 9, 12]
+    assert np.bincount(search.train.targets).tolist() == [6, 9, 12]
     assert re.search(r"5 linked to what is read elsewhere", search.notes[0])
 
 
@@ -178,7 +178,7 @@ def test_links_to_files_and_folders_elsewhere_are_followed(
     (image_root / "cat").symlink_to(tmp_path / "elsewhere")
     (image_root / "dog" / "0.png").rename(tmp_path / "blob")
     (image_root / "dog" / "0.png").symlink_to(tmp_path / "blob")
-    assert np.bincount(load(image_root).train.labels).tolist() == [6, 9, 12]
+    assert np.bincount(load(image_root).train.targets).tolist() == [6, 9, 12]
 
 
 def test_note_says_what_was_read_and_passed_over(image_root: Path) -> None:
@@ -203,7 +203,7 @@ def test_note_of_many_classes_names_the_smallest_and_the_largest(
 
 def test_case_tells_classes_apart(image_root: Path) -> None:
     (image_root / "owl").rename(image_root / "Cat")
-    assert load(image_root).class_names == ("Cat", "cat", "dog")
+    assert load(image_root).task.class_names == ("Cat", "cat", "dog")
 
 
 # --- Bad folders ---------------------------------------------------------------------------------

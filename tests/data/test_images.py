@@ -7,29 +7,31 @@ import pytest
 
 import nas.data
 import search_spaces
-from nas.core.images import Images
+from nas.core.dataset import Examples
 from nas.core.recipe import Recipe
+from nas.tasks.classification import Classification
 from nas.training import timing
-from nas.training.images import Normalisation
 from nas.training.job import TrainingJob
+from nas.training.preprocessing import Normalisation
 
 SIZES = (3, 50, 500)
+THREE = Classification(class_names=("a", "b", "c"))
 
 
-def ordered() -> Images:
+def ordered() -> Examples:
     """Images sorted by class, as folders list them; every image holds its own number."""
     labels = np.repeat(np.arange(len(SIZES)), SIZES)
     pixels = np.arange(len(labels), dtype=np.uint16).view(np.uint8).reshape(-1, 2, 1, 1)
-    return Images(pixels, labels)
+    return Examples(pixels, labels, THREE)
 
 
-def numbers(images: Images) -> list[int]:
+def numbers(images: Examples) -> list[int]:
     return images.pixels.reshape(-1, 2).view(np.uint16).ravel().tolist()
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 3, 9, 10, 64, 110, 300])
 def test_every_prefix_of_a_sample_is_as_balanced_as_the_classes_allow(count: int) -> None:
-    labels = ordered().sample(count, seed=0).labels
+    labels = ordered().sample(count, seed=0).targets
     assert len(labels) == count
     for end in range(count + 1):
         counts = np.bincount(labels[:end], minlength=len(SIZES))
@@ -44,7 +46,7 @@ def test_a_sample_has_no_image_twice_and_keeps_the_labels(count: int) -> None:
     sample = images.sample(count, seed=1)
     drawn = numbers(sample)
     assert len(drawn) == len(set(drawn)) == min(count, len(images))
-    assert np.array_equal(images.labels[drawn], sample.labels)
+    assert np.array_equal(images.targets[drawn], sample.targets)
 
 
 def test_seed_alone_decides_the_sample() -> None:
@@ -56,14 +58,14 @@ def test_seed_alone_decides_the_sample() -> None:
 
 
 def test_sample_of_no_images() -> None:
-    empty = Images(np.zeros((0, 1, 2, 2), np.uint8), np.zeros(0, np.int64))
+    empty = Examples(np.zeros((0, 1, 2, 2), np.uint8), np.zeros(0, np.int64), THREE)
     assert len(empty.sample(5, seed=0)) == 0
 
 
 def test_timing_trains_on_images_of_all_classes(monkeypatch: pytest.MonkeyPatch) -> None:
     splits = nas.data.get("digits").search_splits()
-    by_class = np.argsort(splits.train.labels, kind="stable")
-    train = Images(splits.train.pixels[by_class], splits.train.labels[by_class])
+    by_class = np.argsort(splits.train.targets, kind="stable")
+    train = splits.train.take(by_class)
     space = search_spaces.get("mobilenet", input_shape=splits.input_shape, num_classes=10)
     recipe = Recipe(epochs=1, batch_size=20)
     job = TrainingJob(
@@ -77,4 +79,4 @@ def test_timing_trains_on_images_of_all_classes(monkeypatch: pytest.MonkeyPatch)
     seen = []
     monkeypatch.setattr(timing, "train", lambda network, images, *rest: seen.append(images))
     timing.estimated_seconds(job, space.sample(np.random.default_rng(0)))
-    assert [len(np.unique(images.labels)) for images in seen] == [10, 10]
+    assert [len(np.unique(images.targets)) for images in seen] == [10, 10]

@@ -54,7 +54,7 @@ def test_channels_last_keeps_its_pixels(tmp_path: Path) -> None:
     last = load(tmp_path, x=x, y=Y)
     first = load(tmp_path, x=x.transpose(0, 3, 1, 2), y=Y)
     assert np.array_equal(last.train.pixels, first.train.pixels)
-    assert np.array_equal(last.train.labels, first.train.labels)
+    assert np.array_equal(last.train.targets, first.train.targets)
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
@@ -66,12 +66,12 @@ def test_floats_become_bytes(tmp_path: Path, dtype: type) -> None:
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.int32, np.uint64])
 def test_labels_of_any_integer_type(tmp_path: Path, dtype: type) -> None:
-    assert load(tmp_path, x=X, y=Y.astype(dtype)).train.labels.dtype == np.int64
+    assert load(tmp_path, x=X, y=Y.astype(dtype)).train.targets.dtype == np.int64
 
 
 def test_named_classes(tmp_path: Path) -> None:
-    assert load(tmp_path, x=X, y=Y, class_names=["no", "yes"]).class_names == ("no", "yes")
-    assert load(tmp_path, x=X, y=Y).class_names == ("0", "1")
+    assert load(tmp_path, x=X, y=Y, class_names=["no", "yes"]).task.class_names == ("no", "yes")
+    assert load(tmp_path, x=X, y=Y).task.class_names == ("0", "1")
 
 
 def test_given_splits_are_taken_whole(tmp_path: Path) -> None:

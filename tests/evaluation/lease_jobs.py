@@ -10,12 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from nas.core.dataset import Examples
 from nas.core.errors import CandidateFailure
-from nas.core.images import Images
 from nas.core.recipe import Recipe
 from nas.core.trial import Candidate, Outcome
-from nas.training.images import Normalisation
-from nas.training.trainer import error_percent, train
+from nas.tasks.classification import Classification
+from nas.training.preprocessing import Normalisation
+from nas.training.trainer import evaluate, train
 
 
 class Noting(nn.Module):
@@ -50,9 +51,10 @@ class NotedTraining:
     def __call__(self, candidate: Candidate, deadline: float) -> Outcome:
         torch.set_num_threads(1)
         rng = np.random.default_rng(candidate.number)
-        images = Images(
+        images = Examples(
             pixels=rng.integers(0, 256, (512, 1, 16, 16), dtype=np.uint8),
-            labels=rng.integers(0, 10, 512),
+            targets=rng.integers(0, 10, 512),
+            task=Classification(class_names=tuple("0123456789")),
         )
         network = Noting(self.folder / f"{candidate.number}.txt")
         normalisation = Normalisation.of(images)
@@ -60,5 +62,5 @@ class NotedTraining:
             try:
                 train(network, images, Recipe(epochs=1), normalisation, deadline)
             except CandidateFailure:
-                return Outcome(metrics={"error": error_percent(network, images, normalisation)})
-            error_percent(network, images, normalisation)
+                return Outcome(metrics=evaluate(network, images, normalisation))
+            evaluate(network, images, normalisation)

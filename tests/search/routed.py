@@ -14,7 +14,7 @@ from nas.core.measurement import Measurement
 from nas.core.objective import Constraint, Facts
 from nas.core.prediction import FloatArray, LatencyPredictor, LearningPredictor, Prediction
 from nas.core.space import Genotype
-from nas.objectives.latency_ms import LatencyMs
+from nas.objectives.builtin import LatencyMs
 from nas.search.problem import SearchProblem
 from nas.search.routing import Routed, Router, RoutingSettings, Taken
 

@@ -13,7 +13,7 @@ from nas.core.errors import ConfigError
 from nas.core.objective import Constraint, Facts, Objective
 from nas.core.prediction import FloatArray
 from nas.core.space import Genotype
-from nas.objectives.latency_ms import LatencyMs
+from nas.objectives.builtin import LatencyMs
 from nas.search.problem import SearchProblem
 from nas.search.survey import survey
 from nas.study.preview import survey_lines

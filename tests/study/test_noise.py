@@ -7,32 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from nas.core.images import Images, SearchSplits
 from nas.core.trial import Trial
-from nas.study.noise import (
-    LEVEL,
-    chance_line,
-    errors_percent,
-    front_noise_line,
-    trivial_error_percent,
-)
-
-
-def splits(train: list[int], validation: list[int], classes: int = 3) -> SearchSplits:
-    def images(labels: list[int]) -> Images:
-        return Images(np.zeros((len(labels), 1, 4, 4), np.uint8), np.array(labels, np.int64))
-
-    return SearchSplits(images(train), images(validation), tuple(map(str, range(classes))))
-
-
-def test_a_trivial_guess_is_the_most_frequent_training_class():
-    # Among the validation labels another class is more frequent, which a guess cannot know.
-    assert trivial_error_percent(splits([1, 1, 0], [1, 2, 2, 2])) == 75.0
-    assert trivial_error_percent(splits([1, 2], [1, 1, 2, 0])) == 50.0
-
-
-def test_without_labels_a_guess_is_one_of_equally_frequent_classes():
-    assert trivial_error_percent(splits([], [], classes=10)) == pytest.approx(90.0)
+from nas.study.noise import LEVEL, chance_line, errors_percent, front_noise_line
 
 
 def test_only_networks_that_were_trained_fully_are_judged():

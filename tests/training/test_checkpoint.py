@@ -12,9 +12,9 @@ import torch
 from torch import nn
 
 from nas import data
-from nas.core.images import Images
+from nas.core.dataset import Examples
 from nas.core.recipe import Recipe
-from nas.training.images import Normalisation
+from nas.training.preprocessing import Normalisation
 from nas.training.trainer import train
 
 # Random numbers in the network and in the augmentation, momentum, batch statistics, and steps of
@@ -24,7 +24,7 @@ STEPS = 3 * (400 // 64)
 
 
 @pytest.fixture(scope="module")
-def images() -> Images:
+def images() -> Examples:
     return data.get("digits").search_splits().train
 
 
@@ -42,7 +42,7 @@ def network() -> nn.Module:
 
 
 def trained(
-    images: Images, fidelities: Sequence[float], recipe: Recipe = RECIPE
+    images: Examples, fidelities: Sequence[float], recipe: Recipe = RECIPE
 ) -> tuple[dict[str, torch.Tensor], bytes | None]:
     """Train in parts, each in a process of its own as far as torch can tell."""
     checkpoint = None
@@ -70,14 +70,14 @@ def trained(
     [[1 / 3, 1.0], [0.1, 0.33, 1.0], [0.5, 0.5, 1.0], [1e-6, 1.0]],
     ids=["epochs", "within an epoch", "nothing to do", "one step"],
 )
-def test_parts_equal_the_whole(images: Images, fidelities: list[float], recipe: Recipe):
+def test_parts_equal_the_whole(images: Examples, fidelities: list[float], recipe: Recipe):
     whole, _ = trained(images, [1.0], recipe)
     parts, checkpoint = trained(images, fidelities, recipe)
     assert checkpoint is None
     assert all(torch.equal(parts[name], value) for name, value in whole.items())
 
 
-def test_a_partial_training_is_the_beginning_of_the_full_one(images: Images):
+def test_a_partial_training_is_the_beginning_of_the_full_one(images: Examples):
     once, checkpoint = trained(images, [0.5])
     twice, again = trained(images, [0.2, 0.5])
     assert checkpoint == again
@@ -85,7 +85,7 @@ def test_a_partial_training_is_the_beginning_of_the_full_one(images: Images):
     assert int(once["1.num_batches_tracked"]) == STEPS // 2
 
 
-def test_a_checkpoint_is_numbers_only(images: Images):
+def test_a_checkpoint_is_numbers_only(images: Examples):
     _, checkpoint = trained(images, [0.5])
     assert checkpoint is not None
     tensors = safetensors.torch.load(checkpoint)

@@ -12,12 +12,12 @@ import torch
 from torch import nn
 
 from nas import data
+from nas.core.dataset import Examples, SearchSplits
 from nas.core.errors import CandidateFailure
-from nas.core.images import Images, SearchSplits
 from nas.core.lease import measuring
 from nas.core.recipe import Recipe
-from nas.training.images import Normalisation
-from nas.training.trainer import error_percent, train
+from nas.training.preprocessing import Normalisation
+from nas.training.trainer import evaluate, train
 
 PATIENCE_S = 60
 
@@ -41,8 +41,8 @@ def small_network() -> nn.Module:
     )
 
 
-def some(images: Images, count: int) -> Images:
-    return Images(images.pixels[:count], images.labels[:count])
+def some(images: Examples, count: int) -> Examples:
+    return images.take(np.arange(count))
 
 
 class Spy(torch.optim.SGD):
@@ -77,11 +77,11 @@ class BatchSizes(nn.Module):
 def test_digits_are_learned(digits: SearchSplits):
     """Guessing is wrong in 90 %; a small network reaches a few percent in seconds."""
     network, normalisation = small_network(), Normalisation.of(digits.train)
-    before = error_percent(network, digits.validation, normalisation)
+    before = evaluate(network, digits.validation, normalisation)["error"]
     torch.manual_seed(1)
     train(network, digits.train, Recipe(epochs=5, shift=1), normalisation)
     assert before > 70
-    assert error_percent(network, digits.validation, normalisation) < 8
+    assert evaluate(network, digits.validation, normalisation)["error"] < 8
 
 
 def test_error_is_the_share_of_wrong_answers(digits: SearchSplits):
@@ -94,8 +94,8 @@ def test_error_is_the_share_of_wrong_answers(digits: SearchSplits):
             return self.bias.expand(len(x), 10)
 
     normalisation = Normalisation.of(digits.train)
-    expected = 100 * (digits.train.labels != 3).mean()
-    assert error_percent(Threes(), digits.train, normalisation) == pytest.approx(expected)
+    expected = 100 * (digits.train.targets != 3).mean()
+    assert evaluate(Threes(), digits.train, normalisation) == {"error": pytest.approx(expected)}
     assert len(digits.train) > 1000  # more than one batch
 
 
@@ -103,8 +103,8 @@ def test_the_error_is_counted_without_touching_the_network(digits: SearchSplits)
     network, normalisation = small_network(), Normalisation.of(digits.train)
     state = {name: value.clone() for name, value in network.state_dict().items()}
     random = torch.get_rng_state()
-    first = error_percent(network, digits.validation, normalisation)
-    assert error_percent(network, digits.validation, normalisation) == first
+    first = evaluate(network, digits.validation, normalisation)
+    assert evaluate(network, digits.validation, normalisation) == first
     assert all(torch.equal(value, state[name]) for name, value in network.state_dict().items())
     assert torch.equal(torch.get_rng_state(), random)
 
@@ -133,7 +133,7 @@ def test_a_network_that_returns_nan_has_diverged(digits: SearchSplits):
     network = small_network()
     nn.init.constant_(network[7].bias, math.nan)
     with pytest.raises(CandidateFailure, match="diverged: the network returns values") as caught:
-        error_percent(network, digits.validation, Normalisation.of(digits.train))
+        evaluate(network, digits.validation, Normalisation.of(digits.train))
     assert caught.value.cause == "diverged"
 
 
@@ -231,7 +231,7 @@ import torch
 from pathlib import Path
 from nas import data
 from nas.core.recipe import Recipe
-from nas.training.images import Normalisation
+from nas.training.preprocessing import Normalisation
 from nas.training.trainer import train
 
 torch.set_num_threads(1)

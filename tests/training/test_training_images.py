@@ -4,27 +4,30 @@ import numpy as np
 import pytest
 import torch
 
-from nas.core.images import Images
-from nas.training.images import Normalisation, flip_randomly, resized, shift_randomly
+from nas.core.dataset import Examples
+from nas.tasks.classification import Classification
+from nas.training.preprocessing import Normalisation, flip_randomly, resized, shift_randomly
+
+FOUR = Classification(class_names=tuple("abcd"))
 
 
 @pytest.fixture
-def images() -> Images:
+def images() -> Examples:
     """Images whose channels differ in mean and spread."""
     rng = np.random.default_rng(0)
     levels = rng.normal([[40], [128], [200]], [[10], [60], [30]], (50, 3, 7 * 5))
     pixels = levels.clip(0, 255).astype(np.uint8).reshape(50, 3, 7, 5)
-    return Images(pixels, rng.integers(0, 4, 50))
+    return Examples(pixels, rng.integers(0, 4, 50), FOUR)
 
 
-def test_normalisation_has_the_mean_and_deviation_of_every_channel(images: Images):
+def test_normalisation_has_the_mean_and_deviation_of_every_channel(images: Examples):
     normalisation = Normalisation.of(images)
     values = images.pixels.astype(np.float64) / 255
     np.testing.assert_allclose(normalisation.mean, values.mean((0, 2, 3)), rtol=1e-12)
     np.testing.assert_allclose(normalisation.std, values.std((0, 2, 3)), rtol=1e-12)
 
 
-def test_normalised_images_have_mean_0_and_deviation_1(images: Images):
+def test_normalised_images_have_mean_0_and_deviation_1(images: Examples):
     x = Normalisation.of(images)(torch.from_numpy(images.pixels))
     assert (x.dtype, x.shape) == (torch.float32, images.pixels.shape)
     torch.testing.assert_close(x.mean((0, 2, 3)), torch.zeros(3), atol=1e-5, rtol=0)
@@ -32,7 +35,7 @@ def test_normalised_images_have_mean_0_and_deviation_1(images: Images):
 
 
 def test_a_constant_channel_does_not_divide_by_zero():
-    images = Images(np.full((4, 1, 3, 3), 7, np.uint8), np.zeros(4, np.int64))
+    images = Examples(np.full((4, 1, 3, 3), 7, np.uint8), np.zeros(4, np.int64), FOUR)
     x = Normalisation.of(images)(torch.from_numpy(images.pixels))
     assert torch.isfinite(x).all()
     assert x.abs().max() < 1e-5

@@ -13,17 +13,17 @@ from torch import nn
 
 import search_spaces
 from nas import data
+from nas.core.dataset import SearchSplits
 from nas.core.errors import CandidateFailure, ConfigError
-from nas.core.images import SearchSplits
 from nas.core.recipe import Recipe
 from nas.core.space import Gene
 from nas.core.trial import Candidate
 from nas.network.blocks import Block, ModuleSpec
 from nas.network.module import Network
 from nas.network.space import SearchSpace
-from nas.training.images import Normalisation
 from nas.training.job import TrainingJob
-from nas.training.trainer import error_percent
+from nas.training.preprocessing import Normalisation
+from nas.training.trainer import evaluate
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +69,7 @@ def test_a_candidate_learns_and_its_weights_are_those_that_were_tested(
     assert outcome.metrics["error"] < 50  # guessing is wrong in 90 %
     network = job.space.build(candidate(job).genotype)
     network.load_state_dict(safetensors.torch.load(outcome.weights))
-    error = error_percent(network, splits.validation, job.normalisation)
+    error = evaluate(network, splits.validation, job.normalisation)["error"]
     assert error == outcome.metrics["error"]
 
 
@@ -85,7 +85,7 @@ def test_the_seed_decides_whatever_happened_before(job: TrainingJob):
 def test_a_job_that_was_sent_to_a_worker_does_the_same(job: TrainingJob):
     quick = replace(job, recipe=Recipe(epochs=1, train_samples=200))
     sent = pickle.loads(pickle.dumps(quick))  # noqa: S301 - as Ray sends it
-    for array in (sent.train.pixels, sent.train.labels, sent.held_out.pixels):
+    for array in (sent.train.pixels, sent.train.targets, sent.held_out.pixels):
         array.setflags(write=False)  # as arrays in Ray's shared memory are
     assert sent(candidate(job), math.inf) == quick(candidate(job), math.inf)
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from nas.core.dataset import Dataset
 from nas.core.errors import ConfigError, DataError
-from nas.core.images import Dataset
 
 Labels = npt.NDArray[np.int64]
 Positions = npt.NDArray[np.int64]

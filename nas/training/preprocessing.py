@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch.nn import functional as F
 
-from nas.core.images import Images
+from nas.core.dataset import Examples
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Normalisation:
     std: tuple[float, ...]
 
     @classmethod
-    def of(cls, images: Images) -> Normalisation:
+    def of(cls, images: Examples) -> Normalisation:
         """Take the mean and standard deviation of every channel of `images`."""
         # Counting the 256 byte values is exact and needs no copy of the images in floating point.
         mean, std = [], []

@@ -1,4 +1,4 @@
-"""Labelled images, the value that data sets hand to training."""
+"""Data sets: inputs and targets of a task in three splits."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -14,49 +14,88 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-# Of class names that differ, how many are shown.
+from nas.core.errors import DataError
+from nas.core.task import Task
+
+# Of names that differ, how many are shown.
 _SHOWN_NAMES = 10
 
 
 @dataclass(frozen=True)
-class Images:
-    """Labelled images of one split.
+class Examples:
+    """Inputs and targets of one split.
 
     Attributes:
         pixels: `(n, channels, height, width)`, uint8.
-        labels: `(n,)`, int64, in `0 .. num_classes - 1`.
+        targets: `(n, ...)`, as the task has them.
+        task: What is predicted.
     """
 
     pixels: npt.NDArray[np.uint8]
-    labels: npt.NDArray[np.int64]
+    targets: npt.NDArray[Any]
+    task: Task
+
+    def __post_init__(self) -> None:
+        """Check the form of the targets.
+
+        Raises:
+            DataError: It is not that of the task, or there are not as many targets as inputs.
+        """
+        if len(self.pixels) != len(self.targets):
+            line = f"{len(self.pixels)} inputs but {len(self.targets)} targets"
+            raise DataError(f"data: got {line}, expected as many")
+        self.task.check(self.targets)
 
     def __len__(self) -> int:
-        """Return the number of images."""
-        return len(self.labels)
+        """Return the number of examples."""
+        return len(self.targets)
 
-    def sample(self, count: int, seed: int) -> Images:
-        """Draw images without replacement, as evenly over the classes as they allow.
+    def take(self, positions: npt.NDArray[np.int64]) -> Examples:
+        """Return the examples at `positions`, in their order."""
+        return replace(self, pixels=self.pixels[positions], targets=self.targets[positions])
 
-        Every class gives one image in turn, in an order drawn anew for every turn, until it has
-        none left. The first images of a sample are therefore about as balanced as the whole.
+    def joined(self, other: Examples) -> Examples:
+        """Return these examples and the others behind them."""
+        return replace(
+            self,
+            pixels=np.concatenate([self.pixels, other.pixels]),
+            targets=np.concatenate([self.targets, other.targets]),
+        )
+
+    def sample(self, count: int, seed: int) -> Examples:
+        """Draw examples without replacement, as evenly over the task's strata as they allow.
+
+        Every stratum (of a classification, every class) gives one example in turn, in an order
+        drawn anew for every turn, until it has none left. The first examples of a sample are
+        therefore about as balanced as the whole.
 
         Args:
-            count: How many images to draw; all of them if there are fewer.
-            seed: Of the draw; the same seed gives the same images in the same order.
+            count: How many examples to draw; all of them if there are fewer.
+            seed: Of the draw; the same seed gives the same examples in the same order.
 
         Example:
             >>> images = nas.data.get("digits").search_splits().validation
-            >>> np.bincount(images.sample(64, seed=0).labels)
+            >>> np.bincount(images.sample(64, seed=0).targets)
             array([6, 6, 7, 7, 6, 6, 7, 7, 6, 6])
         """
         shuffled = np.random.default_rng(seed).permutation(len(self))
-        labels = self.labels[shuffled]
-        by_class = np.argsort(labels, kind="stable")
-        _, starts, counts = np.unique(labels[by_class], return_index=True, return_counts=True)
+        strata = self.task.strata(self.targets)[shuffled]
+        by_stratum = np.argsort(strata, kind="stable")
+        _, starts, counts = np.unique(strata[by_stratum], return_index=True, return_counts=True)
         turn = np.empty_like(shuffled)
-        turn[by_class] = np.arange(len(self)) - np.repeat(starts, counts)
-        taken = shuffled[np.argsort(turn, kind="stable")[:count]]
-        return Images(self.pixels[taken], self.labels[taken])
+        turn[by_stratum] = np.arange(len(self)) - np.repeat(starts, counts)
+        return self.take(shuffled[np.argsort(turn, kind="stable")[:count]])
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Return this split's part of `Dataset.fingerprint`."""
+        digest = hashlib.sha256(repr(self.pixels.shape).encode())
+        digest.update(np.ascontiguousarray(self.pixels).data)
+        digest.update(np.ascontiguousarray(self.targets).data)
+        return {
+            "images": len(self),
+            "counts": self.task.counts(self.targets),
+            "sha256": digest.hexdigest(),
+        }
 
 
 @dataclass(frozen=True)
@@ -66,21 +105,28 @@ class SearchSplits:
     Attributes:
         train: What candidates are trained on.
         validation: What drives the search.
-        class_names: Name of every class.
         notes: What the user should be told of how the data was read, such as files that were
             passed over; one line each.
     """
 
-    train: Images
-    validation: Images
-    class_names: tuple[str, ...]
+    train: Examples
+    validation: Examples
     notes: tuple[str, ...] = ()
+
+    @property
+    def task(self) -> Task:
+        """What is predicted."""
+        return self.train.task
 
     @property
     def input_shape(self) -> tuple[int, int, int]:
         """`(channels, height, width)` of one image."""
         channels, height, width = self.train.pixels.shape[1:]
         return channels, height, width
+
+    def trivial(self) -> dict[str, float]:
+        """Return the metrics of the best constant prediction; see `Task.trivial`."""
+        return self.task.trivial(self.train.targets, self.validation.targets)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,7 +151,7 @@ class Dataset(ABC):
         """
 
     @abstractmethod
-    def test_split(self) -> Images:
+    def test_split(self) -> Examples:
         """Load the test split.
 
         Raises:
@@ -137,9 +183,10 @@ class Dataset(ABC):
                 is not loaded and its part is taken from `known`.
 
         Returns:
-            Plain JSON values: `class_names`, `input_shape`, `stamp`, and in `splits` for each of
-            `train`, `validation` and `test` the number of `images` of every class and the
-            `sha256` of the shape, pixels and labels in their order.
+            Plain JSON values: `task` with its settings, `input_shape`, `stamp`, and in `splits` for
+            each of `train`, `validation` and `test` the number of `images`, what the task `counts`
+            (of a classification, images of every class) and the `sha256` of the shape, pixels and
+            targets in their order.
 
         Raises:
             DataError: The test split is missing or not as expected; names the file.
@@ -147,25 +194,22 @@ class Dataset(ABC):
         Example:
             >>> digits = nas.data.get("digits")
             >>> record = digits.fingerprint(digits.search_splits())
-            >>> record["splits"]["test"]["images"]
+            >>> list(record["splits"]["test"]["counts"].values())
             [36, 36, 35, 37, 36, 36, 36, 36, 35, 36]
         """
-        classes = len(splits.class_names)
         # Before the files are read: what changes afterwards then changes the stamp of the next run.
         stamp = self.stamp()
         if known is not None and stamp is not None and stamp == known["stamp"]:
             test = known["splits"]["test"]
         else:
-            test = split_fingerprint(
-                self.test_split() if len(splits.train) else splits.train, classes
-            )
+            test = (self.test_split() if len(splits.train) else splits.train).fingerprint()
         return {
-            "class_names": list(splits.class_names),
+            "task": {"kind": type(splits.task).__name__, **splits.task.settings()},
             "input_shape": list(splits.input_shape),
             "stamp": stamp,
             "splits": {
-                "train": split_fingerprint(splits.train, classes),
-                "validation": split_fingerprint(splits.validation, classes),
+                "train": splits.train.fingerprint(),
+                "validation": splits.validation.fingerprint(),
                 "test": test,
             },
         }
@@ -204,34 +248,29 @@ def fingerprint_difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> st
     Returns:
         A clause that names the first difference, or `None` if there is none.
     """
-    got, expected = new["class_names"], old["class_names"]
-    if got != expected:
+    for name in sorted(new["task"].keys() | old["task"].keys()):
+        got, expected = new["task"].get(name), old["task"].get(name)
+        if got != expected:
+            return f"task, {name}: {_unlike(got, expected)}"
+    if new["input_shape"] != old["input_shape"]:
+        return f"input shape: got {new['input_shape']}, expected {old['input_shape']}"
+    for split, found in new["splits"].items():
+        before = old["splits"][split]
+        for name, got in found["counts"].items():
+            if got != (expected := before["counts"].get(name)):
+                return f"{split} split: got {got} of {name!r}, expected {expected}"
+        if found["sha256"] != before["sha256"]:
+            return f"{split} split: its images or targets have changed"
+    return None
+
+
+def _unlike(got: Any, expected: Any) -> str:
+    """Say in what two settings differ; of long lists only the part that begins to differ."""
+    if isinstance(got, list) and isinstance(expected, list):
         first = 0
         if max(len(got), len(expected)) > _SHOWN_NAMES:
             pairs = enumerate(zip_longest(got, expected))
             first = next(number for number, (a, b) in pairs if a != b)
         shown = slice(first, first + _SHOWN_NAMES)
-        return f"class names: got {got[shown]}, expected {expected[shown]}"
-    if new["input_shape"] != old["input_shape"]:
-        return f"input shape: got {new['input_shape']}, expected {old['input_shape']}"
-    for split, found in new["splits"].items():
-        before = old["splits"][split]
-        for name, got, expected in zip(
-            new["class_names"], found["images"], before["images"], strict=True
-        ):
-            if got != expected:
-                return f"{split} split: got {got} images of class {name!r}, expected {expected}"
-        if found["sha256"] != before["sha256"]:
-            return f"{split} split: its images or labels have changed"
-    return None
-
-
-def split_fingerprint(images: Images, classes: int) -> dict[str, Any]:
-    """Return a split's part of `Dataset.fingerprint`."""
-    digest = hashlib.sha256(repr(images.pixels.shape).encode())
-    digest.update(np.ascontiguousarray(images.pixels).data)
-    digest.update(np.ascontiguousarray(images.labels).data)
-    return {
-        "images": np.bincount(images.labels, minlength=classes).tolist(),
-        "sha256": digest.hexdigest(),
-    }
+        got, expected = got[shown], expected[shown]
+    return f"got {got}, expected {expected}"

@@ -1,0 +1,131 @@
+"""What networks predict, as the rooms that train, judge and export them see it."""
+
+from __future__ import annotations
+
+import dataclasses
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from nas.core.recipe import Recipe
+
+if TYPE_CHECKING:
+    import torch
+
+Array = npt.NDArray[Any]
+Sums = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A number that says how well a network does its task.
+
+    Attributes:
+        name: As in the metrics of an evaluation.
+        unit: Of the number; empty for a pure number.
+        larger_is_better: Its direction.
+        about: What it is, in a few words.
+    """
+
+    name: str
+    unit: str
+    larger_is_better: bool
+    about: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task(ABC):
+    """What is predicted: the form of targets and outputs, the loss and the metrics.
+
+    Targets are arrays whose first axis counts the examples. Outputs are what the networks of a
+    search space return for a batch, `(n, ...)`.
+
+    Attributes:
+        metrics: The first one is `error`, in percent, which the objective `error` makes small.
+        error_is_share: Whether `error` is the share of the examples that are wrong, so that tests
+            for counts apply to it.
+    """
+
+    metrics: ClassVar[tuple[Metric, ...]]
+    error_is_share: ClassVar[bool] = False
+
+    @property
+    @abstractmethod
+    def output_shapes(self) -> Mapping[str, tuple[int | str, ...]]:
+        """Shape of every output of one example, by the output's name; a text is a free size."""
+
+    @property
+    @abstractmethod
+    def output_size(self) -> int:
+        """What a search space is given as `num_classes`: channels of the output."""
+
+    @property
+    @abstractmethod
+    def summary(self) -> str:
+        """The task in a few words for people, such as `10 classes`."""
+
+    @abstractmethod
+    def check(self, targets: Array) -> None:
+        """Check the form of targets.
+
+        Raises:
+            DataError: They have another one; says which is expected.
+        """
+
+    @abstractmethod
+    def loss(self, outputs: torch.Tensor, targets: torch.Tensor, recipe: Recipe) -> torch.Tensor:
+        """Return the mean loss of a batch, a scalar with a gradient.
+
+        Args:
+            outputs: Of the network.
+            targets: Of the same examples, on the device of `outputs`.
+            recipe: How the network is trained (`label_smoothing`).
+        """
+
+    @abstractmethod
+    def sums(self, outputs: Array, targets: Array) -> Sums:
+        """Return sums over a batch, from which `scores` makes the metrics.
+
+        Those of several batches are added. Outputs that are not finite count as wrong.
+        """
+
+    @abstractmethod
+    def scores(self, sums: Sums) -> dict[str, float]:
+        """Return the value of every metric from the sums over all examples."""
+
+    def evaluate(self, outputs: Array, targets: Array) -> dict[str, float]:
+        """Return the value of every metric for outputs that are there as a whole."""
+        return self.scores(self.sums(outputs, targets))
+
+    @abstractmethod
+    def trivial(self, train: Array, validation: Array) -> dict[str, float]:
+        """Return the metrics of the best constant prediction.
+
+        Args:
+            train: Targets from which the constant is taken.
+            validation: Targets on which it is judged; none where there are no examples, and the
+                value is that of balanced targets.
+        """
+
+    @abstractmethod
+    def strata(self, targets: Array) -> npt.NDArray[np.int64]:
+        """Return the group of every example, `(n,)`; samples have as many of each as they can."""
+
+    @abstractmethod
+    def counts(self, targets: Array) -> dict[str, int]:
+        """Return what a data set's fingerprint counts, by name, such as examples of a class."""
+
+    @abstractmethod
+    def read(self, outputs: Array) -> Sequence[str]:
+        """Return for people what the outputs of an exported network say, one text an example."""
+
+    def settings(self) -> dict[str, Any]:
+        """Return the fields as plain JSON values."""
+        return {
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in dataclasses.asdict(self).items()
+        }

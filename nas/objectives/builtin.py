@@ -1,0 +1,130 @@
+"""The objectives that come with the package: error, latency, memory and counted costs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from nas.core.objective import Facts, Objective
+from nas.core.prediction import FloatArray
+from nas.core.space import Genotype
+from nas.objectives import register
+
+
+@register("error")
+@dataclass(frozen=True, kw_only=True)
+class Error(Objective):
+    """Error on the validation split: the main metric of the task, in percent."""
+
+    unit: ClassVar[str] = "%"
+    column: ClassVar[str] = "error"
+
+    def after_training(self, metrics: Mapping[str, float]) -> float:
+        """Return the validation error in percent."""
+        return metrics["error"]
+
+
+@register("latency_ms")
+@dataclass(frozen=True, kw_only=True)
+class LatencyMs(Objective):
+    """Latency of one inference on the study's device, as the calibrated predictor sees it."""
+
+    unit: ClassVar[str] = "ms"
+    column: ClassVar[str] = "latency_ms_predicted"
+    measured_column: ClassVar[str] = "latency_ms_measured"
+    needs_predictor: ClassVar[bool] = True
+
+    def before_training(self, genotypes: Sequence[Genotype], facts: Facts) -> FloatArray:
+        """Return the predicted milliseconds, shape `(n,)`."""
+        if facts.predictor is None:
+            raise TypeError("latency_ms needs a calibrated predictor")
+        return facts.predictor.predict(genotypes).mean_ms
+
+
+@register("latency_ms_published")
+@dataclass(frozen=True, kw_only=True)
+class LatencyMsPublished(Objective):
+    """Latency of one inference as a published table has it: exact, and others' work.
+
+    Where a study's device is a table this takes the place of `latency_ms`.
+
+    Attributes:
+        device: Of the table; `None` for the study's own.
+    """
+
+    device: str | None = None
+
+    unit: ClassVar[str] = "ms"
+    column: ClassVar[str] = "latency_ms_published"
+    needs_table: ClassVar[bool] = True
+
+    def before_training(self, genotypes: Sequence[Genotype], facts: Facts) -> FloatArray:
+        """Return the published milliseconds, shape `(n,)`."""
+        if facts.published_ms is None:
+            raise TypeError("latency_ms_published needs a table of published latencies")
+        return facts.published_ms(genotypes, self.device)
+
+
+@register("peak_memory_mb")
+@dataclass(frozen=True, kw_only=True)
+class PeakMemoryMb(Objective):
+    """Peak memory above the runtime's own on the study's device, as calibrated."""
+
+    unit: ClassVar[str] = "MB"
+    column: ClassVar[str] = "peak_memory_mb_predicted"
+    needs_memory: ClassVar[bool] = True
+
+    @property
+    def verified_column(self) -> str:
+        """The measured one; see `Objective.verified_column`."""
+        return "peak_memory_mb_measured"
+
+    def before_training(self, genotypes: Sequence[Genotype], facts: Facts) -> FloatArray:
+        """Return the predicted megabytes (10^6 bytes), shape `(n,)`."""
+        if facts.memory is None:
+            raise TypeError("peak_memory_mb needs a calibrated predictor of memory")
+        return facts.memory.predict_mb(genotypes)
+
+
+@register("counted_memory_mb")
+@dataclass(frozen=True, kw_only=True)
+class CountedMemoryMb(Objective):
+    """Memory of one inference: weights and the most activations alive at once, counted.
+
+    It needs no device, and it is less than what a runtime takes.
+    """
+
+    unit: ClassVar[str] = "MB"
+    column: ClassVar[str] = "counted_memory_mb"
+
+    def before_training(self, genotypes: Sequence[Genotype], facts: Facts) -> FloatArray:
+        """Return the counted megabytes (10^6 bytes), shape `(n,)`."""
+        costs = facts.costs(genotypes)
+        return (costs["model_size_mb"] + costs["peak_activation_mb"]).to_numpy(float)
+
+
+@register("params_m")
+@dataclass(frozen=True, kw_only=True)
+class ParamsM(Objective):
+    """Trainable parameters, in millions."""
+
+    unit: ClassVar[str] = "10^6"
+    column: ClassVar[str] = "params_m"
+
+    def before_training(self, genotypes: Sequence[Genotype], facts: Facts) -> FloatArray:
+        """Return the counted parameters in millions, shape `(n,)`."""
+        return facts.costs(genotypes)["params_m"].to_numpy(float)
+
+
+@register("macs_m")
+@dataclass(frozen=True, kw_only=True)
+class MacsM(Objective):
+    """Multiply-accumulate operations of one inference, in millions."""
+
+    unit: ClassVar[str] = "10^6"
+    column: ClassVar[str] = "macs_m"
+
+    def before_training(self, genotypes: Sequence[Genotype], facts: Facts) -> FloatArray:
+        """Return the counted operations in millions, shape `(n,)`."""
+        return facts.costs(genotypes)["macs_m"].to_numpy(float)

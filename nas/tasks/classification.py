@@ -1,0 +1,105 @@
+"""Classification: one class an image."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from nas.core.errors import DataError
+from nas.core.recipe import Recipe
+from nas.core.task import Array, Sums
+from nas.tasks import Metric, Task, register
+
+if TYPE_CHECKING:
+    import torch
+
+
+@register("classification")
+@dataclass(frozen=True, kw_only=True)
+class Classification(Task):
+    """Targets are classes `(n,)`, int64 from 0; outputs are logits `(n, classes)`.
+
+    Attributes:
+        class_names: Name of every class, in the order of the logits.
+
+    Example:
+        >>> import numpy as np
+        >>> task = Classification(class_names=("cat", "dog"))
+        >>> logits = np.array([[2.0, 1.0], [0.0, 3.0], [1.0, 0.5], [4.0, 0.0]])
+        >>> task.evaluate(logits, np.array([0, 1, 1, 0]))
+        {'error': 25.0}
+        >>> task.read(logits)
+        ['cat', 'dog', 'cat', 'cat']
+    """
+
+    class_names: tuple[str, ...]
+
+    metrics: ClassVar[tuple[Metric, ...]] = (
+        Metric("error", "%", larger_is_better=False, about="top-1 error"),
+    )
+    error_is_share: ClassVar[bool] = True
+
+    @property
+    def output_shapes(self) -> Mapping[str, tuple[int | str, ...]]:
+        """One logit a class; see `Task.output_shapes`."""
+        return {"logits": (self.output_size,)}
+
+    @property
+    def output_size(self) -> int:
+        """Number of classes."""
+        return len(self.class_names)
+
+    @property
+    def summary(self) -> str:
+        """Number of classes, in words."""
+        return f"{self.output_size} classes"
+
+    def check(self, targets: Array) -> None:
+        """Check that targets are classes; see `Task.check`."""
+        form = f"(n,) integers from 0 to {self.output_size - 1}"
+        if targets.ndim != 1 or targets.dtype.kind not in "iu":
+            got = f"shape {targets.shape} and type {targets.dtype}"
+            raise DataError(f"targets of a classification: got {got}, expected {form}")
+        if len(targets) and not 0 <= targets.min() <= targets.max() < self.output_size:
+            got = f"{targets.min()} to {targets.max()}"
+            raise DataError(f"targets of a classification: got {got}, expected {form}")
+
+    def loss(self, outputs: torch.Tensor, targets: torch.Tensor, recipe: Recipe) -> torch.Tensor:
+        """Return the cross entropy; see `Task.loss`."""
+        from torch.nn import functional as F
+
+        return F.cross_entropy(outputs, targets, label_smoothing=recipe.label_smoothing)
+
+    def sums(self, outputs: Array, targets: Array) -> Sums:
+        """Return the numbers of wrong and of all images; see `Task.sums`."""
+        right = (outputs.argmax(axis=1) == targets) & np.isfinite(outputs).all(axis=1)
+        return np.array([np.sum(~right), len(targets)], dtype=np.float64)
+
+    def scores(self, sums: Sums) -> dict[str, float]:
+        """Return the share of wrong images in percent."""
+        wrong, total = sums
+        return {"error": float(100 * wrong / total)}
+
+    def trivial(self, train: Array, validation: Array) -> dict[str, float]:
+        """Return the error of always guessing the most frequent class; see `Task.trivial`."""
+        if not len(validation):
+            return {"error": 100 * (1 - 1 / self.output_size)}
+        guess = np.bincount(train).argmax()
+        return {"error": float(100 * np.mean(validation != guess))}
+
+    def strata(self, targets: Array) -> npt.NDArray[np.int64]:
+        """Return the classes."""
+        return targets
+
+    def counts(self, targets: Array) -> dict[str, int]:
+        """Return the number of images of every class."""
+        numbers = np.bincount(targets, minlength=self.output_size).tolist()
+        return dict(zip(self.class_names, numbers, strict=True))
+
+    def read(self, outputs: Array) -> Sequence[str]:
+        """Return the name of the most probable class of every image."""
+        return [self.class_names[i] for i in outputs.argmax(axis=1)]
