@@ -251,7 +251,7 @@ def fingerprint_difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> st
     for name in sorted(new["task"].keys() | old["task"].keys()):
         got, expected = new["task"].get(name), old["task"].get(name)
         if got != expected:
-            return f"task, {name}: {_unlike(got, expected)}"
+            return f"{name.replace('_', ' ')} of the task: {_unlike(got, expected)}"
     if new["input_shape"] != old["input_shape"]:
         return f"input shape: got {new['input_shape']}, expected {old['input_shape']}"
     for split, found in new["splits"].items():

@@ -223,7 +223,7 @@ def test_data_that_changed_are_refused(here: Here, tmp_path: Path) -> None:
     (tmp_path / "kept.png").rename(folder / "b" / "007.png")
     for old, new in (("a", "x"), ("b", "a"), ("x", "b")):
         (folder / old).rename(folder / new)
-    refused("images or labels have changed")
+    refused("images or targets have changed")
     for old, new in (("a", "x"), ("b", "a"), ("x", "b")):
         (folder / old).rename(folder / new)
     (folder / "c").rename(folder / "d")

@@ -74,7 +74,7 @@ CHANGES: dict[str, tuple[Callable[[Path], object], list[str]]] = {
     "class removed": (lambda root: shutil.rmtree(root / "dog"), ["class names", "'dog'"]),
     "images deleted": (
         lambda root: [(root / "dog" / f"{number}.png").unlink() for number in range(5)],
-        ["train split", "got 6 images of class 'dog', expected 9"],
+        ["train split", "got 6 of 'dog', expected 9"],
     ),
     "classes swapped": (lambda root: swap(root / "cat", root / "owl"), ["train split", "'cat'"]),
     "another size": (

@@ -16,7 +16,7 @@ def test_it_has_a_shape_and_classes_and_no_images(table: str, dataset: str) -> N
     published = nas.data.get("published", table=table, dataset=dataset)
     splits, expected = published.search_splits(), tables.get(table).dataset(dataset)
     assert splits.input_shape == expected.input_shape
-    assert len(set(splits.class_names)) == expected.num_classes
+    assert len(set(splits.task.class_names)) == expected.num_classes
     assert len(splits.train) == len(splits.validation) == 0
     with pytest.raises(DataError, match="results, no images"):
         published.test_split()
