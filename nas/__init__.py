@@ -1,5 +1,9 @@
 """Hardware-aware neural architecture search.
 
+    study = nas.search(space="mobilenet", data="photos", evaluations=96, name="photos")
+    study.pareto(where="latency_ms_measured < 2")
+    study.export("knee", "out/photos")
+
 `nas.devices`, `nas.results` and the other rooms load when they are first used, so that importing
 `nas` costs nothing.
 """
@@ -8,13 +12,33 @@ from __future__ import annotations
 
 import importlib
 from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+import nas.search as _search
+
+if TYPE_CHECKING:
+    from nas.api import Study, open, search  # noqa: A004
 
 __version__ = "0.1.0"
 
-_ROOMS = ("data", "devices", "evaluation", "export", "objectives", "results", "search", "study")
+_ROOMS = ("data", "devices", "evaluation", "export", "objectives", "results", "study", "tasks")
 
 
-def __getattr__(name: str) -> ModuleType:
+class _CallableRoom(ModuleType):
+    """The package `nas.search`, which can also be called; see `nas.api.search`."""
+
+    def __call__(self, **settings: Any) -> Study:
+        from nas.api import search
+
+        return search(**settings)
+
+
+_search.__class__ = _CallableRoom
+
+
+def __getattr__(name: str) -> Any:
     if name in _ROOMS:
         return importlib.import_module(f"nas.{name}")
+    if name in ("Study", "open"):
+        return getattr(importlib.import_module("nas.api"), name)
     raise AttributeError(f"module 'nas' has no attribute {name!r}")

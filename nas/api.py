@@ -1,0 +1,159 @@
+"""`nas.search` and `nas.open`: a study from Python, with the settings of the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nas import data as data_sets
+from nas import results
+from nas.core.errors import ConfigError
+from nas.results.study import StudyResults
+
+if TYPE_CHECKING:
+    from nas.study.reporter import Reporter
+
+Component = str | Mapping[str, Any]
+"""Name of a component, or its name and settings: `{"name": "cpu", "threads": 2}`."""
+
+
+class Study(StudyResults):
+    """A study: its trials, its Pareto front, and its networks for export."""
+
+    def export(
+        self, pick: str = "knee", out: str | Path = "out", **settings: Any
+    ) -> tuple[Path, float]:
+        """Write a verified network as files that depend on nothing of this project.
+
+        Args:
+            pick: `knee`, `best`, `fastest` or an `arch_id`.
+            out: Folder: new, empty or a former export.
+            **settings: Others of `nas.study.takeaway.export`.
+
+        Returns:
+            The folder, and the largest absolute difference between PyTorch and ONNX Runtime.
+        """
+        from nas.study.takeaway import export
+
+        return export(self, pick, Path(out), **settings)
+
+
+def open(path_or_name: str | Path, runs: str | Path = "runs") -> Study:  # noqa: A001
+    """Open a study.
+
+    Args:
+        path_or_name: The study's folder, or its name.
+        runs: Folder that holds the studies.
+
+    Raises:
+        HwnasError: There is no such study, or its `study.json` cannot be read.
+    """
+    return Study(results.open(path_or_name, runs).path)
+
+
+def search(
+    *,
+    space: Component | None = None,
+    data: Component | Path | None = None,
+    device: Component | None = None,
+    objectives: Sequence[str] | None = None,
+    constraints: Sequence[str] | None = None,
+    evaluations: int | None = None,
+    name: str | None = None,
+    settings: Mapping[str, Any] | None = None,
+    overrides: Sequence[str] = (),
+    config_dir: str | Path | None = None,
+    reporter: Reporter | None = None,
+) -> Study:
+    """Search as `nas search` does with the same settings, or go on with a search.
+
+    Args:
+        space: `search_space` of the command line.
+        data: Name of a data set, or a path: a folder of images (`data=image_folder`) or an `.npz`
+            file (`data=npz`).
+        device: What latency is measured on.
+        objectives: `search.objectives`, such as `["error", "latency_ms"]`.
+        constraints: `search.constraints`, such as `["latency_ms <= 2"]`.
+        evaluations: `search.evaluations`: full trainings at which the search ends.
+        name: Of the study; its folder is `runs/NAME`. A study of that name goes on.
+        settings: Other settings by their names: `{"data.image_size": 64, "runs": "/tmp/runs"}`.
+        overrides: As on the command line: `["experiment=quickstart", "search=nsga2"]`.
+        config_dir: Folder of your own configurations.
+        reporter: Told of the progress; prints it unless another one is given.
+
+    Returns:
+        The study; its front is verified, and `export` writes the networks of it.
+
+    Raises:
+        HwnasError: A setting cannot be used; names it, what it got and what was expected.
+
+    Example:
+        >>> import nas
+        >>> study = nas.search(
+        ...     space="mobilenet", data="photos", evaluations=96, name="photos",
+        ...     settings={"data.image_size": 64},
+        ... )  # doctest: +SKIP
+        >>> study.pareto(where="latency_ms_measured < 2")  # doctest: +SKIP
+        >>> study.export("knee", "out/photos")  # doctest: +SKIP
+    """
+    from nas.cli.console import ConsoleReporter
+    from nas.study.composition import compose
+    from nas.study.reading import read
+
+    choices, values = [], {}
+    for group, component in (("search_space", space), ("data", _data(data)), ("device", device)):
+        if component is None:
+            continue
+        fields = {"name": component} if isinstance(component, str) else dict(component)
+        if "name" not in fields:
+            raise ConfigError(group, component, "a name, or settings with a name")
+        choices.append(f"{group}={fields.pop('name')}")
+        values |= {f"{group}.{field}": value for field, value in fields.items()}
+    given = {
+        "name": name,
+        "search.objectives": objectives,
+        "search.constraints": constraints,
+        "search.evaluations": evaluations,
+    }
+    values |= {key: value for key, value in given.items() if value is not None}
+    values |= dict(settings or {})
+    folder = None if config_dir is None else Path(config_dir)
+    # The overrides begin, so that an experiment's choices give way to the arguments.
+    config = compose([*overrides, *choices], config_dir=folder, settings=_plain(values))
+    checked = read(config)
+    # Ray and PyTorch take seconds to load, so a setting that cannot be used is refused before.
+    from nas.study.run import run
+
+    return Study(run(checked, reporter or ConsoleReporter()).path, checked.ledger_url)
+
+
+def _data(data: Component | Path | None) -> Component | None:
+    """Return name and settings of what may be a path."""
+    if data is None or isinstance(data, Mapping):
+        return data
+    if isinstance(data, str) and data in data_sets.names():
+        return data
+    path = Path(data).expanduser()
+    if path.is_dir():
+        return {"name": "image_folder", "path": str(path)}
+    if path.suffix == ".npz":
+        return {"name": "npz", "path": str(path)}
+    if isinstance(data, str) and path.name == data:
+        return data  # of the user's own module, which is imported later
+    raise ConfigError("data", str(data), "a folder of images, an .npz file or a data set's name")
+
+
+def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return values that a configuration can hold: lists for tuples, text for paths."""
+    return {name: _value(value) for name, value in values.items()}
+
+
+def _value(value: Any) -> Any:
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, Mapping):
+        return _plain(value)
+    if isinstance(value, tuple | list):
+        return [_value(item) for item in value]
+    return value
