@@ -14,10 +14,10 @@ import importlib
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-import nas.search as _search
-
 if TYPE_CHECKING:
-    from nas.api import Study, open, search  # noqa: A004
+    from nas.api import Study as Study
+    from nas.api import open as open  # noqa: A004
+    from nas.api import search as search
 
 __version__ = "0.1.0"
 
@@ -28,12 +28,12 @@ class _CallableRoom(ModuleType):
     """The package `nas.search`, which can also be called; see `nas.api.search`."""
 
     def __call__(self, **settings: Any) -> Study:
-        from nas.api import search
+        study: Study = importlib.import_module("nas.api").search(**settings)
+        return study
 
-        return search(**settings)
 
-
-_search.__class__ = _CallableRoom
+# By name, as below: a room that reads `nas.__version__` does not depend on the others.
+importlib.import_module("nas.search").__class__ = _CallableRoom
 
 
 def __getattr__(name: str) -> Any:

@@ -101,7 +101,8 @@ def search(
     from nas.study.composition import compose
     from nas.study.reading import read
 
-    choices, values = [], {}
+    choices: list[str] = []
+    values: dict[str, Any] = {}
     for group, component in (("search_space", space), ("data", _data(data)), ("device", device)):
         if component is None:
             continue
