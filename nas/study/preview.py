@@ -1,7 +1,8 @@
-"""What can be said of a search before it begins, in lines for people."""
+"""What can be said of a search before it begins, or where it found nothing, in lines for people."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -127,3 +128,21 @@ def _spread(job: TrainingJob, genotypes: Sequence[Genotype]) -> list[Genotype]:
     """Return a small, a middle and a large network."""
     order = np.argsort(job.space.costs(genotypes)["macs_m"].to_numpy(), kind="stable")
     return [genotypes[order[int(share * (len(order) - 1))]] for share in TIMED_SHARES]
+
+
+def nothing_complete_line(trials: Sequence[Trial], stopped_by: str) -> str:
+    """Return why a search has no front, and what to do about it.
+
+    Args:
+        trials: All of them; none is complete.
+        stopped_by: The limit at which the search ended.
+    """
+    if not trials:
+        return "no trial is complete: every candidate breaks a limit when it is measured"
+    [(cause, count)] = Counter(str(trial.failure) for trial in trials).most_common(1)
+    often = f"{count} of {len(trials)} trials failed" if count > 1 else "failed"
+    line = f"no trial is complete: {often}: {cause}"
+    if stopped_by != "failures":
+        return line
+    fix = "mend that and give the study another name, or raise search.stop.failures to go on"
+    return f"{line}; the search gave up, its trials are kept; {fix}"

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
-from collections import Counter
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -152,7 +151,8 @@ class _Study:
             trials = self._search(problem, ledger, first, feasible)
         results = StudyResults(self.folder.path, self._ledger_url)
         if not any(trial.complete for trial in trials):
-            raise HwnasError(f"study {self.settings.name!r}: {self._nothing_complete(trials)}")
+            line = preview.nothing_complete_line(trials, self.folder.record()["stop"]["by"])
+            raise HwnasError(f"study {self.settings.name!r}: {line}")
         parts = (self.settings, self.folder, self.splits, problem, results, self.reporter)
         # A study whose front could not be verified as a whole tries again when it is started again.
         complete = Finalisation(*parts).run()
@@ -223,18 +223,6 @@ class _Study:
             workers=workers,
             gpus=self.settings.evaluation.on_gpus,
         )
-
-    def _nothing_complete(self, trials: Sequence[Trial]) -> str:
-        """Return why there is no front, and what to do about it."""
-        if not trials:
-            return "no trial is complete: every candidate breaks a limit when it is measured"
-        [(cause, count)] = Counter(str(trial.failure) for trial in trials).most_common(1)
-        often = f"{count} of {len(trials)} trials failed" if count > 1 else "failed"
-        line = f"no trial is complete: {often}: {cause}"
-        if self.folder.record()["stop"]["by"] != "failures":
-            return line
-        fix = "mend that and give the study another name, or raise search.stop.failures to go on"
-        return f"{line}; the search gave up, its trials are kept; {fix}"
 
     @property
     def _ledger_url(self) -> str:
