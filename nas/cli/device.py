@@ -9,7 +9,6 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nas.cli.serve import add_serve, serve
 from nas.core.errors import DeviceError, ExportError
 
 if TYPE_CHECKING:
@@ -50,7 +49,6 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         help="settings of the device, such as threads=2 runtime=openvino precision=int8",
     )
     measure.add_argument("--device", default="cpu", help="see `nas device list` (default: cpu)")
-    add_serve(actions)
     for action in (listing, measure):
         action.add_argument("--json", action="store_true", help="print a JSON record")
 
@@ -169,4 +167,4 @@ def _print_json(record: dict[str, Any]) -> int:
     return 0
 
 
-_ACTIONS = {"list": _list, "measure": _measure, "serve": serve}
+_ACTIONS = {"list": _list, "measure": _measure}

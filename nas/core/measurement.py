@@ -6,7 +6,7 @@ import dataclasses
 import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -42,7 +42,7 @@ class Measurement:
         device: The device's settings.
         environment: Processor, operating system, load, runtime version, provider and threads that
             ran.
-        model_size_mb: Size of the file that was run (10^6 bytes): what is deployed.
+        model_size_mb: Size of the files that were run (10^6 bytes): what is deployed.
         energy_mj: Millijoules per inference, as a counter of the machine tells (idle power
             included); `None` where there is none, or it was not read.
         loading_memory_mb: `peak_memory_mb` as it was when the network was loaded and had not run.
@@ -91,6 +91,45 @@ class Measurement:
         return cls(**(fields | {"samples_ms": tuple(fields["samples_ms"])}))
 
 
+@dataclass(frozen=True)
+class Deployable:
+    """A network and how it is to be deployed.
+
+    Attributes:
+        network: The network, or the path of an ONNX file.
+        choices: In place of the device's settings for this network alone: `precision`, or a
+            setting of the device's runtime.
+    """
+
+    network: nn.Module | Path
+    choices: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class PreparedNetwork:
+    """A network in the form that a device runs.
+
+    Attributes:
+        path: A file, or a folder of several files.
+        choices: See `Deployable`.
+    """
+
+    path: Path
+    choices: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def files(self) -> list[Path]:
+        """All files of the network, sorted."""
+        if not self.path.is_dir():
+            return [self.path]
+        return sorted(path for path in self.path.rglob("*") if path.is_file())
+
+    @property
+    def size_mb(self) -> float:
+        """Size of all files together (10^6 bytes)."""
+        return sum(path.stat().st_size for path in self.files) / 1e6
+
+
 class Device(ABC):
     """A place where a network is run and timed: hardware + runtime + threads + precision.
 
@@ -101,28 +140,28 @@ class Device(ABC):
     @abstractmethod
     def prepare(
         self,
-        models: Sequence[nn.Module | Path],
+        models: Sequence[Deployable | nn.Module | Path],
         input_shape: tuple[int, int, int],
         folder: Path,
         images: ImageArray | None = None,
-    ) -> list[Path]:
+    ) -> list[PreparedNetwork]:
         """Bring networks into the form that the device's runtime and precision take.
 
         Args:
-            models: Networks, or paths of ONNX files.
+            models: Networks, or paths of ONNX files; a `Deployable` for one with its own choices.
             input_shape: `(channels, height, width)` of one image.
             folder: Where new files may be written.
             images: What a network is given in use, normalised, shape `(n, C, H, W)`: a quantised
                 precision takes the ranges of its activations from them. `None` for random ones.
 
         Raises:
-            DeviceError: A network cannot be converted.
+            DeviceError: A network cannot be converted, or has a choice that the device lacks.
         """
 
     @abstractmethod
     def measure_files(
         self,
-        files: Sequence[Path],
+        files: Sequence[PreparedNetwork | Path],
         input_shape: tuple[int, int, int],
         *,
         memory: bool = False,
@@ -132,7 +171,7 @@ class Device(ABC):
         """Time prepared networks, interleaved, with exclusive use of the device.
 
         Args:
-            files: What `prepare` returned.
+            files: What `prepare` returned, or the paths of such files.
             input_shape: `(channels, height, width)`; one image at a time is run.
             memory: Whether to measure the peak memory of each as well, and its energy where the
                 machine counts it.
@@ -145,11 +184,13 @@ class Device(ABC):
         """
 
     @abstractmethod
-    def outputs(self, file: Path, batches: Iterable[ImageArray]) -> Iterator[ImageArray]:
+    def outputs(
+        self, file: PreparedNetwork | Path, batches: Iterable[ImageArray]
+    ) -> Iterator[ImageArray]:
         """Run a prepared network as it is deployed, one image at a time.
 
         Args:
-            file: One of those that `prepare` returned.
+            file: One of those that `prepare` returned, or the path of such a file.
             batches: Normalised images, each batch of shape `(n, C, H, W)`.
 
         Yields:
@@ -158,11 +199,6 @@ class Device(ABC):
         Raises:
             DeviceError: The network cannot be loaded or run.
         """
-
-    @property
-    def runs_outputs(self) -> str:
-        """Where `outputs` runs networks, for people."""
-        return "the device"
 
     @property
     def takes_onnx(self) -> bool:
@@ -198,7 +234,7 @@ class Device(ABC):
 
     def measure_many(
         self,
-        models: Sequence[nn.Module | Path],
+        models: Sequence[Deployable | nn.Module | Path],
         input_shape: tuple[int, int, int],
         *,
         images: ImageArray | None = None,
@@ -213,7 +249,9 @@ class Device(ABC):
                 files, input_shape, memory=memory, seed=seed, seconds_per_model=seconds_per_model
             )
 
-    def measure(self, model: nn.Module | Path | str, input_shape: Sequence[int]) -> Measurement:
+    def measure(
+        self, model: Deployable | nn.Module | Path | str, input_shape: Sequence[int]
+    ) -> Measurement:
         """Time one network and measure its peak memory; see `measure_many`."""
         model = Path(model) if isinstance(model, str) else model
         channels, height, width = input_shape

@@ -5,7 +5,7 @@ A component is a keyword-only frozen dataclass; its fields are its configuration
 Components that share most of their code may stand in one module, a family, which the package
 lists; other shared code stands in a sub-package of that folder. Modules are imported when a
 component is asked for, so listing names stays cheap. A component may hold another one in a field
-declared with `nested`, whose configuration is the other one's name and fields.
+declared with `nested`, whose configuration is the other one's name and fields, or its name alone.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from nas.core.errors import ConfigError, UnknownNameError
 
 T = TypeVar("T")
 
-_REGISTRY = "hwnas_registry"
+_REGISTRY, _DEFAULT = "hwnas_registry", "hwnas_default"
 
 
 class Registry(Generic[T]):
@@ -104,8 +104,8 @@ class Registry(Generic[T]):
         holders = nested_registries(cls)
         return cls(
             **{
-                field: holders[field].get(**value)
-                if field in holders and isinstance(value, Mapping)
+                field: holders[field].get(**nested_settings(cls, field, value))
+                if field in holders and isinstance(value, Mapping | str)
                 else _tuples(value)
                 for field, value in fields.items()
             }
@@ -126,16 +126,37 @@ class Registry(Generic[T]):
         return settings
 
 
-def nested(registry: Registry[T], default: str) -> T:
+def nested(registry: Registry[T], default: str, **fields: Any) -> T:
     """Declare a field that holds another component.
 
     Args:
         registry: Of the component that the field holds.
-        default: Name of the component that it holds, all defaults, unless another one is given.
+        default: Name of the component that it holds unless another one is given.
+        **fields: Fields of that component, where they differ from its own defaults.
     """
     # OmegaConf knows no type for it; who reads a configuration builds it from the registry.
-    metadata = {_REGISTRY: registry, "omegaconf_ignore": True}
-    return dataclasses.field(default_factory=lambda: registry.get(default), metadata=metadata)
+    metadata = {
+        _REGISTRY: registry,
+        _DEFAULT: {"name": default, **fields},
+        "omegaconf_ignore": True,
+    }
+    return dataclasses.field(
+        default_factory=lambda: registry.get(default, **fields), metadata=metadata
+    )
+
+
+def nested_settings(cls: type, field: str, value: Mapping[str, Any] | str) -> dict[str, Any]:
+    """Return the name and the fields of a component that another one holds.
+
+    Args:
+        cls: Of the component that holds it.
+        field: Declared with `nested`.
+        value: A name, or fields, whose name may be left out where it is the default.
+    """
+    given = {"name": value} if isinstance(value, str) else dict(value)
+    default = next(f.metadata[_DEFAULT] for f in dataclasses.fields(cls) if f.name == field)
+    same = given.get("name", default["name"]) == default["name"]
+    return {**default, **given} if same else given
 
 
 def nested_registries(cls: type) -> dict[str, Registry[Any]]:

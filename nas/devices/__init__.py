@@ -3,7 +3,7 @@
 from nas.core.measurement import Device
 from nas.core.registry import Registry
 
-registry: Registry[Device] = Registry("device", __name__)
+registry: Registry[Device] = Registry("device", __name__, {"cpu": ("cpu", "gpu")})
 register = registry.register
 component = registry.component
 names = registry.names

@@ -4,34 +4,32 @@ from __future__ import annotations
 
 import contextlib
 import re
-import tempfile
-from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from nas.core.errors import ConfigError, DeviceError
 from nas.devices import register
-from nas.devices.agent.elsewhere import Elsewhere
-from nas.devices.agent.job import run_job
-from nas.devices.agent.protocol import GRACE_SECONDS, JobRequest, one_line
+from nas.devices.measuring.device import ProcessDevice
+from nas.devices.measuring.process import MeasuringProcess
 
 PREFIX = "device:"
 
 
 @register("ray_node")
 @dataclass(frozen=True, kw_only=True)
-class RayNode(Elsewhere):
+class RayNode(ProcessDevice):
     """Measures on the node of a Ray cluster that carries the custom resource `device:NODE`.
 
-    One measurement at a time, as long as the node has one piece of the resource. `job_seconds`
-    counts from when a job is handed to Ray.
+    One measurement at a time, as long as the node has one piece of the resource.
 
     Attributes:
         node: The name behind `device:`.
         address: Of the cluster, where this process is not connected to one already; a study is
             connected to that of `ray.address`.
     """
+
+    label: ClassVar[str] = "ray_node"
+    here: ClassVar[bool] = False
 
     node: str
     address: str = "auto"
@@ -46,46 +44,60 @@ class RayNode(Elsewhere):
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", self.node):
             raise ConfigError("device.node", self.node, "letters, digits, '.', '_' and '-'")
 
-    @property
-    def place(self) -> str:
-        """The node."""
-        return f"Ray node {self.node}"
+    def _process(self) -> MeasuringProcess:
+        return NodeProcess(
+            node=self.node, address=self.address, timeout_seconds=self.timeout_seconds
+        )
 
-    def _run(self, request: JobRequest, files: Sequence[Path]) -> Any:
+
+class NodeProcess(MeasuringProcess):
+    """A measuring process on a node, which an actor of Ray holds and asks."""
+
+    def __init__(self, *, node: str, address: str, timeout_seconds: float) -> None:
+        """Start the actor, which starts the process.
+
+        Args:
+            node: The name behind `device:`.
+            address: Of the cluster.
+            timeout_seconds: How long an answer may take beyond the work that was asked for.
+
+        Raises:
+            DeviceError: No node of the cluster carries the resource.
+        """
         # Ray takes a second to load.
+        import ray
+
+        from nas.cluster.connection import connected
+
+        self._place, resource = f"Ray node {node}", PREFIX + node
+        with contextlib.ExitStack() as opened:
+            opened.enter_context(connected(address))
+            self._check_there(ray.cluster_resources(), resource)  # type: ignore[no-untyped-call]
+            # Its processor cores belong to trainings, which pause while a device measures.
+            remote = ray.remote(num_cpus=0, resources={resource: 1}, max_restarts=0)(_Holder)
+            self._actor = remote.remote(timeout_seconds)
+            opened.callback(ray.kill, self._actor)
+            self._opened = opened.pop_all()
+
+    def ask(self, op: str, *, about: str, work_seconds: float = 0.0, **arguments: Any) -> Any:
+        """Send a request and wait for its answer; see `MeasuringProcess.ask`."""
         import ray
         from ray import exceptions
 
-        from nas.cluster.connection import connected, first_line
+        from nas.cluster.connection import first_line
 
-        contents = {
-            file.sha256: path.read_bytes() for file, path in zip(request.files, files, strict=True)
-        }
-        resource = PREFIX + self.node
-        with connected(self.address):
-            self._check_there(ray.cluster_resources(), resource)  # type: ignore[no-untyped-call]
-            # Its processor cores belong to trainings, which pause while a device measures.
-            task = ray.remote(num_cpus=0, resources={resource: 1}, max_retries=0)(_do)
-            running = task.remote(request.to_dict(), contents)
-            ended: list[Any] = []
-            try:
-                ended, _ = ray.wait([running], timeout=self.job_seconds)
-                if not ended:
-                    line = f"no answer within its limit of {self.job_seconds:g} s"
-                    raise DeviceError(f"{self.place}: {line}; raise device.job_seconds")
-                return ray.get(running)
-            except exceptions.RayError as error:
-                cause = error.cause if isinstance(error, exceptions.RayTaskError) else error
-                line = f"{type(cause).__name__}: {one_line(first_line(cause))}"
-                raise DeviceError(f"{self.place}: the job was lost ({line})") from error
-            finally:
-                # Cancelling a task that has just ended can bring Ray itself down.
-                if not ended:
-                    ray.cancel(running)
-                    with contextlib.suppress(exceptions.RayError):
-                        ended, _ = ray.wait([running], timeout=GRACE_SECONDS)
-                        if not ended:
-                            ray.cancel(running, force=True)
+        try:
+            return ray.get(self._actor.ask.remote(op, about, work_seconds, arguments))
+        except exceptions.RayError as error:
+            cause = error.cause if isinstance(error, exceptions.RayTaskError) else error
+            if isinstance(cause, DeviceError):
+                raise DeviceError(self._line(str(cause))) from error
+            line = f"{about}: lost during {op!r} ({type(cause).__name__}: {first_line(cause)})"
+            raise DeviceError(self._line(line)) from error
+
+    def close(self) -> None:
+        """End the actor, and with it the process."""
+        self._opened.close()
 
     def _check_there(self, resources: dict[str, float], resource: str) -> None:
         if resources.get(resource, 0) >= 1:
@@ -93,15 +105,16 @@ class RayNode(Elsewhere):
         known = ", ".join(sorted(name for name in resources if name.startswith(PREFIX)))
         start = f"""ray start --address=HEAD:PORT --resources='{{"{resource}": 1}}'"""
         raise DeviceError(
-            f"{self.place}: got a cluster whose nodes carry {known or 'no device'}, expected "
+            f"{self._place}: got a cluster whose nodes carry {known or 'no device'}, expected "
             f"{resource}; run {start} there, and set ray.address to that cluster"
         )
 
 
-def _do(record: dict[str, Any], contents: dict[str, bytes]) -> dict[str, Any]:
-    """Do a job on the node; see `run_job`."""
-    request = JobRequest.from_dict(record)
-    with tempfile.TemporaryDirectory(prefix="hwnas-") as name:
-        for index, file in enumerate(request.files):
-            (Path(name) / file.name(index)).write_bytes(contents[file.sha256])
-        return run_job(request, Path(name))
+class _Holder:
+    """Holds the measuring process on its node."""
+
+    def __init__(self, timeout_seconds: float) -> None:
+        self._process = MeasuringProcess(timeout_seconds=timeout_seconds)
+
+    def ask(self, op: str, about: str, work_seconds: float, arguments: dict[str, Any]) -> Any:
+        return self._process.ask(op, about=about, work_seconds=work_seconds, **arguments)

@@ -1,38 +1,36 @@
-"""A device of another machine, on which `nas device serve` runs."""
+"""A device of another machine, on which a command such as `ssh` starts the measuring process."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import shlex
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import ClassVar
 
-from nas.core.errors import ConfigError, HwnasError
+from nas.core.errors import ConfigError
 from nas.devices import register
-from nas.devices.agent.client import AgentClient, host_and_port
-from nas.devices.agent.elsewhere import Elsewhere
-from nas.devices.agent.protocol import JobRequest
-from nas.devices.agent.secret import VARIABLE, read_token
+from nas.devices.measuring.device import ProcessDevice
+from nas.devices.measuring.process import WORKER, MeasuringProcess
 
 
 @register("remote")
 @dataclass(frozen=True, kw_only=True)
-class Remote(Elsewhere):
-    """Measures on another machine, through its agent.
+class RemoteDevice(ProcessDevice):
+    """Another machine that a command such as `ssh` runs programs on.
 
-    The agent's token is read when it is needed and kept nowhere.
+    Networks are prepared here, sent through the command's standard input, and measured there. That
+    machine needs `pip install 'hwnas[agent]'` and the runtime, and nothing that listens.
 
     Attributes:
-        address: `HOST:PORT` of the agent.
-        token_file: File that holds the agent's token; `None` for the variable `HWNAS_TOKEN`.
-        busy_seconds: How long to wait while somebody else measures there.
-        retry_seconds: Without an answer after which the board is lost.
+        command: Starts a program there, with standard input and output connected:
+            `ssh pi@board`, `docker exec -i NAME`, `adb shell`.
+        python: The Python there that has `hwnas`.
     """
 
-    address: str
-    token_file: str | None = None
-    busy_seconds: float = 600.0
-    retry_seconds: float = 60.0
+    label: ClassVar[str] = "remote"
+    here: ClassVar[bool] = False
+
+    command: str
+    python: str = "python3"
 
     def __post_init__(self) -> None:
         """Check the settings.
@@ -41,25 +39,20 @@ class Remote(Elsewhere):
             ConfigError: A setting is out of its range.
         """
         super().__post_init__()
-        host_and_port(self.address)
-        for name in ("busy_seconds", "retry_seconds"):
-            if not getattr(self, name) >= 0:
-                raise ConfigError(f"device.{name}", getattr(self, name), "0 or more seconds")
+        for name in ("command", "python"):
+            if not _words(getattr(self, name)):
+                got, expected = getattr(self, name), "a command such as 'ssh pi@board'"
+                raise ConfigError(f"device.{name}", got, expected)
 
-    @property
-    def place(self) -> str:
-        """The agent's address."""
-        return self.address
-
-    def _run(self, request: JobRequest, files: Sequence[Path]) -> Any:
-        token = read_token(self.token_file)
-        if token is None:
-            fix = f"set {VARIABLE} or device.token_file"
-            raise HwnasError(f"{self.address}: got no token, expected the agent's; {fix}")
-        client = AgentClient(
-            address=self.address,
-            token=token,
-            busy_seconds=self.busy_seconds,
-            retry_seconds=self.retry_seconds,
+    def _process(self) -> MeasuringProcess:
+        command = [*_words(self.command), *_words(self.python), "-m", WORKER]
+        return MeasuringProcess(
+            timeout_seconds=self.timeout_seconds, command=command, place=self.command
         )
-        return client.run(request, files)
+
+
+def _words(command: str) -> list[str]:
+    try:
+        return shlex.split(command)
+    except ValueError:  # a quotation mark is missing
+        return []

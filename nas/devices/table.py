@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from nas import tables
 from nas.core.errors import DeviceError
-from nas.core.measurement import Device, ImageArray, Measurement
+from nas.core.measurement import Deployable, Device, ImageArray, Measurement, PreparedNetwork
 from nas.core.prediction import FloatArray
 from nas.core.space import Genotype
 from nas.devices import register
@@ -65,18 +65,18 @@ class TableDevice(Device):
 
     def prepare(
         self,
-        models: Sequence[nn.Module | Path],
+        models: Sequence[Deployable | nn.Module | Path],
         input_shape: tuple[int, int, int],
         folder: Path,
         images: ImageArray | None = None,
-    ) -> list[Path]:
+    ) -> list[PreparedNetwork]:
         """Refuse: nothing can be measured; see `Device.prepare`."""
         del models, input_shape, folder, images
         self._refuse()
 
     def measure_files(
         self,
-        files: Sequence[Path],
+        files: Sequence[PreparedNetwork | Path],
         input_shape: tuple[int, int, int],
         *,
         memory: bool = False,
@@ -87,7 +87,9 @@ class TableDevice(Device):
         del files, input_shape, memory, seed, seconds_per_model
         self._refuse()
 
-    def outputs(self, file: Path, batches: Iterable[ImageArray]) -> Iterator[ImageArray]:
+    def outputs(
+        self, file: PreparedNetwork | Path, batches: Iterable[ImageArray]
+    ) -> Iterator[ImageArray]:
         """Refuse: nothing can be run; see `Device.outputs`."""
         del file, batches
         self._refuse()

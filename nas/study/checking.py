@@ -20,7 +20,7 @@ from omegaconf.errors import (
 )
 
 from nas.core.errors import ConfigError, HwnasError
-from nas.core.registry import Registry, nested_registries
+from nas.core.registry import Registry, nested_registries, nested_settings
 
 T = TypeVar("T")
 
@@ -144,7 +144,7 @@ def structured(cls: type[T], node: Any, path: str) -> T:
         raise
     registries = nested_registries(cls)
     parts = {
-        field: _held(registries[field], inner, path, field)
+        field: component(registries[field], inner, f"{_prefix(path)}{field}")
         for field, inner in held.items()
         if field in (node or {})
     }
@@ -168,28 +168,12 @@ def _class_and_fields(registry: Registry[T], node: Any) -> tuple[type[T], dict[s
 
 def _own_and_held(cls: type, node: Any) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
     """Return a dataclass's own fields as they are given, and name and fields of what it holds."""
-    own, held = dict(node or {}), {}
-    factories = {f.name: f.default_factory for f in dataclasses.fields(cls)}
-    for field, registry in nested_registries(cls).items():
-        given = own.pop(field, None) or {}
-        if "name" not in given:
-            default = registry.settings(factories[field]())  # type: ignore[operator]
-            given = {"name": default["name"], **given}
-        held[field] = given
+    own = dict(node or {})
+    held = {
+        field: nested_settings(cls, field, own.pop(field, None) or {})
+        for field in nested_registries(cls)
+    }
     return own, held
-
-
-def _held(registry: Registry[Any], node: Any, path: str, field: str) -> Any:
-    """Build the component that another one holds, which does not know that it is held."""
-    try:
-        return component(registry, node, f"{path}.{field}")
-    except ConfigError as error:
-        if error.argument.startswith(f"{path}.") and not error.argument.startswith(
-            f"{path}.{field}."
-        ):
-            line = str(error).removeprefix(f"{path}.")
-            raise HwnasError(f"{path}.{field}.{line}") from error
-        raise
 
 
 def _merged(cls: type, node: Any, path: str) -> DictConfig:

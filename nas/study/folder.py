@@ -47,8 +47,7 @@ FINALISE_SETTINGS = (*SEARCH_SETTINGS, "finalise.recipe")
 """Settings that verified architectures depend on."""
 
 FREE_SETTINGS = tuple(
-    f"device.{name}"
-    for name in ("address", "token_file", "job_seconds", "busy_seconds", "retry_seconds")
+    f"device.{name}" for name in ("command", "python", "address", "timeout_seconds")
 )
 """Settings that say how a device elsewhere is reached, and change nothing that it measures."""
 

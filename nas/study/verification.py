@@ -172,10 +172,14 @@ class Verification:
             in_fp32: Sequence[Measurement | None] = [None] * len(exported)
             if device.quantises:
                 in_fp32 = device.in_fp32.measure_many(models, shape, seed=seed)
-            for member, file, measurement, fp32 in zip(
+            for member, prepared, measurement, fp32 in zip(
                 exported, files, measurements, in_fp32, strict=True
             ):
-                if file.read_bytes() != self._path(member, "model.onnx").read_bytes():
+                file = prepared.path
+                if file.is_dir():
+                    to = self._path(member, f"{DEPLOYED}.files")
+                    shutil.copytree(file, to, dirs_exist_ok=True)
+                elif file.read_bytes() != self._path(member, "model.onnx").read_bytes():
                     shutil.copyfile(file, self._path(member, f"{DEPLOYED}{file.suffix}"))
                 if fp32 is not None:
                     record = fp32.to_dict()
@@ -201,7 +205,7 @@ class Verification:
         difference = max_abs_difference(self._network(member), self._parity_images, outputs)
         record = {
             "file": file.name,
-            "outputs_run_by": device.runs_outputs,
+            "outputs_run_by": "the device",
             "max_abs_difference": difference,
             "as_network": difference <= TOLERANCE,
             "metrics": None,

@@ -74,7 +74,7 @@ def test_measure_takes_a_path_as_text(conv_model: ModelFactory):
 
 
 def test_settings_reach_the_record(conv_model: ModelFactory):
-    device = cpu(threads=2, allow_spinning=True, graph_optimization="basic")
+    device = cpu(threads=2, runtime={"allow_spinning": True, "graph_optimization": "basic"})
     (measurement,) = device.measure_many([conv_model(1)], SHAPE, seed=7)
     assert measurement.device["threads"] == 2
     assert measurement.device["allow_spinning"] is True
@@ -99,7 +99,12 @@ def test_peak_memory_grows_with_the_weights_and_repeats(linear_model: ModelFacto
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("precision", "int4"), ("threads", 0), ("graph_optimization", "most"), ("relative_ci", 0)],
+    [
+        ("precision", "int4"),
+        ("threads", 0),
+        ("runtime", {"graph_optimization": "most"}),
+        ("relative_ci", 0),
+    ],
 )
 def test_wrong_settings_are_named(field: str, value: Any):
     with pytest.raises(ConfigError, match=f"device.{field}"):

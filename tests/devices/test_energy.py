@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 from pathlib import Path
 
@@ -141,9 +142,9 @@ def test_worker_divides_what_was_counted_by_the_inferences(
 ):
     from nas.devices.measuring.worker import Worker
 
-    worker = Worker()
-    worker.start("nas.devices.runtimes.onnxruntime", "onnxruntime", {})
-    worker.load(str(conv_model(1)), list(SHAPE))
+    worker = Worker(contextlib.ExitStack())
+    worker.start("nas.devices.runtimes.onnxruntime", "onnxruntime", {}, {})
+    worker.load(str(conv_model(1)), list(SHAPE), {})
     runs = []
 
     def run_for(seconds: float) -> list[float]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 from pathlib import Path
 
@@ -10,8 +9,8 @@ import pytest
 
 from nas import devices
 from nas.core.host import usable_cores
-from nas.devices.agent.elsewhere import Elsewhere
-from nas.devices.measuring import environment, local
+from nas.devices.measuring import environment
+from nas.devices.remote import RemoteDevice
 
 X86 = """\
 processor\t: 0
@@ -66,11 +65,11 @@ def test_machine_that_tells_nothing_has_none(machine: Path):
 
 
 def test_threads_without_a_core_make_another_device(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(local, "usable_cores", lambda: 2)
+    monkeypatch.setattr(environment, "usable_cores", lambda: 2)
     one, two = (devices.get("cpu", threads=threads) for threads in (1, 2))
     free = [one.identity(), two.identity()]
     assert [environment.threads_line(device) for device in (one, two)] == [None, None]
-    monkeypatch.setattr(local, "usable_cores", lambda: 1)
+    monkeypatch.setattr(environment, "usable_cores", lambda: 1)
     assert one.identity() == free[0]
     assert two.identity() not in free
     assert environment.threads_line(one) is None
@@ -78,16 +77,9 @@ def test_threads_without_a_core_make_another_device(monkeypatch: pytest.MonkeyPa
 
 
 def test_the_cores_of_another_machine_are_its_own(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(local, "usable_cores", lambda: 1)
+    monkeypatch.setattr(environment, "usable_cores", lambda: 1)
     there = devices.get("cpu", threads=2).identity()
-    monkeypatch.setattr(local, "usable_cores", lambda: 64)
-
-    @dataclasses.dataclass(frozen=True, kw_only=True)
-    class Board(Elsewhere):
-        place = "board"
-
-        def _run(self, request: object, files: object) -> object:
-            return {"identity": there}
-
-    line = environment.threads_line(Board(target=devices.get("cpu", threads=2)))
+    monkeypatch.setattr(environment, "usable_cores", lambda: 64)
+    monkeypatch.setattr(RemoteDevice, "_described", {"hardware": there, "runtime_version": "1"})
+    line = environment.threads_line(devices.get("remote", command="ssh pi@board", threads=2))
     assert (line or "").startswith("device.threads: got 2")

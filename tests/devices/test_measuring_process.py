@@ -14,7 +14,12 @@ from nas.core.errors import DeviceError
 from nas.devices.measuring.process import MeasuringProcess
 
 GENEROUS_SECONDS = 120.0
-START = {"module": "nas.devices.runtimes.onnxruntime", "name": "onnxruntime", "settings": {}}
+START = {
+    "module": "nas.devices.runtimes.onnxruntime",
+    "name": "onnxruntime",
+    "settings": {},
+    "execution": {},
+}
 
 
 def python(code: str) -> tuple[str, ...]:
@@ -39,7 +44,7 @@ def test_killed_process_is_reported_with_its_signal():
         process.ask("start", about="start", **START)
         os.kill(process.pid, signal.SIGKILL)
         with pytest.raises(DeviceError, match=r"net.onnx: .*died during 'load' \(signal SIGKILL"):
-            process.ask("load", about="net.onnx", path="x", input_shape=[1])
+            process.ask("load", about="net.onnx", path="x", input_shape=[1], choices={})
     assert not psutil.pid_exists(process.pid)
 
 

@@ -12,6 +12,7 @@ from fast_device import cpu, installed
 from onnx import helper
 
 from nas.core.errors import DeviceError
+from nas.core.measurement import Deployable
 from nas.devices import runtimes
 from nas.devices.measuring.runner import random_images
 
@@ -102,12 +103,12 @@ def test_images_of_another_shape_are_refused(conv_model: ModelFactory):
 def test_quantised_logits_are_close(conv_model: ModelFactory, tmp_path: Path):
     model = conv_model(3)
     images = np.random.default_rng(1).standard_normal((32, *SHAPE), dtype=np.float32)
-    (path,) = cpu(precision="int8").prepare([model], SHAPE, tmp_path, images)
-    logits = []
-    for file in (model, path):
-        network = runtimes.get("onnxruntime").load(file, random_images((1, *SHAPE)))
-        network.run()
-        logits.append(network.logits().ravel())
+    (prepared,) = cpu(precision="int8").prepare([model], SHAPE, tmp_path, images)
+    image = random_images((1, *SHAPE))
+    logits = [
+        runtimes.get("onnxruntime").load(file, image).run(image).ravel()
+        for file in (model, prepared.path)
+    ]
     assert np.corrcoef(*logits)[0, 1] > 0.99
     assert not np.array_equal(*logits)
 
@@ -115,15 +116,48 @@ def test_quantised_logits_are_close(conv_model: ModelFactory, tmp_path: Path):
 def test_quantised_file_is_not_quantised_again(conv_model: ModelFactory, tmp_path: Path):
     device = cpu(precision="int8")
     (once,) = device.prepare([conv_model(2)], SHAPE, tmp_path)
-    assert device.prepare([once], SHAPE, tmp_path) == [once]
+    assert device.prepare([once.path], SHAPE, tmp_path) == [once]
 
 
 def test_quantised_file_from_elsewhere_is_measured_as_it_is(
     runtime: str, conv_model: ModelFactory, tmp_path: Path
 ):
     device = cpu(runtime=runtime, precision="int8")
-    model = onnx.load(device.prepare([conv_model(2)], SHAPE, tmp_path)[0])
+    model = onnx.load(device.prepare([conv_model(2)], SHAPE, tmp_path)[0].path)
     model.ClearField("metadata_props")
     onnx.save(model, tmp_path / "elsewhere.onnx")
     (measurement,) = device.measure_many([tmp_path / "elsewhere.onnx"], SHAPE)
     assert measurement.environment["calibration"] == "not said in the file"
+
+
+PRECISIONS = ("fp32", "int8")
+
+
+@pytest.mark.parametrize("genotype", [(0, 1), (1, 0)])
+def test_precision_may_be_a_gene(
+    runtime: str, genotype: tuple[int, ...], conv_model: ModelFactory, tmp_path: Path
+):
+    """A network's own choices stand before the device's settings, in every record of it."""
+    models = [
+        Deployable(conv_model(layers), {"precision": PRECISIONS[gene]})
+        for layers, gene in zip((2, 3), genotype, strict=True)
+    ]
+    device = cpu(runtime=runtime)
+    prepared = device.prepare(models, SHAPE, tmp_path)
+    for gene, measurement in zip(genotype, device.measure_files(prepared, SHAPE), strict=True):
+        assert measurement.device["precision"] == PRECISIONS[gene]
+        assert ("calibration" in measurement.environment) == bool(gene)
+    batch = random_images((2, *SHAPE))
+    outputs = [next(device.outputs(each, [batch])) for each in prepared]
+    (plain,) = device.prepare([conv_model((2, 3)[genotype.index(1)])], SHAPE, tmp_path)
+    [exact] = device.outputs(plain, [batch])
+    assert not np.array_equal(outputs[genotype.index(1)], exact)
+
+
+@pytest.mark.parametrize("choices", [{"precision": "int3"}, {"exits": 2}, {"threads": 2}])
+def test_choice_that_a_device_lacks_is_refused(
+    choices: dict[str, object], conv_model: ModelFactory
+):
+    (name,) = choices
+    with pytest.raises(DeviceError, match=rf"conv1.onnx: .*{name}.*expected one of"):
+        cpu().measure_many([Deployable(conv_model(1), choices)], SHAPE)

@@ -25,16 +25,16 @@ def test_provider_that_the_build_lacks_is_refused_with_those_it_has(
     assert provider in OTHERS
     if provider in AVAILABLE:
         pytest.skip(f"the installed ONNX Runtime has {provider}")
-    expected = f"device.provider: got '{provider}', expected one of .*cpu.*onnxruntime"
+    expected = f"device.runtime.provider: got '{provider}', expected one of .*cpu.*onnxruntime"
     with pytest.raises(DeviceError, match=expected):
-        cpu(provider=provider).measure_many([conv_model(1)], SHAPE)
+        cpu(runtime={"provider": provider}).measure_many([conv_model(1)], SHAPE)
 
 
 @pytest.mark.skipif("azure" not in AVAILABLE, reason="the installed ONNX Runtime has no azure")
 def test_silent_fall_back_to_the_processor_is_an_error(conv_model: ModelFactory):
     expected = r"no operator runs on AzureExecutionProvider \(.* on CPUExecutionProvider\)"
     with pytest.raises(DeviceError, match=expected) as caught:
-        cpu(provider="azure").measure_many([conv_model(1)], SHAPE)
+        cpu(runtime={"provider": "azure"}).measure_many([conv_model(1)], SHAPE)
     assert "conv1.onnx" in str(caught.value)
 
 
@@ -43,11 +43,11 @@ def test_gpu_asks_for_cuda(conv_model: ModelFactory):
     assert device.identity()["provider"] == "cuda"
     assert "gpu" in device.identity()
     if "cuda" not in AVAILABLE:
-        with pytest.raises(DeviceError, match=r"device.provider: got 'cuda'"):
+        with pytest.raises(DeviceError, match=r"device.runtime.provider: got 'cuda'"):
             device.measure_many([conv_model(1)], SHAPE)
 
 
 def test_provider_of_another_runtime_is_refused(conv_model: ModelFactory):
     pytest.importorskip("openvino")
-    with pytest.raises(DeviceError, match=r"device.provider: got 'npu', expected one of .*cpu"):
-        cpu(runtime="openvino", provider="npu").measure_many([conv_model(1)], SHAPE)
+    with pytest.raises(DeviceError, match=r"provider: got 'npu', expected one of .*cpu"):
+        cpu(runtime={"name": "openvino", "provider": "npu"}).measure_many([conv_model(1)], SHAPE)

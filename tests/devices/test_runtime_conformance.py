@@ -26,29 +26,30 @@ OWN_SETTINGS = {
     "allow_spinning": True,
     "graph_optimization": "basic",
     "provider": "cpu",
-    "compiled": False,
+    "compiled": True,
 }
 HEAVY = ("torch", "onnx", "psutil", "pandas", "ray", "nas.network")
 LOAD = """
 import json, sys
 from pathlib import Path
 from nas.devices import runtimes
-from nas.devices.measuring.runner import Runner, random_images
+from nas.devices.measuring.runner import random_images
+from nas.devices.measuring.runtime import SENTINEL_SHAPE, Execution
 path, name, settings = Path(sys.argv[1]), sys.argv[2], json.loads(sys.argv[3])
 runtime = runtimes.get(name, **settings)
 runtime.start()
-network = runtime.load(path, random_images((1, 3, 16, 16)))
-network.run()
-first = network.logits().tolist()
+images = random_images((1, 3, 16, 16))
+execution = Execution(threads=int(sys.argv[4]))
+network = runtime.load(path, images, execution)
+first = network.run(images).tolist()
 for _ in range(5):
-    network.run()
-sentinel = runtime.sentinel()
-sentinel.run()
+    network.infer()
+sentinel = runtime.sentinel(execution)
 print("RESULT" + json.dumps({
     "first": first,
-    "last": network.logits().tolist(),
+    "last": network.run(images).tolist(),
     "facts": network.inspect(),
-    "sentinel": list(sentinel.logits().shape),
+    "sentinel": list(sentinel.run(random_images((1, *SENTINEL_SHAPE))).shape),
     "modules": sorted(sys.modules),
 }))
 """
@@ -80,13 +81,14 @@ def network() -> nn.Module:
 
 
 def prepare(device: Device, network: nn.Module, folder: Path) -> Path:
-    (path,) = device.prepare([network], SHAPE, folder)
-    return path
+    (prepared,) = device.prepare([network], SHAPE, folder)
+    assert prepared.size_mb == prepared.path.stat().st_size / 1e6
+    return prepared.path
 
 
-def load(path: Path, name: str, **settings: Any) -> dict[str, Any]:
+def load(path: Path, name: str, threads: int = 1, **settings: Any) -> dict[str, Any]:
     """Run a file in a process of its own, as a measurement does."""
-    command = [sys.executable, "-c", LOAD, str(path), name, json.dumps(settings)]
+    command = [sys.executable, "-c", LOAD, str(path), name, json.dumps(settings), str(threads)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     lines = [line for line in done.stdout.splitlines() if line.startswith("RESULT")]
@@ -166,12 +168,14 @@ def test_identity_is_the_settings_the_hardware_and_the_version(runtime: str):
 def test_settings_that_the_runtime_does_not_have_are_refused(runtime: str):
     record = cpu(runtime=runtime).identity()
     for name, value in OWN_SETTINGS.items():
+        settings = {"name": runtime, name: value}
         if name in record:
-            assert cpu(runtime=runtime, **{name: value}).identity()[name] == value
+            assert cpu(runtime=settings).identity()[name] == value
         else:
-            expected = f"device.{name}: got .*runtime '{runtime}' has no such setting"
-            with pytest.raises(ConfigError, match=expected):
-                cpu(runtime=runtime, **{name: value})
+            with pytest.raises(ConfigError, match=rf"device.runtime '{runtime}'.*{name}"):
+                cpu(runtime=settings)
+        with pytest.raises(ConfigError, match=name):
+            cpu(**{name: value})
 
 
 def test_garbage_is_one_line_and_leaves_nothing_behind(

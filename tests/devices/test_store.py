@@ -15,7 +15,7 @@ from fast_device import cpu
 
 from latency_predictors.calibration.sampling import measure_genotypes
 from nas.core.measurement import Measurement
-from nas.devices.measuring.local import LocalDevice
+from nas.devices.measuring.device import ProcessDevice
 from nas.devices.runtimes import component
 from nas.devices.store import MeasurementStore, Tally
 
@@ -49,7 +49,7 @@ def test_another_network_budget_or_device_is_another_measurement(store: Measurem
     for fields in (
         {"threads": 2},
         {"precision": "int8"},
-        {"graph_optimization": "basic"},
+        {"runtime": {"graph_optimization": "basic"}},
         {"min_rounds": 50},
         {"runtime": "torch"},
     ):
@@ -69,7 +69,7 @@ def test_another_version_or_processor_is_another_device(
         changed.setattr(component("onnxruntime"), "version", classmethod(lambda cls: "0.1"))
         assert store.find(cpu(), "a", 0.5) is None
     with monkeypatch.context() as changed:
-        changed.setattr(LocalDevice, "_hardware", lambda self: {"cpu_model": "another"})
+        changed.setattr(ProcessDevice, "_hardware", lambda self: {"cpu_model": "another"})
         assert store.find(cpu(), "a", 0.5) is None
     assert store.find(cpu(), "a", 0.5) == TAKEN
 
@@ -176,13 +176,13 @@ def test_networks_of_a_space_are_never_measured_twice(
     )
     genotypes = list(dict.fromkeys(space.sample(np.random.default_rng(i)) for i in range(3)))
     measured: list[int] = []
-    original = LocalDevice.measure_files
+    original = ProcessDevice.measure_files
 
     def counting(self, files, *arguments, **options):
         measured.append(len(files))
         return original(self, files, *arguments, **options)
 
-    monkeypatch.setattr(LocalDevice, "measure_files", counting)
+    monkeypatch.setattr(ProcessDevice, "measure_files", counting)
     first = measure_genotypes(space, cpu(), genotypes[:2], seconds=0.05, store=store)
     measured.clear()
     again = measure_genotypes(space, cpu(), genotypes, seconds=0.05, store=store)

@@ -11,6 +11,7 @@ from typing import Any
 
 from nas.core.host import usable_cores
 from nas.core.measurement import Device
+from nas.devices.measuring import energy
 
 _CPUINFO = Path("/proc/cpuinfo")
 _CPUFREQ = Path("/sys/devices/system/cpu/cpu0/cpufreq")
@@ -30,6 +31,22 @@ def describe_host() -> dict[str, Any]:
         "hostname": socket.gethostname(),
         "timestamp_utc": datetime.now(UTC).isoformat(timespec="seconds"),
     }
+
+
+def hardware(threads: int, provider: str) -> dict[str, Any]:
+    """Return what this machine is, as far as it makes measurements differ.
+
+    Args:
+        threads: Of a network.
+        provider: What networks are run on.
+    """
+    facts: dict[str, Any] = {"cpu_model": cpu_model(), "logical_cores": os.cpu_count()}
+    # Left out where all threads have a core: then it makes no difference how many there are.
+    if (cores := usable_cores()) < threads:
+        facts["usable_cores"] = cores
+    if energy.READERS.get(provider) is energy.read_nvml:
+        facts["gpu"] = energy.gpu_name()
+    return facts
 
 
 def threads_line(device: Device) -> str | None:

@@ -1,11 +1,17 @@
-"""The other end of the measuring process: starts it, asks it, and never leaves it behind."""
+"""The other end of the measuring process: starts it, asks it, and never leaves it behind.
+
+The process runs on this machine or, where a command such as `ssh` starts it, on another one.
+"""
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import json
+import math
 import os
 import queue
+import re
 import signal
 import subprocess
 import sys
@@ -19,26 +25,36 @@ from typing import Any
 import nas
 from nas.core.errors import DeviceError
 
-COMMAND = (sys.executable, "-m", "nas.devices.measuring.worker")
+WORKER = "nas.devices.measuring.worker"
+COMMAND = (sys.executable, "-m", WORKER)
 _TAIL_BYTES = 2000
 _TAIL_LINES = 3
 _GRACE_SECONDS = 5.0
+_PART_BYTES = 1 << 20
+_MISSING = re.compile(r"No module named '?(\w+)")
 
 
 class MeasuringProcess:
     """A running `nas.devices.measuring.worker`; a context manager."""
 
-    def __init__(self, *, timeout_seconds: float, command: Sequence[str] = COMMAND) -> None:
+    def __init__(
+        self,
+        *,
+        timeout_seconds: float,
+        command: Sequence[str] = COMMAND,
+        place: str | None = None,
+    ) -> None:
         """Start the process.
 
         Args:
             timeout_seconds: How long an answer may take beyond the work that was asked for.
             command: The program to run.
+            place: The other machine on which the process runs, for messages; `None` for this one.
 
         Raises:
             DeviceError: It cannot be started.
         """
-        self._timeout_seconds = timeout_seconds
+        self._timeout_seconds, self._place = timeout_seconds, place
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - closed by close()
         try:
             self._process = subprocess.Popen(
@@ -52,7 +68,8 @@ class MeasuringProcess:
             )
         except OSError as error:
             self._stderr.close()
-            raise DeviceError(f"measuring process cannot be started ({error})") from error
+            line = f"measuring process cannot be started ({error})"
+            raise DeviceError(self._line(line)) from error
         self._lines: queue.Queue[str | None] = queue.Queue()
         # Pipes cannot be waited for with a time limit on every platform; a thread's queue can.
         self._reader = threading.Thread(target=self._read, daemon=True)
@@ -80,7 +97,8 @@ class MeasuringProcess:
         Args:
             op: The operation.
             about: What it is about, for messages: a file, mostly.
-            work_seconds: How long the work itself takes, which the time limit is added to.
+            work_seconds: How long the work itself takes, which the time limit is added to;
+                infinity for no limit.
             **arguments: The operation's arguments, JSON values.
 
         Returns:
@@ -98,16 +116,61 @@ class MeasuringProcess:
             raise self._death(op, about) from None
         limit = self._timeout_seconds + work_seconds
         try:
-            line = self._lines.get(timeout=limit)
+            line = self._lines.get(timeout=None if math.isinf(limit) else limit)
         except queue.Empty:
             problem = f"gave no answer to {op!r} within {limit:g} s and was ended"
+            problem += " (if it is only slow, raise device.timeout_seconds)"
             raise self._failure(about, problem) from None
         if line is None:
             raise self._death(op, about)
         answer = self._parse(line, op, about)
         if "error" in answer:
-            raise DeviceError(f"{about}: {answer['error']}")
+            raise DeviceError(self._line(f"{about}: {answer['error']}"))
         return answer
+
+    def send(self, path: Path, name: str) -> str:
+        """Bring a file, or a folder of files, to where the process runs.
+
+        Args:
+            path: Here.
+            name: There, in the folder of the process; the suffix is kept. What had that name
+                before is replaced.
+
+        Returns:
+            The path there; on this machine it is the same.
+
+        Raises:
+            DeviceError: It cannot be read, or the process has failed.
+        """
+        if self._place is None:
+            return str(path)
+        name, folder = name + path.suffix, ""
+        files = sorted(f for f in path.rglob("*") if f.is_file()) if path.is_dir() else [path]
+        for file in files:
+            relative = "" if file == path else f"/{file.relative_to(path).as_posix()}"
+            try:
+                with file.open("rb") as opened:
+                    part, first = opened.read(_PART_BYTES), True
+                    while first or part:
+                        arguments = {"data": base64.b64encode(part).decode(), "first": first}
+                        answer = self.ask(
+                            "receive", about=str(path), name=name + relative, **arguments
+                        )
+                        folder, part, first = answer["folder"], opened.read(_PART_BYTES), False
+            except OSError as error:
+                raise DeviceError(f"{file}: cannot be read ({error.strerror})") from error
+        return f"{folder}/{name}"
+
+    def fetch(self, path: str, to: Path) -> Path:
+        """Bring a file from where the process runs; return its path here, `to` if it was copied.
+
+        Raises:
+            DeviceError: The process has failed.
+        """
+        if self._place is None:
+            return Path(path)
+        to.write_bytes(base64.b64decode(self.ask("read", about=path, path=path)["data"]))
+        return to
 
     def close(self) -> None:
         """End the process, by force where it does not end by itself, and reap it."""
@@ -144,13 +207,21 @@ class MeasuringProcess:
         self._process.wait()
         code = self._process.returncode
         cause = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit status {code}"
+        missing = _MISSING.search(self._last_words())
+        if self._place is not None and missing:
+            line = f"Python there has no module {missing[1]!r}; run on that machine: "
+            return DeviceError(self._line(line + "python3 -m pip install 'hwnas[agent]'"))
         return self._failure(about, f"died during {op!r} ({cause})")
 
     def _failure(self, about: str, problem: str) -> DeviceError:
         self._process.kill()
         self._process.wait()
         said = self._last_words()
-        return DeviceError(f"{about}: measuring process {problem}; its last words: {said}")
+        line = f"{about}: measuring process {problem}; its last words: {said}"
+        return DeviceError(self._line(line))
+
+    def _line(self, line: str) -> str:
+        return line if self._place is None else f"{self._place}: {line}"
 
     def _last_words(self) -> str:
         size = self._stderr.seek(0, os.SEEK_END)

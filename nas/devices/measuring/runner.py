@@ -1,17 +1,26 @@
-"""A loaded network, timed."""
+"""A loaded network, timed, and the memory of the process that runs it."""
 
 from __future__ import annotations
 
 import math
 import statistics
+import sys
 import time
+from pathlib import Path
 
 import numpy as np
 
 from nas.core.measurement import ImageArray
 from nas.devices.measuring.runtime import LoadedNetwork
 
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None  # type: ignore[assignment]
+
 INPUT_SEED = 0
+_STATUS = Path("/proc/self/status")
+_CLEAR_REFS = Path("/proc/self/clear_refs")
 
 
 def random_images(shape: tuple[int, ...]) -> ImageArray:
@@ -29,13 +38,13 @@ class Runner:
             ModelError: It cannot be run.
         """
         self.network = network
-        self.run = network.run
-        self.run()
+        self.infer = network.infer
+        self.infer()
 
     def time_ms(self) -> float:
         """Run one inference; return its milliseconds."""
         start = time.perf_counter_ns()
-        self.run()
+        self.infer()
         return (time.perf_counter_ns() - start) / 1e6
 
     def run_for(self, seconds: float) -> list[float]:
@@ -56,5 +65,36 @@ class Runner:
         One more inference goes before them untimed: after another network has run it takes twice
         as long, because the caches hold the other one's weights.
         """
-        self.run()
+        self.infer()
         return statistics.median(self.time_ms() for _ in range(inferences))
+
+
+def memory_method() -> str:
+    """Return how `high_water_mb` reads the mark: `VmHWM`, `ru_maxrss` or `none`."""
+    if _STATUS.exists():
+        return "VmHWM"
+    return "none" if resource is None else "ru_maxrss"
+
+
+def reset_high_water() -> bool:
+    """Lower the high-water mark to what the process holds now; return whether that is possible."""
+    try:
+        _CLEAR_REFS.write_text("5")
+    except OSError:
+        return False
+    return True
+
+
+def high_water_mb() -> float | None:
+    """Return the most memory that the process has held, in megabytes (10^6 bytes).
+
+    `None` where the platform cannot tell.
+    """
+    if memory_method() == "VmHWM":
+        lines = _STATUS.read_text().splitlines()
+        kibibytes = next(line.split()[1] for line in lines if line.startswith("VmHWM:"))
+        return int(kibibytes) * 1024 / 1e6
+    if resource is None:
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6

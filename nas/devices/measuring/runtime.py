@@ -12,7 +12,7 @@ import importlib.metadata
 import importlib.util
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -42,20 +42,20 @@ class LoadedNetwork(ABC):
     """
 
     @abstractmethod
-    def run(self) -> None:
-        """Run one inference.
+    def infer(self) -> None:
+        """Run one inference of the input in place, which is what is timed.
 
         Raises:
             ModelError: It cannot be run.
         """
 
     @abstractmethod
-    def put(self, images: ImageArray) -> None:
-        """Replace the input by other images of the same shape and type."""
+    def run(self, images: ImageArray) -> ImageArray:
+        """Return the network's output for images of the input's shape and type.
 
-    @abstractmethod
-    def logits(self) -> ImageArray:
-        """Return what the last run made of the input."""
+        Raises:
+            ModelError: It cannot be run.
+        """
 
     @abstractmethod
     def inspect(self) -> dict[str, Any]:
@@ -67,13 +67,24 @@ class LoadedNetwork(ABC):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Runtime(ABC):
-    """Runs networks; its fields are the settings that it has.
+class Execution:
+    """What a device sets for every runtime.
 
     Attributes:
         threads: Threads that work on one operator.
-        precision: Of weights and activations; one of `precisions`.
+        precision: Of weights and activations; one of the runtime's `precisions`.
     """
+
+    threads: int = 1
+    precision: str = "fp32"
+
+
+DEFAULT_EXECUTION = Execution()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Runtime(ABC):
+    """Runs networks; its fields are the settings that it alone has."""
 
     package: ClassVar[str]
     """Import name of what it needs."""
@@ -87,28 +98,47 @@ class Runtime(ABC):
     constants: ClassVar[Mapping[str, Any]] = MappingProxyType({})
     """What else bears on speed and is always set the same way; recorded with the settings."""
 
-    threads: int = 1
-    precision: str = "fp32"
-
-    def __post_init__(self) -> None:
-        """Check the settings.
+    def check(self, execution: Execution) -> None:
+        """Check that the runtime can do what a device sets.
 
         Raises:
-            ConfigError: A setting is out of its range.
+            ConfigError: It cannot.
         """
-        if self.threads < 1:
-            raise ConfigError("device.threads", self.threads, "1 or more")
-        if self.precision not in self.precisions:
+        if execution.threads < 1:
+            raise ConfigError("device.threads", execution.threads, "1 or more")
+        if execution.precision not in self.precisions:
             expected = f"one of {', '.join(self.precisions)} in this runtime"
-            raise ConfigError("device.precision", self.precision, expected)
+            raise ConfigError("device.precision", execution.precision, expected)
+
+    def chosen(self, execution: Execution, choices: Mapping[str, Any]) -> tuple[Runtime, Execution]:
+        """Return the settings of a network that has choices of its own; see `Deployable`.
+
+        Raises:
+            DeviceError: A choice is unknown, or its value cannot be used.
+        """
+        own = {each.name for each in fields(self)}
+        for name, value in choices.items():
+            if name not in own | {"precision"}:
+                expected = ", ".join(sorted(own | {"precision"}))
+                raise DeviceError(f"choice {name!r}: got {value!r}, expected one of {expected}")
+        try:
+            runtime = replace(self, **{n: value for n, value in choices.items() if n in own})
+            execution = replace(execution, precision=choices.get("precision", execution.precision))
+            runtime.check(execution)
+        except ConfigError as error:
+            raise DeviceError(str(error)) from error
+        return runtime, execution
 
     @abstractmethod
-    def load(self, path: Path, images: ImageArray) -> LoadedNetwork:
+    def load(
+        self, path: Path, images: ImageArray, execution: Execution = DEFAULT_EXECUTION
+    ) -> LoadedNetwork:
         """Load a prepared network.
 
         Args:
-            path: Of the file, whatever its suffix.
+            path: Of the file, whatever its suffix, or of the folder of several.
             images: Its input, one float32 image: `(1, channels, height, width)`.
+            execution: Threads and precision.
 
         Raises:
             ModelError: It cannot be loaded, or its input is another one.
@@ -120,6 +150,7 @@ class Runtime(ABC):
         input_shape: tuple[int, int, int],
         stem: Path,
         images: ImageArray | None,
+        execution: Execution = DEFAULT_EXECUTION,
     ) -> Path:
         """Bring a network into the form that `load` takes.
 
@@ -128,21 +159,26 @@ class Runtime(ABC):
             input_shape: `(channels, height, width)`.
             stem: Of the files to write, to which suffixes are added.
             images: For the ranges of a quantised network's activations; see `Device.prepare`.
+            execution: Threads and precision.
+
+        Returns:
+            The path of a file, or of a folder of several.
 
         Raises:
             ExportError: It cannot be converted.
         """
         path = onnx_file(model, input_shape, stem)
-        if self.precision == "fp32":
+        if execution.precision == "fp32":
             return path
         from nas.network.quantisation import quantise
 
-        return quantise(path, input_shape, stem.with_suffix(f".{self.precision}.onnx"), images)
+        quantised = stem.with_suffix(f".{execution.precision}.onnx")
+        return quantise(path, input_shape, quantised, images)
 
-    def sentinel(self) -> LoadedNetwork:
+    def sentinel(self, execution: Execution = DEFAULT_EXECUTION) -> LoadedNetwork:
         """Load the sentinel: a small fixed network that tells the machine's pace."""
         path = Path(__file__).with_name(f"sentinel.{self.takes}")
-        return self.load(path, np.ones((1, *SENTINEL_SHAPE), np.float32))
+        return self.load(path, np.ones((1, *SENTINEL_SHAPE), np.float32), execution)
 
     def record(self) -> dict[str, Any]:
         """Return all settings as JSON values."""
@@ -157,9 +193,10 @@ class Runtime(ABC):
         self.library()
         provider, available = self.record().get("provider", "cpu"), self.providers()
         if provider not in available:
+            found = f"which the installed {self.package} {self.version()} finds on this machine"
             raise ModelError(
-                f"device.provider: got {provider!r}, expected one of {', '.join(available)}, which "
-                f"the installed {self.package} {self.version()} finds on this machine"
+                f"device.runtime.provider: got {provider!r}, expected one of "
+                f"{', '.join(available)}, {found}"
             )
 
     def library(self) -> Any:

@@ -3,64 +3,124 @@
 `python -m nas.devices.measuring.worker` reads one request a line from standard input and writes
 one answer a line to standard output, both JSON objects. A request names its operation as `op`;
 the other entries are the operation's arguments. An answer with an `error` says what was wrong
-with a model; any other failure ends the process. It ends when its input ends.
+with a network, or with this machine; any other failure ends the process. It ends when its input
+ends. It may run on another machine than the one that asks: then files come through `receive`.
 """
 
 from __future__ import annotations
 
+import base64
+import contextlib
 import gc
 import importlib
 import json
 import os
 import platform
+import signal
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any, TextIO
 
 import numpy as np
 
+import nas
+from nas.core.errors import HwnasError
+from nas.core.lease import measuring
 from nas.devices import runtimes
-from nas.devices.measuring import energy, high_water
-from nas.devices.measuring.runner import Runner, random_images
-from nas.devices.measuring.runtime import ModelError, Runtime
+from nas.devices.measuring import energy
+from nas.devices.measuring.environment import describe_host, hardware, load_average
+from nas.devices.measuring.runner import (
+    Runner,
+    high_water_mb,
+    memory_method,
+    random_images,
+    reset_high_water,
+)
+from nas.devices.measuring.runtime import Execution, LoadedNetwork, ModelError, Runtime
+
+SILENCE_SECONDS = 300
+"""For which a process that holds the lease waits for a request before it ends itself."""
 
 
 class Worker:
     """The operations; each method is one and returns its answer."""
 
-    def __init__(self) -> None:
-        """Begin without networks."""
+    def __init__(self, opened: contextlib.ExitStack) -> None:
+        """Begin without networks.
+
+        Args:
+            opened: Gets what must be released at the end: the lease, and received files.
+        """
+        self.leased = False
+        self._opened = opened
+        self._folder: Path | None = None
         self._runtime: Runtime
+        self._execution: Execution
         self._runners: list[Runner] = []
 
-    def start(self, module: str, name: str, settings: dict[str, Any]) -> dict[str, Any]:
+    def start(
+        self, module: str, name: str, settings: dict[str, Any], execution: dict[str, Any]
+    ) -> dict[str, Any]:
         """Choose the runtime of all networks; `module` registers it, which may be a user's own."""
         importlib.import_module(module)
         self._runtime = runtimes.get(name, **settings)
+        self._execution = Execution(**execution)
         self._runtime.start()
         return {"python": platform.python_version()}
 
-    def load(self, path: str, input_shape: list[int]) -> dict[str, Any]:
+    def describe(self, module: str, name: str, threads: int, provider: str) -> dict[str, Any]:
+        """Say what this machine is, and which releases of the runtime and of hwnas it has."""
+        importlib.import_module(module)
+        return {
+            "hwnas": nas.__version__,
+            "hardware": hardware(threads, provider),
+            "runtime_version": runtimes.component(name).version(),
+        }
+
+    def receive(self, name: str, data: str, first: bool) -> dict[str, Any]:
+        """Write the next part of a file, in base64, into a folder that lasts as long as this."""
+        if self._folder is None:
+            folder = tempfile.TemporaryDirectory(prefix="hwnas-")
+            self._folder = Path(self._opened.enter_context(folder))
+        path = self._folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("wb" if first else "ab") as file:
+            file.write(base64.b64decode(data))
+        return {"folder": str(self._folder)}
+
+    def read(self, path: str) -> dict[str, Any]:
+        """Return a file's content in base64."""
+        return {"data": base64.b64encode(Path(path).read_bytes()).decode()}
+
+    def load(self, path: str, input_shape: list[int], choices: dict[str, Any]) -> dict[str, Any]:
         """Load one more network, whose index is the number of those loaded before."""
-        runner = Runner(self._runtime.load(Path(path), random_images((1, *input_shape))))
+        runner = Runner(self._loaded(path, input_shape, choices))
         facts = runner.network.inspect()
         self._runners.append(runner)
         return facts
 
     def load_sentinel(self) -> dict[str, Any]:
         """Load the sentinel as one more network."""
-        self._runners.append(Runner(self._runtime.sentinel()))
+        self._runners.append(Runner(self._runtime.sentinel(self._execution)))
         return {}
 
-    def outputs(self, index: int, images: str, outputs: str) -> dict[str, Any]:
-        """Run a network on each image of the NumPy file `images`; write the file `outputs`."""
-        network, made = self._runners[index].network, []
-        for image in np.load(images, allow_pickle=False):
-            network.put(image[None])
-            network.run()
-            made.append(network.logits())
-        np.save(outputs, np.concatenate(made))
-        return {}
+    def outputs(self, index: int, images: str) -> dict[str, Any]:
+        """Run a network on each image of the NumPy file `images`; return the file of outputs."""
+        network, path = self._runners[index].network, f"{images}.outputs.npy"
+        made = [network.run(image[None]) for image in np.load(images, allow_pickle=False)]
+        np.save(path, np.concatenate(made))
+        return {"outputs": path}
+
+    def lease(self) -> dict[str, Any]:
+        """Wait for this machine's lease and hold it to the end; say what surrounds the run."""
+        self._opened.enter_context(measuring())
+        self.leased = True
+        return describe_host() | {"load_before": load_average()}
+
+    def load_average(self) -> dict[str, Any]:
+        """Say what load this machine has."""
+        return {"load_after": load_average()}
 
     def warm_up(self, index: int, seconds: float, block_ms: float) -> dict[str, Any]:
         """Warm a network up; say how many inferences fill a block."""
@@ -80,31 +140,43 @@ class Worker:
         spent_mj = None if after is None else after.since(before) / inferences
         return {"mj": spent_mj, "source": before.source}
 
-    def peak_memory(self, path: str, input_shape: list[int], runs: int) -> dict[str, Any]:
+    def peak_memory(
+        self, path: str, input_shape: list[int], choices: dict[str, Any], runs: int
+    ) -> dict[str, Any]:
         """Say by how much loading and running a network raises the process's high-water mark.
 
         The mark only rises, so this is for a process that has loaded nothing but the sentinel.
         """
-        images = random_images((1, *input_shape))
         gc.collect()
-        method = high_water.method() + (" after reset" if high_water.reset() else "")
-        before_mb = high_water.high_water_mb()
-        network = self._runtime.load(Path(path), images)
-        loaded_mb = high_water.high_water_mb()
+        method = memory_method() + (" after reset" if reset_high_water() else "")
+        before_mb = high_water_mb()
+        network = self._loaded(path, input_shape, choices)
+        loaded_mb = high_water_mb()
         runner = Runner(network)
         for _ in range(runs):
-            runner.run()
-        after_mb = high_water.high_water_mb()
+            runner.infer()
+        after_mb = high_water_mb()
         if before_mb is None or loaded_mb is None or after_mb is None:
             return {"mb": None, "loading_mb": None, "method": method}
         return {"mb": after_mb - before_mb, "loading_mb": loaded_mb - before_mb, "method": method}
 
+    def _loaded(self, path: str, input_shape: list[int], choices: dict[str, Any]) -> LoadedNetwork:
+        runtime, execution = self._runtime.chosen(self._execution, choices)
+        if runtime != self._runtime:
+            runtime.start()
+        return runtime.load(Path(path), random_images((1, *input_shape)), execution)
+
 
 OPERATIONS = (
     "start",
+    "describe",
+    "receive",
+    "read",
     "load",
     "load_sentinel",
     "outputs",
+    "lease",
+    "load_average",
     "warm_up",
     "block",
     "energy",
@@ -114,22 +186,43 @@ OPERATIONS = (
 
 def serve(requests: TextIO, answers: TextIO) -> None:
     """Answer every line of `requests` with a line of `answers`."""
-    worker = Worker()
-    for line in requests:
-        request = json.loads(line)
-        operation = request.pop("op")
-        if operation not in OPERATIONS:
-            raise ValueError(f"op: got {operation!r}, expected one of {OPERATIONS}")
-        try:
-            answer = getattr(worker, operation)(**request)
-        except ModelError as error:
-            answer = {"error": str(error)}
-        answers.write(json.dumps(answer) + "\n")
-        answers.flush()
+    with contextlib.ExitStack() as opened:
+        worker = Worker(opened)
+        for line in requests:
+            _limit_silence(0)
+            request = json.loads(line)
+            operation = request.pop("op")
+            if operation not in OPERATIONS:
+                raise ValueError(f"op: got {operation!r}, expected one of {OPERATIONS}")
+            try:
+                answer = getattr(worker, operation)(**request)
+            except (ModelError, HwnasError) as error:
+                answer = {"error": str(error)}
+            answers.write(json.dumps(answer) + "\n")
+            answers.flush()
+            if worker.leased:
+                _limit_silence(SILENCE_SECONDS)
+
+
+def _limit_silence(seconds: int) -> None:
+    """End this process after `seconds` without another call; 0 lifts the limit.
+
+    A connection may be lost without a word, and a lost client must not keep the machine.
+    """
+    if hasattr(signal, "alarm"):
+        signal.alarm(seconds)
+
+
+def _end(number: int, frame: object) -> None:
+    del frame
+    raise SystemExit(f"ended by {signal.Signals(number).name}")
 
 
 def main() -> None:
     """Serve the standard streams."""
+    for name in ("SIGALRM", "SIGHUP", "SIGTERM"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), _end)
     # A library that prints must not get between the answers, so standard output is moved away.
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())

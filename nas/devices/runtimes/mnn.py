@@ -15,6 +15,8 @@ import numpy as np
 from nas.core.errors import ExportError
 from nas.core.measurement import ImageArray
 from nas.devices.measuring.runtime import (
+    DEFAULT_EXECUTION,
+    Execution,
     LoadedNetwork,
     ModelError,
     Runtime,
@@ -56,11 +58,12 @@ class Mnn(Runtime):
         input_shape: tuple[int, int, int],
         stem: Path,
         images: ImageArray | None,
+        execution: Execution = DEFAULT_EXECUTION,
     ) -> Path:
         """Convert a network; see `Runtime.prepare`. Needs MNN here as well."""
         if isinstance(model, Path) and model.suffix == f".{self.takes}":
             return model
-        del images
+        del images, execution
         if installed_version(self.package) is None:
             raise ExportError(
                 "MNN, which converts networks for its runtime, is not installed; "
@@ -75,7 +78,9 @@ class Mnn(Runtime):
         _convert(source, path)
         return path
 
-    def load(self, path: Path, images: ImageArray) -> LoadedNetwork:
+    def load(
+        self, path: Path, images: ImageArray, execution: Execution = DEFAULT_EXECUTION
+    ) -> LoadedNetwork:
         """Load a converted file; see `Runtime.load`."""
         mnn = self.library()
         try:
@@ -84,7 +89,7 @@ class Mnn(Runtime):
                 {
                     "backend": self.constants["backend"],
                     "precision": self.constants["precision_mode"],
-                    "numThread": self.threads,
+                    "numThread": execution.threads,
                 }
             )
         except (RuntimeError, ValueError, TypeError) as error:
@@ -95,7 +100,7 @@ class Mnn(Runtime):
             for name, tensor in inputs.items()
         ]
         check_input(shapes, images, "float")
-        return _Session(self, interpreter, session, images)
+        return _MnnSession(execution.threads, interpreter, session, images)
 
 
 def _convert(source: Path, path: Path) -> None:
@@ -118,26 +123,25 @@ def _convert(source: Path, path: Path) -> None:
         raise ExportError(f"MNN cannot convert it ({words[:300]})")
 
 
-class _Session(LoadedNetwork):
-    def __init__(self, runtime: Mnn, interpreter: Any, session: Any, images: ImageArray) -> None:
-        self._runtime, self._interpreter, self._session = runtime, interpreter, session
+class _MnnSession(LoadedNetwork):
+    def __init__(self, threads: int, interpreter: Any, session: Any, images: ImageArray) -> None:
+        self._threads, self._interpreter, self._session = threads, interpreter, session
         self._images = np.ascontiguousarray(images)
         self._source = _tensor(self._images)
         self._input = interpreter.getSessionInput(session)
         self._run = interpreter.runSession
 
-    def run(self) -> None:
+    def infer(self) -> None:
         # MNN lays later values over its input, so that every run begins with a copy.
         self._input.copyFrom(self._source)
         code = self._run(self._session)
         if code:
             raise ModelError(f"MNN cannot run it (error code {code})")
 
-    def put(self, images: ImageArray) -> None:
+    def run(self, images: ImageArray) -> ImageArray:
         self._images = np.ascontiguousarray(images)
         self._source = _tensor(self._images)
-
-    def logits(self) -> ImageArray:
+        self.infer()
         output = self._interpreter.getSessionOutput(self._session)
         values = np.zeros(output.getShape(), np.float32)
         target = _tensor(values)
@@ -149,7 +153,7 @@ class _Session(LoadedNetwork):
         kind = self._interpreter.getSessionInfo(self._session, _BACKENDS_INFO)
         if kind not in _BACKENDS:
             raise ModelError(f"runs on MNN's backend {kind}, expected the CPU")
-        return {"provider": _BACKENDS[kind], "threads": self._runtime.threads}
+        return {"provider": _BACKENDS[kind], "threads": self._threads}
 
 
 def _tensor(values: ImageArray) -> Any:

@@ -14,6 +14,8 @@ from typing import Any, ClassVar
 from nas.core.errors import ConfigError
 from nas.core.measurement import CALIBRATION_KEY, UNKNOWN_CALIBRATION, ImageArray
 from nas.devices.measuring.runtime import (
+    DEFAULT_EXECUTION,
+    Execution,
     LoadedNetwork,
     ModelError,
     Runtime,
@@ -75,27 +77,31 @@ class OnnxRuntime(Runtime):
         Raises:
             ConfigError: A setting is out of its range.
         """
-        super().__post_init__()
         if self.graph_optimization not in _LEVELS:
             expected = "one of " + ", ".join(_LEVELS)
-            raise ConfigError("device.graph_optimization", self.graph_optimization, expected)
+            raise ConfigError(
+                "device.runtime.graph_optimization", self.graph_optimization, expected
+            )
 
     @classmethod
     def providers(cls) -> tuple[str, ...]:
         """Return the short names of the installed build's providers."""
         return tuple(sorted(_providers()))
 
-    def load(self, path: Path, images: ImageArray) -> LoadedNetwork:
+    def load(
+        self, path: Path, images: ImageArray, execution: Execution = DEFAULT_EXECUTION
+    ) -> LoadedNetwork:
         """Load an ONNX file; see `Runtime.load`."""
         # A report that is sent must not fall into a timed block.
         self.library().disable_telemetry_events()
-        return _Session(self, path, images)
+        return _Session(self, path, images, execution)
 
-    def session(self, path: Path, profile: Path | None = None) -> Any:
+    def session(self, path: Path, threads: int, profile: Path | None = None) -> Any:
         """Return a session, everything that bears on speed set explicitly.
 
         Args:
             path: Of an ONNX file.
+            threads: Threads that work on one operator.
             profile: Start of the name of a file to which the session writes what it runs.
 
         Raises:
@@ -107,8 +113,8 @@ class OnnxRuntime(Runtime):
         try:
             session = onnxruntime.InferenceSession(
                 str(path),
-                self._options(profile),
-                providers=[(name, self._provider_options())],
+                self._options(threads, profile),
+                providers=[(name, self._provider_options(threads))],
                 enable_fallback=0,
             )
         except errors() as error:
@@ -118,11 +124,11 @@ class OnnxRuntime(Runtime):
             raise ModelError(f"got {session.get_providers()}, expected {name} to start")
         return session
 
-    def _options(self, profile: Path | None) -> Any:
+    def _options(self, threads: int, profile: Path | None) -> Any:
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = self.threads
+        options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
         level = getattr(onnxruntime.GraphOptimizationLevel, _LEVELS[self.graph_optimization])
@@ -136,34 +142,36 @@ class OnnxRuntime(Runtime):
         options.log_severity_level = 4  # errors become exceptions, which say the same
         return options
 
-    def _provider_options(self) -> dict[str, str]:
+    def _provider_options(self, threads: int) -> dict[str, str]:
         option = _THREAD_OPTIONS.get(self.provider)
-        return {option: str(self.threads)} if option else {}
+        return {option: str(threads)} if option else {}
 
 
 class _Session(LoadedNetwork):
-    def __init__(self, runtime: OnnxRuntime, path: Path, images: ImageArray) -> None:
+    def __init__(
+        self, runtime: OnnxRuntime, path: Path, images: ImageArray, execution: Execution
+    ) -> None:
         self._runtime, self._path, self._images = runtime, path, images
-        self._session = runtime.session(path)
+        self._execution = execution
+        self._session = runtime.session(path, execution.threads)
         self._errors = errors()
         inputs = [(each.name, each.shape, each.type) for each in self._session.get_inputs()]
         check_input(inputs, images, "tensor(float)")
         self._binding = self._bind(self._session)
         self._run = self._session.run_with_iobinding
 
-    def run(self) -> None:
+    def infer(self) -> None:
         try:
             self._run(self._binding)
         except self._errors as error:
             raise ModelError(f"ONNX Runtime cannot run it ({one_line(error)})") from error
 
-    def put(self, images: ImageArray) -> None:
-        self._images = images
+    def run(self, images: ImageArray) -> ImageArray:
+        self._images = images  # the binding holds no reference
         self._binding.bind_cpu_input(self._session.get_inputs()[0].name, images)
-
-    def logits(self) -> ImageArray:
-        logits: ImageArray = self._binding.copy_outputs_to_cpu()[0]
-        return logits
+        self.infer()
+        outputs: ImageArray = self._binding.copy_outputs_to_cpu()[0]
+        return outputs
 
     def inspect(self) -> dict[str, Any]:
         """Say what runs; see `LoadedNetwork.inspect`.
@@ -172,16 +180,16 @@ class _Session(LoadedNetwork):
         other, and of a quantised network, one run of a second session with the same settings is
         profiled: the timed session never is.
         """
-        runtime = self._runtime
-        name = _providers()[runtime.provider]
+        precision = self._execution.precision
+        name = _providers()[self._runtime.provider]
         facts = {
             "provider": name,
             "threads": self._session.get_session_options().intra_op_num_threads,
         }
-        if runtime.precision == "int8":
+        if precision == "int8":
             metadata = self._session.get_modelmeta().custom_metadata_map
             facts["calibration"] = metadata.get(CALIBRATION_KEY, UNKNOWN_CALIBRATION)
-        if name == CPU_PROVIDER and runtime.precision == "fp32":
+        if name == CPU_PROVIDER and precision == "fp32":
             return facts
         nodes = self._profiled()
         placed = Counter(provider for _, provider in nodes)
@@ -191,7 +199,7 @@ class _Session(LoadedNetwork):
         operators = Counter(operator for operator, _ in nodes)
         # Of other providers one cannot look into the operators that they fuse.
         quantised = sum(operators[operator] for operator in QUANTISED_OPERATORS)
-        if runtime.precision == "int8" and name == CPU_PROVIDER and not quantised:
+        if precision == "int8" and name == CPU_PROVIDER and not quantised:
             ran = ", ".join(sorted(operators))
             raise ModelError(f"runs no quantised operator ({ran}); measure it with precision fp32")
         return facts | {"operators_by_provider": dict(placed), "operators": dict(operators)}
@@ -206,7 +214,9 @@ class _Session(LoadedNetwork):
     def _profiled(self) -> list[tuple[str, str]]:
         """Return operator and provider of everything that one inference runs."""
         with tempfile.TemporaryDirectory(prefix="hwnas-") as folder:
-            session = self._runtime.session(self._path, Path(folder) / "profile")
+            session = self._runtime.session(
+                self._path, self._execution.threads, Path(folder) / "profile"
+            )
             session.run_with_iobinding(self._bind(session))
             events = json.loads(Path(session.end_profiling()).read_text("utf-8"))
         nodes = [event["args"] for event in events if event.get("cat") == "Node"]

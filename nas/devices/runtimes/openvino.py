@@ -14,6 +14,8 @@ import numpy as np
 
 from nas.core.measurement import CALIBRATION_KEY, UNKNOWN_CALIBRATION, ImageArray
 from nas.devices.measuring.runtime import (
+    DEFAULT_EXECUTION,
+    Execution,
     LoadedNetwork,
     ModelError,
     Runtime,
@@ -54,7 +56,9 @@ class OpenVino(Runtime):
 
         return tuple(sorted(name.lower() for name in openvino.Core().available_devices))
 
-    def load(self, path: Path, images: ImageArray) -> LoadedNetwork:
+    def load(
+        self, path: Path, images: ImageArray, execution: Execution = DEFAULT_EXECUTION
+    ) -> LoadedNetwork:
         """Load an ONNX file; see `Runtime.load`."""
         openvino = self.library()
         try:
@@ -65,22 +69,24 @@ class OpenVino(Runtime):
                 for each in model.inputs
             ]
             check_input(inputs, images, "f32")
-            compiled = core.compile_model(model, self.provider.upper(), self._properties())
+            compiled = core.compile_model(
+                model, self.provider.upper(), self._properties(execution.threads)
+            )
         except RuntimeError as error:
             raise ModelError(f"OpenVINO cannot load it ({one_line(error)})") from error
         # Where OpenVINO keeps the metadata of an ONNX file.
         metadata = dict(model.rt_info).get("framework", {})
         calibration = metadata.get(CALIBRATION_KEY)
         said = UNKNOWN_CALIBRATION if calibration is None else str(calibration.value)
-        return _Compiled(compiled, images, self, said)
+        return _Compiled(compiled, images, self, execution, said)
 
-    def _properties(self) -> dict[str, Any]:
+    def _properties(self, threads: int) -> dict[str, Any]:
         properties: dict[str, Any] = {
             "PERFORMANCE_HINT": self.constants["performance_hint"],
             "INFERENCE_PRECISION_HINT": self.constants["float_precision"],
         }
         if self.provider == "cpu":
-            properties["INFERENCE_NUM_THREADS"] = self.threads
+            properties["INFERENCE_NUM_THREADS"] = threads
             properties["NUM_STREAMS"] = str(self.constants["streams"])
             properties["ENABLE_CPU_PINNING"] = self.constants["pinning"]
         return properties
@@ -88,28 +94,33 @@ class OpenVino(Runtime):
 
 class _Compiled(LoadedNetwork):
     def __init__(
-        self, compiled: Any, images: ImageArray, runtime: OpenVino, calibration: str
+        self,
+        compiled: Any,
+        images: ImageArray,
+        runtime: OpenVino,
+        execution: Execution,
+        calibration: str,
     ) -> None:
         import openvino
 
         self._compiled, self._runtime, self._calibration = compiled, runtime, calibration
+        self._execution = execution
         self._request = compiled.create_infer_request()
         self._input = openvino.Tensor(np.ascontiguousarray(images), shared_memory=True)
         self._request.set_input_tensor(self._input)
         self._run = self._request.infer
 
-    def run(self) -> None:
+    def infer(self) -> None:
         try:
             self._run()
         except RuntimeError as error:
             raise ModelError(f"OpenVINO cannot run it ({one_line(error)})") from error
 
-    def put(self, images: ImageArray) -> None:
+    def run(self, images: ImageArray) -> ImageArray:
         self._input.data[:] = images
-
-    def logits(self) -> ImageArray:
-        logits: ImageArray = self._request.get_output_tensor(0).data.copy()
-        return logits
+        self.infer()
+        outputs: ImageArray = self._request.get_output_tensor(0).data.copy()
+        return outputs
 
     def inspect(self) -> dict[str, Any]:
         """Say what runs, as the plugin's own graph tells; see `LoadedNetwork.inspect`."""
@@ -119,7 +130,7 @@ class _Compiled(LoadedNetwork):
         facts: dict[str, Any] = {"provider": ", ".join(plugins)}
         if self._runtime.provider == "cpu":
             facts["threads"] = int(self._compiled.get_property("INFERENCE_NUM_THREADS"))
-        if self._runtime.precision == "int8":
+        if self._execution.precision == "int8":
             facts["calibration"] = self._calibration
         operators = Counter(
             (str(node.rt_info["layerType"].value), str(node.rt_info["runtimePrecision"].value))
@@ -127,7 +138,7 @@ class _Compiled(LoadedNetwork):
         )
         products = {key: n for key, n in operators.items() if key[0] in _PRODUCTS}
         quantised = any(precision in _QUANTISED for _, precision in products)
-        if self._runtime.precision == "int8" and not quantised:
+        if self._execution.precision == "int8" and not quantised:
             ran = ", ".join(" ".join(key) for key in sorted(products)) or "none"
             raise ModelError(
                 f"runs no quantised operator (its products: {ran}); measure it with precision fp32"

@@ -15,7 +15,9 @@ import numpy as np
 from nas.core.errors import ExportError
 from nas.core.measurement import ImageArray
 from nas.devices.measuring.runtime import (
+    DEFAULT_EXECUTION,
     SENTINEL_SHAPE,
+    Execution,
     LoadedNetwork,
     ModelError,
     Runtime,
@@ -56,13 +58,14 @@ class Torch(Runtime):
         input_shape: tuple[int, int, int],
         stem: Path,
         images: ImageArray | None,
+        execution: Execution = DEFAULT_EXECUTION,
     ) -> Path:
         """Write a network as a program of `torch.export`; see `Runtime.prepare`.
 
         Raises:
             ExportError: `torch.export` cannot express it, or it is an ONNX file.
         """
-        del images
+        del images, execution
         if isinstance(model, Path):
             if model.suffix == f".{self.takes}":
                 return model
@@ -74,9 +77,11 @@ class Torch(Runtime):
 
         return export_program(model, input_shape, stem.with_suffix(f".{self.takes}"))
 
-    def load(self, path: Path, images: ImageArray) -> LoadedNetwork:
+    def load(
+        self, path: Path, images: ImageArray, execution: Execution = DEFAULT_EXECUTION
+    ) -> LoadedNetwork:
         """Load a program of `torch.export`; see `Runtime.load`."""
-        torch = self._start()
+        torch = self._configured(execution.threads)
         try:
             with path.open("rb") as file:
                 program = torch.export.load(file)
@@ -98,9 +103,9 @@ class Torch(Runtime):
             module = torch.compile(module, fullgraph=True, dynamic=False)
         return _Program(module, images, self)
 
-    def sentinel(self) -> LoadedNetwork:
+    def sentinel(self, execution: Execution = DEFAULT_EXECUTION) -> LoadedNetwork:
         """Build the sentinel, which runs eagerly in any case; see `Runtime.sentinel`."""
-        torch = self._start()
+        torch = self._configured(execution.threads)
         channels = SENTINEL_SHAPE[0]
         layers = [
             layer
@@ -110,11 +115,11 @@ class Torch(Runtime):
         images = np.ones((1, *SENTINEL_SHAPE), np.float32)
         return _Program(torch.nn.Sequential(*layers).eval(), images, self)
 
-    def _start(self) -> Any:
+    def _configured(self, threads: int) -> Any:
         # Otherwise a pool of compilers stays beside the networks that are timed.
         os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
         torch = self.library()
-        torch.set_num_threads(self.threads)
+        torch.set_num_threads(threads)
         # It can be set only once, before anything has run.
         if torch.get_num_interop_threads() != self.constants["inter_op_threads"]:
             torch.set_num_interop_threads(self.constants["inter_op_threads"])
@@ -130,21 +135,20 @@ class _Program(LoadedNetwork):
         self._images = torch.from_numpy(images.copy())
         self._inference_mode = torch.inference_mode
         self._threads = torch.get_num_threads()
-        self._logits: Any = None
+        self._outputs: Any = None
 
-    def run(self) -> None:
+    def infer(self) -> None:
         try:
             with self._inference_mode():
-                self._logits = self._module(self._images)
+                self._outputs = self._module(self._images)
         except (RuntimeError, TypeError, AssertionError, OSError) as error:
             raise ModelError(f"PyTorch cannot run it ({one_line(error)})") from error
 
-    def put(self, images: ImageArray) -> None:
+    def run(self, images: ImageArray) -> ImageArray:
         self._images.copy_(self._from_numpy(images))
-
-    def logits(self) -> ImageArray:
-        logits: ImageArray = self._logits.numpy().copy()
-        return logits
+        self.infer()
+        outputs: ImageArray = self._outputs.numpy().copy()
+        return outputs
 
     def inspect(self) -> dict[str, Any]:
         """Say what runs; see `LoadedNetwork.inspect`."""

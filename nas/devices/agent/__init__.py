@@ -1,1 +1,0 @@
-"""Measuring where the hardware is: the agent that serves a board, and its client."""
