@@ -160,7 +160,7 @@ def summary(values: FloatArray) -> dict[str, float]:
 
 def compare_statistics(paths: Sequence[Path]) -> list[dict[str, Any]]:
     """Run part 1."""
-    runtime, images = runtimes.get("onnxruntime", threads=1), random_images((1, *SHAPE))
+    runtime, images = runtimes.get("onnxruntime"), random_images((1, *SHAPE))
     runners = [Runner(runtime.load(path, images)) for path in paths]
     rows = []
     with measuring():

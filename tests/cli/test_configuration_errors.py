@@ -31,7 +31,17 @@ REFUSED = {
     "no group": ("~data", "name: cannot be resolved", "data.name"),
     "text for a number": ("search.evaluations=many", "search.evaluations: got 'many'", "whole"),
     "share for a count": ("search.evaluations=1.5", "search.evaluations: got 1.5", "whole"),
-    "text for a truth": ("device.allow_spinning=3.5", "device.allow_spinning: got 3.5", "true"),
+    "text for a truth": (
+        "device.runtime.allow_spinning=3.5",
+        "device.runtime.allow_spinning: got 3.5",
+        "true",
+    ),
+    "unknown runtime": ("device.runtime=foo", "device.runtime: got 'foo'", "openvino"),
+    "setting of another runtime": (
+        "+device.runtime.compiled=true",
+        "device.runtime.compiled: got True",
+        "allow_spinning",
+    ),
     "text for a list": ("search.constraints=foo", "search.constraints: got 'foo'", "a list"),
     "list for a text": ("search.objectives=[[error]]", "search.objectives: got ['error']", "texts"),
     "nothing for a number": ("seed=null", "seed: got None", "a value"),

@@ -86,7 +86,10 @@ def test_mistakes_are_one_line(here: Here, model: Path, tmp_path: Path):
         ([str(model), "threads=two"], "device.threads: got 'two', expected a whole number"),
         ([str(model), "threads"], "NAME=VALUE"),
         ([str(model), "runtime=tflite"], "device.runtime: got 'tflite'"),
-        ([str(model), "provider=cuda"], "device.provider: got 'cuda', expected one of"),
+        (
+            [str(model), "runtime.provider=cuda"],
+            "device.runtime.provider: got 'cuda', expected one of",
+        ),
         ([str(model), "runtime=torch"], "expected the network as an nn.Module"),
         ([str(model), "--device", "toaster"], "device: got 'toaster', expected one of cpu, gpu"),
     ):

@@ -12,48 +12,38 @@ from nas_command import SMALL, Nas, number_of_trials, wait_until
 from nas.results.study import StudyResults
 
 sys.path.append(str(Path(__file__).parent.parent / "devices"))
-from agent_process import AgentProcess
+from ssh_server import SshServer
 
 pytestmark = pytest.mark.slow
 
 
 def test_a_study_goes_on_where_it_lost_its_board(tmp_path: Path) -> None:
     nas, folder = Nas(tmp_path), tmp_path / "runs" / "small"
-    with AgentProcess(tmp_path) as agent:
-        search = (
-            "search",
-            *(setting.replace("device.", "device.target.") for setting in SMALL),
-            "search.evaluations=3",
-            "device=remote",
-            f"device.address={agent.address}",
-            f"device.token_file={tmp_path / 'token'}",
-            "device.retry_seconds=1",
-        )
+    (tmp_path / "board").mkdir()
+    with SshServer(tmp_path / "board") as board:
+        reached = [f"device.{name}='{value}'" for name, value in board.settings.items()]
+        search = ("search", *SMALL, "search.evaluations=3", "device=remote", *reached)
         with nas.started(*search) as process:
             wait_until(lambda: number_of_trials(folder) >= 1)
-            agent.kill()
+            board.stop()
             _, errors = process.communicate(timeout=200)
         assert process.returncode == 2
         assert errors.count("\n") == 1
-        assert errors.startswith(f"nas: {agent.address}: no answer to PUT ([Errno 111] Connection")
+        assert "ssh -F none" in errors
         assert errors.endswith("kept, run the same command again to go on\n")
         trained = sorted(folder.glob("finalised/*/training.json"))
         times = [path.stat().st_mtime_ns for path in trained]
         assert trained
         trials = StudyResults(folder).trials()
         assert len(trials) == 3
-        # Moved to another place it is the same device.
-        agent.start(0)
-        again = nas(*search, f"device.address={agent.address}")
+        board.start()
+        # Reached in another way it is the same device.
+        again = nas(*search, f"device.command='{board.settings['command']} -q'")
         assert again.returncode == 0, again.stderr
     study = StudyResults(folder)
     assert study.status == "finalised"
-    assert study.record["device"]["target"]["name"] == "cpu"
     assert list(study.trials()["arch_id"]) == list(trials["arch_id"])
     assert [path.stat().st_mtime_ns for path in trained] == times
     for path in trained:
         measured = json.loads(path.with_name("measurement.json").read_text())
-        assert measured["device"]["name"] == "cpu"
-    token = (tmp_path / "token").read_text().strip()
-    written = [path for path in folder.rglob("*") if path.is_file()]
-    assert not [path for path in written if token.encode() in path.read_bytes()]
+        assert measured["device"]["name"] == "remote"

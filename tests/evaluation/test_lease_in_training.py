@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 from lease_jobs import NotedTraining
@@ -16,9 +16,10 @@ from torch import nn
 
 import nas.devices
 from nas.cluster.connection import connected
-from nas.core.lease import FOLDER_VARIABLE, measuring
+from nas.core.lease import FOLDER_VARIABLE
 from nas.core.trial import Candidate
-from nas.devices.measuring import local
+from nas.devices.measuring import device as device_module
+from nas.devices.measuring.process import MeasuringProcess
 from nas.evaluation.workers.ray_evaluator import RayEvaluator
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="no file locks there")
@@ -49,14 +50,23 @@ def test_no_step_during_a_measurement(
 ) -> None:
     held: list[tuple[float, float]] = []
 
-    @contextlib.contextmanager
-    def noted() -> Iterator[None]:
-        with measuring():
-            start = time.monotonic()
-            yield
-            held.append((start, time.monotonic()))
+    class Noted(MeasuringProcess):
+        """Notes when its process got the lease, and when it was about to end."""
 
-    monkeypatch.setattr(local, "measuring", noted)
+        start = 0.0
+
+        def ask(self, op: str, **arguments: Any) -> Any:
+            answer = super().ask(op, **arguments)
+            if op == "lease":
+                self.start = time.monotonic()
+            return answer
+
+        def close(self) -> None:
+            if self.start:
+                held.append((self.start, time.monotonic()))
+            super().close()
+
+    monkeypatch.setattr(device_module, "MeasuringProcess", Noted)
     device = nas.devices.get("cpu", min_seconds=1.0, max_seconds_per_model=1.0)
     network = nn.Sequential(nn.Flatten(), nn.Linear(64, 10)).eval()
     settings = {"workers": 2, "cpus_per_worker": 1, "gpus_per_worker": 0}

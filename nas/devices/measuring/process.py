@@ -152,10 +152,9 @@ class MeasuringProcess:
                 with file.open("rb") as opened:
                     part, first = opened.read(_PART_BYTES), True
                     while first or part:
-                        arguments = {"data": base64.b64encode(part).decode(), "first": first}
-                        answer = self.ask(
-                            "receive", about=str(path), name=name + relative, **arguments
-                        )
+                        arguments: dict[str, Any] = {"name": name + relative, "first": first}
+                        data = base64.b64encode(part).decode()
+                        answer = self.ask("receive", about=str(path), data=data, **arguments)
                         folder, part, first = answer["folder"], opened.read(_PART_BYTES), False
             except OSError as error:
                 raise DeviceError(f"{file}: cannot be read ({error.strerror})") from error
