@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from pathlib import Path
 
 from nas.core.recipe import Recipe
 from nas.core.registry import Registry
@@ -33,6 +34,21 @@ class EvaluationSettings(ABC):
         Args:
             training: Returns the job that trains candidates by a recipe.
         """
+
+    def prepare(self, job: Job, folder: Path) -> Job:
+        """Do the work that is done once for a search; return the job that uses its result.
+
+        It is called while connected, before the first candidate of every run of a study. What it
+        finds in `folder` it need not make again. The returned job is sent to the workers once, by
+        way of Ray's object store, and never with a candidate; NumPy arrays in it are read there
+        without a copy. By default there is nothing to do.
+
+        Args:
+            job: As `job` returned it.
+            folder: Of the study, to keep the result in; it may not exist yet.
+        """
+        del folder
+        return job
 
     @property
     def on_gpus(self) -> bool:

@@ -83,6 +83,11 @@ class StudyFolder:
         return self.path / "checkpoints"
 
     @property
+    def prepared(self) -> Path:
+        """Folder of what the evaluation prepares once for the search."""
+        return self.path / "prepared"
+
+    @property
     def ledger_url(self) -> str:
         """The study's own SQLite file."""
         # Optuna and SQLAlchemy take a while to load.

@@ -310,7 +310,10 @@ class _Study:
         unfinished = full_trainings(recorded) < settings.search.evaluations - ROUNDING
         if unfinished:
             self.folder.update(status="searching", stop=None)
-        workers = settings.evaluation.start(self._job)
+        job = self._job
+        if unfinished:
+            job = settings.evaluation.prepare(job, self.folder.prepared)
+        workers = settings.evaluation.start(job)
         checkpoints = CheckpointFolder(self.folder.checkpoints)
         with closing(ContinuingEvaluator(workers, checkpoints)) as evaluator:
             if unfinished:
