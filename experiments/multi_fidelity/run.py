@@ -27,7 +27,7 @@ sys.path.append(str(Path(__file__).resolve().parents[1]))
 from _shared.table_task import TableTask
 
 from nas.core.files import write_json_atomically
-from nas.core.trial import Leg, Trial
+from nas.core.trial import RunSegment, Trial
 from nas.evaluation.tabular import PublishedJob, SimulatedEvaluator
 from nas.results.hypervolume import non_dominated
 from nas.search import algorithms, fidelity
@@ -76,12 +76,12 @@ class Memory:
         """Record a trial."""
         self.held.append(trial)
 
-    def legs(self) -> list[Leg]:
+    def segments(self) -> list[RunSegment]:
         """Return none: trials are told in the order of their numbers."""
         return []
 
-    def set_legs(self, legs: Sequence[Leg]) -> None:
-        """Ignore the legs."""
+    def set_segments(self, segments: Sequence[RunSegment]) -> None:
+        """Ignore the segments."""
 
 
 def searched(task: TableTask, algorithm: str, rule: str, seed: int) -> list[Trial]:

@@ -73,7 +73,7 @@ def search_overhead(runs: Path) -> dict[str, Any]:
         "search_space.widths=[1.0]",
         "search_space.resolutions=[12]",
         "latency_predictor.samples=8",
-        "search.routing.measurements=0",  # a measurement is no overhead of the search
+        "search.adaptive_measurement.measurements=0",  # a measurement is no overhead of the search
         "finalise.limit=0",
     ]
     settings = read(compose(overrides))

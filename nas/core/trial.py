@@ -113,13 +113,13 @@ class Trial:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Leg:
-    """A part of an asynchronous search that ran without interruption.
+class RunSegment:
+    """A part of an asynchronous search between two interruptions.
 
     Attributes:
         asked: Candidates that were asked for before it.
         told: Trials that had ended before it.
-        lookahead: Candidates under way at a time.
+        lookahead: Candidates that are evaluated at a time.
     """
 
     asked: int
@@ -188,17 +188,22 @@ class SearchAlgorithm(ABC):
     multi_fidelity: ClassVar[bool] = False
 
     @abstractmethod
-    def ask(self, n: int) -> list[Genotype]:
+    def ask(self, n: int, pending: Sequence[Candidate] = ()) -> list[Genotype]:
         """Propose `n` new canonical genotypes; fewer where the space is exhausted.
 
-        What is proposed depends on the seed and on what was asked and told so far, in its order,
-        and on nothing else, so that replaying a ledger reproduces a search.
+        What is proposed depends on the seed and on the calls so far, with their arguments and in
+        their order, and on nothing else, so that replaying a ledger reproduces a search.
+
+        Args:
+            n: How many.
+            pending: All candidates that are being evaluated, whoever proposed them: their trials
+                have not been told yet. A proposal that is not among them at the next call, and was
+                not told either, was refused and will not be evaluated.
+
+        Returns:
+            Genotypes that were neither proposed nor told nor pending before, all different.
         """
 
     @abstractmethod
     def tell(self, trials: Sequence[Trial]) -> None:
-        """Take note of trials that have ended, failed ones included.
-
-        Every proposed candidate is told in the end. One that was refused before its training is
-        told as a failed trial that the ledger does not hold; its number is given again.
-        """
+        """Take note of trials that have ended, failed ones included."""

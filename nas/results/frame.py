@@ -53,7 +53,7 @@ def trials_frame(
     verified_columns: Mapping[str, str],
     constraints: Sequence[Constraint],
     verified: Mapping[str, Mapping[str, Any]],
-    routed: Mapping[str, dict[str, float]] | None = None,
+    measured: Mapping[str, dict[str, float]] | None = None,
 ) -> pd.DataFrame:
     """Return the table of a study's trials.
 
@@ -63,7 +63,7 @@ def trials_frame(
         verified_columns: The columns of the same in verified architectures.
         constraints: Of the study.
         verified: Records of the verified architectures, by `arch_id`.
-        routed: Columns of architectures that were measured during the search, by `arch_id`.
+        measured: Columns of architectures that were measured during the search, by `arch_id`.
 
     Returns:
         Columns `IDENTITY`, the objectives', the facts', `VERIFIED`, and two of truth values:
@@ -71,11 +71,11 @@ def trials_frame(
         constraints, judged by values of `verified_columns` where there are any. A missing value is
         NaN.
     """
-    routed = routed or {}
+    measured = measured or {}
     added = {*VERIFIED, *verified_columns.values()} - set(columns.values())
     rows = [
         _row(trial, columns)
-        | (routed.get(trial.arch_id, {}) if trial.complete else {})
+        | (measured.get(trial.arch_id, {}) if trial.complete else {})
         | (_chosen(verified.get(trial.arch_id, {}), added) if trial.complete and trial.full else {})
         for trial in trials
     ]
@@ -115,18 +115,18 @@ def read_verified(folder: Path) -> dict[str, dict[str, Any]]:
     return found
 
 
-def read_routed(path: Path) -> dict[str, dict[str, float]]:
+def read_measured_candidates(path: Path) -> dict[str, dict[str, float]]:
     """Return the columns of the architectures that a search measured, by `arch_id`.
 
     What is predicted of them is what was predicted once the predictor had learned from them.
 
     Args:
-        path: The study's `routing.json`; need not exist.
+        path: The study's `adaptive_measurement.json`; need not exist.
 
     Raises:
         HwnasError: The file cannot be read.
     """
-    rows = read_json(path)["routed"] if path.is_file() else []
+    rows = read_json(path)["measured"] if path.is_file() else []
     return {row["arch_id"]: row["columns"] for row in rows if row["columns"]}
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Sequence
 
+import moocore
 import numpy as np
 import numpy.typing as npt
 
@@ -27,20 +28,13 @@ def non_dominated(points: Points) -> npt.NDArray[np.bool_]:
     Raises:
         ValueError: The points have another shape or hold NaN.
     """
-    array = _checked(points)
-    kept = np.ones(len(array), dtype=np.bool_)
-    for index, point in enumerate(array):
-        if kept[index]:
-            kept &= ~((array >= point).all(axis=1) & (array > point).any(axis=1))
-    return kept
+    array = _checked_points(points)
+    mask: npt.NDArray[np.bool_] = moocore.is_nondominated(array, keep_weakly=True)
+    return mask
 
 
 def hypervolume(points: Points, reference: Sequence[float] | FloatArray) -> float:
     """Return the volume that the points dominate below the reference point, exactly.
-
-    Two objectives are swept; more are cut into slices along the last one, each of which is a
-    problem of one objective less (hypervolume by slicing objectives: While, Hingston, Barone and
-    Huband, "A faster algorithm for calculating hypervolume", IEEE TEC 10(1), 2006).
 
     Args:
         points: Shape `(n, m)`. One that is not better than the reference everywhere adds nothing.
@@ -52,8 +46,7 @@ def hypervolume(points: Points, reference: Sequence[float] | FloatArray) -> floa
     Raises:
         ValueError: The shapes do not fit, or there is NaN or an infinite reference or point.
     """
-    array, corner = _checked_pair(points, reference)
-    return _volume(array[(array < corner).all(axis=1)], corner)
+    return _volume(*_checked_points_and_reference(points, reference))
 
 
 def hypervolume_order(points: Points, reference: Sequence[float] | FloatArray) -> list[int]:
@@ -73,16 +66,16 @@ def hypervolume_order(points: Points, reference: Sequence[float] | FloatArray) -
     Raises:
         ValueError: As `hypervolume` does.
     """
-    array, corner = _checked_pair(points, reference)
+    array, corner = _checked_points_and_reference(points, reference)
     bounds = [(-np.inf, int(index), -1) for index in np.flatnonzero(non_dominated(array))]
     chosen: list[int] = []
     while bounds:
-        bound, index, chosen_then = heapq.heappop(bounds)
+        _, index, chosen_then = heapq.heappop(bounds)
         if chosen_then == len(chosen):
             chosen.append(index)
             continue
-        bound = -_contribution(array[index], array[chosen], corner)
-        heapq.heappush(bounds, (bound, index, len(chosen)))
+        gain = _volume(array[[*chosen, index]], corner) - _volume(array[chosen], corner)
+        heapq.heappush(bounds, (-gain, index, len(chosen)))
     return chosen
 
 
@@ -101,7 +94,7 @@ def knee(points: Points) -> int:
     Raises:
         ValueError: There is no point, the shape is another, or there is NaN.
     """
-    array = _checked(points)
+    array = _checked_points(points)
     if len(array) == 0:
         raise ValueError("points: got none, expected a front of one point or more")
     low = array.min(axis=0)
@@ -110,37 +103,13 @@ def knee(points: Points) -> int:
     return int(scaled.sum(axis=1).argmin())
 
 
-def _contribution(point: FloatArray, chosen: FloatArray, corner: FloatArray) -> float:
-    """Return the volume that `point` dominates and `chosen` does not."""
-    if not (point < corner).all():
-        return 0.0
-    shared = np.maximum(chosen, point)
-    shared = shared[(shared < corner).all(axis=1)]
-    return float(np.prod(corner - point)) - _volume(shared, corner)
-
-
 def _volume(points: FloatArray, corner: FloatArray) -> float:
-    """Return the volume between `corner` and points that are better than it everywhere."""
-    if len(points) == 0:
-        return 0.0
-    if len(corner) == 1:
-        return float(corner[0] - points.min())
-    points = points[points[:, -1].argsort(kind="stable")]
-    depths = np.diff(points[:, -1], append=corner[-1])
-    if len(corner) == 2:
-        return float((corner[0] - np.minimum.accumulate(points[:, 0])) @ depths)
-    total = 0.0
-    front = points[:0, :-1]
-    for point, depth in zip(points, depths, strict=True):
-        # A point that an earlier slice's front covers changes neither that front nor its area.
-        if not (front <= point[:-1]).all(axis=1).any():
-            front = np.vstack([front[(front < point[:-1]).any(axis=1)], point[:-1]])
-            area = _volume(front, corner[:-1])
-        total += depth * area
-    return total
+    if len(corner) == 1:  # moocore takes two objectives or more
+        return float(max(corner[0] - points.min(initial=corner[0]), 0.0))
+    return float(moocore.hypervolume(points, ref=corner))
 
 
-def _checked(points: Points) -> FloatArray:
+def _checked_points(points: Points) -> FloatArray:
     array = np.asarray(points, dtype=np.float64)
     if array.ndim != 2:
         raise ValueError(f"points: got shape {array.shape}, expected (n, m)")
@@ -149,13 +118,13 @@ def _checked(points: Points) -> FloatArray:
     return array
 
 
-def _checked_pair(
+def _checked_points_and_reference(
     points: Points, reference: Sequence[float] | FloatArray
 ) -> tuple[FloatArray, FloatArray]:
     corner = np.asarray(reference, dtype=np.float64)
     array = np.asarray(points, dtype=np.float64)
     # An empty list of points has no width of its own.
-    array = _checked(array if array.size else array.reshape(0, corner.size))
+    array = _checked_points(array if array.size else array.reshape(0, corner.size))
     if corner.ndim != 1 or array.shape[1] != len(corner) or len(corner) == 0:
         got = f"{array.shape} and {corner.shape}"
         raise ValueError(f"points and reference: got shapes {got}, expected (n, m) and (m,)")

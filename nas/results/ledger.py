@@ -29,7 +29,7 @@ from sqlalchemy.exc import IntegrityError
 import nas
 from nas.core.errors import LedgerError
 from nas.core.space import Gene
-from nas.core.trial import FULL, Leg, Trial
+from nas.core.trial import FULL, RunSegment, Trial
 from nas.results.database import (
     UNIQUE_NUMBER,
     engine_url,
@@ -199,18 +199,18 @@ class Ledger:
         first = {trial.number: trial for trial in reversed(trials)}
         return sorted(first.values(), key=lambda trial: trial.number)
 
-    def legs(self) -> list[Leg]:
-        """Return the legs of an asynchronous search, in their order.
+    def segments(self) -> list[RunSegment]:
+        """Return the segments of an asynchronous search, in their order.
 
         Raises:
             LedgerError: The database cannot be read.
         """
         with translated(self.url):
-            held = self._study.user_attrs.get("legs", [])
-        return [Leg(**leg) for leg in held]
+            held = self._study.user_attrs.get("segments", [])
+        return [RunSegment(**segment) for segment in held]
 
-    def set_legs(self, legs: Sequence[Leg]) -> None:
-        """Write the legs of an asynchronous search, in place of those before.
+    def set_segments(self, segments: Sequence[RunSegment]) -> None:
+        """Write the segments of an asynchronous search, in place of those before.
 
         Raises:
             LedgerError: The database cannot be written, or another process has opened the ledger
@@ -218,7 +218,9 @@ class Ledger:
         """
         with translated(self.url):
             self._check_writer()
-            self._study.set_user_attr("legs", [dataclasses.asdict(leg) for leg in legs])
+            self._study.set_user_attr(
+                "segments", [dataclasses.asdict(segment) for segment in segments]
+            )
 
     def close(self) -> None:
         """Release the database."""

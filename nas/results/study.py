@@ -21,7 +21,7 @@ from nas.core.trial import FULL
 from nas.results.database import sqlite_url, translated
 from nas.results.frame import (
     read_json,
-    read_routed,
+    read_measured_candidates,
     read_verified,
     records,
     trials_frame,
@@ -163,14 +163,14 @@ class StudyResults:
         """
         trials = self._ledger.trials()
         verified = read_verified(self.path)
-        routed = read_routed(self.path / "routing.json")
+        measured = read_measured_candidates(self.path / "adaptive_measurement.json")
         return trials_frame(
             trials,
             self.record["columns"],
             self.record["verified_columns"],
             self.constraints,
             verified,
-            routed,
+            measured,
         )
 
     def pareto(

@@ -17,17 +17,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from nas.core.trial import Leg, Trial
+from nas.core.trial import RunSegment, Trial
 
 
-class LegRecord(Protocol):
-    """Where the legs of a search are recorded; the ledger of `nas.results`."""
+class SegmentRecord(Protocol):
+    """Where the segments of a search are recorded; the ledger of `nas.results`."""
 
-    def legs(self) -> list[Leg]:
-        """Return the legs, in their order."""
+    def segments(self) -> list[RunSegment]:
+        """Return the segments, in their order."""
 
-    def set_legs(self, legs: Sequence[Leg]) -> None:
-        """Record the legs durably, in place of those before."""
+    def set_segments(self, segments: Sequence[RunSegment]) -> None:
+        """Record the segments durably, in place of those before."""
 
 
 class Schedule(ABC):
@@ -40,7 +40,7 @@ class Schedule(ABC):
     lookahead: int
 
     @abstractmethod
-    def begin(self, record: LegRecord, trials: Sequence[Trial]) -> None:
+    def begin(self, record: SegmentRecord, trials: Sequence[Trial]) -> None:
         """Take note that a search begins, or goes on from recorded trials."""
 
     @abstractmethod
@@ -67,7 +67,7 @@ class Batch(Schedule):
 
     lookahead: int
 
-    def begin(self, record: LegRecord, trials: Sequence[Trial]) -> None:
+    def begin(self, record: SegmentRecord, trials: Sequence[Trial]) -> None:
         """Do nothing: the order of the numbers needs no record."""
 
     def due(self, number: int) -> int:
@@ -83,29 +83,32 @@ class Batch(Schedule):
 class Asynchronous(Schedule):
     """A candidate is asked for when a worker is free and all that has ended has been told.
 
-    Every run of a search begins a new leg after the last candidate that is recorded. Candidates
+    Every run of a search begins a new segment after the last candidate that is recorded. Candidates
     before it which were under way are asked for as they were the first time, by the rule of their
-    own leg; later ones are asked for anew, with everything known that has ended since.
+    own segment; later ones are asked for anew, with everything known that has ended since.
 
     Attributes:
         lookahead: Candidates under way at a time; one for each worker keeps all of them busy.
     """
 
     lookahead: int
-    _legs: list[Leg] = field(default_factory=list, init=False)
+    _segments: list[RunSegment] = field(default_factory=list, init=False)
 
-    def begin(self, record: LegRecord, trials: Sequence[Trial]) -> None:
-        """Begin a leg; see `Schedule.begin`."""
+    def begin(self, record: SegmentRecord, trials: Sequence[Trial]) -> None:
+        """Begin a segment; see `Schedule.begin`."""
         asked = 1 + max((trial.number for trial in trials), default=-1)
-        # Nothing is left of a leg of which no candidate was recorded.
-        kept = [leg for leg in record.legs() if leg.asked < asked]
-        self._legs = [*kept, Leg(asked=asked, told=len(trials), lookahead=self.lookahead)]
-        record.set_legs(self._legs)
+        # Nothing is left of a segment of which no candidate was recorded.
+        kept = [segment for segment in record.segments() if segment.asked < asked]
+        self._segments = [
+            *kept,
+            RunSegment(asked=asked, told=len(trials), lookahead=self.lookahead),
+        ]
+        record.set_segments(self._segments)
 
     def due(self, number: int) -> int:
         """Return how many trials come first; see `Schedule.due`."""
-        leg = next(leg for leg in reversed(self._legs) if leg.asked <= number)
-        return max(leg.told, number - leg.lookahead + 1)
+        segment = next(segment for segment in reversed(self._segments) if segment.asked <= number)
+        return max(segment.told, number - segment.lookahead + 1)
 
     def following(self, told: int, waiting: Mapping[int, Trial]) -> list[Trial]:
         """Return the trials that were reported first, by number; see `Schedule.following`."""

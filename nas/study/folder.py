@@ -33,7 +33,7 @@ SEARCH_SETTINGS = (
     "search.mode",
     "search.lookahead",
     "search.warm_start",
-    "search.routing",
+    "search.adaptive_measurement",
     "search.algorithm",
     "fidelity",
     "evaluation.name",
@@ -73,9 +73,9 @@ class StudyFolder:
         return self.path / "predictor"
 
     @property
-    def routing(self) -> Path:
+    def adaptive_measurement(self) -> Path:
         """Where it is recorded what was measured during the search."""
-        return self.path / "routing.json"
+        return self.path / "adaptive_measurement.json"
 
     @property
     def checkpoints(self) -> Path:

@@ -12,9 +12,9 @@ from nas.core.errors import CandidateFailure
 from nas.core.objective import Constraint, Objective
 from nas.core.space import Genotype
 from nas.core.trial import Job, Trial, full_trainings
+from nas.search.feasibility import FeasibilityReport
 from nas.search.problem import SearchProblem
 from nas.search.stopping import StopSettings, seconds_left
-from nas.search.survey import Survey
 from nas.study.reporter import duration
 from nas.training.job import TrainingJob
 from nas.training.timing import estimated_seconds
@@ -23,28 +23,28 @@ TIMED_SHARES = (0.25, 0.5, 0.75)
 """Networks whose training is timed: quantiles of the multiply-accumulate operations."""
 
 
-def survey_lines(problem: SearchProblem, survey: Survey) -> list[str]:
-    """Return what a survey has found: a line for all limits, one for each, one for each range."""
+def feasibility_lines(problem: SearchProblem, report: FeasibilityReport) -> list[str]:
+    """Return what a report has found: a line for all limits, one for each, one for each range."""
     lines = []
-    if survey.keeping:
-        share = _share(len(survey.feasible), survey.samples)
-        judged = len(survey.keeping) == len(problem.constraints)
+    if report.keeping:
+        share = _share(len(report.feasible), report.samples)
+        judged = len(report.keeping) == len(problem.constraints)
         limits = "every limit" if judged else "those limits that can be judged now"
-        lines.append(f"{share} of {survey.samples} random architectures keep {limits}")
-    alone = all(survey.keeping.values()) and len(survey.keeping) > 1
-    if alone and not survey.feasible:
+        lines.append(f"{share} of {report.samples} random architectures keep {limits}")
+    alone = all(report.keeping.values()) and len(report.keeping) > 1
+    if alone and not report.feasible:
         lines.append("  each limit by itself can be kept: together they leave hardly anything")
-    lines += [f"  {_limit_line(constraint, problem, survey)}" for constraint in problem.constraints]
+    lines += [f"  {_limit_line(constraint, problem, report)}" for constraint in problem.constraints]
     for name, objective in {**problem.objectives, **problem.limited}.items():
-        lines.append(f"  {_range_line(name, objective, problem, survey)}")
+        lines.append(f"  {_range_line(name, objective, problem, report)}")
     return lines
 
 
-def _limit_line(constraint: Constraint, problem: SearchProblem, survey: Survey) -> str:
-    kept = survey.keeping.get(constraint)
+def _limit_line(constraint: Constraint, problem: SearchProblem, report: FeasibilityReport) -> str:
+    kept = report.keeping.get(constraint)
     if kept is None:
         return f"{constraint}: cannot be judged before {_awaited(problem, constraint.objective)}"
-    return f"{constraint}: kept by {_share(kept, survey.samples)}"
+    return f"{constraint}: kept by {_share(kept, report.samples)}"
 
 
 def _awaited(problem: SearchProblem, name: str) -> str:
@@ -53,12 +53,14 @@ def _awaited(problem: SearchProblem, name: str) -> str:
     return "training" if objective.ready(problem.facts) else "the device is calibrated"
 
 
-def _range_line(name: str, objective: Objective, problem: SearchProblem, survey: Survey) -> str:
+def _range_line(
+    name: str, objective: Objective, problem: SearchProblem, report: FeasibilityReport
+) -> str:
     if not objective.ready(problem.facts):
         return f"{name}: known once the device is calibrated"
-    if name not in survey.reach:
+    if name not in report.reach:
         return f"{name}: known after training only"
-    reach, within = survey.reach[name], survey.within.get(name)
+    reach, within = report.reach[name], report.within.get(name)
     line = f"{name}: reaches from {reach.low:.4g} to {reach.high:.4g} {objective.unit}"
     if within is None or within == reach:
         return line

@@ -29,13 +29,13 @@ from nas.network.space import SearchSpace
 from nas.results.hypervolume import hypervolume
 from nas.results.ledger import Ledger, Writer
 from nas.results.study import StudyResults
+from nas.search.adaptive_measurement import AdaptiveMeasurement
+from nas.search.feasibility import feasibility_report
 from nas.search.loop import SearchLoop
 from nas.search.problem import SearchProblem
-from nas.search.routing import Router
+from nas.search.proposer import WarmStart
 from nas.search.stopping import ROUNDING, Stopping
-from nas.search.survey import survey
-from nas.search.warm_start import WarmStart
-from nas.study import noise, preview, record, routing, warm_start
+from nas.study import adaptive_measurement, noise, preview, record, warm_start
 from nas.study.calibration import Calibration, accuracy_line, calibrate, is_calibrated, learner
 from nas.study.finalise import Finalisation
 from nas.study.folder import StudyFolder, now_utc
@@ -204,8 +204,8 @@ class _Study:
         Raises:
             NoFeasibleArchitectureError: None is found; names the nearest values.
         """
-        found = survey(problem, stream(self.settings.seed, "survey"))
-        for line in preview.survey_lines(problem, found):
+        found = feasibility_report(problem, stream(self.settings.seed, "survey"))
+        for line in preview.feasibility_lines(problem, found):
             self.reporter.stage(line)
         one = problem.sample_feasible(stream(self.settings.seed, "feasible"))
         assert one is not None, "with nothing seen, there is one or an error"
@@ -265,22 +265,22 @@ class _Study:
         self.reporter.stage(accuracy_line(calibration))
         return calibration
 
-    def _router(self, problem: SearchProblem) -> Router | None:
+    def _adaptive_measurement(self, problem: SearchProblem) -> AdaptiveMeasurement | None:
         """Return what measures candidates during the search, if anything does."""
         settings, predictor = self.settings, problem.facts.predictor
-        if not settings.search.routing.measurements or predictor is None:
+        if not settings.search.adaptive_measurement.measurements or predictor is None:
             return None
         assert isinstance(predictor, LearningPredictor)
-        return Router(
+        return AdaptiveMeasurement(
             problem=problem,
-            settings=settings.search.routing,
+            settings=settings.search.adaptive_measurement,
             predictor=predictor,
-            measure=routing.measurer(
+            measure=adaptive_measurement.measurer(
                 self.space, settings.device, settings.predictor, settings.store, settings.seed
             ),
             learn=learner(self.space, settings.predictor, self.folder.predictor),
-            record=routing.RoutingFile(self.folder.routing),
-            on_routed=lambda routed: self.reporter.stage(routing.line(routed)),
+            record=adaptive_measurement.MeasuredCandidatesFile(self.folder.adaptive_measurement),
+            on_measured=lambda found: self.reporter.stage(adaptive_measurement.line(found)),
         )
 
     def _problem(self, calibration: Calibration | None) -> SearchProblem:
@@ -339,7 +339,7 @@ class _Study:
                     lambda trials: self._hypervolume(problem, trials),
                 ),
                 schedule=schedule,
-                router=self._router(problem),
+                adaptive_measurement=self._adaptive_measurement(problem),
                 fidelity=settings.fidelity.start(problem),
             )
             plan = SearchPlan(
@@ -361,7 +361,9 @@ class _Study:
         self.folder.update(
             status="searched",
             stop={**dataclasses.asdict(loop.stop), "limits": settings.search.limits},
-            routing=routing.RoutingFile(self.folder.routing).summary(),
+            adaptive_measurement=adaptive_measurement.MeasuredCandidatesFile(
+                self.folder.adaptive_measurement
+            ).summary(),
         )
         return trials
 

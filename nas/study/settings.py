@@ -22,9 +22,9 @@ from nas.devices.store import MeasurementStore
 from nas.evaluation import EvaluationSettings
 from nas.network.space import SearchSpace
 from nas.search import algorithms
+from nas.search.adaptive_measurement import AdaptiveMeasurementSettings
 from nas.search.algorithms import AlgorithmSettings
 from nas.search.fidelity import FidelitySettings
-from nas.search.routing import RoutingSettings
 from nas.search.schedule import Asynchronous, Batch, Schedule
 from nas.search.stopping import StopSettings
 from nas.study.checking import component
@@ -117,7 +117,7 @@ class SearchSettings:
             `None` derives all of it.
         warm_start: What is proposed first: names of published networks that lie in the space, and
             names or folders of studies, whose fronts are.
-        routing: When candidates are measured instead of predicted.
+        adaptive_measurement: When candidates are measured instead of predicted.
         algorithm: Name and settings of the search algorithm.
     """
 
@@ -129,7 +129,9 @@ class SearchSettings:
     constraints: tuple[str, ...] = ()
     reference_point: dict[str, float] | None = None
     warm_start: tuple[str, ...] = ()
-    routing: RoutingSettings = field(default_factory=RoutingSettings)
+    adaptive_measurement: AdaptiveMeasurementSettings = field(
+        default_factory=AdaptiveMeasurementSettings
+    )
     algorithm: AlgorithmSettings = nested(algorithms.registry, "guided")
 
     @property

@@ -64,12 +64,16 @@ REFUSED = {
     "bad name": ("name=../x", "name: got '../x'", "letters"),
     "name that reads as a number": ("name=359_0", "name: got 3590", "quote"),
     "name of a folder beside": ("name=measurements", "name: got 'measurements'", "no study"),
-    "negative routing": (
-        "search.routing.measurements=-1",
-        "search.routing.measurements: got -1",
+    "negative number of measurements": (
+        "search.adaptive_measurement.measurements=-1",
+        "search.adaptive_measurement.measurements: got -1",
         "0 or more",
     ),
-    "certain coverage": ("search.routing.coverage=1", "search.routing.coverage: got 1", "between"),
+    "certain coverage": (
+        "search.adaptive_measurement.coverage=1",
+        "search.adaptive_measurement.coverage: got 1",
+        "between",
+    ),
     "missing path": ("data=npz", "data.path: got None", "a value"),
     "reference of nothing": (
         "search.reference_point={foo: 1}",

@@ -345,7 +345,7 @@ def test_a_process_that_was_taken_over_writes_no_more(url: str) -> None:
     with pytest.raises(LedgerError, match="host:/copy has taken over"):
         forgotten.append(make_trial(1, 1.0, 1.0))
     with pytest.raises(LedgerError, match="has taken over"):
-        forgotten.set_legs([])
+        forgotten.set_segments([])
     assert len(forgotten.trials()) == 1
     going_on.append(make_trial(1, 1.0, 1.0))
     assert len(going_on.trials()) == 2

@@ -371,7 +371,7 @@ def test_what_a_search_has_measured_stands_beside_what_it_predicted(study_folder
         {"arch_id": t.arch_id, "columns": c} for t, c in zip((slow, fast), columns, strict=True)
     ]
     failed = {"arch_id": TRIALS[0].arch_id, "columns": {}}
-    write_json_atomically(folder / "routing.json", {"routed": [*rows, failed]})
+    write_json_atomically(folder / "adaptive_measurement.json", {"measured": [*rows, failed]})
     study = nas.results.open(folder)
     after = study.trials().set_index("number")
     for trial, expected in zip((slow, fast), columns, strict=True):

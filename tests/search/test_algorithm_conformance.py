@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -17,9 +18,12 @@ from additive import AdditiveSpace, evaluated, problem, searched
 from optuna.trial import TrialState
 
 from nas.core.errors import NoFeasibleArchitectureError
+from nas.core.space import Genotype
+from nas.core.trial import Candidate
 from nas.search import algorithms
 from nas.search.algorithms import AlgorithmSettings
-from nas.search.algorithms.samplers.run import SamplerRun
+from nas.search.algorithms.optuna_samplers import SamplerRun
+from nas.search.problem import SearchProblem
 
 COLLECTIONS = (dict, set, list, deque)
 
@@ -139,32 +143,55 @@ def test_failed_trials_only_are_survived(settings: AlgorithmSettings):
     assert len(set(seen)) == 60
 
 
-def test_what_was_told_as_failed_is_not_pending(settings: AlgorithmSettings):
-    """Its predicted values would count as if it were still under evaluation."""
+def pending_trials(at: SearchProblem, genotypes: Iterable[Genotype]) -> list[Candidate]:
+    return [
+        Candidate(number=i, genotype=g, arch_id=at.space.architecture(g).arch_id, seed=0)
+        for i, g in enumerate(genotypes)
+    ]
+
+
+def test_equal_trials_and_pending_ones_lead_to_the_same_proposal(settings: AlgorithmSettings):
     at = problem()
-    run = settings.start(at, 0)
+    first, again = (settings.start(at, 3) for _ in range(2))
+    pending: list[Genotype] = []
     for number in range(40):
-        (genotype,) = run.ask(1)
-        run.tell([evaluated(at, number, genotype, failed=number % 2 == 1)])
-        holders = [n for n, v in vars(run).items() if isinstance(v, COLLECTIONS) and genotype in v]
-        if number % 2 == 1:
-            # What keeps it only says that it is never proposed or expected again.
-            assert set(holders) <= {"seen", "_seen", "_failed"}
-    if isinstance(run, SamplerRun):
-        assert not run._study.get_trials(states=[TrialState.RUNNING])
+        (genotype,) = first.ask(1, pending_trials(at, pending))
+        assert again.ask(1, pending_trials(at, pending)) == [genotype]
+        pending.append(genotype)
+        if len(pending) == 5:
+            trial = evaluated(at, number, pending.pop(2), failed=number % 7 == 3)
+            first.tell([trial])
+            again.tell([trial])
 
 
-def test_a_search_goes_on_when_proposals_are_refused(settings: AlgorithmSettings):
+def test_what_is_pending_is_not_proposed_whoever_proposed_it(settings: AlgorithmSettings):
+    at = problem(AdditiveSpace(count=3, choices=3))
+    run = settings.start(at, 0)
+    others = [(0, 0, 0), (1, 2, 0), (2, 2, 2)]
+    proposed = run.ask(4, pending_trials(at, others))
+    proposed += run.ask(30, pending_trials(at, [*others, *proposed]))
+    assert len(proposed) == len({*proposed, *others}) - len(others) == 24
+
+
+def test_what_was_refused_is_not_pending_and_not_proposed_again(settings: AlgorithmSettings):
+    """A refused proposal is neither told nor pending; two in three are."""
     at = problem(constraints=["cost <= 1.5"])
     run = settings.start(at, 0)
-    proposed, trials = [], 0
-    while trials < 20:
+    proposed: list[Genotype] = []
+    for number in range(60):
+        refused = proposed[-1:] if number % 3 else []
         (genotype,) = run.ask(1)
         proposed.append(genotype)
-        refused = len(proposed) % 3 != 0
-        run.tell([evaluated(at, trials, genotype, failed=refused)])
-        trials += not refused
-    assert len(set(proposed)) == len(proposed) == 60
+        for earlier in refused:
+            holders = [
+                n for n, v in vars(run).items() if isinstance(v, COLLECTIONS) and earlier in v
+            ]
+            assert holders == ["seen"]
+        if number % 3 == 2:
+            run.tell([evaluated(at, number // 3, genotype)])
+    assert len(set(proposed)) == 60
+    if isinstance(run, SamplerRun):
+        assert not run._study.get_trials(states=[TrialState.RUNNING])
 
 
 def test_refusals_do_not_end_a_search_before_the_space_does(settings: AlgorithmSettings):
@@ -172,7 +199,8 @@ def test_refusals_do_not_end_a_search_before_the_space_does(settings: AlgorithmS
     run = settings.start(at, 0)
     proposed = []
     while asked := run.ask(1):
-        run.tell([evaluated(at, len(proposed), asked[0], failed=len(proposed) % 4 != 0)])
+        if len(proposed) % 4 == 0:
+            run.tell([evaluated(at, len(proposed), asked[0])])
         proposed += asked
     assert len(set(proposed)) == len(proposed) == 27
 

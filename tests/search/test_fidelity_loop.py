@@ -13,7 +13,7 @@ from test_loop import ListRecord
 from nas.core.errors import LedgerError
 from nas.core.trial import Candidate, Trial, full_trainings
 from nas.search import algorithms, fidelity
-from nas.search.algorithms.random_search import RandomSearch
+from nas.search.algorithms.baselines import RandomSearch
 from nas.search.loop import SearchLoop
 from nas.search.schedule import Asynchronous, Batch, Schedule
 from nas.search.stopping import Stopping
@@ -81,7 +81,7 @@ def test_stopping_anywhere_loses_nothing_and_repeats_nothing(rule: str, mode: st
     record = ListRecord()
     expected = loop(record, rule, schedule()).run()
     for kept in range(0, len(record.arrived) + 1, 5):
-        resumed = ListRecord(record.arrived[:kept], record.legs())
+        resumed = ListRecord(record.arrived[:kept], record.segments())
         search = loop(resumed, rule, schedule())
         trials = search.run()
         if mode == "batch":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from nas.search.fidelity.rungs.ranking import clearly_dominates, contributions, most_promising
+from nas.search.ranking import clearly_dominates, contributions, most_promising
 
 EXACT = np.zeros(2)
 # Error and latency: A to D are a front, E lies behind B, F behind E.

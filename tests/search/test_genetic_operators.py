@@ -4,10 +4,12 @@ import numpy as np
 import pytest
 from pymoo.core.individual import Individual
 from pymoo.core.population import Population
+from pymoo.operators.crossover.ux import UX
 
+import search_spaces
 from nas.core.space import Gene
-from nas.search.algorithms.genetic.operators import GeneMutation, tournament
-from nas.search.algorithms.nsga3 import reference_directions
+from nas.search.algorithms.pymoo_algorithms import reference_directions
+from nas.search.operators import GeneMutation, offspring, tournament
 
 GENES = (
     Gene("depth", (1, 2, 3, 4, 5)),
@@ -59,6 +61,18 @@ def test_a_coin_decides_between_equals():
     pairs = np.tile([0, 1], (1000, 1))
     winners = tournament("CV").func_comp(pop, pairs, random_state=np.random.default_rng(0))
     assert 400 < winners.sum() < 600
+
+
+def test_offspring_are_canonical_distinct_and_near_their_parents():
+    space = search_spaces.get("mobilenet", input_shape=(3, 32, 32), num_classes=10)
+    rng = np.random.default_rng(0)
+    parents = space.samples(1, rng)
+    mutation = GeneMutation(space.genes, 2.0)
+    children = offspring(space, parents, 200, rng, mutation, UX(prob=0.5))
+    assert len(np.unique(children, axis=0)) == len(children)
+    np.testing.assert_array_equal(space.canonicalise(children), children)
+    changed = (children != parents).sum(axis=1)
+    assert np.median(changed) <= 4
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from additive import AdditiveSpace, Loss, evaluated, problem, searched
+from test_algorithm_conformance import pending_trials
 from test_nsga2 import front_volume
 
 from nas.core.errors import ConfigError
@@ -13,8 +14,8 @@ from nas.core.space import Genotype
 from nas.core.trial import Trial
 from nas.results.hypervolume import hypervolume, non_dominated
 from nas.search import algorithms
+from nas.search.surrogates.acquisition import Acquisition
 from nas.search.surrogates.candidates import Candidates
-from nas.search.surrogates.outlook import Outlook
 from nas.study.tabular import TabularBenchmark
 
 
@@ -116,17 +117,22 @@ def test_a_failed_promotion_is_not_expected_to_turn_out_well(monkeypatch: pytest
     first, *others = [evaluated(at, i, genotype) for i, genotype in enumerate(run.ask(20))]
     expected: list[Genotype] = []
 
-    def scores(outlook: Outlook, candidates: Candidates, unsettled: Candidates) -> FloatArray:
+    def scores(
+        acquisition: Acquisition, candidates: Candidates, unsettled: Candidates
+    ) -> FloatArray:
         expected[:] = unsettled.tuples
         return np.zeros(len(candidates))
 
-    monkeypatch.setattr(Outlook, "scores", scores)
+    monkeypatch.setattr(Acquisition, "scores", scores)
     run.tell([replace(first, fidelity=0.25), *others])
-    [pending] = run.ask(1)
+    promoted = pending_trials(at, [first.genotype])
+    [proposed] = run.ask(1, promoted)
     assert expected == [first.genotype]
     run.tell([replace(first, number=20, values={}, failure="crashed: promoted")])
+    run.ask(1, pending_trials(at, [proposed]))
+    assert expected == [proposed]
     run.ask(1)
-    assert expected == [pending]
+    assert expected == []
 
 
 def test_a_search_of_an_objective_that_is_known_needs_no_model():

@@ -11,18 +11,18 @@ from scipy.stats import spearmanr
 
 import search_spaces
 from nas.results.hypervolume import hypervolume
-from nas.search.surrogates.acquisition import (
+from nas.search.surrogates.candidates import enumerate_space
+from nas.search.surrogates.expected_improvement import (
     Boxes,
     expected_improvement,
     log_expected_improvement,
     thresholds,
 )
-from nas.search.surrogates.candidates import enumerate_space, offspring
 from nas.search.surrogates.features import Features, Group, cell_columns
 from nas.search.surrogates.gaussian_process import (
+    CandidatePosterior,
     Covariance,
-    GaussianProcess,
-    Posterior,
+    MultiFidelityGaussianProcess,
     _LogPosterior,
 )
 from nas.search.surrogates.surrogate import Scale, Surrogate, representative
@@ -111,13 +111,16 @@ def test_observations_added_one_by_one_count_as_those_given_at_once():
     covariance = Covariance(GROUPS, np.array([1.0, 2.0]), 1.0, 0.3, 0.1, 0.5)
     inputs = np.column_stack([sample(30), np.tile([0.0, 0.0, 0.5], 10)])
     values = np.sin(inputs.sum(axis=1))
-    whole, grown = GaussianProcess(covariance, 5), GaussianProcess(covariance, 5)
+    whole, grown = (
+        MultiFidelityGaussianProcess(covariance, 5),
+        MultiFidelityGaussianProcess(covariance, 5),
+    )
     whole.add(inputs, values)
-    followed = Posterior(grown, inputs)
+    followed = CandidatePosterior(grown, inputs)
     for rows in np.split(np.arange(30), [10, 11, 12]):
         grown.add(inputs[rows], values[rows])
         followed.follow()
-    at_once = Posterior(whole, inputs)
+    at_once = CandidatePosterior(whole, inputs)
     at_once.follow()
     np.testing.assert_allclose(followed.mean, at_once.mean, atol=1e-5)
     np.testing.assert_allclose(followed.variance, at_once.variance, atol=1e-5)
@@ -127,9 +130,9 @@ def test_the_process_is_the_textbook_s_one():
     covariance = Covariance(GROUPS, np.array([1.0, 2.0]), 1.0, 0.3, 0.1, 0.5)
     inputs, at = (np.column_stack([sample(n, seed=n), np.zeros(n)]) for n in (12, 5))
     values = inputs[:, 0]
-    process = GaussianProcess(covariance, 5)
+    process = MultiFidelityGaussianProcess(covariance, 5)
     process.add(inputs, values)
-    posterior = Posterior(process, at)
+    posterior = CandidatePosterior(process, at)
     posterior.follow()
     gram = covariance(inputs, inputs) + covariance.noise * np.eye(12)
     across = covariance(at, inputs)
@@ -142,9 +145,9 @@ def test_the_process_is_the_textbook_s_one():
 def test_what_is_under_evaluation_lowers_the_variance_as_its_result_will():
     covariance = Covariance(GROUPS, np.array([1.0, 2.0]), 1.0, 0.3, 0.1, 0.5)
     inputs = np.column_stack([sample(20), np.zeros(20)])
-    process = GaussianProcess(covariance, 5)
+    process = MultiFidelityGaussianProcess(covariance, 5)
     process.add(inputs[:10], inputs[:10, 0])
-    posterior = Posterior(process, inputs)
+    posterior = CandidatePosterior(process, inputs)
     posterior.follow()
     foreseen = posterior.variance_after(inputs[10:13])
     process.add(inputs[10:13], inputs[10:13, 0])
@@ -258,14 +261,3 @@ def test_a_small_space_is_enumerated_and_a_large_one_is_not():
     space = search_spaces.get("nasbench201", input_shape=(3, 32, 32), num_classes=10)
     assert len(enumerate_space(space, 20_000)) == space.size
     assert enumerate_space(space, 10_000) is None
-
-
-def test_offspring_are_canonical_distinct_and_near_their_parents():
-    space = search_spaces.get("mobilenet", input_shape=(3, 32, 32), num_classes=10)
-    rng = np.random.default_rng(0)
-    parents = space.samples(1, rng)
-    children = offspring(space, parents, 200, rng)
-    assert len(np.unique(children, axis=0)) == len(children)
-    np.testing.assert_array_equal(space.canonicalise(children), children)
-    changed = (children != parents).sum(axis=1)
-    assert np.median(changed) <= 4

@@ -10,7 +10,7 @@ from additive import AdditiveSpace, evaluated, problem, searched
 from nas.core.errors import ConfigError
 from nas.core.space import Gene, Genotype
 from nas.search import algorithms
-from nas.search.algorithms.pareto_local_search import neighbours
+from nas.search.algorithms.baselines import neighbours
 
 
 @dataclass(frozen=True, kw_only=True)

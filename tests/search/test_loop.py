@@ -15,11 +15,11 @@ from additive import AdditiveSpace, loss, problem
 from nas.core.errors import CandidateFailure, LedgerError
 from nas.core.seeding import training_seed
 from nas.core.space import Genotype
-from nas.core.trial import Candidate, Evaluation, Evaluator, Leg, Outcome, Trial
+from nas.core.trial import Candidate, Evaluation, Evaluator, Outcome, RunSegment, Trial
 from nas.results.database import sqlite_url
 from nas.results.ledger import Ledger
 from nas.search import algorithms
-from nas.search.algorithms.random_search import RandomSearch
+from nas.search.algorithms.baselines import RandomSearch
 from nas.search.loop import SearchLoop, TrialRecord
 from nas.search.problem import SearchProblem
 from nas.search.schedule import Batch
@@ -71,9 +71,9 @@ class ScrambledEvaluator(Evaluator):
 class ListRecord:
     """A ledger in memory, in the order of arrival."""
 
-    def __init__(self, trials: Sequence[Trial] = (), legs: Sequence[Leg] = ()) -> None:
+    def __init__(self, trials: Sequence[Trial] = (), segments: Sequence[RunSegment] = ()) -> None:
         self.arrived = list(trials)
-        self.begun = list(legs)
+        self.begun = list(segments)
 
     def trials(self) -> list[Trial]:
         return list(self.arrived)
@@ -81,11 +81,11 @@ class ListRecord:
     def append(self, trial: Trial) -> None:
         self.arrived.append(trial)
 
-    def legs(self) -> list[Leg]:
+    def segments(self) -> list[RunSegment]:
         return list(self.begun)
 
-    def set_legs(self, legs: Sequence[Leg]) -> None:
-        self.begun = list(legs)
+    def set_segments(self, segments: Sequence[RunSegment]) -> None:
+        self.begun = list(segments)
 
 
 def metrics(candidate: Candidate) -> dict[str, float]:
@@ -254,10 +254,10 @@ def test_the_searching_process_keeps_to_one_thread():
     found = set()
 
     class Watching(RandomSearch):
-        def ask(self, n: int) -> list[Genotype]:
+        def ask(self, n: int, pending: Sequence[Candidate] = ()) -> list[Genotype]:
             found.update(pool["num_threads"] for pool in threadpoolctl.threadpool_info())
             found.add(torch.get_num_threads())
-            return super().ask(n)
+            return super().ask(n, pending)
 
     at = problem()
     with threadpoolctl.threadpool_limits(2):

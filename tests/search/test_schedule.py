@@ -11,7 +11,7 @@ from test_loop import ListRecord, loop
 
 from nas.core.errors import LedgerError
 from nas.core.space import Genotype
-from nas.core.trial import Leg, SearchAlgorithm, Trial
+from nas.core.trial import Candidate, RunSegment, SearchAlgorithm, Trial
 from nas.results.database import sqlite_url
 from nas.results.ledger import Ledger
 from nas.search import algorithms
@@ -26,8 +26,8 @@ class Overheard(SearchAlgorithm):
         self.events: list[tuple[str, int | Genotype]] = []
         self._algorithm = algorithm
 
-    def ask(self, n: int) -> list[Genotype]:
-        proposed = self._algorithm.ask(n)
+    def ask(self, n: int, pending: Sequence[Candidate] = ()) -> list[Genotype]:
+        proposed = self._algorithm.ask(n, pending)
         self.events += [("asked", genotype) for genotype in proposed]
         return proposed
 
@@ -131,7 +131,7 @@ def test_going_on_anywhere_loses_nothing_and_replays_what_was_asked_and_told(who
             assert search.algorithm.events[:until] == events[:until]
 
 
-def test_a_search_interrupted_again_and_again_is_replayed_through_all_its_legs(whole):
+def test_a_search_interrupted_again_and_again_is_replayed_through_all_its_segments(whole):
     record = ListRecord()
     for stop, workers in [(5, 4), (9, 2), (10, 6), (18, 3), (18, 1), (30, 5)]:
         search = asynchronous(record, workers)
@@ -155,8 +155,8 @@ def test_a_new_leg_knows_everything_that_has_ended(whole):
     events = [what for what, _ in search.algorithm.events]
     assert events[60:64] == ["asked"] * 4, "the 30 that were asked and told come first"
     assert resumed.begun == [
-        Leg(asked=0, told=0, lookahead=4),
-        Leg(asked=30, told=30, lookahead=4),
+        RunSegment(asked=0, told=0, lookahead=4),
+        RunSegment(asked=30, told=30, lookahead=4),
     ]
     replayed = asynchronous(ListRecord(resumed.arrived, resumed.begun), 4, evaluations=36)
     replayed.run()
@@ -164,9 +164,9 @@ def test_a_new_leg_knows_everything_that_has_ended(whole):
 
 
 def test_a_leg_of_which_nothing_was_recorded_leaves_no_trace():
-    record = ListRecord([], [Leg(asked=0, told=0, lookahead=9)])
+    record = ListRecord([], [RunSegment(asked=0, told=0, lookahead=9)])
     asynchronous(record, 2).run()
-    assert record.begun == [Leg(asked=0, told=0, lookahead=2)]
+    assert record.begun == [RunSegment(asked=0, told=0, lookahead=2)]
 
 
 def test_an_asynchronous_search_goes_on_from_the_ledger_on_disk(tmp_path: Path, whole):
@@ -179,7 +179,7 @@ def test_an_asynchronous_search_goes_on_from_the_ledger_on_disk(tmp_path: Path, 
     with closing(opened()) as ledger:
         asynchronous(ledger, evaluations=12).run()
     with closing(opened()) as ledger:
-        assert ledger.legs() == [Leg(asked=0, told=0, lookahead=4)]
+        assert ledger.segments() == [RunSegment(asked=0, told=0, lookahead=4)]
         search = asynchronous(ledger, 3, evaluations=16)
         search.run()
         assert sorted(search.evaluator.evaluated) == [12, 13, 14, 15]

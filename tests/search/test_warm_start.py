@@ -6,7 +6,7 @@ from additive import AdditiveSpace, evaluated, problem, searched
 from nas.core.space import Genotype
 from nas.search import algorithms
 from nas.search.algorithms import AlgorithmSettings
-from nas.search.warm_start import WarmStart
+from nas.search.proposer import WarmStart
 
 FIRST: list[Genotype] = [(3,) * 12, (1,) * 12, (0, 3) * 6]
 

@@ -17,21 +17,27 @@ from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
+from pymoo.operators.crossover.ux import UX
 
 from nas.core.errors import ConfigError
 from nas.core.space import Genotype
 from nas.core.trial import SearchAlgorithm, Trial
 from nas.network.blocks import IntArray
 from nas.search.algorithms import AlgorithmSettings, register
+from nas.search.operators import GeneMutation, offspring
 from nas.search.problem import SearchProblem
-from nas.search.surrogates.candidates import Candidates, enumerate_space, offspring
+from nas.search.proposer import Proposer
+from nas.search.surrogates.acquisition import Acquisition
+from nas.search.surrogates.candidates import Candidates, enumerate_space
 from nas.search.surrogates.features import Features
-from nas.search.surrogates.outlook import Outlook
 
 FloatArray = npt.NDArray[np.float64]
 
 LEAST_TRIALS = 5
 """Complete trials from which models learn; until then architectures are drawn at random."""
+
+CROSSOVER_PROBABILITY, MUTATED_GENES = 0.5, 1.5
+"""Of the evolution of candidates: that two parents exchange genes, and mutated genes of a child."""
 
 
 @register("guided")
@@ -64,117 +70,107 @@ class GuidedSettings(AlgorithmSettings):
         return Guided(problem, seed, self)
 
 
-class Guided(SearchAlgorithm):
+class Guided(Proposer):
     """A run of guided search."""
 
     multi_fidelity: ClassVar[bool] = True
 
     def __init__(self, problem: SearchProblem, seed: int, settings: GuidedSettings) -> None:
         """Search `problem` with the random stream of `seed`."""
-        self._problem = problem
+        super().__init__(problem, seed)
         self._settings = settings
-        self._rng = np.random.default_rng(seed)
+        self._mutation = GeneMutation(problem.space.genes, MUTATED_GENES)
+        self._crossover = UX(prob=CROSSOVER_PROBABILITY)
         self._features = Features(problem.space)
         every = enumerate_space(problem.space, settings.enumerable)
         self._whole = None if every is None else self._candidates(every)
         self._base = self._whole or self._sampled(settings.candidates)
-        self._outlook = Outlook(problem, self._base)
+        self._acquisition = Acquisition(problem, self._base)
         self._plan: list[Genotype] | None = None
-        self._seen: set[Genotype] = set()
         self._failed: set[Genotype] = set()
-        self._pending: dict[Genotype, None] = {}
         self._trials: list[Trial] = []
         self._rows = self._features([])
 
-    def ask(self, n: int) -> list[Genotype]:
-        """Propose `n` new genotypes; see `SearchAlgorithm.ask`."""
-        proposed: list[Genotype] = []
-        for _ in range(n):
-            genotype = self._next()
-            if genotype is None:
-                break
-            self._seen.add(genotype)
-            self._pending[genotype] = None
-            proposed.append(genotype)
-        return proposed
-
     def tell(self, trials: Sequence[Trial]) -> None:
-        """Learn from complete trials; failed ones are only never proposed again."""
-        for trial in trials:
-            self._seen.add(trial.genotype)
-            self._pending.pop(trial.genotype, None)
-            if trial.complete:
-                self._trials.append(trial)
-            else:
-                self._failed.add(trial.genotype)
+        """Learn from complete trials; a failed promotion is not waited for any more."""
+        super().tell(trials)
+        self._failed.update(trial.genotype for trial in trials if not trial.complete)
 
-    def _candidates(self, genotypes: IntArray | Sequence[Genotype]) -> Candidates:
-        matrix = self._problem.space.matrix(genotypes)
-        return Candidates(self._problem, self._features, matrix)
+    def _learn(self, trials: Sequence[Trial]) -> None:
+        self._trials += trials
 
-    def _sampled(self, count: int) -> Candidates:
-        return self._candidates(np.unique(self._problem.space.samples(count, self._rng), axis=0))
-
-    def _next(self) -> Genotype | None:
+    def _suggest(self, n: int, pending: Sequence[Genotype]) -> list[Genotype]:
+        """Return one architecture, since it is pending when the next one is chosen."""
+        del n
         if self._plan is None:
             self._plan = self._stratified()
-        while self._plan and len(self._seen) < self._settings.initial:
+        while self._plan and len(self.seen) < self._settings.initial:
             genotype = self._plan.pop()
-            if genotype not in self._seen:
-                return genotype
-        chosen = self._chosen() if len(self._trials) >= LEAST_TRIALS else None
-        return chosen or self._problem.sample_feasible(self._rng, self._seen)
+            if genotype not in self.seen:
+                return [genotype]
+        if len(self._trials) < LEAST_TRIALS:
+            return []
+        chosen = self._chosen(pending)
+        return [] if chosen is None else [chosen]
+
+    def _candidates(self, genotypes: IntArray | Sequence[Genotype]) -> Candidates:
+        matrix = self.problem.space.matrix(genotypes)
+        return Candidates(self.problem, self._features, matrix)
+
+    def _sampled(self, count: int) -> Candidates:
+        return self._candidates(np.unique(self.problem.space.samples(count, self.rng), axis=0))
 
     def _stratified(self) -> list[Genotype]:
         """Return the first proposals: one of every stratum of the first known objective."""
         base, count = self._base, self._settings.initial
-        rows = self._rng.permutation(np.flatnonzero(base.feasible))
+        rows = self.rng.permutation(np.flatnonzero(base.feasible))
         if len(rows) < count:
             return []
-        for name in self._problem.objectives:
+        for name in self.problem.objectives:
             if name in base.known:
                 rows = rows[np.argsort(base.known[name][rows], kind="stable")]
                 break
-        chosen = [self._rng.choice(stratum) for stratum in np.array_split(rows, count)]
-        return [base.tuples[row] for row in self._rng.permutation(chosen)]
+        chosen = [self.rng.choice(stratum) for stratum in np.array_split(rows, count)]
+        return [base.tuples[row] for row in self.rng.permutation(chosen)]
 
-    def _chosen(self) -> Genotype | None:
+    def _chosen(self, pending: Sequence[Genotype]) -> Genotype | None:
         """Return the architecture of the largest expected gain; `None` where none is new."""
         new = [trial.genotype for trial in self._trials[len(self._rows) :]]
         self._rows = np.vstack([self._rows, self._features(new)])
-        self._outlook.learn(self._trials, self._rows)
-        unsettled = self._candidates([*self._pending, *self._partly_trained()])
+        self._acquisition.learn(self._trials, self._rows)
+        unsettled = self._candidates([*pending, *self._partly_trained(pending)])
         if self._whole is None:
             return self._evolved(unsettled)
         rows, scores = self._scored(self._whole, unsettled)
         return self._whole.tuples[rows[scores.argmax()]] if len(rows) else None
 
-    def _partly_trained(self) -> list[Genotype]:
+    def _partly_trained(self, pending: Sequence[Genotype]) -> list[Genotype]:
         partial = dict.fromkeys(trial.genotype for trial in self._trials if not trial.full)
         settled = {trial.genotype for trial in self._trials if trial.full} | self._failed
-        return [g for g in partial if g not in settled and g not in self._pending]
+        return [g for g in partial if g not in settled and g not in pending]
 
     def _evolved(self, unsettled: Candidates) -> Genotype | None:
         """Let candidates evolve towards larger gains, from the front and random architectures."""
-        space, settings = self._problem.space, self._settings
+        space, settings = self.problem.space, self._settings
         count = settings.candidates // (settings.generations + 1)
-        front = space.matrix(self._outlook.front())
+        front = space.matrix(self._acquisition.front())
         scores: dict[Genotype, float] = {}
-        parents, drawn = front, space.samples(count, self._rng)
+        parents, drawn = front, space.samples(count, self.rng)
         for _ in range(settings.generations):
-            children = offspring(space, parents, count, self._rng)
-            distinct = np.unique(np.vstack([drawn, children]), axis=0).tolist()
-            fresh = [genotype for genotype in map(tuple, distinct) if genotype not in scores]
-            candidates = self._candidates(fresh)
+            children = offspring(space, parents, count, self.rng, self._mutation, self._crossover)
+            distinct = np.unique(np.vstack([drawn, children]), axis=0)
+            fresh = [genotype not in scores for genotype in map(tuple, distinct.tolist())]
+            candidates = self._candidates(distinct[fresh])
             rows, gains = self._scored(candidates, unsettled)
             scores |= {candidates.tuples[row]: gain for row, gain in zip(rows, gains, strict=True)}
             best = sorted(scores, key=scores.__getitem__, reverse=True)[: count // 4]
-            parents, drawn = np.vstack([front, space.matrix(best)]), drawn[:0]
+            parents = np.vstack([front, np.array(best, np.int64).reshape(-1, front.shape[1])])
+            drawn = drawn[:0]
         return max(scores, key=scores.__getitem__, default=None)
 
     def _scored(self, candidates: Candidates, unsettled: Candidates) -> tuple[IntArray, FloatArray]:
         """Return the rows of those that are new and feasible, and their scores."""
-        rows = np.flatnonzero(candidates.feasible & candidates.unseen(self._seen))
+        rows = np.flatnonzero(candidates.feasible & candidates.unseen(self.seen))
         if len(rows) == 0:
             return rows, np.empty(0)
-        return rows, self._outlook.scores(candidates, unsettled)[rows]
+        return rows, self._acquisition.scores(candidates, unsettled)[rows]

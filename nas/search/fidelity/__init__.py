@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from nas.core.registry import Registry
 from nas.core.space import Genotype
-from nas.core.trial import Trial
+from nas.core.trial import FULL, Trial
 from nas.search.problem import SearchProblem
 
 
@@ -84,15 +84,52 @@ class FidelitySettings(ABC):
         """
 
 
-registry: Registry[FidelitySettings] = Registry("fidelity", __name__)
+registry: Registry[FidelitySettings] = Registry(
+    "fidelity", __name__, families={"successive_halving": ("mo_asha", "mo_hyperband")}
+)
 register = registry.register
 component = registry.component
 names = registry.names
 get = registry.get
 
+
+@register("full")
+@dataclass(frozen=True, kw_only=True)
+class FullSettings(FidelitySettings):
+    """Full training has no settings."""
+
+    @property
+    def fidelities(self) -> tuple[float, ...]:
+        """The full training alone."""
+        return (FULL,)
+
+    def start(self, problem: SearchProblem) -> FidelityRule:
+        """Start a run; see `FidelitySettings.start`."""
+        del problem
+        return FullTraining()
+
+
+class FullTraining(FidelityRule):
+    """Promotes nothing."""
+
+    def promotion(self, *, exhausted: bool = False) -> Proposal | None:
+        """Return `None`: whatever has begun is complete."""
+        del exhausted
+        return None
+
+    def enter(self, genotype: Genotype) -> float:
+        """Return the full fidelity."""
+        del genotype
+        return FULL
+
+    def tell(self, trials: Sequence[Trial]) -> None:
+        """Full training learns nothing."""
+
+
 __all__ = [
     "FidelityRule",
     "FidelitySettings",
+    "FullTraining",
     "Proposal",
     "component",
     "get",

@@ -1,217 +1,195 @@
-"""Expected hypervolume improvement, exactly, for objectives that are known and unknown.
-
-One objective is the depth, the others span a plane of sides. A front leaves open, over every point
-of the plane, the depth up to the best of its points that are no worse in all sides. That threshold
-`u` is constant within boxes, so a new point with depth `y` and sides `k` adds
-
-    sum over boxes of (volume of the box that lies beyond k) * max(0, u - y).
-
-Where objectives are independent and normal given what was learned, the expectation of a product is
-the product of expectations, each of the form `E max(0, b - k)`, which is closed for every normal
-variable and also for a constant. So the sum is exact for any number of unknown objectives. For up
-to two sides boxes are no more than three times the front's points (as in Yang, Emmerich, Deutz and
-Back, "Efficient computation of expected hypervolume improvement using box decomposition
-algorithms", Journal of Global Optimization 75, 2019). For more their number explodes, and a Sobol'
-sequence integrates over the sides instead.
-"""
+"""The acquisition function: expected feasible hypervolume improvement, given all trials so far."""
 
 from __future__ import annotations
 
-from bisect import bisect_right
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Mapping, Sequence
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import ndtr
-from scipy.stats import qmc
+from scipy.special import log_ndtr
+
+from nas.core.space import Genotype
+from nas.core.trial import Trial
+from nas.search.problem import SearchProblem
+from nas.search.ranking import constrained_ranks
+from nas.search.surrogates.candidates import Candidates
+from nas.search.surrogates.expected_improvement import LEAST, log_expected_improvement
+from nas.search.surrogates.surrogate import CandidatePrediction, Surrogate
 
 FloatArray = npt.NDArray[np.float64]
 
-FAR = 5.0
-"""Standard deviations of luck in every unknown objective beyond which nothing is looked at."""
+LOW_QUANTILE = 0.01
+"""Share of the promising candidates that may lie below the least known value that counts."""
 
-INTEGRATION_POINTS = 1024
-"""Points of the Sobol' sequence."""
+SURELY = 0.5
+"""Standard deviations by which a promising candidate is predicted to be better than the worst: what
+learns nothing is predicted to be hardly better, whatever its latency."""
 
-LEAST = -300.0
-"""Logarithm of the least improvement that is told from none."""
+NEAR_ZERO = 1e-2
+"""Of the least known value in a sample of the space: the least of which a logarithm is taken."""
 
-TERMS_AT_ONCE = 2**22
-"""Candidates times boxes, or points, that are in memory at a time."""
-
-
-def log_expected_improvement(
-    front: FloatArray, reference: FloatArray, mean: FloatArray, std: FloatArray
-) -> FloatArray:
-    """Return the logarithm of the expected hypervolume improvement of candidates.
-
-    Where nothing is gained but by luck of more than `FAR` deviations, the deviations that are
-    missing continue it below `LEAST`, so that the likeliest improvement is still told.
-
-    Args:
-        front: Points seen, to be minimised, shape `(p, m)`; dominated ones change nothing.
-        reference: Shape `(m,)`.
-        mean: Of the candidates, shape `(n, m)`; the first objective is the depth.
-        std: Their standard deviations; 0 where an objective is known.
-
-    Returns:
-        Shape `(n,)`.
-    """
-    front = front[(front < reference).all(axis=1)]
-    front = front[front[:, 0] <= thresholds(front, reference[0], front[:, 1:])]
-    lucky = mean - FAR * std
-    open_depth = thresholds(front, reference[0], lucky[:, 1:]) - mean[:, 0]
-    missing = np.minimum(open_depth / np.maximum(std[:, 0], 1e-12), 0.0)
-    outside = (lucky[:, 1:] >= reference[1:]).any(axis=1)
-    scores = LEAST + np.where(outside, LEAST, np.maximum(missing, LEAST))
-    promising = np.flatnonzero((open_depth > -FAR * std[:, 0]) & ~outside)
-    gains = expected_improvement(front, reference, mean[promising], std[promising])
-    scores[promising] = np.maximum(np.log(np.maximum(gains, np.exp(LEAST))), scores[promising])
-    return scores
+LIKELY = 0.25
+"""Least probability of keeping learned limits: large gains at long odds rest on a model's tails."""
 
 
-def expected_improvement(
-    front: FloatArray, reference: FloatArray, mean: FloatArray, std: FloatArray
-) -> FloatArray:
-    """Return the expected hypervolume improvement; arguments as `log_expected_improvement` has."""
-    if len(mean) == 0:
-        return np.empty(0)
-    if mean.shape[1] > 3:
-        terms, improvement = INTEGRATION_POINTS, partial(_sampled, front, reference)
-    else:
-        start = (mean - FAR * std)[:, 1:].min(axis=0)
-        boxes = Boxes.open_over(front, reference, start)
-        terms, improvement = len(boxes.least), partial(_over_boxes, boxes)
-    portions = np.array_split(np.arange(len(mean)), -(-len(mean) * terms // TERMS_AT_ONCE))
-    return np.concatenate([improvement(mean[rows], std[rows]) for rows in portions])
+class Acquisition:
+    """Learns what only evaluations tell, and judges candidates by the hypervolume they may add.
 
-
-def thresholds(front: FloatArray, depth: float, sides: FloatArray) -> FloatArray:
-    """Return the least depth that the front reaches at points of the plane of sides.
-
-    Args:
-        front: Points seen, shape `(p, m)`.
-        depth: Of the reference point, which holds where no point of the front is.
-        sides: Shape `(n, m - 1)`.
-    """
-    if sides.shape[1] in (1, 2):
-        ascending = np.sort(front[:, 1:], axis=0).T
-        stairs = np.full([len(front) + 1] * len(ascending), depth)
-        places = zip(ascending, front[:, 1:].T, strict=True)
-        at = tuple(np.searchsorted(edges, own, side="left") + 1 for edges, own in places)
-        np.minimum.at(stairs, at, front[:, 0])
-        for axis in range(stairs.ndim):
-            stairs = np.minimum.accumulate(stairs, axis=axis)
-        reached = zip(ascending, sides.T, strict=True)
-        passed = tuple(np.searchsorted(edges, own, side="right") for edges, own in reached)
-        return np.asarray(stairs[passed])
-    least = np.full(len(sides), depth)
-    for point in front:
-        behind = (sides >= point[1:]).all(axis=1)
-        least[behind] = np.minimum(least[behind], point[0])
-    return least
-
-
-def partial_expectation(bound: FloatArray, mean: FloatArray, std: FloatArray) -> FloatArray:
-    """Return `E max(0, bound - x)` for normal `x`; its arguments are broadcast."""
-    excess = bound - mean
-    if not std.any():
-        return np.asarray(np.maximum(excess, 0.0))
-    with np.errstate(divide="ignore", invalid="ignore"):
-        z = excess / std
-    density = np.exp(-0.5 * z**2) / np.sqrt(2 * np.pi)
-    expected: FloatArray = np.where(
-        std > 0, excess * ndtr(z) + std * density, np.maximum(excess, 0.0)
-    )
-    return expected
-
-
-@dataclass(frozen=True)
-class Boxes:
-    """Disjoint boxes in the plane of sides, over each of which a front leaves one depth open.
+    Objectives enter the hypervolume as logarithms where they are positive. Its reference point
+    follows the data: of a known objective the largest value of any candidate, of a learned one the
+    largest observed that is no outlier. A known objective counts down to the values of promising
+    candidates, so that the smallest networks of a space, which learn nothing, are worth nothing.
 
     Attributes:
-        low: Their lower corners, shape `(b, m - 1)`.
-        high: Their upper corners.
-        least: The least depth that the front reaches over them, shape `(b,)`.
+        surrogates: The model of each learned quantity, objectives first, by name.
     """
 
-    low: FloatArray
-    high: FloatArray
-    least: FloatArray
+    def __init__(self, problem: SearchProblem, base: Candidates) -> None:
+        """Prepare to learn.
 
-    @classmethod
-    def open_over(cls, front: FloatArray, reference: FloatArray, start: FloatArray) -> Boxes:
-        """Return the boxes between `start` and the reference point, for up to two sides."""
-        if len(start) < 2:
-            edges = np.zeros((2, 0))
-            if len(start):
-                edges = np.unique([*front[:, 1], *start, reference[1]])[:, None]
-            return cls(edges[:-1], edges[1:], thresholds(front, reference[0], edges[:-1]))
-        points = front[(front < reference).all(axis=1)]
-        points = np.column_stack([points[:, 0], np.maximum(points[:, 1:], start)])
-        low, high, least = [], [], []
-        # Along the first side points come in one by one. Over the second side the thresholds are
-        # stairs: of each step its left end, its depth, and since when it is there.
-        lefts, depths, since = [float(start[1])], [float(reference[0])], [float(start[0])]
+        Args:
+            problem: What is searched for.
+            base: Candidates that stand for the whole space.
+        """
+        self._problem = problem
+        self._base = base
+        self._quantities = {**problem.limited, **problem.objectives}
+        self._known = [n for n in problem.objectives if n in base.known]
+        self._learned = [n for n in problem.objectives if n not in self._known]
+        late = [n for n in problem.limited if n not in base.known and n not in self._learned]
+        self.surrogates = {n: Surrogate(base.groups) for n in [*self._learned, *late]}
+        least = {name: float(base.known[name].min()) for name in self._known}
+        self._floors = {name: NEAR_ZERO * low for name, low in least.items() if low > 0}
+        self._predictions: WeakKeyDictionary[Candidates, dict[str, CandidatePrediction]]
+        self._predictions = WeakKeyDictionary()
 
-        def close(first: int, last: int, end: float) -> None:
-            rights = [*lefts[1:], reference[2]]
-            for i in range(first, last):
-                if since[i] < end and lefts[i] < rights[i]:
-                    low.append((since[i], lefts[i]))
-                    high.append((end, rights[i]))
-                    least.append(depths[i])
+    def learn(self, trials: Sequence[Trial], features: FloatArray) -> None:
+        """Take in all complete trials so far.
 
-        for depth, side, left in points[np.argsort(points[:, 1], kind="stable")].tolist():
-            first = last = bisect_right(lefts, left) - 1
-            while last < len(lefts) and depths[last] > depth:
-                last += 1
-            if last == first:
-                continue
-            close(first, last, side)
-            # What lies before the point on its step stays, as a box that is closed later.
-            kept = first + (lefts[first] < left)
-            since[first:kept] = [side] * (kept - first)
-            lefts[kept:last], depths[kept:last], since[kept:last] = [left], [depth], [side]
-        close(0, len(lefts), reference[1])
-        return cls(*map(np.array, (low, high, least)))
+        Args:
+            trials: In the order in which they were told.
+            features: Of their architectures, shape `(n, p)`.
+        """
+        self._base.refresh()
+        fidelity = np.array([trial.fidelity for trial in trials])
+        for name, surrogate in self.surrogates.items():
+            values = np.array([self._value(trial, name) for trial in trials])
+            surrogate.learn(features, fidelity, values)
+        self._trials = trials
+        self._full = full = [trial for trial in trials if trial.full]
+        self._observed = self._points(
+            {
+                name: np.array([self._value(t, name) for t in full])
+                for name in self._problem.objectives
+            }
+        )
+        excess = [max(self._problem.violations(trial), default=0.0) for trial in full]
+        self._excess = np.maximum(excess, 0.0)
+        self._set_frame()
 
+    def scores(self, candidates: Candidates, unsettled: Candidates) -> FloatArray:
+        """Return the logarithm of the expected feasible hypervolume improvement, shape `(n,)`.
 
-def _over_boxes(boxes: Boxes, mean: FloatArray, std: FloatArray) -> FloatArray:
-    """Sum over boxes.
+        Where limits are learned, it is weighed by the probability that they are kept (Gardner et
+        al., "Bayesian optimization with inequality constraints", ICML 2014); as long as no trial
+        keeps them, that probability alone counts.
 
-    Only those pairs of a candidate and a box are looked at that luck of `FAR` deviations brings
-    together, which are few.
-    """
-    lucky = mean - FAR * std
-    met = boxes.least > lucky[:, :1]
-    for i, end in enumerate(boxes.high.T, 1):
-        met &= end > lucky[:, i, None]
-    rows, columns = np.nonzero(met)
-    gains = partial_expectation(boxes.least[columns], mean[rows, 0], std[rows, 0])
-    for i, (start, end) in enumerate(zip(boxes.low.T, boxes.high.T, strict=True), 1):
-        reached = [
-            partial_expectation(edge[columns], mean[rows, i], std[rows, i]) for edge in (start, end)
+        Args:
+            candidates: Whom to judge.
+            unsettled: Architectures under evaluation, or trained in part, which are taken to turn
+                out as predicted.
+        """
+        expected, _ = self._expected(unsettled, None)
+        front = self._clipped(np.vstack([self._observed[self._excess == 0], expected]))
+        mean, std = self._expected(candidates, unsettled)
+        scores = log_expected_improvement(front, self._reference, self._clipped(mean), std)
+        feasibility = self._log_feasibility(candidates, unsettled)
+        if feasibility.any() and (self._excess > 0).all():
+            return feasibility
+        unlikely = feasibility < np.log(LIKELY)
+        return np.where(unlikely, 3 * LEAST, scores) + feasibility
+
+    def front(self) -> list[Genotype]:
+        """Return the architectures of the front so far; all, where none is fully trained."""
+        if not self._full:
+            return [trial.genotype for trial in self._trials]
+        ranks = constrained_ranks(self._observed, self._excess)
+        return [self._full[i].genotype for i in np.flatnonzero(ranks == 0)]
+
+    def _value(self, trial: Trial, name: str) -> float:
+        """Return a quantity of a complete trial; as measured, where it was."""
+        objective = self._quantities[name]
+        measured = objective.measured_column
+        if measured is not None and measured in trial.facts:
+            return trial.facts[measured]
+        return trial.values[name] if name in trial.values else trial.facts[objective.column]
+
+    def _models(self, names: Sequence[str]) -> list[Surrogate]:
+        return [self.surrogates[name] for name in names]
+
+    def _set_frame(self) -> None:
+        """Set the reference point and the least values that count."""
+        learned = len(self._learned)
+        worst = [float(s.scale(s.scale.ceiling)) for s in self._models(self._learned)]
+        base, std = self._expected(self._base, None)
+        highest = np.vstack([base, self._observed])[:, learned:].max(axis=0)
+        self._reference = np.concatenate([worst, highest])
+        self._low = np.full(len(self._reference), -np.inf)
+        observed, promising = (
+            points[(points[:, :learned] < worst).all(axis=1), learned:]
+            for points in (self._observed, base + SURELY * std)
+        )
+        lows = [points.min(axis=0) for points in [observed] if len(points)]
+        lows += [np.quantile(points, LOW_QUANTILE, axis=0) for points in [promising] if len(points)]
+        if lows:
+            self._low[learned:] = np.min(lows, axis=0)
+
+    def _points(self, columns: Mapping[str, FloatArray]) -> FloatArray:
+        """Return objectives on the hypervolume's axes, learned ones first, shape `(n, m)`."""
+        learned = [self.surrogates[name].scale(columns[name]) for name in self._learned]
+        return np.column_stack([*learned, *self._known_axes(columns)])
+
+    def _known_axes(self, columns: Mapping[str, FloatArray]) -> list[FloatArray]:
+        return [
+            np.log(np.maximum(columns[name], self._floors[name]))
+            if name in self._floors
+            else columns[name]
+            for name in self._known
         ]
-        gains *= reached[1] - reached[0]
-    return np.bincount(rows, gains, minlength=len(mean)).astype(float)
 
+    def _expected(
+        self, candidates: Candidates, unsettled: Candidates | None
+    ) -> tuple[FloatArray, FloatArray]:
+        """Return mean and standard deviation of the objectives, shapes `(n, m)`, as `_points`."""
+        predicted = [self._predict(name, candidates, unsettled) for name in self._learned]
+        known = self._known_axes(candidates.known)
+        none = [np.zeros(len(candidates))] * len(known)
+        mean = np.column_stack([*(mean for mean, _ in predicted), *known])
+        return mean, np.column_stack([*(std for _, std in predicted), *none])
 
-def _sampled(
-    front: FloatArray, reference: FloatArray, mean: FloatArray, std: FloatArray
-) -> FloatArray:
-    """Integrate over the sides with a Sobol' sequence."""
-    low = (mean - FAR * std)[:, 1:].min(axis=0)
-    high = reference[1:]
-    sequence = qmc.Sobol(len(high), scramble=False).random(INTEGRATION_POINTS)
-    points = low + sequence * (high - low)
-    least = thresholds(front, reference[0], points)
-    gains = partial_expectation(least, mean[:, :1], std[:, :1])
-    for i, side in enumerate(points.T, 1):
-        with np.errstate(divide="ignore", invalid="ignore"):
-            z = (side - mean[:, i : i + 1]) / std[:, i : i + 1]
-        gains *= np.where(std[:, i : i + 1] > 0, ndtr(z), side >= mean[:, i : i + 1])
-    total: FloatArray = gains.mean(axis=1) * np.prod(high - low)
-    return total
+    def _predict(
+        self, name: str, candidates: Candidates, unsettled: Candidates | None
+    ) -> tuple[FloatArray, FloatArray]:
+        """Return mean and standard deviation of a learned quantity on its surrogate's scale."""
+        surrogate = self.surrogates[name]
+        held = self._predictions.setdefault(candidates, {})
+        if name not in held or not held[name].valid:
+            held[name] = surrogate.at(candidates.features)
+        pending = candidates.features[:0] if unsettled is None else unsettled.features
+        return held[name].mean_and_std(pending)
+
+    def _log_feasibility(self, candidates: Candidates, unsettled: Candidates) -> FloatArray:
+        """Return the logarithm of the probability that all limits on learned quantities hold."""
+        total = np.zeros(len(candidates))
+        for limit in self._problem.constraints:
+            if limit.objective in self.surrogates:
+                mean, std = self._predict(limit.objective, candidates, unsettled)
+                bound = self.surrogates[limit.objective].scale(limit.limit)
+                sign = 1 if limit.relation in ("<", "<=") else -1
+                total += log_ndtr(sign * (bound - mean) / std)
+        return total
+
+    def _clipped(self, points: FloatArray) -> FloatArray:
+        clipped: FloatArray = np.maximum(points, self._low)
+        return clipped

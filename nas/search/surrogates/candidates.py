@@ -82,21 +82,3 @@ def enumerate_space(space: SearchSpace, most: int) -> IntArray | None:
         return None
     every = np.indices(sizes).reshape(len(sizes), -1).T
     return np.unique(space.canonicalise(np.ascontiguousarray(every)), axis=0)
-
-
-def offspring(
-    space: SearchSpace, parents: IntArray, count: int, rng: np.random.Generator
-) -> IntArray:
-    """Return distinct canonical children of `parents`, at most `count`.
-
-    Every child takes its genes from two parents (uniform crossover) or, half of them, from one;
-    then one to three of its genes are drawn anew.
-    """
-    sizes = np.array(space.cardinalities)
-    first, second = parents[rng.integers(len(parents), size=(2, count))]
-    crossed = (rng.random((count, 1)) < 0.5) & (rng.random(first.shape) < 0.5)
-    children = np.where(crossed, second, first)
-    rate = rng.integers(1, 4, size=(count, 1)) / len(sizes)
-    drawn = rng.integers(0, sizes, size=children.shape)
-    children = np.where(rng.random(children.shape) < rate, drawn, children)
-    return np.unique(space.canonicalise(children), axis=0)

@@ -206,7 +206,7 @@ class _LogPosterior:
         return float(value), np.array(gradient) + deviation / PRIOR_WIDTH
 
 
-class GaussianProcess:
+class MultiFidelityGaussianProcess:
     """A process that was conditioned on observations, to which more can be added.
 
     Adding one extends the Cholesky factor by a row, which costs far less than a new one.
@@ -250,7 +250,7 @@ class GaussianProcess:
         return factor
 
 
-class Posterior:
+class CandidatePosterior:
     """A Gaussian process at fixed candidates, which follows the observations added to it.
 
     Attributes:
@@ -258,7 +258,7 @@ class Posterior:
         variance: Of the values, own parts included, shape `(c,)`.
     """
 
-    def __init__(self, process: GaussianProcess, candidates: FloatArray) -> None:
+    def __init__(self, process: MultiFidelityGaussianProcess, candidates: FloatArray) -> None:
         """Predict at the inputs of `candidates`, shape `(c, p + 1)`."""
         self._process = process
         self._candidates = process.covariance.prepare(candidates)

@@ -13,13 +13,21 @@ import numpy as np
 import numpy.typing as npt
 
 from nas.search.surrogates.features import Group
-from nas.search.surrogates.gaussian_process import Covariance, GaussianProcess, Posterior
-from nas.search.surrogates.trees import TreeEnsemble
+from nas.search.surrogates.gaussian_process import (
+    CandidatePosterior,
+    Covariance,
+    MultiFidelityGaussianProcess,
+)
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 
 FOLDS = 4
+
+TREES = 40
+
+SHARE_OF_FEATURES = 0.5
+"""Of the features, drawn anew at every split of a tree."""
 
 REFIT_GROWTH = 1.1
 """Parameters, trees and their shares are fitted anew when there are so many times the trials."""
@@ -73,6 +81,23 @@ class Scale:
         return np.asarray(np.log(np.maximum(clipped, 0.0) + self.shift))
 
 
+class TreeEnsemble:
+    """Extremely randomised trees (Geurts, Ernst and Wehenkel, 2006), fitted to observations."""
+
+    def __init__(self, features: FloatArray, values: FloatArray) -> None:
+        """Fit to observations, shapes `(n, p)` and `(n,)`; equal ones give equal trees."""
+        from sklearn.ensemble import ExtraTreesRegressor
+
+        forest = ExtraTreesRegressor(TREES, max_features=SHARE_OF_FEATURES, random_state=0)
+        self._trees = [tree.tree_ for tree in forest.fit(features, values).estimators_]
+
+    def predict(self, inputs: FloatArray) -> FloatArray:
+        """Return the mean over trees, shape `(n,)`."""
+        single = inputs.astype(np.float32)
+        mean: FloatArray = np.mean([tree.predict(single)[:, 0] for tree in self._trees], axis=0)
+        return mean
+
+
 class Surrogate:
     """Learns one number from features; takes in trials one by one, and is refitted now and then.
 
@@ -108,9 +133,9 @@ class Surrogate:
             self.process.add(inputs[new], self._standardised(values[new]))
         self._taken = len(values)
 
-    def at(self, features: FloatArray) -> Prediction:
+    def at(self, features: FloatArray) -> CandidatePrediction:
         """Return predictions of full trainings, features `(c, p)`, which follow later trials."""
-        return Prediction(self, features)
+        return CandidatePrediction(self, features)
 
     def _refit(self, inputs: FloatArray, values: FloatArray) -> None:
         self._fitted = len(values)
@@ -127,9 +152,11 @@ class Surrogate:
         self.trees = TreeEnsemble(inputs, standardised)
         self._validate(inputs[chosen], standardised[chosen])
 
-    def _process(self, inputs: FloatArray, standardised: FloatArray) -> GaussianProcess:
+    def _process(
+        self, inputs: FloatArray, standardised: FloatArray
+    ) -> MultiFidelityGaussianProcess:
         assert self._covariance is not None
-        process = GaussianProcess(self._covariance, inputs.shape[1])
+        process = MultiFidelityGaussianProcess(self._covariance, inputs.shape[1])
         process.add(inputs, standardised)
         return process
 
@@ -156,7 +183,7 @@ class Surrogate:
         return standardised
 
 
-class Prediction:
+class CandidatePrediction:
     """What a surrogate says of fixed candidates."""
 
     def __init__(self, surrogate: Surrogate, features: FloatArray) -> None:
@@ -164,7 +191,7 @@ class Prediction:
         self._surrogate = surrogate
         self._process = surrogate.process
         inputs = full_training(features)
-        self._posterior = Posterior(surrogate.process, inputs)
+        self._posterior = CandidatePosterior(surrogate.process, inputs)
         self._trees = surrogate.trees.predict(inputs)
 
     @property

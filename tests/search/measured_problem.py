@@ -15,8 +15,13 @@ from nas.core.objective import Constraint, Facts
 from nas.core.prediction import FloatArray, LatencyPredictor, LearningPredictor, Prediction
 from nas.core.space import Genotype
 from nas.objectives.builtin import LatencyMs
+from nas.search.adaptive_measurement import (
+    AdaptiveMeasurement,
+    AdaptiveMeasurementSettings,
+    MeasuredCandidate,
+    TimedMeasurement,
+)
 from nas.search.problem import SearchProblem
-from nas.search.routing import Routed, Router, RoutingSettings, Taken
 
 STD = 0.05
 """Of a prediction, relative; in the intervals of 90 % it is taken 1.6 times."""
@@ -57,12 +62,12 @@ class Estimate(LatencyPredictor):
 class Memory:
     """A record in memory; a copy of it is what a killed search has left."""
 
-    rows: list[Routed] = field(default_factory=list)
+    rows: list[MeasuredCandidate] = field(default_factory=list)
 
-    def find(self, arch_id: str) -> Routed | None:
+    def find(self, arch_id: str) -> MeasuredCandidate | None:
         return next((row for row in self.rows if row.arch_id == arch_id), None)
 
-    def add(self, routed: Routed) -> None:
+    def add(self, routed: MeasuredCandidate) -> None:
         self.rows.append(replace(routed, seconds=0.0))
 
 
@@ -73,7 +78,7 @@ class FakeDevice:
     fails_at: frozenset[int] = frozenset()
     measured: list[Genotype] = field(default_factory=list)
 
-    def __call__(self, genotype: Genotype) -> Taken:
+    def __call__(self, genotype: Genotype) -> TimedMeasurement:
         self.measured.append(genotype)
         if len(self.measured) - 1 in self.fails_at:
             raise DeviceError("board: gone")
@@ -85,7 +90,7 @@ class FakeDevice:
             device={},
             environment={},
         )
-        return Taken(measurement=measurement, seconds=1.0, reused=False)
+        return TimedMeasurement(measurement=measurement, seconds=1.0, reused=False)
 
 
 def latency_problem(
@@ -103,20 +108,22 @@ def latency_problem(
     )
 
 
-def router(at: SearchProblem, record: Memory, device: FakeDevice, measurements: int = 10) -> Router:
-    """Return a router whose predictor learns by heart."""
+def adaptive_measurement(
+    at: SearchProblem, record: Memory, device: FakeDevice, measurements: int = 10
+) -> AdaptiveMeasurement:
+    """Return adaptive measurement whose predictor learns by heart."""
     predictor = at.facts.predictor
     assert isinstance(predictor, LearningPredictor)
 
     def learn(genotypes: Sequence[Genotype], latency_ms: FloatArray) -> LatencyPredictor:
         return Estimate(dict(zip(genotypes, latency_ms.tolist(), strict=True)))
 
-    return Router(
+    return AdaptiveMeasurement(
         problem=at,
-        settings=RoutingSettings(measurements=measurements),
+        settings=AdaptiveMeasurementSettings(measurements=measurements),
         predictor=predictor,
         measure=device,
         learn=learn,
         record=record,
-        on_routed=lambda routed: None,
+        on_measured=lambda routed: None,
     )

@@ -1,4 +1,4 @@
-"""Confidence routing: what a prediction leaves open is measured, and the predictor learns from it.
+"""Adaptive measurement: where a prediction leaves a decision open, the device is asked.
 
 A candidate is measured before it is trained where its predicted interval straddles a limit on
 latency, and after it was trained where it would be on the front at the low end of the interval and
@@ -17,15 +17,15 @@ import numpy as np
 
 from nas.core.errors import ConfigError, DeviceError, ExportError
 from nas.core.measurement import Measurement
-from nas.core.objective import Constraint
 from nas.core.prediction import FloatArray, LatencyPredictor, LearningPredictor
 from nas.core.space import Genotype
 from nas.core.trial import Trial
 from nas.search.problem import SearchProblem
+from nas.search.ranking import constrained_ranks
 
 
 @dataclass(frozen=True, kw_only=True)
-class RoutingSettings:
+class AdaptiveMeasurementSettings:
     """When candidates are measured in a search.
 
     Attributes:
@@ -39,13 +39,17 @@ class RoutingSettings:
     def __post_init__(self) -> None:
         """Check every setting."""
         if self.measurements < 0:
-            raise ConfigError("search.routing.measurements", self.measurements, "0 or more")
+            raise ConfigError(
+                "search.adaptive_measurement.measurements", self.measurements, "0 or more"
+            )
         if not 0 < self.coverage < 1:
-            raise ConfigError("search.routing.coverage", self.coverage, "between 0 and 1")
+            raise ConfigError(
+                "search.adaptive_measurement.coverage", self.coverage, "between 0 and 1"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
-class Taken:
+class TimedMeasurement:
     """A measurement and what it cost.
 
     Attributes:
@@ -60,7 +64,7 @@ class Taken:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Routed:
+class MeasuredCandidate:
     """One candidate that was sent to the device.
 
     Attributes:
@@ -86,7 +90,7 @@ class Routed:
     predicted_ms: float
     low_ms: float
     high_ms: float
-    taken: Taken | None = None
+    taken: TimedMeasurement | None = None
     updated_ms: float | None = None
     updated_std_ms: float | None = None
     kept: bool = True
@@ -94,18 +98,18 @@ class Routed:
     failure: str | None = None
 
 
-class RoutingRecord(Protocol):
+class MeasuredCandidateRecord(Protocol):
     """Where decisions are recorded durably."""
 
-    def find(self, arch_id: str) -> Routed | None:
+    def find(self, arch_id: str) -> MeasuredCandidate | None:
         """Return what an earlier run of the same search recorded of an architecture."""
 
-    def add(self, routed: Routed) -> None:
+    def add(self, candidate: MeasuredCandidate) -> None:
         """Record one."""
 
 
 @dataclass
-class Router:
+class AdaptiveMeasurement:
     """Decides which candidates are measured.
 
     Attributes:
@@ -115,16 +119,16 @@ class Router:
         measure: Measures a network; raises `DeviceError` or `ExportError`.
         learn: Fits a predictor to the calibration's samples and to these genotypes and latencies.
         record: Holds the decisions.
-        on_routed: Called with every candidate that is sent to the device now.
+        on_measured: Called with every candidate that is sent to the device now.
     """
 
     problem: SearchProblem
-    settings: RoutingSettings
+    settings: AdaptiveMeasurementSettings
     predictor: LearningPredictor
-    measure: Callable[[Genotype], Taken]
+    measure: Callable[[Genotype], TimedMeasurement]
     learn: Callable[[Sequence[Genotype], FloatArray], LatencyPredictor]
-    record: RoutingRecord
-    on_routed: Callable[[Routed], None]
+    record: MeasuredCandidateRecord
+    on_measured: Callable[[MeasuredCandidate], None]
 
     def __post_init__(self) -> None:
         """Begin with a predictor that has learned nothing yet."""
@@ -132,7 +136,7 @@ class Router:
         self._columns = {n: o.measured_column for n, o in every.items() if o.measured_column}
         self._limits = [c for c in self.problem.constraints if c.objective in self._columns]
         self._left = self.settings.measurements
-        self._routed: dict[str, Routed] = {}
+        self._measured: dict[str, MeasuredCandidate] = {}
         self._genotypes: list[Genotype] = []
         self._latency_ms: list[float] = []
 
@@ -146,7 +150,7 @@ class Router:
         predicted = self._predicted(genotype)
         _, low, high = predicted
         if any(limit.met(low) != limit.met(high) for limit in self._limits):
-            return self._route(number, genotype, arch_id, "constraint", predicted).kept
+            return self._measure(number, genotype, arch_id, "constraint", predicted).kept
         return True
 
     def judge(self, trial: Trial, earlier: Sequence[Trial]) -> Trial:
@@ -157,7 +161,7 @@ class Router:
             earlier: All trials that were told before, as this returned them.
         """
         objectives = self._columns.keys() & self.problem.objectives.keys()
-        settled = trial.arch_id in self._routed or not objectives or not self._left
+        settled = trial.arch_id in self._measured or not objectives or not self._left
         # Of a partial training it is not known where it will stand in the end.
         if settled or not trial.full or not self.problem.kept(trial):
             return trial
@@ -170,18 +174,18 @@ class Router:
         ]
         if on_front != [True, False]:
             return trial
-        routed = self._route(trial.number, trial.genotype, trial.arch_id, "front", predicted)
-        if routed.updated_ms is None:
+        candidate = self._measure(trial.number, trial.genotype, trial.arch_id, "front", predicted)
+        if candidate.updated_ms is None:
             return trial
-        values = {**trial.values, **dict.fromkeys(objectives, routed.updated_ms)}
+        values = {**trial.values, **dict.fromkeys(objectives, candidate.updated_ms)}
         return replace(trial, values=values, facts={**trial.facts, **self.facts(trial.arch_id)})
 
     def facts(self, arch_id: str) -> dict[str, float]:
         """Return the columns of what was measured of an architecture; empty if nothing was."""
-        routed = self._routed.get(arch_id)
-        if routed is None or routed.taken is None:
+        candidate = self._measured.get(arch_id)
+        if candidate is None or candidate.taken is None:
             return {}
-        measurement = routed.taken.measurement
+        measurement = candidate.taken.measurement
         found = {}
         for column in self._columns.values():
             found[column] = measurement.latency_ms
@@ -199,22 +203,21 @@ class Router:
         own = np.array([values[name] for name in names])
         points = np.array([[o.values[name] for name in names] for o in others])
         points = points.reshape(len(others), len(names))
-        dominated = (points <= own).all(axis=1) & (points < own).any(axis=1)
-        return not dominated.any()
+        return bool(constrained_ranks(np.vstack([own, points]), np.zeros(1 + len(points)))[0] == 0)
 
-    def _route(
+    def _measure(
         self,
         number: int,
         genotype: Genotype,
         arch_id: str,
         reason: str,
         predicted: tuple[float, float, float],
-    ) -> Routed:
+    ) -> MeasuredCandidate:
         """Measure a candidate, or recall what was measured in an earlier run."""
         self._left -= 1
         recalled = self.record.find(arch_id)
         mean, low, high = predicted
-        routed = recalled or Routed(
+        candidate = recalled or MeasuredCandidate(
             number=number,
             genotype=genotype,
             arch_id=arch_id,
@@ -226,30 +229,26 @@ class Router:
         started = time.monotonic()
         if recalled is None:
             try:
-                routed = replace(routed, taken=self.measure(genotype))
+                candidate = replace(candidate, taken=self.measure(genotype))
             except (DeviceError, ExportError) as error:
-                routed = replace(routed, failure=str(error))
-        if routed.taken is not None:
-            routed = self._learned(routed, routed.taken.measurement.latency_ms)
+                candidate = replace(candidate, failure=str(error))
+        if candidate.taken is not None:
+            candidate = self._learned(candidate, candidate.taken.measurement.latency_ms)
         if recalled is None:
-            routed = replace(routed, seconds=time.monotonic() - started)
-            self.record.add(routed)
-            self.on_routed(routed)
-        self._routed[arch_id] = routed
-        return routed
+            candidate = replace(candidate, seconds=time.monotonic() - started)
+            self.record.add(candidate)
+            self.on_measured(candidate)
+        self._measured[arch_id] = candidate
+        return candidate
 
-    def _learned(self, routed: Routed, latency_ms: float) -> Routed:
-        self._genotypes.append(routed.genotype)
+    def _learned(self, candidate: MeasuredCandidate, latency_ms: float) -> MeasuredCandidate:
+        self._genotypes.append(candidate.genotype)
         self._latency_ms.append(latency_ms)
         self.predictor.current = self.learn(self._genotypes, np.array(self._latency_ms))
-        prediction = self.predictor.predict([routed.genotype])
+        prediction = self.predictor.predict([candidate.genotype])
         return replace(
-            routed,
+            candidate,
             updated_ms=float(prediction.mean_ms[0]),
             updated_std_ms=float(prediction.std_ms[0]),
-            kept=_all_met(self._limits, latency_ms),
+            kept=all(limit.met(latency_ms) for limit in self._limits),
         )
-
-
-def _all_met(limits: Sequence[Constraint], value: float) -> bool:
-    return all(limit.met(value) for limit in limits)

@@ -1,18 +1,21 @@
-"""A run of one of Optuna's samplers on a study in memory."""
+"""Samplers of Optuna as search algorithms: TPE and NSGA-II."""
 
 from __future__ import annotations
 
 import contextlib
 import warnings
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
-from optuna.samplers import BaseSampler
+from optuna.samplers import BaseSampler, NSGAIISampler, TPESampler
 from optuna.trial import TrialState
 
+from nas.core.errors import ConfigError
 from nas.core.space import Gene, Genotype
-from nas.core.trial import Trial
+from nas.core.trial import SearchAlgorithm, Trial
+from nas.search.algorithms import AlgorithmSettings, GeneticSettings, register
 from nas.search.problem import SearchProblem
 from nas.search.proposer import Proposer
 
@@ -21,6 +24,56 @@ SUGGESTION_ATTEMPTS = 3
 
 NEIGHBOUR_ATTEMPTS = 100
 """Neighbours of a suggestion tried before a random architecture is proposed instead."""
+
+
+@register("tpe")
+@dataclass(frozen=True, kw_only=True)
+class TpeSettings(AlgorithmSettings):
+    """Settings of the tree-structured Parzen estimator.
+
+    Attributes:
+        startup: Complete trials before which architectures are drawn at random.
+        candidates: Draws from the estimate of good architectures, of which the one with the largest
+            expected improvement is proposed.
+        multivariate: Whether the genes' densities are joint; by single genes, Optuna proposes what
+            it has seen over and over (Falkner et al., ICML 2018, have them joint).
+    """
+
+    startup: int = 10
+    candidates: int = 24
+    multivariate: bool = True
+
+    def __post_init__(self) -> None:
+        """Check every setting."""
+        for name in ("startup", "candidates"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"search.algorithm.{name}", getattr(self, name), "1 or more")
+
+    def start(self, problem: SearchProblem, seed: int) -> SearchAlgorithm:
+        """Start a run; see `AlgorithmSettings.start`."""
+        sampler = TPESampler(
+            n_startup_trials=self.startup,
+            n_ei_candidates=self.candidates,
+            multivariate=self.multivariate,
+            seed=seed,
+        )
+        return SamplerRun(problem, seed, sampler)
+
+
+@register("optuna_nsga2")
+@dataclass(frozen=True, kw_only=True)
+class OptunaNsga2Settings(GeneticSettings):
+    """Settings of Optuna's NSGA-II; a mutated gene is drawn anew, ordinal or not."""
+
+    def start(self, problem: SearchProblem, seed: int) -> SearchAlgorithm:
+        """Start a run; see `AlgorithmSettings.start`."""
+        sampler = NSGAIISampler(
+            population_size=self.population,
+            crossover_prob=self.crossover_probability,
+            mutation_prob=min(1.0, self.mutated_genes / len(problem.space.genes)),
+            seed=seed,
+        )
+        return SamplerRun(problem, seed, sampler)
 
 
 class SamplerRun(Proposer):
@@ -55,9 +108,11 @@ class SamplerRun(Proposer):
             for trial in trials:
                 self._record(trial)
 
-    def _suggest(self, n: int) -> list[Genotype]:
+    def _suggest(self, n: int, pending: Sequence[Genotype]) -> list[Genotype]:
         found: list[Genotype] = []
         with quiet():
+            for genotype in [g for g in self._suggested if g not in pending]:  # refused
+                self._study.tell(self._suggested.pop(genotype), state=TrialState.FAIL)
             while len(found) < n and (genotype := self._new(found)) is not None:
                 found.append(genotype)
         return found

@@ -14,13 +14,13 @@ from nas.core.objective import Constraint, Facts, Objective
 from nas.core.prediction import FloatArray
 from nas.core.space import Genotype
 from nas.objectives.builtin import LatencyMs
+from nas.search.feasibility import feasibility_report
 from nas.search.problem import SearchProblem
-from nas.search.survey import survey
-from nas.study.preview import survey_lines
+from nas.study.preview import feasibility_lines
 
 
 def lines(at: SearchProblem) -> str:
-    return "\n".join(survey_lines(at, survey(at, np.random.default_rng(0))))
+    return "\n".join(feasibility_lines(at, feasibility_report(at, np.random.default_rng(0))))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +37,7 @@ class Nowhere(Objective):
 def test_the_feasible_share_is_that_of_the_space():
     # By hand: 10 of 16 pairs of two genes with choices 0 .. 3 sum to 3 at the most.
     at = problem(AdditiveSpace(count=2), constraints=["cost <= 1.5"])
-    found = survey(at, np.random.default_rng(0))
+    found = feasibility_report(at, np.random.default_rng(0))
     assert found.samples == 1000
     assert len(found.feasible) / 1000 == pytest.approx(10 / 16, abs=0.05)
     assert found.keeping == {at.constraints[0]: len(found.feasible)}
@@ -46,7 +46,7 @@ def test_the_feasible_share_is_that_of_the_space():
 
 def test_walks_reach_what_random_architectures_do_not():
     at = problem(AdditiveSpace(count=24), constraints=["cost <= 1"])
-    found = survey(at, np.random.default_rng(0))
+    found = feasibility_report(at, np.random.default_rng(0))
     # One of 1000 random ones hardly ever lies beyond 1.5 +- 0.8; the ends are 0 and 3.
     assert 0 <= found.reach["cost"].low < 0.4
     assert 2.6 < found.reach["cost"].high <= 3
@@ -92,11 +92,11 @@ def test_a_predictor_that_is_missing_leaves_its_objective_open():
 def test_an_objective_that_is_never_a_number_is_refused_before_anything_is_trained():
     at = replace(problem(), objectives={"cost": Cost(), "nowhere": Nowhere()})
     with pytest.raises(ConfigError, match=r"search\.objectives: got 'nowhere'.*NaN for all"):
-        survey(at, np.random.default_rng(0))
+        feasibility_report(at, np.random.default_rng(0))
 
 
 def test_a_space_of_three_architectures():
     at = problem(AdditiveSpace(count=1, choices=3), constraints=["cost <= 1"])
-    found = survey(at, np.random.default_rng(0))
+    found = feasibility_report(at, np.random.default_rng(0))
     assert set(found.feasible) == {(0,), (1,)}
     assert (found.reach["cost"].low, found.reach["cost"].high) == (0, 2)

@@ -1,7 +1,7 @@
 """Operators of pymoo on genes: mutation by kind of gene, and tournaments.
 
-Parents exchange genes by pymoo's uniform crossover, which suits every kind of gene: a child has
-each of its choices from one of its parents.
+Parents exchange genes by pymoo's uniform crossover (`UX`), which suits every kind of gene: a child
+has each of its choices from one of its parents.
 """
 
 from __future__ import annotations
@@ -14,10 +14,12 @@ import numpy.typing as npt
 from pymoo.core.mutation import Mutation
 from pymoo.core.population import Population
 from pymoo.core.problem import Problem
+from pymoo.operators.crossover.ux import UX
 from pymoo.operators.selection.tournament import TournamentSelection
 
 from nas.core.space import Gene
 from nas.network.blocks import IntArray
+from nas.network.space import SearchSpace
 
 ORDINAL_DECAY = 0.5
 """How much less likely an ordinal gene moves by one choice further."""
@@ -75,6 +77,31 @@ def _cumulative(genes: Sequence[Gene]) -> npt.NDArray[np.float64]:
         weight[distance == 0] = 0.0
     cumulative = weights.cumsum(axis=-1)
     return np.asarray(cumulative / cumulative[..., -1:])
+
+
+def offspring(
+    space: SearchSpace,
+    parents: IntArray,
+    count: int,
+    rng: np.random.Generator,
+    mutation: GeneMutation,
+    crossover: UX,
+) -> IntArray:
+    """Return distinct canonical children of pairs of parents that are drawn uniformly.
+
+    Args:
+        space: Of the genotypes.
+        parents: Genotypes, shape `(n, g)`.
+        count: How many children to draw, an even number; equal ones are returned once.
+        rng: Random stream to draw from.
+        mutation: Applied to every child.
+        crossover: Applied to every pair.
+    """
+    problem = Problem(n_var=parents.shape[1], xl=0, xu=np.array(space.cardinalities) - 1, vtype=int)
+    pairs = rng.integers(len(parents), size=(-(-count // 2), 2))
+    children = crossover.do(problem, Population.new("X", parents), pairs, random_state=rng)
+    mutated = mutation.do(problem, children, random_state=rng).get("X")
+    return np.unique(space.canonicalise(mutated.astype(np.int64)), axis=0)
 
 
 def tournament(*attributes: str) -> TournamentSelection:

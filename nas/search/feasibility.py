@@ -1,7 +1,7 @@
 """What a search can reach, before anything is trained: limits that are met, ranges of objectives.
 
 Random architectures tell how much of a space the limits leave. They crowd in its middle, so walks
-from the extreme ones, by change of single genes, tell how far objectives reach.
+from the extreme ones, by changes of two genes, tell how far objectives reach.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ import numpy as np
 from nas.core.errors import ConfigError
 from nas.core.objective import Constraint
 from nas.core.space import Genotype
-from nas.network.space import SearchSpace
 from nas.search.problem import SearchProblem
 
 SAMPLES = 1000
@@ -44,7 +43,7 @@ class Range:
 
 
 @dataclass
-class Survey:
+class FeasibilityReport:
     """What is known of a space and its limits before anything is trained.
 
     Attributes:
@@ -64,15 +63,17 @@ class Survey:
     within: dict[str, Range] = field(default_factory=dict)
 
 
-def survey(problem: SearchProblem, rng: np.random.Generator, samples: int = SAMPLES) -> Survey:
-    """Look around in a space.
+def feasibility_report(
+    problem: SearchProblem, rng: np.random.Generator, samples: int = SAMPLES
+) -> FeasibilityReport:
+    """Sample a space, and walk to where its objectives are extreme.
 
     Raises:
         ConfigError: An objective is known before training and never a number.
     """
     drawn = [tuple(row) for row in problem.space.samples(samples, rng).tolist()]
     known = problem.known(drawn)
-    found = Survey(samples)
+    found = FeasibilityReport(samples)
     judged = [c for c in problem.constraints if c.objective in known[0]]
     found.keeping = {c: sum(c.met(row[c.objective]) for row in known) for c in judged}
     _note(found, judged, known)
@@ -106,7 +107,7 @@ def _walk(
     seen: list[dict[str, float]] = []
     here, least = start, math.inf
     for _ in range(STEPS):
-        near = _neighbours(problem.space, here, rng)
+        near = [problem.space.mutate(here, rng, genes=2) for _ in range(NEIGHBOURS)]
         rows = problem.known(near)
         seen += rows
         best = min(range(NEIGHBOURS), key=lambda i: value(rows[i]))
@@ -115,20 +116,11 @@ def _walk(
     return seen
 
 
-def _neighbours(space: SearchSpace, genotype: Genotype, rng: np.random.Generator) -> list[Genotype]:
-    """Return architectures of which each has one or two genes drawn anew."""
-    sizes = np.array(space.cardinalities)
-    near = np.tile(genotype, (NEIGHBOURS, 1))
-    for genes in rng.integers(len(sizes), size=(2, NEIGHBOURS)):
-        near[np.arange(NEIGHBOURS), genes] = rng.integers(sizes[genes])
-    return [tuple(row) for row in space.canonicalise(near).tolist()]
-
-
 def _meets(judged: Iterable[Constraint], row: Mapping[str, float]) -> bool:
     return all(constraint.met(row[constraint.objective]) for constraint in judged)
 
 
-def _note(found: Survey, judged: list[Constraint], rows: list[dict[str, float]]) -> None:
+def _note(found: FeasibilityReport, judged: list[Constraint], rows: list[dict[str, float]]) -> None:
     for row in rows:
         ranges = [found.reach, found.within] if _meets(judged, row) else [found.reach]
         for kind in ranges:

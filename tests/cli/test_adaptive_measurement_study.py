@@ -22,7 +22,7 @@ SETTINGS = (
     "latency_predictor=macs",  # its intervals are wide
     "latency_predictor.samples=12",
     "search.evaluations=8",
-    "search.routing.measurements=4",
+    "search.adaptive_measurement.measurements=4",
     'search.constraints=["latency_ms <= 0.02"]',
     "finalise.limit=0",
 )
@@ -30,7 +30,7 @@ SAME = ["number", "arch_id", "error", "latency_ms_predicted", "latency_ms_measur
 
 
 @dataclass
-class Routed:
+class MeasuredStudy:
     """A study that was killed twice, and one of the same settings that was not."""
 
     killed: StudyResults
@@ -49,7 +49,7 @@ def kill_when(nas: Nas, condition: Any) -> None:
 
 
 @pytest.fixture(scope="module")
-def routed(tmp_path_factory: pytest.TempPathFactory) -> Routed:
+def routed(tmp_path_factory: pytest.TempPathFactory) -> MeasuredStudy:
     nas = Nas(tmp_path_factory.mktemp("routed"))
     runs = nas.folder / "runs"
 
@@ -63,7 +63,7 @@ def routed(tmp_path_factory: pytest.TempPathFactory) -> Routed:
     for arguments in (SETTINGS, (*SETTINGS, "name=whole")):
         ended = nas("search", *arguments)
         assert ended.returncode == 0, ended.stderr
-    return Routed(
+    return MeasuredStudy(
         killed=StudyResults(runs / "small"),
         whole=StudyResults(runs / "whole"),
         measured_before=measured_before,
@@ -75,34 +75,34 @@ def record(study: StudyResults, name: str = "study.json") -> dict[str, Any]:
     return dict(json.loads((study.path / name).read_text()))
 
 
-def test_a_killed_calibration_goes_on_from_what_it_had_measured(routed: Routed) -> None:
+def test_a_killed_calibration_goes_on_from_what_it_had_measured(routed: MeasuredStudy) -> None:
     cost = record(routed.killed)["calibration"]
     assert cost["reused"] == routed.measured_before > 0
     assert cost["measured"] + cost["reused"] == 12
     assert cost["seconds_reused"] > 0
 
 
-def test_a_second_study_measures_nothing_again(routed: Routed) -> None:
+def test_a_second_study_measures_nothing_again(routed: MeasuredStudy) -> None:
     study = record(routed.whole)
     assert (study["calibration"]["measured"], study["calibration"]["reused"]) == (0, 12)
     assert "12 of 12 networks had been measured before" in routed.printed
-    rows = record(routed.whole, "routing.json")["routed"]
+    rows = record(routed.whole, "adaptive_measurement.json")["measured"]
     assert rows
     assert all(row["taken"]["reused"] for row in rows)
-    assert study["routing"]["seconds_reused"] > 0
+    assert study["adaptive_measurement"]["seconds_reused"] > 0
 
 
-def test_killed_or_not_the_study_is_the_same(routed: Routed) -> None:
+def test_killed_or_not_the_study_is_the_same(routed: MeasuredStudy) -> None:
     expected = routed.whole.trials()
     assert len(expected) == 8
     assert routed.killed.trials()[SAME].equals(expected[SAME])
 
 
-def test_measured_and_predicted_stand_in_columns_of_their_own(routed: Routed) -> None:
+def test_measured_and_predicted_stand_in_columns_of_their_own(routed: MeasuredStudy) -> None:
     trials = routed.killed.trials()
-    rows = record(routed.killed, "routing.json")["routed"]
-    summary = record(routed.killed)["routing"]
-    assert summary["routed"] == len(rows) == sum(summary["by_reason"].values()) <= 4
+    rows = record(routed.killed, "adaptive_measurement.json")["measured"]
+    summary = record(routed.killed)["adaptive_measurement"]
+    assert summary["measured"] == len(rows) == sum(summary["by_reason"].values()) <= 4
     measured = trials[trials["latency_ms_measured"].notna()]
     trained = {row["arch_id"] for row in rows if row["kept"] or row["reason"] == "front"}
     assert trained <= set(measured["arch_id"])
@@ -118,21 +118,21 @@ def test_measured_and_predicted_stand_in_columns_of_their_own(routed: Routed) ->
     assert (trials["feasible"] == (limited <= 0.02)).all()
 
 
-def test_a_routed_candidate_is_told_of(routed: Routed) -> None:
-    rows = record(routed.whole, "routing.json")["routed"]
+def test_a_routed_candidate_is_told_of(routed: MeasuredStudy) -> None:
+    rows = record(routed.whole, "adaptive_measurement.json")["measured"]
     for row in rows:
         [line] = [x for x in routed.printed.splitlines() if f"{row['arch_id']} predicted " in x]
         assert "straddles" in line
         assert "; measured " in line
 
 
-def test_the_store_is_no_study(routed: Routed) -> None:
+def test_the_store_is_no_study(routed: MeasuredStudy) -> None:
     from nas import results
 
     names = [study["name"] for study in results.studies(routed.whole.path.parent)]
     assert sorted(names) == ["small", "whole"]
 
 
-def test_the_measurement_store_lies_beside_the_studies(routed: Routed) -> None:
+def test_the_measurement_store_lies_beside_the_studies(routed: MeasuredStudy) -> None:
     [device] = (routed.whole.path.parent / "measurements").iterdir()
     assert json.loads((device / "device.json").read_text())["runtime_version"]

@@ -1,1 +1,0 @@
-"""What genetic algorithms share: settings, operators on genes, a run of ask and tell on pymoo."""

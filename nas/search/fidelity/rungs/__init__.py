@@ -1,1 +1,0 @@
-"""What rules of successive halving share: a ladder of fidelities and the ranking on a rung."""
