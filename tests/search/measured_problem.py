@@ -67,8 +67,8 @@ class Memory:
     def find(self, arch_id: str) -> MeasuredCandidate | None:
         return next((row for row in self.rows if row.arch_id == arch_id), None)
 
-    def add(self, routed: MeasuredCandidate) -> None:
-        self.rows.append(replace(routed, seconds=0.0))
+    def add(self, candidate: MeasuredCandidate) -> None:
+        self.rows.append(replace(candidate, seconds=0.0))
 
 
 @dataclass
@@ -125,5 +125,5 @@ def adaptive_measurement(
         measure=device,
         learn=learn,
         record=record,
-        on_measured=lambda routed: None,
+        on_measured=lambda candidate: None,
     )

@@ -75,11 +75,11 @@ def search(
     return run
 
 
-def stopped(run: Run, trials: int, routed: int) -> Run:
+def stopped(run: Run, trials: int, decided: int) -> Run:
     """Return what a killed search leaves: the first trials that arrived, the first decisions."""
     return Run(
         ledger=ListRecord(run.ledger.arrived[:trials]),
-        record=Memory(copy.copy(run.record.rows[:routed])),
+        record=Memory(copy.copy(run.record.rows[:decided])),
     )
 
 
@@ -222,14 +222,14 @@ def test_a_killed_search_goes_on_the_same_and_measures_nothing_twice(fails_at: f
         # Decisions are taken in the order of the numbers, ahead of the trials that follow them.
         known = {trial.arch_id for trial in whole.ledger.arrived[:trials]}
         needed = [i for i, row in enumerate(whole.record.rows) if row.arch_id in known]
-        for routed in {max(needed, default=-1) + 1, count}:
-            before = stopped(whole, trials, routed)
+        for decided in {max(needed, default=-1) + 1, count}:
+            before = stopped(whole, trials, decided)
             # A device that failed then and works now changes no decision that was recorded.
-            failing = frozenset(i - routed for i in fails_at if i >= routed)
+            failing = frozenset(i - decided for i in fails_at if i >= decided)
             again = search(CONSTRAINT, workers=3, order_seed=9, before=before, fails_at=failing)
             assert again.trials == whole.trials
             assert again.record.rows == whole.record.rows
-            assert len(again.device.measured) == count - routed
+            assert len(again.device.measured) == count - decided
             assert len(again.trained) == 30 - trials
 
 
@@ -256,9 +256,9 @@ def test_a_space_of_which_everything_is_refused_ends_the_search():
 
 
 def test_settings_out_of_range_are_refused():
-    with pytest.raises(ConfigError, match=r"search\.routing\.measurements: got -1"):
+    with pytest.raises(ConfigError, match=r"search\.adaptive_measurement\.measurements: got -1"):
         AdaptiveMeasurementSettings(measurements=-1)
-    with pytest.raises(ConfigError, match=r"search\.routing\.coverage: got 1"):
+    with pytest.raises(ConfigError, match=r"search\.adaptive_measurement\.coverage: got 1"):
         AdaptiveMeasurementSettings(coverage=1.0)
 
 
@@ -268,11 +268,11 @@ def test_an_asynchronous_search_takes_its_decisions_again_when_it_goes_on():
     for trials in (0, 7, 18, 30):
         # Decisions on trials that were told before the last of these had ended.
         arrived = {trial.number for trial in whole.ledger.arrived[: max(trials - 4, 0)]}
-        routed = sum(row.number in arrived for row in whole.record.rows)
-        before = stopped(whole, trials, routed)
+        decided = sum(row.number in arrived for row in whole.record.rows)
+        before = stopped(whole, trials, decided)
         before.ledger.begun = list(whole.ledger.begun)
         resumed = search(workers=4, order_seed=3, schedule=Asynchronous(4), before=before)
-        assert resumed.record.rows[:routed] == whole.record.rows[:routed]
+        assert resumed.record.rows[:decided] == whole.record.rows[:decided]
         again = search(schedule=Asynchronous(4), before=resumed)
         assert again.trials == resumed.trials
         assert not again.device.measured
