@@ -98,7 +98,7 @@ def test_a_folder_of_images_is_searched_and_exported(tmp_path: Path) -> None:
             "data.grayscale": True,
             "latency_predictor.samples": 4,
             "search.lookahead": 2,
-            "search.routing.measurements": 0,
+            "search.adaptive_measurement.measurements": 0,
             "search.algorithm.initial": 2,
             "evaluation.recipe.epochs": 1,
             "finalise.recipe.epochs": 1,
