@@ -21,7 +21,7 @@ from latency_predictors.calibration.few_shot import Columns, FewShotModel, Matri
 from nas.core.files import write_json_atomically
 from nas.core.prediction import FloatArray
 from nas.network.blocks import IntArray
-from nas.study import provenance
+from nas.study.record import hardware, versions
 
 FOLDER = Path(__file__).parent
 DRAWS = 10
@@ -193,8 +193,8 @@ def main() -> None:
             "help": HELP,
             "means": overall.round(4).to_dict("records"),
             "minutes": round((time.perf_counter() - started) / 60, 1),
-            "versions": provenance.versions(),
-            "hardware": {k: v for k, v in provenance.hardware().items() if k != "host"},
+            "versions": versions(),
+            "hardware": {k: v for k, v in hardware().items() if k != "host"},
         },
     )
 

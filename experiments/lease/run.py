@@ -30,7 +30,7 @@ from nas.core.recipe import Recipe
 from nas.core.trial import Candidate
 from nas.network.assembly import Assembler
 from nas.network.space import SearchSpace
-from nas.study import provenance
+from nas.study.record import hardware
 from nas.training.job import TrainingJob
 from nas.training.preprocessing import Normalisation
 
@@ -143,7 +143,7 @@ def main() -> None:
         print(f"{name}: median {summary['median']:.2f}, largest {summary['largest']:.2f}")
     write_json_atomically(
         arguments.out,
-        {**result, "latency_ms": found, "workers": WORKERS, "hardware": provenance.hardware()},
+        {**result, "latency_ms": found, "workers": WORKERS, "hardware": hardware()},
     )
 
 

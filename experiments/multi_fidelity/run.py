@@ -34,7 +34,7 @@ from nas.search import algorithms, fidelity
 from nas.search.loop import SearchLoop
 from nas.search.schedule import Batch
 from nas.search.stopping import Stopping
-from nas.study import provenance
+from nas.study.record import versions
 
 HERE = Path(__file__).resolve().parent
 PARTIAL = 12 / 200
@@ -244,7 +244,7 @@ def main() -> None:
         print(pd.DataFrame(part["methods"]).T.to_string())
     if not given.tuning:
         write_json_atomically(
-            HERE / "results.json", {**found, "versions": provenance.versions(), "rules": RULES}
+            HERE / "results.json", {**found, "versions": versions(), "rules": RULES}
         )
         draw(frame, HERE / "multi_fidelity.png")
 

@@ -21,9 +21,9 @@ from nas.core.files import write_json_atomically
 from nas.core.trial import Trial
 from nas.results.database import sqlite_url
 from nas.results.ledger import Ledger
-from nas.study import provenance
 from nas.study.composition import compose
 from nas.study.reading import read
+from nas.study.record import hardware, versions
 from nas.study.reporter import SearchPlan
 from nas.study.run import run
 
@@ -130,8 +130,8 @@ def main() -> None:
         record = {
             "search": search_overhead(Path(folder)),
             "ledger": ledger_cost(Path(folder)),
-            "versions": provenance.versions(),
-            "hardware": {k: v for k, v in provenance.hardware().items() if k != "host"},
+            "versions": versions(),
+            "hardware": {k: v for k, v in hardware().items() if k != "host"},
         }
     write_json_atomically(Path(__file__).with_name("results.json"), record)
     print(json.dumps(record, indent=2))

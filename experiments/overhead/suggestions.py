@@ -22,7 +22,7 @@ from nas.core.space import Genotype
 from nas.core.trial import SearchAlgorithm, Trial
 from nas.search import algorithms
 from nas.search.problem import SearchProblem
-from nas.study import provenance
+from nas.study.record import hardware, versions
 
 TRIALS = 1000
 TRIALS_AT = (50, 100, 350, 1000)
@@ -122,8 +122,8 @@ def main() -> None:
         "suggestions": costs,
         f"guided_s_at_{GROWN}_trials": grown_cost(problem, "guided"),
         f"nsga2_generations_of_{GENERATION}_s": generation_cost(problem),
-        "versions": provenance.versions(),
-        "hardware": {k: v for k, v in provenance.hardware().items() if k != "host"},
+        "versions": versions(),
+        "hardware": {k: v for k, v in hardware().items() if k != "host"},
     }
     write_json_atomically(Path(__file__).with_name("suggestions.json"), record)
     print(json.dumps(record, indent=2))

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from nas.core.files import write_json_atomically
-from nas.study import provenance
+from nas.study.record import hardware, versions
 
 GENOTYPES = 100_000
 REPEATS = 5
@@ -80,8 +80,8 @@ def main() -> None:
     record = {
         "genotypes": GENOTYPES,
         "presets": rows,
-        "versions": provenance.versions(),
-        "hardware": {k: v for k, v in provenance.hardware().items() if k != "host"},
+        "versions": versions(),
+        "hardware": {k: v for k, v in hardware().items() if k != "host"},
     }
     write_json_atomically(Path(__file__).with_name("results.json"), record)
 

@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from nas import results
 from nas.core.files import write_json_atomically
 from nas.results.hypervolume import hypervolume
-from nas.study import provenance
+from nas.study.record import hardware, versions
 
 HERE = Path(__file__).resolve().parent
 RUNS = HERE / "runs"
@@ -93,8 +93,8 @@ def main() -> None:
             }
             for (algorithm, seed), curve in by.items()
         ],
-        "versions": provenance.versions(),
-        "hardware": {k: v for k, v in provenance.hardware().items() if k != "host"},
+        "versions": versions(),
+        "hardware": {k: v for k, v in hardware().items() if k != "host"},
     }
     write_json_atomically(HERE / "results.json", record)
     print(json.dumps(record["runs"], indent=2))

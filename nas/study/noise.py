@@ -11,6 +11,7 @@ import math
 from collections.abc import Iterable, Sequence
 
 from nas.core.trial import Trial
+from nas.results.study import StudyResults
 
 LEAST_TRIALS = 8
 """Fully trained networks from which the errors of a running search are judged."""
@@ -89,3 +90,23 @@ def front_noise_line(errors: Sequence[float], images: int, recipe: str) -> str |
         f"differ by no more than the noise of {images} images, which do not tell whose is the "
         f"least; raise {recipe}.epochs, or have more validation images"
     )
+
+
+def front_line(results: StudyResults, images: int) -> str | None:
+    """Return a line where a study's front is empty, or its members cannot be told apart.
+
+    Args:
+        results: Of the study.
+        images: Of the validation split; see `front_noise_line`.
+    """
+    front = results.pareto()
+    verified = int(results.trials()["verified"].sum())
+    if front.empty and verified:
+        limits = ", ".join(map(str, results.constraints))
+        fix = "raise finalise.limit or search.evaluations, or loosen the limits"
+        return f"none of the {verified} verified architectures keeps {limits}; {fix}"
+    column, recipe = "error", "evaluation.recipe"
+    if verified:
+        column, recipe = "error_final", "finalise.recipe"
+    errors = front[column].dropna().tolist() if column in front else []
+    return front_noise_line(errors, images, recipe)

@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import platform
 from collections.abc import Mapping, Sequence
+from importlib import metadata
 from typing import Any
 
 import numpy as np
+import psutil
 
 import search_spaces
 from nas import data, devices, objectives, tasks
 from nas.core.dataset import SearchSplits, fingerprint_difference
 from nas.core.errors import DataError
 from nas.core.files import write_json_atomically
+from nas.core.host import usable_cores
 from nas.core.seeding import stream
 from nas.core.space import Genotype
 from nas.search.problem import SearchProblem
-from nas.study import provenance
 from nas.study.calibration import Calibration
 from nas.study.folder import StudyFolder, now_utc
 from nas.study.settings import StudySettings
+
+PACKAGES = ("hwnas", "torch", "onnxruntime", "onnx", "ray", "pymoo", "optuna", "numpy")
+"""Packages whose versions a result depends on."""
 
 REFERENCE_SAMPLES = 64
 """Random architectures whose largest cost becomes the hypervolume's reference point."""
@@ -79,8 +86,8 @@ def begin(
             "ledger_owner": folder.ledger_owner,
             "published": settings.published,
             "calibration": None if calibration is None else calibration.cost,
-            "versions": provenance.versions(),
-            "hardware": provenance.hardware(),
+            "versions": versions(),
+            "hardware": hardware(),
         },
     )
 
@@ -144,3 +151,26 @@ def described(problem: SearchProblem, genotype: Genotype) -> dict[str, float]:
     if facts.predictor is not None:
         columns["latency_ms_predicted_std"] = float(facts.predictor.predict([genotype]).std_ms[0])
     return columns
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of Python and of the packages that a result depends on."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+def hardware() -> dict[str, Any]:
+    """Return the host's processor, cores and memory."""
+    return {
+        "host": platform.node(),
+        "machine": platform.machine(),
+        "system": platform.platform(),
+        "logical_cores": os.cpu_count(),
+        "usable_cores": usable_cores(),
+        "memory_mb": round(psutil.virtual_memory().total / 1e6),
+    }

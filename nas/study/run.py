@@ -156,7 +156,7 @@ class _Study:
         parts = (self.settings, self.folder, self.splits, problem, results, self.reporter)
         # A study whose front could not be verified as a whole tries again when it is started again.
         complete = Finalisation(*parts).run()
-        self._say(self._front_line(results))
+        self._say(noise.front_line(results, self._counted))
         if complete and self.settings.finalise.limit > 0:
             self.folder.update(status="finalised", finished_utc=now_utc())
             # Nothing is lost: what more evaluations promote is then trained from the start.
@@ -399,20 +399,6 @@ class _Study:
     def _counted(self) -> int:
         """Validation examples whose error is a count, to which statistical tests apply."""
         return len(self.splits.validation) if self.splits.task.error_is_share else 0
-
-    def _front_line(self, results: StudyResults) -> str | None:
-        """Return a line where the front is empty, or its members cannot be told apart."""
-        front = results.pareto()
-        verified = int(results.trials()["verified"].sum())
-        if front.empty and verified:
-            limits = ", ".join(map(str, self.settings.constraints))
-            fix = "raise finalise.limit or search.evaluations, or loosen the limits"
-            return f"none of the {verified} verified architectures keeps {limits}; {fix}"
-        column, recipe = "error", "evaluation.recipe"
-        if verified:
-            column, recipe = "error_final", "finalise.recipe"
-        errors = front[column].dropna().tolist() if column in front else []
-        return noise.front_noise_line(errors, self._counted, recipe)
 
     def _say(self, line: str | None) -> None:
         if line is not None:
