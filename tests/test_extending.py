@@ -7,6 +7,7 @@ package, and uses the component by its name.
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,13 +18,19 @@ import pytest
 import torch
 
 import latency_predictors
+import nas.devices
 import search_spaces
-from nas import objectives
+from nas import objectives, tasks
+from nas.core.dataset import Examples, SearchSplits
 from nas.core.objective import Facts
+from nas.core.recipe import Recipe
 from nas.core.registry import Registry
+from nas.devices import runtimes
 from nas.search import algorithms
 from nas.search.problem import SearchProblem
 from nas.study.tabular import TabularBenchmark
+from nas.training.preprocessing import Normalisation
+from nas.training.trainer import evaluate, train
 
 AddFile = Callable[[Registry[Any], str, str, str], None]
 
@@ -156,6 +163,92 @@ class ParametersSettings(RegressionSettings):
     regression: ClassVar[type[Regression]] = ParametersRegression
 '''
 
+TASK = '''
+"""The mean brightness of an image, from 0 to 1."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from nas.core.errors import DataError
+from nas.tasks import Metric, Task, register
+
+
+@register("brightness")
+@dataclass(frozen=True, kw_only=True)
+class Brightness(Task):
+    metrics: ClassVar[tuple[Metric, ...]] = (
+        Metric("error", "%", larger_is_better=False, about="mean absolute error"),
+    )
+    output_shapes = {"brightness": (1,)}
+    output_size = 1
+    summary = "brightness"
+
+    def check(self, targets):
+        if targets.ndim != 1 or targets.dtype != np.float32:
+            raise DataError(f"targets: got {targets.dtype}, expected float32 of shape (n,)")
+
+    def loss(self, outputs, targets, recipe):
+        return (outputs[:, 0] - targets).square().mean()
+
+    def sums(self, outputs, targets):
+        return np.array([np.abs(outputs[:, 0] - targets).sum(), len(targets)])
+
+    def scores(self, sums):
+        return {"error": float(100 * sums[0] / sums[1])}
+
+    def trivial(self, train, validation):
+        return {"error": float(100 * np.abs(validation - np.median(train)).mean())}
+
+    def strata(self, targets):
+        return np.zeros(len(targets), int)
+
+    def counts(self, targets):
+        return {"images": len(targets)}
+
+    def read(self, outputs):
+        return [f"{value:.2f}" for value in outputs[:, 0]]
+'''
+
+RUNTIME = '''
+"""The reference implementation of ONNX: slow, in NumPy."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from nas.devices.measuring.runtime import DEFAULT_EXECUTION, LoadedNetwork, Runtime
+from nas.devices.runtimes import register
+
+
+@register("onnx_reference")
+@dataclass(frozen=True, kw_only=True)
+class OnnxReference(Runtime):
+    package: ClassVar[str] = "onnx"
+
+    def load(self, path, images, execution=DEFAULT_EXECUTION):
+        from onnx.reference import ReferenceEvaluator
+
+        return Evaluated(ReferenceEvaluator(str(path)), images)
+
+
+class Evaluated(LoadedNetwork):
+    def __init__(self, evaluator, images):
+        self.evaluator, self.images = evaluator, images
+
+    def infer(self):
+        (name,) = self.evaluator.input_names
+        (self.outputs,) = self.evaluator.run(None, {name: self.images})
+
+    def run(self, images):
+        self.images = images
+        self.infer()
+        return self.outputs
+
+    def inspect(self):
+        return {"provider": "cpu", "threads": 1}
+'''
+
 
 @pytest.fixture
 def add_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[AddFile]:
@@ -227,3 +320,36 @@ def test_a_latency_predictor(add_file: AddFile, tmp_path: Path) -> None:
     for known in (predictor, latency_predictors.load(tmp_path / "saved")):
         np.testing.assert_allclose(known.predict(genotypes).mean_ms, latency_ms)
         np.testing.assert_allclose(known.held_out_errors(), 0, atol=1e-9)
+
+
+def test_a_task(add_file: AddFile) -> None:
+    add_file(tasks.registry, "nas.tasks", "brightness", TASK)
+    task = tasks.get("brightness")
+    rng = np.random.default_rng(0)
+    pixels = (255 * rng.random((800, 1, 8, 8)) * rng.random((800, 1, 1, 1))).astype(np.uint8)
+    targets = pixels.mean((1, 2, 3), dtype=np.float32) / 255
+    splits = SearchSplits(
+        Examples(pixels[:500], targets[:500], task), Examples(pixels[500:], targets[500:], task)
+    )
+    torch.manual_seed(0)
+    network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 1))
+    normalisation = Normalisation.of(splits.train)
+    train(network, splits.train, Recipe(epochs=20, learning_rate=0.005), normalisation)
+    error = evaluate(network, splits.validation, normalisation)["error"]
+    assert error < splits.trivial()["error"] / 2
+
+
+def test_a_runtime(add_file: AddFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # The measuring process finds the file by the path alone.
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), *sys.path]))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    add_file(runtimes.registry, "nas.devices.runtimes", "onnx_reference", RUNTIME)
+    importlib.import_module("onnx_reference")
+    device = nas.devices.get("cpu", runtime={"name": "onnx_reference"})
+    network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10)).eval()
+    images = np.random.default_rng(0).standard_normal((3, 1, 8, 8), dtype=np.float32)
+    (prepared,) = device.prepare([network], (1, 8, 8), tmp_path)
+    (outputs,) = device.outputs(prepared, [images])
+    with torch.inference_mode():
+        expected = network(torch.from_numpy(images)).numpy()
+    np.testing.assert_allclose(outputs, expected, atol=1e-5)
