@@ -154,3 +154,33 @@ def test_fetch_without_copy_and_network_is_one_line(
     assert ended.returncode == 2
     assert ended.stderr.count("\n") == 1
     assert "cannot be downloaded" in ended.stderr
+
+
+def test_the_shell_completes_options_and_settings(
+    here: Here, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "complete -o nospace" in here("search", "-sc", "install=bash").stdout
+
+    def completed(line: str) -> list[str]:
+        monkeypatch.setenv("COMP_LINE", line)
+        return here("search", "-sc", "query=bash").stdout.split()
+
+    assert completed("nas search data=dig") == ["data=digits"]
+    assert "device=" in completed("nas search dev")
+    assert completed("nas search search=nsga2 search.algorithm.pop") == [
+        "search.algorithm.population="
+    ]
+    assert completed("nas search evaluation.recipe.ep") == ["evaluation.recipe.epochs="]
+
+
+def test_the_folder_of_configurations_stands_anywhere(here: Here, tmp_path: Path) -> None:
+    mine = tmp_path / "mine" / "data"
+    mine.mkdir(parents=True)
+    (mine / "half.yaml").write_text("name: digits\nsplit_seed: 9\n")
+    for arguments in (
+        ("data=half", "--multirun", "seed=0,1", "--config-dir", "mine", "--cfg", "job"),
+        ("--config-dir=mine", "--cfg", "job", "data=half", "-m", "seed=0,1"),
+    ):
+        printed = here("search", *arguments).stdout
+        assert printed.count("split_seed: 9") == 2
+        assert "seed: 1 " in printed
