@@ -34,7 +34,7 @@ class Schedule(ABC):
     """Says when a candidate's turn has come.
 
     Attributes:
-        lookahead: Candidates under way at a time.
+        lookahead: Candidates that are pending at a time.
     """
 
     lookahead: int
@@ -62,7 +62,7 @@ class Batch(Schedule):
     """Candidate `k` is asked for once the trials `0 .. k - lookahead` have been told, no others.
 
     Attributes:
-        lookahead: Candidates under way at a time.
+        lookahead: Candidates that are pending at a time.
     """
 
     lookahead: int
@@ -84,11 +84,11 @@ class Asynchronous(Schedule):
     """A candidate is asked for when a worker is free and all that has ended has been told.
 
     Every run of a search begins a new segment after the last candidate that is recorded. Candidates
-    before it which were under way are asked for as they were the first time, by the rule of their
+    before it that were pending are asked for as they were the first time, by the rule of their
     own segment; later ones are asked for anew, with everything known that has ended since.
 
     Attributes:
-        lookahead: Candidates under way at a time; one for each worker keeps all of them busy.
+        lookahead: Candidates that are pending at a time; one for each worker keeps all of them busy.
     """
 
     lookahead: int

@@ -2,7 +2,7 @@
 
 It is decided from the trials that have ended, as the ledger holds them, and from nothing else: a
 search that is started again under the same limits ends where it did, and under higher ones goes on.
-What is under way when a limit is reached is finished and recorded.
+Candidates that are pending when a limit is reached are finished and recorded.
 """
 
 from __future__ import annotations

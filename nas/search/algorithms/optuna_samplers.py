@@ -111,8 +111,8 @@ class SamplerRun(Proposer):
     def _suggest(self, n: int, pending: Sequence[Genotype]) -> list[Genotype]:
         found: list[Genotype] = []
         with quiet():
-            for genotype in [g for g in self._suggested if g not in pending]:  # refused
-                self._study.tell(self._suggested.pop(genotype), state=TrialState.FAIL)
+            for refused in [g for g in self._suggested if g not in pending]:
+                self._study.tell(self._suggested.pop(refused), state=TrialState.FAIL)
             while len(found) < n and (genotype := self._new(found)) is not None:
                 found.append(genotype)
         return found
