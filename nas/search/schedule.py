@@ -88,7 +88,7 @@ class Asynchronous(Schedule):
     own segment; later ones are asked for anew, with everything known that has ended since.
 
     Attributes:
-        lookahead: Candidates that are pending at a time; one for each worker keeps all of them busy.
+        lookahead: Candidates that are pending at a time; one for each worker keeps all busy.
     """
 
     lookahead: int
