@@ -36,7 +36,7 @@ RELATIVE_NOISE = 0.01
 """Standard deviation of a measurement, relative to the latency."""
 
 
-class GaussianProcess(Regression):
+class EncodingRegression(Regression):
     """A Gaussian process that was fitted to samples."""
 
     name = "gaussian_process"
@@ -52,9 +52,9 @@ class GaussianProcess(Regression):
         self._kernel = kernel
         super().__init__(space, genotypes, latency_ms)
 
-    def refitted(self, genotypes: Sequence[Genotype], latency_ms: FloatArray) -> GaussianProcess:
+    def refitted(self, genotypes: Sequence[Genotype], latency_ms: FloatArray) -> EncodingRegression:
         """Return the process conditioned on other samples, under the same parameters."""
-        return GaussianProcess(self.space, genotypes, latency_ms, self._process.kernel_)
+        return EncodingRegression(self.space, genotypes, latency_ms, self._process.kernel_)
 
     def features(self, genotypes: IntArray) -> FloatArray:
         """Return costs, their logarithms, and the one-hot encoding of the genes."""
@@ -101,7 +101,7 @@ class GaussianProcess(Regression):
 class GaussianProcessSettings(RegressionSettings):
     """Settings of the Gaussian process; those of every predictor."""
 
-    regression: ClassVar[type[Regression]] = GaussianProcess
+    regression: ClassVar[type[Regression]] = EncodingRegression
 
     def refit(
         self,
@@ -112,7 +112,7 @@ class GaussianProcessSettings(RegressionSettings):
     ) -> LatencyPredictor:
         """Keep the parameters of the covariance; see `PredictorSettings.refit`."""
         del space
-        assert isinstance(predictor, GaussianProcess)
+        assert isinstance(predictor, EncodingRegression)
         return predictor.refitted(genotypes, latency_ms)
 
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from latency_predictors import register
 from latency_predictors.calibration.regression import Regression, RegressionSettings
+from nas.core.errors import ConfigError
 from nas.core.prediction import FloatArray
 from nas.network.blocks import IntArray
 
@@ -20,6 +21,10 @@ class MacsRegression(Regression):
 
     def features(self, genotypes: IntArray) -> FloatArray:
         """Return one and the MACs, shape `(n, 2)`."""
+        if self.space.deployment_genes:
+            genes = ", ".join(self.space.deployment_genes)
+            expected = f"a predictor that tells deployments apart, for a space with {genes}"
+            raise ConfigError("latency_predictor", self.name, expected)
         macs = self.space.costs(genotypes)["macs_m"].to_numpy()
         return np.stack([np.ones(len(macs)), macs], 1)
 

@@ -6,7 +6,6 @@ to the next, so that the same part takes longer in a larger network.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -72,15 +71,3 @@ class NetworkDeviation:
         logs = np.log(np.maximum(totals, np.finfo(np.float32).tiny))
         scaled: FloatArray = (logs - self.centre) / self.length
         return scaled
-
-    def arrays(self) -> dict[str, FloatArray]:
-        """Return everything as arrays, for a file."""
-        return {f"deviation_{name}": np.asarray(value) for name, value in vars(self).items()}
-
-    @classmethod
-    def from_arrays(cls, arrays: Mapping[str, FloatArray]) -> NetworkDeviation:
-        """Rebuild what `arrays` returned."""
-        amplitude = float(arrays["deviation_amplitude"])
-        shapes = ("centre", "length", "samples", "weights")
-        centre, length, samples, weights = (arrays[f"deviation_{name}"] for name in shapes)
-        return cls(centre, length, samples, weights, amplitude)

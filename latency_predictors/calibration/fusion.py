@@ -52,6 +52,7 @@ class Kernel:
         output_channels: The same of its output.
         origin: What it reads, if that is all and it has no parameters: then other blocks that do
             the same to the same tensor share it.
+        deployment: Number of the choices of the space's deployment genes.
     """
 
     kind: str
@@ -64,6 +65,7 @@ class Kernel:
     input_channels: int
     output_channels: int
     origin: Origin | None = None
+    deployment: int = 0
 
     @property
     def is_convolution(self) -> bool:

@@ -15,10 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from latency_predictors.calibration.compiled import CompiledPredictor
-from latency_predictors.calibration.parts import Parts, kernels
-from latency_predictors.calibration.process import PartProcess, roofline_error
-from latency_predictors.gaussian_process import GaussianProcess
+from latency_predictors.calibration.parts import kernels
+from latency_predictors.calibration.summed import PartsPredictor, best_table
+from latency_predictors.gaussian_process import EncodingRegression
 from latency_predictors.kernels import BLOCK_WIDTHS
 from nas.core.measurement import Measurement
 from nas.core.prediction import FloatArray, MemoryPredictor
@@ -34,17 +33,19 @@ SMALLEST_MB = 1e-3
 four times as much."""
 
 
-class Activations(GaussianProcess):
+class Activations(EncodingRegression):
     """What running adds, as a smooth function of the activations and the size of a network."""
 
     name = "activations"
 
     def features(self, genotypes: IntArray) -> FloatArray:
-        """Return logarithms of counted sizes, shape `(n, 5)`."""
+        """Return logarithms of counted sizes, and choices of the deployment: `(n, 5 + d)`."""
         costs = self.space.costs(genotypes)
         columns = ["peak_activation_mb", "activations_m", "model_size_mb", "macs_m", "params_m"]
-        logs: FloatArray = np.log(np.maximum(costs[columns].to_numpy(float), SMALLEST_MB))
-        return logs
+        logs = np.log(np.maximum(costs[columns].to_numpy(float), SMALLEST_MB))
+        names = [gene.name for gene in self.space.genes]
+        deployed = genotypes[:, [names.index(name) for name in self.space.deployment_genes]]
+        return np.hstack([logs, deployed])
 
 
 @dataclass(frozen=True)
@@ -61,8 +62,8 @@ class PeakMemory(MemoryPredictor):
     """
 
     space: SearchSpace
-    loading: CompiledPredictor
-    running: CompiledPredictor
+    loading: PartsPredictor
+    running: PartsPredictor
     activations: Activations
     measured_mb: FloatArray
 
@@ -76,9 +77,6 @@ class PeakMemory(MemoryPredictor):
             space: Of the networks.
             genotypes: The networks.
             measurements: Of each of them, its memory included.
-
-        Raises:
-            ConfigError: The space is too entangled to be tabulated.
         """
         peak_mb = np.array([m.peak_memory_mb for m in measurements], float)
         loading_mb = np.array([m.loading_memory_mb for m in measurements], float)
@@ -120,9 +118,11 @@ class PeakMemory(MemoryPredictor):
         """Read what `save` wrote.
 
         Raises:
-            ConfigError: The tables do not fit the space of today.
+            ConfigError: The code of the space was another.
         """
-        loading, running = (CompiledPredictor.load(path / part) for part in (LOADING, RUNNING))
+        loading, running = (
+            PartsPredictor.load(path / part, kernels) for part in (LOADING, RUNNING)
+        )
         with np.load(path / ACTIVATIONS / "predictor.npz", allow_pickle=False) as arrays:
             samples: dict[str, Any] = dict(arrays)
         with np.load(path / "memory.npz", allow_pickle=False) as arrays:
@@ -140,12 +140,7 @@ def measured_memory(measurements: Sequence[Measurement]) -> bool:
 
 def _learned(
     name: str, space: SearchSpace, genotypes: Sequence[Genotype], megabytes: FloatArray
-) -> CompiledPredictor:
+) -> PartsPredictor:
     """Learn what kernels take; megabytes add up as milliseconds do."""
-
-    def error(parts: Parts) -> float:
-        return roofline_error(parts.parts, parts.counts(genotypes), megabytes)
-
-    parts = min((kernels(space, width) for width in BLOCK_WIDTHS), key=error)
-    process = PartProcess(parts.parts)
-    return CompiledPredictor.fit(name, space, parts, process, genotypes, megabytes)
+    table = best_table([kernels(space, width) for width in BLOCK_WIDTHS], genotypes, megabytes)
+    return PartsPredictor(name, space, table, genotypes, megabytes)

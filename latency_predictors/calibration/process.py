@@ -18,8 +18,14 @@ import torch
 
 from latency_predictors.calibration.deviation import TOTALS, NetworkDeviation
 from latency_predictors.calibration.fusion import Kernel
-from latency_predictors.calibration.roofline import SHARED, roofline, roofline_features
-from latency_predictors.calibration.similarity import Similarity, squared_exponential
+from latency_predictors.calibration.roofline import (
+    SHARED,
+    Encoded,
+    RooflineFeatures,
+    Similarity,
+    roofline_rates,
+    squared_exponential,
+)
 from nas.core.host import one_thread
 from nas.core.prediction import FloatArray
 
@@ -42,18 +48,46 @@ FLOOR = 0.05
 """Deviations are relative to a part's roofline, but at least to this share of the median one's."""
 
 
-@dataclass(frozen=True)
 class Learned:
     """What is known of parts and networks.
 
     Attributes:
-        columns: Of every part, shape `(parts, 5)`: its latency, how unsure that is with the share
-            of a measurement's noise (both in milliseconds), and what it adds to the totals.
+        columns: Of every part of the process; see `columns_of`.
         deviation: Of whole networks from their parts' sum.
     """
 
-    columns: FloatArray
-    deviation: NetworkDeviation
+    def __init__(self, state: _State, log: torch.Tensor) -> None:
+        """Condition on the samples of `state` under hyperparameters, in logarithms."""
+        self._state, self._log = state, log
+        self._factor = torch.linalg.cholesky(state.covariance(log))
+        self._weights = torch.cholesky_solve(state.residual[:, None], self._factor)[:, 0]
+        self.columns = self._columns(state.features, state.encoded)
+        self.deviation = state.deviation(log, self._weights)
+
+    @one_thread()
+    def columns_of(self, parts: Sequence[Kernel]) -> FloatArray:
+        """Return what is known of parts, which may be new ones.
+
+        Returns:
+            Shape `(parts, 5)`: latency, how unsure that is with the share of a measurement's
+            noise (both in milliseconds), and what the part adds to the totals.
+        """
+        process = self._state.process
+        return self._columns(process.features(parts), process.similarity.encode(parts))
+
+    def _columns(self, features: FloatArray, encoded: Encoded) -> FloatArray:
+        state, log = self._state, self._log
+        roofline_ms = features @ state.rates
+        scale = np.maximum(roofline_ms, state.floor)
+        cross = state.parts_covariance(log, encoded) @ state.scaled.T
+        explained = torch.linalg.solve_triangular(self._factor, cross.T, upper=False)
+        amplitude, _, kind = _scales(log)
+        variance = amplitude**2 + kind**2 - (explained**2).sum(0)
+        # A part alone may come out below 0: only sums were observed.
+        mean_ms = roofline_ms + scale * (cross @ self._weights).numpy()
+        std_ms = scale * variance.clamp(min=0).sqrt().numpy()
+        std_ms += float(log[NOISE].exp()) * np.abs(mean_ms)
+        return np.column_stack([mean_ms, std_ms, state.adds(features)])
 
     def networks(self, sums: FloatArray) -> FloatArray:
         """Return latencies of networks and how unsure they are, shape `(n, 2)`.
@@ -61,13 +95,9 @@ class Learned:
         Args:
             sums: Of the columns over the parts of every network, shape `(n, 5)`.
         """
-        return of_networks(sums, self.deviation)
-
-
-def of_networks(sums: FloatArray, deviation: NetworkDeviation) -> FloatArray:
-    """Return latencies of networks and how unsure they are; see `Learned.networks`."""
-    relative, unsure = deviation(sums[:, 2:])
-    return sums[:, :2] + sums[:, 2:3] * np.stack([relative, unsure], 1)
+        relative, unsure = self.deviation(sums[:, 2:])
+        predicted: FloatArray = sums[:, :2] + sums[:, 2:3] * np.stack([relative, unsure], 1)
+        return predicted
 
 
 @dataclass
@@ -75,13 +105,18 @@ class PartProcess:
     """Learns the latencies of parts.
 
     Attributes:
-        parts: All parts of the space.
+        parts: That occur in the samples.
         shared: Whether parts learn from similar ones, and networks deviate from their sum; else
             each part is a number of its own.
     """
 
     parts: Sequence[Kernel]
     shared: bool = True
+
+    def __post_init__(self) -> None:
+        """Learn the kinds of the parts."""
+        self.features = RooflineFeatures(self.parts)
+        self.similarity = Similarity(shared=self.shared)
 
     @one_thread()
     def fit(self, counts: FloatArray, latency_ms: FloatArray) -> Learned:
@@ -91,8 +126,6 @@ class PartProcess:
             counts: How often each part occurs in each network, shape `(n, parts)`.
             latency_ms: Measured, shape `(n,)`.
         """
-        self._features = roofline_features(self.parts)
-        self._similarity = Similarity(self.parts, shared=self.shared)
         self._log = self._most_probable(counts, latency_ms)
         return self._condition(counts, latency_ms)
 
@@ -106,8 +139,6 @@ class PartProcess:
         self, hyperparameters: FloatArray, counts: FloatArray, latency_ms: FloatArray
     ) -> Learned:
         """Fit to measured networks as `fit` does, under hyperparameters that it found before."""
-        self._features = roofline_features(self.parts)
-        self._similarity = Similarity(self.parts, shared=self.shared)
         self._log = torch.as_tensor(hyperparameters)
         return self._condition(counts, latency_ms)
 
@@ -141,7 +172,7 @@ class PartProcess:
         from scipy.optimize import minimize
 
         state = _State(self, counts, latency_ms)
-        lengths = self._similarity.dimensions + (len(TOTALS) if self.shared else 0)
+        lengths = self.similarity.dimensions + (len(TOTALS) if self.shared else 0)
         medians = [PRIOR[i] for i in sorted(PRIOR)] + [PRIOR_LENGTH] * lengths
         prior = torch.tensor(medians, dtype=torch.float64).log()
 
@@ -165,19 +196,7 @@ class PartProcess:
         return torch.tensor(found.x, dtype=torch.float64)
 
     def _condition(self, counts: FloatArray, latency_ms: FloatArray) -> Learned:
-        state = _State(self, counts, latency_ms)
-        log = self._log
-        factor = torch.linalg.cholesky(state.covariance(log))
-        weights = torch.cholesky_solve(state.residual[:, None], factor)[:, 0]
-        cross = state.parts_covariance(log, slice(None)) @ state.scaled.T
-        explained = torch.linalg.solve_triangular(factor, cross.T, upper=False)
-        variance = self._similarity.variance(_scales(log)) - (explained**2).sum(0)
-        mean_ms = state.roofline + state.scale * (cross @ weights).numpy()
-        # A part alone may come out below 0: only sums were observed.
-        std_ms = state.scale * variance.clamp(min=0).sqrt().numpy()
-        std_ms += float(log[NOISE].exp()) * np.abs(mean_ms)
-        columns = np.column_stack([mean_ms, std_ms, state.adds])
-        return Learned(columns, state.deviation(log, weights))
+        return Learned(_State(self, counts, latency_ms), self._log)
 
 
 @one_thread()
@@ -185,14 +204,14 @@ def roofline_error(parts: Sequence[Kernel], counts: FloatArray, latency_ms: Floa
     """Return the root mean square of the relative errors of rooflines alone, by cross-validation.
 
     Args:
-        parts: All parts of the space.
+        parts: All of them.
         counts: How often each part occurs in each network, shape `(n, parts)`.
         latency_ms: Measured, shape `(n,)`.
     """
-    features = roofline_features(parts)
+    features = RooflineFeatures(parts)(parts)
     errors = np.empty(len(latency_ms))
     for fold, rest in _folds(len(latency_ms)):
-        fitted = counts[fold] @ roofline(features, counts[rest], latency_ms[rest])
+        fitted = counts[fold] @ features @ roofline_rates(features, counts[rest], latency_ms[rest])
         errors[fold] = fitted / latency_ms[fold] - 1
     return float(np.sqrt(np.mean(errors**2)))
 
@@ -211,19 +230,24 @@ class _State:
     """Samples in the form that the process needs."""
 
     def __init__(self, process: PartProcess, counts: FloatArray, latency_ms: FloatArray) -> None:
-        self._process = process
+        self.process = process
+        self.features = process.features(process.parts)
+        self.encoded = process.similarity.encode(process.parts)
+        self.rates = roofline_rates(self.features, counts, latency_ms)
         self._latency_ms = torch.as_tensor(latency_ms)
-        features = process._features
-        self.roofline = roofline(features, counts, latency_ms)
-        positive = self.roofline[self.roofline > 0]
-        floor = FLOOR * float(np.median(positive)) if len(positive) else 1e-6
-        self.scale = np.maximum(self.roofline, floor)
-        self.adds = np.column_stack([self.roofline, features[:, -SHARED], features[:, -1]])
-        self._totals = counts @ self.adds
         used = np.flatnonzero(counts.any(axis=0))
-        self._used = torch.as_tensor(used)
-        self.scaled = torch.as_tensor(counts[:, used] * self.scale[used])
-        self.residual = torch.as_tensor(latency_ms - counts @ self.roofline)
+        roofline_ms = self.features @ self.rates
+        positive = roofline_ms[used][roofline_ms[used] > 0]
+        self.floor = FLOOR * float(np.median(positive)) if len(positive) else 1e-6
+        self._totals = counts @ self.adds(self.features)
+        self._used = self.encoded[torch.as_tensor(used)]
+        scale = np.maximum(roofline_ms, self.floor)
+        self.scaled = torch.as_tensor(counts[:, used] * scale[used])
+        self.residual = torch.as_tensor(latency_ms - counts @ roofline_ms)
+
+    def adds(self, features: FloatArray) -> FloatArray:
+        """Return what parts add to the totals of a network, shape `(parts, 3)`."""
+        return np.column_stack([features @ self.rates, features[:, -SHARED], features[:, -1]])
 
     @cached_property
     def _unit(self) -> NetworkDeviation:
@@ -233,9 +257,9 @@ class _State:
         samples = (logs - logs.mean(axis=0)) / spread
         return NetworkDeviation(logs.mean(axis=0), spread, samples, np.zeros(len(logs)), 0.0)
 
-    def parts_covariance(self, log: torch.Tensor, rows: torch.Tensor | slice) -> torch.Tensor:
+    def parts_covariance(self, log: torch.Tensor, rows: Encoded) -> torch.Tensor:
         """Return covariances of parts with those that were measured."""
-        similarity = self._process._similarity
+        similarity = self.process.similarity
         lengths = log[len(PRIOR) : len(PRIOR) + similarity.dimensions].exp()
         return similarity.covariance(_scales(log), lengths, rows, self._used)
 
@@ -243,7 +267,7 @@ class _State:
         """Return the covariance of the samples, shape `(n, n)`."""
         covariance = self.scaled @ self.parts_covariance(log, self._used) @ self.scaled.T
         covariance = covariance + torch.diag((log[NOISE].exp() * self._latency_ms) ** 2)
-        if not self._process.shared:
+        if not self.process.shared:
             return covariance
         scaled = torch.as_tensor(self._unit.samples) / log[-len(TOTALS) :].exp()
         roofline_ms = torch.as_tensor(self._totals[:, 0])
@@ -252,7 +276,7 @@ class _State:
 
     def deviation(self, log: torch.Tensor, weights: torch.Tensor) -> NetworkDeviation:
         """Return the deviation of networks, given the samples' weights, shape `(n,)`."""
-        if not self._process.shared:
+        if not self.process.shared:
             return NetworkDeviation.none()
         length, amplitude = log[-len(TOTALS) :].exp().numpy(), float(log[NETWORK].exp())
         unit = self._unit

@@ -5,8 +5,7 @@ from __future__ import annotations
 import keyword
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from functools import cached_property
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,8 +17,7 @@ from nas.network.blocks import INPUT, Block, IntArray, ModuleSpec
 from nas.network.costs import Costs, Shape, Trace, trace_spec
 from nas.network.module import PlacedBlock
 from nas.network.table import BlockTable
-from nas.network.tally import Tally
-from nas.network.traces import PlacedTraces, tabulate
+from nas.network.tally import Tally, Walk
 
 ROWS_AT_ONCE = 4096
 """Genotypes are counted in portions that stay in the processor's cache."""
@@ -182,28 +180,28 @@ class Plan:
         totals = {name: int(v[0]) for name, v in self.tally(np.array([genotype])).items()}
         return Costs(**totals, layers=tuple(layers))
 
-    @cached_property
-    def traces(self) -> tuple[PlacedTraces, ...]:
-        """Everything that can stand in each place; traces every distinct module.
-
-        Raises:
-            ValueError: See `tabulate`.
-        """
-        return tabulate(self.tables, self.genes, self.input_shape)
-
     def tally(self, genotypes: IntArray) -> dict[str, IntArray]:
         """Return `params`, `macs`, `activations`, ... of every row, each of shape `(n,)`."""
+        portions = self._portions(genotypes)
+        tallies = [self._tally(genotypes[rows]) for rows in portions]
+        order = np.concatenate(portions)
+        costs = {name: np.empty(len(genotypes), np.int64) for name in tallies[0]}
+        for name, values in costs.items():
+            values[order] = np.concatenate([tally[name] for tally in tallies])
+        return costs
+
+    def walks(self, genotypes: IntArray) -> Iterator[tuple[IntArray, Walk]]:
+        """Go through the blocks of the networks of `(n, g)` genotypes, in portions of rows."""
+        for rows in self._portions(genotypes):
+            yield rows, self._tally.walk(genotypes[rows])
+
+    def _portions(self, genotypes: IntArray) -> list[IntArray]:
+        """Return positions of rows that are counted at once."""
         # Genotypes with the same blocks side by side, so that absent ones are passed over.
         deciding = [genotypes[:, gene] for gene in reversed(self._deciding)]
         order = np.lexsort(deciding) if deciding else np.arange(len(genotypes))
-        portions = [
-            self._tally(genotypes[order[start : start + ROWS_AT_ONCE]])
-            for start in range(0, max(len(genotypes), 1), ROWS_AT_ONCE)
-        ]
-        costs = {name: np.empty(len(genotypes), np.int64) for name in portions[0]}
-        for name, values in costs.items():
-            values[order] = np.concatenate([portion[name] for portion in portions])
-        return costs
+        starts = range(0, max(len(genotypes), 1), ROWS_AT_ONCE)
+        return [order[start : start + ROWS_AT_ONCE] for start in starts]
 
 
 def _trace(block: PlacedBlock) -> Trace:

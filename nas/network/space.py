@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from nas.network.encoding import GraphEncoding
     from nas.network.module import Network, PlacedBlock
     from nas.network.plan import Plan
-    from nas.network.traces import PlacedTraces
+    from nas.network.tally import Walk
 
 MEGA = 1e6
 """Counts are given in millions and sizes in 10^6 bytes."""
@@ -319,15 +319,15 @@ class SearchSpace(ABC):
             self.initialise(network)
         return network
 
-    def traces(self) -> tuple[PlacedTraces, ...]:
-        """Return what can stand in each place of the networks, as tables over the genes.
+    def walks(self, genotypes: IntArray) -> Iterator[tuple[IntArray, Walk]]:
+        """Go through the blocks of networks in execution order, many genotypes side by side.
 
-        The first call traces every distinct module of the space, which takes seconds.
+        A module is traced when it is first met.
 
-        Raises:
-            ValueError: A block depends on too many combinations of genes.
+        Yields:
+            Positions of some rows of the checked genotypes, shape `(n, g)`, and their blocks.
         """
-        return self._plan.traces
+        return self._plan.walks(genotypes)
 
     def count(self, genotype: Sequence[int]) -> Costs:
         """Return the exact costs of one genotype's network, layer by layer."""

@@ -33,28 +33,33 @@ class Tally:
         self._shapes = _Shapes()
         self._input = self._shapes.id(input_shape)
         self._blocks = {
-            position: _BlockTally(table, self._shapes)
+            position: TracedBlock(table, self._shapes)
             for position, table in enumerate(tables, 1)
             if not table.block.auxiliary
         }
         self._tensors = len(tables) + 1
 
+    def walk(self, genotypes: IntArray) -> Walk:
+        """Go through the blocks of all networks of `(n, g)` genotypes side by side."""
+        walk = Walk(genotypes, self._tensors, self._input)
+        for position, block in self._blocks.items():
+            walk.run(position, block)
+        walk.keep_output(max(self._blocks))
+        return walk
+
     def __call__(self, genotypes: IntArray) -> dict[str, IntArray]:
         """Return every cost of the rows of `(n, g)` genotypes, by the names in `Costs`."""
-        flow = _Flow(genotypes, self._tensors, self._input)
-        all_runs = [flow.run(position, block) for position, block in self._blocks.items()]
-        runs = [run for run in all_runs if run is not None]
-        flow.keep_output(max(self._blocks))
+        walk = self.walk(genotypes)
         costs = {name: np.zeros(len(genotypes), np.int64) for name in SUMMED}
         for name, total in costs.items():
-            for run in runs:
+            for run in walk.runs:
                 total += run.block.cost(name)[run.found]
-        costs["peak_activation_bytes"] = flow.peak(runs, self._shapes) * BYTES_PER_VALUE
+        costs["peak_activation_bytes"] = walk.peak(self._shapes) * BYTES_PER_VALUE
         return costs
 
 
 @dataclass
-class _Input:
+class BlockInput:
     """What one input of a block is in all genotypes.
 
     Attributes:
@@ -67,7 +72,7 @@ class _Input:
 
 
 @dataclass
-class _Run:
+class BlockRun:
     """One block in all genotypes.
 
     Attributes:
@@ -78,19 +83,26 @@ class _Run:
     """
 
     position: int
-    block: _BlockTally
+    block: TracedBlock
     found: Ids
-    inputs: list[_Input]
+    inputs: list[BlockInput]
 
 
-class _Flow:
-    """Which tensors there are in every genotype, and who reads them."""
+class Walk:
+    """The blocks of many networks: which tensors there are in each, and who reads them.
+
+    Attributes:
+        genotypes: Of the networks, shape `(n, g)`.
+        tensors: Number of tensors that there may be: the input and one for every block.
+        runs: Every block that some of the networks have, in execution order.
+    """
 
     def __init__(self, genotypes: IntArray, tensors: int, input_shape: int) -> None:
         n = len(genotypes)
-        self._genotypes = genotypes
+        self.genotypes = genotypes
+        self.tensors = tensors
+        self.runs: list[BlockRun] = []
         self._rows = np.arange(n)
-        self._end = tensors
         # A block without a module passes another tensor on, so a block's output has a source:
         # one for all genotypes, or one for each.
         self._source: list[Ids | int] = [0] * tensors
@@ -98,28 +110,28 @@ class _Flow:
         self._shape[0] = input_shape
         self._last_reader = np.zeros((tensors, n), np.int32)
 
-    def run(self, position: int, block: _BlockTally) -> _Run | None:
-        """Let the block run after those before it; `None` if no genotype has it."""
-        variant = block.variant_of(self._genotypes)
+    def run(self, position: int, block: TracedBlock) -> None:
+        """Let the block run after those before it, in the genotypes that have it."""
+        variant = block.variant_of(self.genotypes)
         present = block.present[variant]
         if not present.any():
             self._source[position] = self._tensor(block.inputs[0], variant)
-            return None
+            return
         inputs = []
         found: Ids = variant
         for level, table in enumerate(block.inputs):
             tensor = self._tensor(table, variant)
             there = None if block.has[level].all() else block.has[level][variant]
-            shape = self._at(self._shape, tensor)
+            shape = self.at(self._shape, tensor)
             found = block.find(level, found, shape if there is None else np.where(there, shape, 0))
             self._note_reader(tensor, there, position)
-            inputs.append(_Input(tensor, there))
+            inputs.append(BlockInput(tensor, there))
         everywhere = present.all()
         self._source[position] = (
             position if everywhere else np.where(present, np.int32(position), inputs[0].tensor)
         )
         self._shape[position] = block.output_shapes[found]
-        return _Run(position, block, found, inputs)
+        self.runs.append(BlockRun(position, block, found, inputs))
 
     def _tensor(self, table: Ids, variant: Ids) -> Ids | int:
         """Return which tensor an input is, from the blocks that variants read there."""
@@ -134,7 +146,7 @@ class _Flow:
             tensor[rows] = source if isinstance(source, int) else source[rows]
         return tensor
 
-    def _at(self, matrix: Ids, tensor: Ids | int) -> Ids:
+    def at(self, matrix: Ids, tensor: Ids | int) -> Ids:
         """Return the row of a tensor, or of each genotype's own tensor, shape `(n,)`."""
         return matrix[tensor] if isinstance(tensor, int) else matrix[tensor, self._rows]
 
@@ -149,18 +161,18 @@ class _Flow:
 
     def keep_output(self, position: int) -> None:
         """Note that the network returns the output of the block at `position`."""
-        self._note_reader(self._source[position], None, self._end)
+        self._note_reader(self._source[position], None, self.tensors)
 
-    def peak(self, runs: Sequence[_Run], shapes: _Shapes) -> IntArray:
+    def peak(self, shapes: _Shapes) -> IntArray:
         """Return the most values alive at once, shape `(n,)`."""
         held: IntArray = shapes.values[self._shape[0]]
         peak = held.copy()
-        for run in runs:
+        for run in self.runs:
             others, still = held.copy(), np.zeros(len(held), np.int64)
             used = run.found
             for slot, read in enumerate(run.inputs):
-                kept = self._at(self._last_reader, read.tensor) > run.position
-                size = shapes.values[self._at(self._shape, read.tensor)]
+                kept = self.at(self._last_reader, read.tensor) > run.position
+                size = shapes.values[self.at(self._shape, read.tensor)]
                 same = np.full(len(held), slot, np.int32)
                 for former in reversed(range(slot)):
                     same[read.tensor == run.inputs[former].tensor] = former
@@ -178,16 +190,21 @@ class _Flow:
         return peak
 
 
-class _BlockTally:
-    """The variants of one block for every shape of their inputs that was met."""
+class TracedBlock:
+    """The variants of one block for every shape of their inputs that was met.
+
+    Attributes:
+        table: Of the variants.
+        traces: Of every variant and shapes of its inputs; `None` where no module stands.
+    """
 
     def __init__(self, table: BlockTable, shapes: _Shapes) -> None:
         self.table = table
         self._shapes = shapes
-        self._levels: list[_Pairs] = []
-        self._traces: list[Trace | None] = []
+        self._levels: list[PairNumbers] = []
+        self.traces: list[Trace | None] = []
         self._costs: dict[str, IntArray] = {}
-        self._uses: list[_Pairs] = []
+        self._uses: list[PairNumbers] = []
         self._peaks = np.zeros(0, np.int64)
         self.output_shapes = np.zeros(0, np.int32)
         self._describe()
@@ -206,8 +223,8 @@ class _BlockTally:
             for slot in range(slots)
         ]
         new = slots - len(self._levels)
-        self._levels += [_Pairs() for _ in range(new)]
-        self._uses += [_Pairs() for _ in range(new)]
+        self._levels += [PairNumbers() for _ in range(new)]
+        self._uses += [PairNumbers() for _ in range(new)]
 
     def variant_of(self, genotypes: IntArray) -> Ids:
         """Return the variant of every row of `(n, g)` genotypes."""
@@ -225,7 +242,7 @@ class _BlockTally:
 
     def _trace_new(self) -> None:
         last = len(self._levels) - 1
-        new = range(len(self._traces), len(self._levels[last].pairs))
+        new = range(len(self.traces), len(self._levels[last].pairs))
         for i in new:
             shape_ids = []
             for level in reversed(self._levels):
@@ -234,13 +251,13 @@ class _BlockTally:
             variant = self.table.variants[i]
             shapes = [self._shapes.shapes[shape_id] for shape_id in reversed(shape_ids)]
             used = tuple(shapes[: len(variant.inputs)])
-            self._traces.append(trace_spec(variant.spec.key, used) if variant.spec else None)
+            self.traces.append(trace_spec(variant.spec.key, used) if variant.spec else None)
         if new:
             self._costs = {
-                name: np.array([getattr(t, name) if t else 0 for t in self._traces], np.int64)
+                name: np.array([getattr(t, name) if t else 0 for t in self.traces], np.int64)
                 for name in SUMMED
             }
-            ids = [self._shapes.id(t.output_shape) if t else 0 for t in self._traces]
+            ids = [self._shapes.id(t.output_shape) if t else 0 for t in self.traces]
             self.output_shapes = np.array(ids, np.int32)
 
     def cost(self, name: str) -> IntArray:
@@ -267,15 +284,19 @@ class _BlockTally:
                 kept.append(bool(code % 2))
                 same.append(code // 2)
             peak = 0
-            if (found := self._traces[trace]) is not None:
+            if (found := self.traces[trace]) is not None:
                 inputs = len(found.input_values)
                 peak = found.peak_values(kept[::-1][:inputs], same[::-1][:inputs])
             self._peaks = np.append(self._peaks, peak)
         return self._peaks[used]
 
 
-class _Pairs:
-    """Numbers pairs of small whole numbers in the order in which they appear."""
+class PairNumbers:
+    """Numbers pairs of small whole numbers in the order in which they appear.
+
+    Attributes:
+        pairs: Those that were met.
+    """
 
     def __init__(self) -> None:
         self.pairs: list[tuple[int, int]] = []

@@ -63,11 +63,3 @@ def test_rows_are_worked_on_in_portions(monkeypatch: pytest.MonkeyPatch):
     whole = of_samples(2.0)(totals)
     monkeypatch.setattr(deviation, "ROWS_AT_ONCE", 4)
     np.testing.assert_allclose(of_samples(2.0)(totals), whole, rtol=1e-5)
-
-
-@pytest.mark.parametrize("some", [of_samples(), NetworkDeviation.none()])
-def test_arrays_hold_everything(some: NetworkDeviation):
-    again = NetworkDeviation.from_arrays(some.arrays())
-    totals = np.random.default_rng(2).uniform(0.5, 20, (10, 3))
-    np.testing.assert_array_equal(again(totals), some(totals))
-    assert isinstance(again.amplitude, float)

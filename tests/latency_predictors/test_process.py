@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 import latency_predictors
-from latency_predictors.calibration.compiled import CompiledPredictor
 from latency_predictors.calibration.fusion import Kernel
-from latency_predictors.calibration.parts import Parts, blocks, kernels
+from latency_predictors.calibration.parts import PartTable, blocks, kernels
 from latency_predictors.calibration.process import PartProcess, roofline_error
-from latency_predictors.calibration.roofline import roofline, roofline_features
+from latency_predictors.calibration.roofline import RooflineFeatures, roofline_rates
+from latency_predictors.calibration.summed import PartsPredictor
 from latency_predictors.kernels import BLOCK_WIDTHS
 from nas.core.prediction import FloatArray, Prediction
 from nas.core.space import Genotype
@@ -19,7 +19,7 @@ from nas.network.space import SearchSpace
 SAMPLES = 60
 
 
-def planted_ms(parts: Parts, deviation: float = 0.1) -> FloatArray:
+def planted_ms(parts: PartTable, deviation: float = 0.1) -> FloatArray:
     """Return latencies of parts that deviate from a price list, each by its own share."""
     rng = np.random.default_rng(0)
     return np.array([price(part) for part in parts.parts]) * np.exp(
@@ -38,17 +38,19 @@ def draw(space: SearchSpace, n: int, seed: int) -> list[Genotype]:
 
 
 @pytest.fixture(scope="module")
-def parts(space: SearchSpace) -> Parts:
-    return kernels(space, 16)
+def parts(space: SearchSpace) -> PartTable:
+    table = kernels(space, 16)
+    table.find(space.samples(20_000, np.random.default_rng(0)))  # meets all of them
+    return table
 
 
 @pytest.fixture(scope="module")
-def counts(parts: Parts, space: SearchSpace) -> FloatArray:
+def counts(parts: PartTable, space: SearchSpace) -> FloatArray:
     return parts.counts(draw(space, SAMPLES, 1))
 
 
 @pytest.fixture(scope="module")
-def unseen(parts: Parts, space: SearchSpace) -> FloatArray:
+def unseen(parts: PartTable, space: SearchSpace) -> FloatArray:
     return parts.counts(draw(space, 100, 2))
 
 
@@ -59,7 +61,7 @@ def predict(process: PartProcess, of: FloatArray, counts: FloatArray, ms: FloatA
 
 @pytest.mark.parametrize("shared", [True, False])
 def test_sums_of_planted_latencies_are_recovered(
-    shared: bool, parts: Parts, counts: FloatArray, unseen: FloatArray
+    shared: bool, parts: PartTable, counts: FloatArray, unseen: FloatArray
 ):
     planted = planted_ms(parts)
     process = PartProcess(parts.parts, shared=shared)
@@ -73,16 +75,16 @@ def test_sums_of_planted_latencies_are_recovered(
     np.testing.assert_allclose(fitted, counts @ planted, rtol=0.02)
 
 
-def test_price_lists_are_rooflines(parts: Parts, counts: FloatArray, unseen: FloatArray):
+def test_price_lists_are_rooflines(parts: PartTable, counts: FloatArray, unseen: FloatArray):
     planted = planted_ms(parts, deviation=0)
-    features = roofline_features(parts.parts)
-    found = roofline(features, counts, counts @ planted)
+    features = RooflineFeatures(parts.parts)(parts.parts)
+    found = features @ roofline_rates(features, counts, counts @ planted)
     np.testing.assert_allclose(unseen @ found, unseen @ planted, rtol=0.03)
     assert (found >= 0).all()
     assert roofline_error(parts.parts, counts, counts @ planted) < 0.02
 
 
-def test_latencies_scale(parts: Parts, counts: FloatArray, unseen: FloatArray):
+def test_latencies_scale(parts: PartTable, counts: FloatArray, unseen: FloatArray):
     latency_ms = counts @ planted_ms(parts)
     small = predict(PartProcess(parts.parts), unseen, counts, latency_ms)
     large = predict(PartProcess(parts.parts), unseen, counts, 1000 * latency_ms)
@@ -91,7 +93,7 @@ def test_latencies_scale(parts: Parts, counts: FloatArray, unseen: FloatArray):
 
 
 def test_the_order_of_samples_makes_no_difference(
-    parts: Parts, counts: FloatArray, unseen: FloatArray
+    parts: PartTable, counts: FloatArray, unseen: FloatArray
 ):
     latency_ms = counts @ planted_ms(parts)
     order = np.random.default_rng(3).permutation(len(counts))
@@ -106,7 +108,7 @@ def test_the_order_of_samples_makes_no_difference(
 
 
 def test_conditioning_is_the_fit_under_known_hyperparameters(
-    parts: Parts, counts: FloatArray, unseen: FloatArray
+    parts: PartTable, counts: FloatArray, unseen: FloatArray
 ):
     latency_ms = counts @ planted_ms(parts)
     process = PartProcess(parts.parts)
@@ -138,11 +140,11 @@ def test_samples_tell_the_width_of_a_block(width: int, space: SearchSpace):
     parts = kernels(space, width)
     latency_ms = parts.counts(genotypes) @ planted_ms(parts, deviation=0.02)
     fitted = latency_predictors.get("kernels").fit(space, genotypes, latency_ms)
-    assert isinstance(fitted, CompiledPredictor)
+    assert isinstance(fitted, PartsPredictor)
     assert fitted.width == width
 
 
-def test_intervals_cover_as_often_as_they_say(space: SearchSpace, parts: Parts):
+def test_intervals_cover_as_often_as_they_say(space: SearchSpace, parts: PartTable):
     planted = planted_ms(parts)
     covered: dict[float, list[float]] = {0.5: [], 0.8: [], 0.9: []}
     for seed in range(4):

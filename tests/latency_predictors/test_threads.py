@@ -14,7 +14,7 @@ import torch
 import latency_predictors
 import search_spaces
 from latency_predictors.calibration.process import PartProcess
-from latency_predictors.gaussian_process import GaussianProcess
+from latency_predictors.gaussian_process import EncodingRegression
 from latency_predictors.macs import MacsRegression
 from latency_predictors.ridge import RidgeRegression
 from nas.core.prediction import FloatArray, LatencyPredictor
@@ -24,7 +24,7 @@ from nas.network.space import SearchSpace
 COMPUTING: dict[str, tuple[type, tuple[str, ...]]] = {
     "block_table": (PartProcess, ("_most_probable", "_condition")),
     "kernels": (PartProcess, ("_most_probable", "_condition")),
-    "gaussian_process": (GaussianProcess, ("fit", "evaluate")),
+    "gaussian_process": (EncodingRegression, ("fit", "evaluate")),
     "ridge": (RidgeRegression, ("fit", "evaluate")),
     "macs": (MacsRegression, ("fit", "evaluate")),
 }
