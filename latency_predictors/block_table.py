@@ -19,5 +19,5 @@ from latency_predictors.calibration.summed import PartsSettings
 class BlockTableSettings(PartsSettings):
     """Settings of the block table; see `PartsSettings`."""
 
-    name = "block_table"
+    registered = "block_table"
     table = staticmethod(blocks)

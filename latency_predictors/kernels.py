@@ -22,6 +22,6 @@ that explains the samples best is taken."""
 class KernelSettings(PartsSettings):
     """Settings of the kernel model; see `PartsSettings`."""
 
-    name = "kernels"
+    registered = "kernels"
     table = staticmethod(kernels)
     widths = BLOCK_WIDTHS

@@ -167,13 +167,13 @@ class PartsSettings(PredictorSettings):
     """Settings of a predictor that sums over parts.
 
     Attributes:
-        name: Under which it is registered.
+        registered: Name under which it is registered.
         table: Returns the parts of a space, given the width of a block in the runtime's layout.
         widths: Of which the one is taken that explains the samples best.
         corrections: Whether parts of one kind learn from each other.
     """
 
-    name: ClassVar[str]
+    registered: ClassVar[str]
     table: ClassVar[Callable[[SearchSpace, int], PartTable]]
     widths: ClassVar[tuple[int, ...]] = (1,)
 
@@ -186,7 +186,7 @@ class PartsSettings(PredictorSettings):
         tables = [type(self).table(space, width) for width in self.widths]
         table = best_table(tables, genotypes, latency_ms)
         shared = self.corrections
-        return PartsPredictor(self.name, space, table, genotypes, latency_ms, shared=shared)
+        return PartsPredictor(self.registered, space, table, genotypes, latency_ms, shared=shared)
 
     def refit(
         self,
@@ -200,7 +200,7 @@ class PartsSettings(PredictorSettings):
         table = type(self).table(space, predictor.width)
         shared = self.corrections
         return PartsPredictor(
-            self.name, space, table, genotypes, latency_ms, shared=shared, like=predictor
+            self.registered, space, table, genotypes, latency_ms, shared=shared, like=predictor
         )
 
     @classmethod

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import astuple
+
 import numpy as np
 import pytest
 
@@ -21,10 +23,11 @@ SAMPLES = 60
 
 def planted_ms(parts: PartTable, deviation: float = 0.1) -> FloatArray:
     """Return latencies of parts that deviate from a price list, each by its own share."""
-    rng = np.random.default_rng(0)
-    return np.array([price(part) for part in parts.parts]) * np.exp(
-        deviation * rng.standard_normal(len(parts.parts))
-    )
+    # Whatever the order in which the parts were met.
+    order = sorted(range(len(parts.parts)), key=lambda i: astuple(parts.parts[i]))
+    shares = np.empty(len(order))
+    shares[order] = np.random.default_rng(0).standard_normal(len(order))
+    return np.array([price(part) for part in parts.parts]) * np.exp(deviation * shares)
 
 
 def price(part: Kernel) -> float:
