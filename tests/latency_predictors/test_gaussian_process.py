@@ -8,14 +8,14 @@ from synthetic_device import latencies_ms
 
 import latency_predictors
 from latency_predictors.calibration.sampling import choose
-from latency_predictors.gaussian_process import GaussianProcess
+from latency_predictors.gaussian_process import EncodingRegression
 from nas.core.space import Genotype
 from nas.network.space import SearchSpace
 
 
 def test_it_sees_costs_and_genes_and_nothing_else(space: SearchSpace):
     genotypes = choose(space, 8, seed=0)
-    predictor = GaussianProcess(space, genotypes, latencies_ms(space, genotypes))
+    predictor = EncodingRegression(space, genotypes, latencies_ms(space, genotypes))
     features = predictor.features(space.matrix(genotypes))
     costs = space.costs(genotypes).to_numpy()
     columns = costs.shape[1]
@@ -86,6 +86,6 @@ def test_more_samples_leave_the_covariance_as_it_was(space: SearchSpace):
     settings = latency_predictors.get("gaussian_process")
     first = settings.fit(space, genotypes[:16], latency_ms[:16])
     second = settings.refit(first, space, genotypes, latency_ms)
-    assert isinstance(first, GaussianProcess)
-    assert isinstance(second, GaussianProcess)
+    assert isinstance(first, EncodingRegression)
+    assert isinstance(second, EncodingRegression)
     np.testing.assert_array_equal(second._process.kernel_.theta, first._process.kernel_.theta)
