@@ -122,7 +122,7 @@ class HillClimbingSettings(AlgorithmSettings):
 class HillClimbing(Proposer):
     best = None
 
-    def _suggest(self, n):
+    def _suggest(self, n, pending):
         space = self.problem.space
         return self._admitted([space.mutate(self.best.genotype, self.rng)])[:n]
 
