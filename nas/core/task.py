@@ -64,6 +64,11 @@ class Task(ABC):
         """What a search space is given as `num_classes`: channels of the output."""
 
     @property
+    def output_names(self) -> tuple[str, ...]:
+        """What each of the `output_size` channels stands for; by default its number."""
+        return tuple(map(str, range(self.output_size)))
+
+    @property
     @abstractmethod
     def summary(self) -> str:
         """The task in a few words for people, such as `10 classes`."""

@@ -8,7 +8,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -19,9 +19,10 @@ import safetensors.torch
 import torch
 from torch import nn
 
+import search_spaces
 from nas.core.dataset import Examples
 from nas.core.errors import DataError, ExportError
-from nas.core.files import write_bytes_atomically, write_json_atomically
+from nas.core.files import write_json_atomically
 from nas.core.measurement import ImageArray, Measurement
 from nas.core.trial import Candidate, Evaluation
 from nas.devices.measuring.environment import threads_line
@@ -29,6 +30,7 @@ from nas.export.exported import DEPLOYED
 from nas.export.parity import TOLERANCE, check_parity, max_abs_difference
 from nas.network.onnx import export_onnx
 from nas.network.quantisation import CALIBRATION_IMAGES
+from nas.network.trained import Preprocessing, TrainedNetwork
 from nas.search.problem import SearchProblem
 from nas.study.reporter import Reporter
 from nas.study.settings import StudySettings
@@ -129,10 +131,11 @@ class Verification:
         if outcome is None or outcome.weights is None:
             self.reporter.stage(f"  {count} {member.arch_id} failed: {evaluation.failure}")
             return
-        weights = self._path(member, "weights.safetensors")
-        weights.parent.mkdir(parents=True, exist_ok=True)
-        write_bytes_atomically(weights, outcome.weights)
         metrics = None if self.validation is None else dict(outcome.metrics)
+        network = self._trained_network(member, outcome.weights, metrics or {}, job)
+        folder = self.folder / member.arch_id
+        folder.mkdir(parents=True, exist_ok=True)
+        network.save(folder)
         record = {
             "metrics": metrics,
             "validation_images": None if self.validation is None else len(self.validation),
@@ -146,6 +149,29 @@ class Verification:
         line = f"  {count} {member.arch_id} trained in {evaluation.seconds:.0f} s"
         judged = "" if metrics is None else f", validation error {metrics['error']:.2f} %"
         self.reporter.stage(line + judged)
+
+    def _trained_network(
+        self, member: Candidate, weights: bytes, metrics: Mapping[str, float], job: TrainingJob
+    ) -> TrainedNetwork:
+        module = self.problem.space.build(member.genotype)
+        module.load_state_dict(safetensors.torch.load(weights))
+        return TrainedNetwork(
+            module=module,
+            preprocessing=Preprocessing(
+                mean=job.normalisation.mean,
+                std=job.normalisation.std,
+                image_size=self.problem.space.input_shape[1:],
+            ),
+            outputs=self.train.task.output_names,
+            provenance={
+                "arch_id": member.arch_id,
+                "space": search_spaces.registry.settings(self.problem.space),
+                "recipe": dataclasses.asdict(job.recipe),
+                "seed": member.seed,
+                "study": self.settings.name,
+            },
+            metrics=metrics,
+        )
 
     def _measure(self, members: Sequence[Candidate]) -> None:
         """Export and measure trained members, all of them interleaved."""
@@ -235,13 +261,12 @@ class Verification:
             )
         self.reporter.stage(f"testing {_architectures(members)} on {len(test)} test images")
         job = TestingJob(
-            space=self.problem.space,
+            networks={m.arch_id: self._network(m) for m in members},
             images=test,
             normalisation=self._normalisation,
             threads=self.settings.evaluation.threads,
         )
-        weighted = [replace(m, checkpoint=self._weights(m)) for m in members]
-        for evaluation in self._evaluated(job, weighted):
+        for evaluation in self._evaluated(job, members):
             member, outcome = evaluation.candidate, evaluation.outcome
             if outcome is None:
                 self.reporter.stage(f"  {member.arch_id} failed: {evaluation.failure}")
@@ -294,13 +319,9 @@ class Verification:
         record: dict[str, Any] = json.loads(self._path(member, name).read_text("utf-8"))
         return record
 
-    def _weights(self, member: Candidate) -> bytes:
-        return self._path(member, "weights.safetensors").read_bytes()
-
     def _network(self, member: Candidate) -> nn.Module:
-        network = self.problem.space.build(member.genotype)
-        network.load_state_dict(safetensors.torch.load(self._weights(member)))
-        return network.eval()
+        module = self.problem.space.build(member.genotype)
+        return TrainedNetwork.load(self.folder / member.arch_id, module).module
 
     @cached_property
     def _normalisation(self) -> Normalisation:

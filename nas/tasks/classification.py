@@ -54,6 +54,11 @@ class Classification(Task):
         return len(self.class_names)
 
     @property
+    def output_names(self) -> tuple[str, ...]:
+        """The classes."""
+        return self.class_names
+
+    @property
     def summary(self) -> str:
         """Number of classes, in words."""
         return f"{self.output_size} classes"

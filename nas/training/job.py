@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import safetensors.torch
 import torch
+from torch import nn
 
 from nas.core.dataset import Examples
 from nas.core.errors import ConfigError
@@ -81,16 +83,16 @@ class TrainingJob:
 
 @dataclass(frozen=True, kw_only=True)
 class TestingJob:
-    """Judges a trained network, whose weights come as the candidate's checkpoint.
+    """Judges trained networks, each as the candidate of its `arch_id`.
 
     Attributes:
-        space: Builds the network.
-        images: What it is judged on.
-        normalisation: That it was trained with.
+        networks: Modules with their trained weights, which need not be what a space builds.
+        images: What they are judged on.
+        normalisation: That they were trained with.
         threads: Of torch, on a worker.
     """
 
-    space: SearchSpace
+    networks: Mapping[str, nn.Module]
     images: Examples
     normalisation: Normalisation
     threads: int = 1
@@ -98,13 +100,10 @@ class TestingJob:
     def __call__(self, candidate: Candidate, deadline: float) -> Outcome:
         """Test `candidate`; see `nas.core.trial.Job`."""
         del deadline
-        assert candidate.checkpoint is not None
         torch.set_num_threads(self.threads)
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         with training_step():
-            network = self.space.build(candidate.genotype)
-            network.load_state_dict(safetensors.torch.load(candidate.checkpoint))
-            network.to(device)
+            network = self.networks[candidate.arch_id].to(device)
         return Outcome(metrics=evaluate(network, self.images, self.normalisation))
 
 

@@ -11,6 +11,7 @@ from typing import ClassVar
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -160,11 +161,13 @@ def test_a_network_is_trained_and_judged_by_the_metrics_of_its_task(splits: Sear
     assert set(trained.metrics) == {metric.name for metric in splits.task.metrics}
     assert trained.metrics["error"] < splits.trivial()["error"] / 2
     assert objectives.get("error").after_training(trained.metrics) == trained.metrics["error"]
-    testing = TestingJob(space=space, images=splits.validation, normalisation=normalisation)
-    again = testing(
-        Candidate(number=0, genotype=(1,), arch_id="a", seed=0, checkpoint=trained.weights),
-        float("inf"),
+    assert trained.weights is not None
+    network = space.build((1,))
+    network.load_state_dict(safetensors.torch.load(trained.weights))
+    testing = TestingJob(
+        networks={"a": network}, images=splits.validation, normalisation=normalisation
     )
+    again = testing(candidate, float("inf"))
     assert again.metrics == pytest.approx(trained.metrics)
 
 
