@@ -29,12 +29,12 @@ class Study(StudyResults):
         Args:
             pick: `knee`, `best`, `fastest` or an `arch_id`.
             out: Folder: new, empty or a former export.
-            **settings: Others of `nas.study.takeaway.export`.
+            **settings: Others of `nas.study.export.export`.
 
         Returns:
             The folder, and the largest absolute difference between PyTorch and ONNX Runtime.
         """
-        from nas.study.takeaway import export
+        from nas.study.export import export
 
         return export(self, pick, Path(out), **settings)
 

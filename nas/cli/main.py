@@ -92,7 +92,7 @@ def _pareto(parsed: argparse.Namespace) -> int:
 
 def _export(parsed: argparse.Namespace) -> int:
     from nas import results
-    from nas.study.takeaway import export
+    from nas.study.export import export
 
     study = results.open(parsed.study, parsed.runs)
     folder, difference = export(study, parsed.pick, parsed.out, refit=parsed.refit)

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from nas.core.measurement import QUIET_PERCENTILE, Measurement
-from nas.export.exported import ExportedModel
 from nas.export.record import title
 
 _LABELS = {
@@ -68,33 +67,33 @@ _DEPLOYED = """\
 """
 
 
-def model_card(exported: ExportedModel, record: Mapping[str, Any]) -> str:
+def model_card(record: Mapping[str, Any], measurement: Measurement | None) -> str:
     """Return the model card as Markdown; facts that were not handed in are left out.
 
     Args:
-        exported: The network and the facts about it.
-        record: Its `architecture.json`.
+        record: The network's `architecture.json`.
+        measurement: On the device, where there is one.
     """
-    parts = [f"# {title(record)}", _summary(exported, record)]
+    parts = [f"# {title(record)}", _summary(record)]
     figures = record["figures"]
     accuracy = _accuracy(figures)
     if accuracy:
         parts.append(f"## Accuracy\n\n{accuracy}")
-    if exported.measurement is not None:
-        measured = [*_measured(exported.measurement), *_against_fp32(exported)]
+    if measurement is not None:
+        measured = [*_measured(measurement), *_against_fp32(measurement, figures)]
         lines = "\n".join(f"- {line}" for line in measured)
         parts.append(f"## Latency and memory, measured\n\n{lines}")
     if figures:
         parts.append("## Figures\n\n" + _table(figures))
     for key, value in record["provenance"].items():
         parts.append(f"## {_SECTIONS.get(key, key)}\n\n" + "\n".join(_bullets(value)))
-    parts += [_loading(exported), _limits(exported, record)]
+    parts += [_loading(record), _limits(record)]
     return "\n\n".join(parts) + "\n"
 
 
-def _summary(exported: ExportedModel, record: Mapping[str, Any]) -> str:
-    channels, height, width = exported.space.input_shape
-    names = exported.class_names
+def _summary(record: Mapping[str, Any]) -> str:
+    channels, height, width = record["input_shape"]
+    names = record["class_names"]
     classes = ", ".join(names) if len(names) <= _MOST_CLASSES_LISTED else "see architecture.json"
     versions = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
     return (
@@ -115,14 +114,13 @@ def _accuracy(figures: Mapping[str, float]) -> str:
     return f"{accuracy}, as the device runs it; {fp32} in fp32 in PyTorch."
 
 
-def _against_fp32(exported: ExportedModel) -> Iterator[str]:
+def _against_fp32(measurement: Measurement, figures: Mapping[str, float]) -> Iterator[str]:
     """Yield the latency before quantisation, and whether that was lower."""
-    fp32_ms = exported.figures.get("latency_ms_measured_fp32")
-    if fp32_ms is None or exported.measurement is None:
+    fp32_ms = figures.get("latency_ms_measured_fp32")
+    if fp32_ms is None:
         return
-    ci_ms = exported.figures["latency_ms_measured_fp32_ci"]
-    quantised_ms = exported.measurement.latency_ms
-    low_ms = quantised_ms * (1 - exported.measurement.relative_ci)
+    ci_ms = figures["latency_ms_measured_fp32_ci"]
+    low_ms = measurement.latency_ms * (1 - measurement.relative_ci)
     verdict = ": **slower quantised than in fp32**" if low_ms > fp32_ms + ci_ms else ""
     yield f"in fp32 on the same device: {fp32_ms:.4g} ms ± {ci_ms:.2g} ms{verdict}"
 
@@ -165,22 +163,21 @@ def _flat(facts: Mapping[str, Any], prefix: str = "") -> list[tuple[str, object]
     return flat
 
 
-def _loading(exported: ExportedModel) -> str:
-    preprocessing = exported.preprocessing
-    deployed = exported.deployed_name
-    is_onnx = deployed is not None and deployed.endswith(".onnx")
+def _loading(record: Mapping[str, Any]) -> str:
+    preprocessing = record["preprocessing"]
+    deployed = record["deployed"] and record["deployed"]["file"]
     return _LOADING.format(
-        files="" if deployed is None else _DEPLOYED.format(file=deployed),
-        onnx=deployed if is_onnx else "model.onnx",
-        shape=", ".join(map(str, exported.space.input_shape)),
-        mean=list(preprocessing.mean),
-        std=list(preprocessing.std),
-        scale=preprocessing.scale,
+        files=_DEPLOYED.format(file=deployed) if deployed else "",
+        onnx=deployed if deployed and deployed.endswith(".onnx") else "model.onnx",
+        shape=", ".join(map(str, record["input_shape"])),
+        mean=preprocessing["mean"],
+        std=preprocessing["std"],
+        scale=preprocessing["scale"],
     )
 
 
-def _limits(exported: ExportedModel, record: Mapping[str, Any]) -> str:
-    channels, height, width = exported.space.input_shape
+def _limits(record: Mapping[str, Any]) -> str:
+    channels, height, width = record["input_shape"]
     lines = [
         f"- The ONNX file takes one image of {channels} x {height} x {width} a call; bring others "
         "to that size as the training images were.",
@@ -188,6 +185,6 @@ def _limits(exported: ExportedModel, record: Mapping[str, Any]) -> str:
         "- The ONNX file's logits differ from PyTorch's by "
         f"{record['onnx_max_abs_difference']:.2g} at most on the images that were compared.",
     ]
-    if exported.measurement is not None:
+    if "measurement" in record:
         lines.append("- Latency and memory hold for the device and protocol above, for no other.")
     return "## Limits\n\n" + "\n".join(lines)

@@ -2,81 +2,76 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import math
 import platform
 from collections.abc import Mapping
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 from nas import __version__
 from nas.core.errors import ExportError
 from nas.core.files import json_values
+from nas.core.measurement import Measurement
 from nas.core.space import Architecture
-from nas.export.exported import ExportedModel
+from nas.network.module import Network
+from nas.network.trained import TrainedNetwork
 
-FORMAT = "hwnas-export-3"
+FORMAT = "hwnas-export-4"
 """Marks a folder as an export; a later layout gets another name."""
+
+DEPLOYED = "deployed"
+"""Name of a deployed file; its suffix is that of the runtime's files."""
+
+_IDENTITY = ("arch_id", "space", "genotype", "choices")
+"""Facts of the provenance that stand at the top of the record."""
 
 _LIBRARIES = ("torch", "onnx", "onnxruntime", "safetensors", "numpy")
 
 
-def versions() -> dict[str, str]:
-    """Return the versions of Python, this project and the libraries that an export depends on."""
-    libraries = {name: metadata.version(name) for name in _LIBRARIES}
-    return {"hwnas": __version__, "python": platform.python_version(), **libraries}
-
-
-def architecture_record(exported: ExportedModel, max_abs_difference: float) -> dict[str, Any]:
+def architecture_record(
+    trained: TrainedNetwork,
+    max_abs_difference: float,
+    measurement: Measurement | None,
+    deployed: Path | None,
+) -> dict[str, Any]:
     """Return the content of `architecture.json`.
 
     Args:
-        exported: The network and the facts about it.
-        max_abs_difference: Between the logits of the network and of its ONNX file.
+        trained: The network and the facts about it.
+        max_abs_difference: Between the outputs of the network and of its ONNX file.
+        measurement: On the device.
+        deployed: The file that was measured, where that is not the ONNX file.
 
     Raises:
         ExportError: A fact is not a plain JSON value.
     """
-    space, architecture = exported.space, exported.architecture
+    preprocessing, facts = trained.preprocessing, dict(trained.provenance)
+    digest = None if deployed is None else hashlib.sha256(deployed.read_bytes()).hexdigest()
+    libraries = {name: metadata.version(name) for name in _LIBRARIES}
     record: dict[str, Any] = {
         "format": FORMAT,
-        "arch_id": architecture.arch_id,
-        "space": {
-            "class": f"{type(space).__module__}.{type(space).__name__}",
-            "settings": dataclasses.asdict(space),
-            "space_id": architecture.space_id,
-        },
-        "genotype": architecture.genotype,
-        "choices": space.decode(architecture.genotype),
-        "blocks": [
-            {
-                "name": block.name,
-                "class": f"{block.module.__module__}.{block.module.__name__}",
-                "inputs": block.inputs,
-                "input_shapes": block.input_shapes,
-                "arguments": dict(block.arguments),
-            }
-            for block in space.place(architecture.genotype)
-        ],
-        "input_shape": space.input_shape,
-        "class_names": exported.class_names,
+        **{name: facts.pop(name) for name in _IDENTITY if name in facts},
+        "blocks": _blocks(trained),
+        "input_shape": preprocessing.input_shape,
+        "class_names": trained.outputs,
         "preprocessing": {
             "formula": "(pixels / scale - mean) / std",
-            "scale": exported.preprocessing.scale,
-            "mean": exported.preprocessing.mean,
-            "std": exported.preprocessing.std,
+            "scale": preprocessing.scale,
+            "mean": preprocessing.mean,
+            "std": preprocessing.std,
         },
         "figures": {
-            name: float(value) for name, value in exported.figures.items() if math.isfinite(value)
+            name: float(value) for name, value in trained.metrics.items() if math.isfinite(value)
         },
         "onnx_max_abs_difference": max_abs_difference,
-        "deployed": _deployed(exported),
-        "provenance": dict(exported.provenance),
-        "versions": versions(),
+        "deployed": deployed and {"file": f"{DEPLOYED}{deployed.suffix}", "sha256": digest},
+        "provenance": facts,
+        "versions": {"hwnas": __version__, "python": platform.python_version(), **libraries},
     }
-    if exported.measurement is not None:
-        record["measurement"] = exported.measurement.to_dict()
+    if measurement is not None:
+        record["measurement"] = measurement.to_dict()
     try:
         plain: dict[str, Any] = json_values(record)
     except TypeError as error:
@@ -84,17 +79,27 @@ def architecture_record(exported: ExportedModel, max_abs_difference: float) -> d
     return plain
 
 
-def _deployed(exported: ExportedModel) -> dict[str, str] | None:
-    if exported.deployed is None or exported.deployed_name is None:
-        return None
-    digest = hashlib.sha256(exported.deployed.read_bytes()).hexdigest()
-    return {"file": exported.deployed_name, "sha256": digest}
+def _blocks(trained: TrainedNetwork) -> list[dict[str, Any]]:
+    if not isinstance(trained.module, Network):
+        children = trained.module.named_children()
+        return [{"name": name, "class": type(child).__qualname__} for name, child in children]
+    return [
+        {
+            "name": block.name,
+            "class": f"{block.module.__module__}.{block.module.__name__}",
+            "inputs": block.inputs,
+            "input_shapes": block.input_shapes,
+            "arguments": dict(block.arguments),
+        }
+        for block in trained.module.placed_blocks
+    ]
 
 
 def title(record: Mapping[str, Any]) -> str:
-    """Return the family and the `arch_id` of a record's network."""
-    family = str(record["space"]["class"]).rpartition(".")[2].removesuffix("Space")
-    return f"{family} {record['arch_id']}"
+    """Return the family and the `arch_id` of a record's network, as far as they are known."""
+    family = str(record.get("space", {}).get("class", "Network"))
+    family = family.rpartition(".")[2].removesuffix("Space")
+    return f"{family} {record.get('arch_id', '')}".strip()
 
 
 def check_record(record: dict[str, Any]) -> None:
@@ -108,8 +113,9 @@ def check_record(record: dict[str, Any]) -> None:
             f"architecture.json: format is {record.get('format')!r}, expected {FORMAT!r}; "
             "export the network again"
         )
-    genotype = tuple(record["genotype"])
-    arch_id = Architecture(record["space"]["space_id"], genotype).arch_id
+    if "genotype" not in record:
+        return
+    arch_id = Architecture(record["space"]["space_id"], tuple(record["genotype"])).arch_id
     if arch_id != record["arch_id"]:
         raise ExportError(
             f"architecture.json: arch_id is {record['arch_id']!r}, expected {arch_id!r} for its "

@@ -53,11 +53,16 @@ class SizedLayer(nn.Module):
 
 
 class Network(nn.Module):
-    """Runs blocks in their order; every block is a child under its own name."""
+    """Runs blocks in their order; every block is a child under its own name.
+
+    Attributes:
+        placed_blocks: The blocks that it was built from, without those that were dropped.
+    """
 
     def __init__(self, blocks: Sequence[PlacedBlock]) -> None:
         """Build every block; the last one that is not auxiliary returns the logits."""
         super().__init__()
+        self.placed_blocks = tuple(blocks)
         self._steps = [(block.name, block.inputs) for block in blocks if not block.auxiliary]
         self._heads = [(block.name, block.inputs) for block in blocks if block.auxiliary]
         for block in blocks:
@@ -80,6 +85,7 @@ class Network(nn.Module):
         for name, _ in self._heads:
             delattr(self, name)
         self._heads = []
+        self.placed_blocks = tuple(block for block in self.placed_blocks if not block.auxiliary)
 
     def take_any_size(self, any_size: bool = True) -> None:
         """Let images of other sizes pass, or of the own one alone; see `SizedLayer`."""

@@ -26,8 +26,8 @@ from nas.core.files import write_json_atomically
 from nas.core.measurement import ImageArray, Measurement
 from nas.core.trial import Candidate, Evaluation
 from nas.devices.measuring.environment import threads_line
-from nas.export.exported import DEPLOYED
 from nas.export.parity import TOLERANCE, check_parity, max_abs_difference
+from nas.export.record import DEPLOYED
 from nas.network.onnx import export_onnx
 from nas.network.quantisation import CALIBRATION_IMAGES
 from nas.network.trained import Preprocessing, TrainedNetwork

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,7 @@ from export_space import SampleSpace
 from torch import nn
 
 from nas.core.measurement import Measurement
-from nas.export.exported import ExportedModel, Preprocessing
+from nas.network.trained import Preprocessing, TrainedNetwork
 
 
 @pytest.fixture(scope="session")
@@ -26,21 +28,36 @@ def network(space: SampleSpace) -> nn.Module:
 
 
 @pytest.fixture(scope="session")
-def exported(space: SampleSpace, network: nn.Module) -> ExportedModel:
-    return ExportedModel(
-        space=space,
-        genotype=(1, 1),
-        network=network,
-        class_names=("ant", "bee", "cat"),
-        preprocessing=Preprocessing(mean=(0.4, 0.5, 0.6), std=(0.2, 0.25, 0.3)),
-        figures={"error_test": 12.5, "test_images": 800, "params_m": 0.003},
-        measurement=Measurement(
-            samples_ms=tuple(np.linspace(1.0, 2.0, 11)),
-            relative_ci=0.02,
-            peak_memory_mb=3.5,
-            protocol={"rounds": 5},
-            device={"name": "cpu", "threads": 1},
-            environment={"cpu": {"model": "some processor"}, "load": None},
+def measurement() -> Measurement:
+    return Measurement(
+        samples_ms=tuple(np.linspace(1.0, 2.0, 11)),
+        relative_ci=0.02,
+        peak_memory_mb=3.5,
+        protocol={"rounds": 5},
+        device={"name": "cpu", "threads": 1},
+        environment={"cpu": {"model": "some processor"}, "load": None},
+    )
+
+
+@pytest.fixture(scope="session")
+def trained(space: SampleSpace, network: nn.Module) -> TrainedNetwork:
+    architecture = space.architecture((1, 1))
+    return TrainedNetwork(
+        module=network,
+        preprocessing=Preprocessing(
+            mean=(0.4, 0.5, 0.6), std=(0.2, 0.25, 0.3), image_size=space.input_shape[1:]
         ),
-        provenance={"dataset": {"name": "insects"}, "training": {"epochs": 3}},
+        outputs=("ant", "bee", "cat"),
+        provenance={
+            "arch_id": architecture.arch_id,
+            "space": {
+                "class": "export_space.SampleSpace",
+                "settings": dataclasses.asdict(space),
+                "space_id": architecture.space_id,
+            },
+            "genotype": architecture.genotype,
+            "dataset": {"name": "insects"},
+            "training": {"epochs": 3},
+        },
+        metrics={"error_test": 12.5, "test_images": 800, "params_m": 0.003},
     )

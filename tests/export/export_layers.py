@@ -46,3 +46,15 @@ class Block(nn.Module, Described):
 
     def forward(self, x: Tensor) -> Tensor:
         return ACTIVATIONS[self.activation](self.norm(self.conv(x)))
+
+
+class Pooled(nn.Module):
+    """A network that no space declares, with the arguments that it was built with."""
+
+    def __init__(self, channels: int, outputs: int) -> None:
+        super().__init__()
+        self.arguments = {"channels": channels, "outputs": outputs}
+        self.linear = nn.Linear(channels, outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.linear(x.mean((2, 3)))

@@ -1,4 +1,4 @@
-"""The folder that a user takes away: written whole or not at all, and verified on its own."""
+"""The exported folder: written whole or not at all, and verified on its own."""
 
 from __future__ import annotations
 
@@ -13,19 +13,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from safetensors.torch import save
 
-from nas.core.errors import ExportError
+from nas.core.errors import ConfigError, ExportError
 from nas.core.files import write_json_atomically
-from nas.export import isolated
+from nas.core.measurement import ImageArray, Measurement
+from nas.export import fresh_process
 from nas.export.card import model_card
-from nas.export.closure import PLAIN_PACKAGES
-from nas.export.exported import DEPLOYED, ExportedModel
-from nas.export.parity import TOLERANCE, check_parity
-from nas.export.record import architecture_record, check_record, title
-from nas.export.standalone import module_source
+from nas.export.parity import TOLERANCE, check_parity, onnx_outputs
+from nas.export.record import DEPLOYED, architecture_record, check_record, title
+from nas.export.source import PLAIN_PACKAGES, module_source
 from nas.network.onnx import export_onnx
+from nas.network.trained import Preprocessing, TrainedNetwork
 
 FILES = ("model.onnx", "model.safetensors", "model.py", "architecture.json", "MODEL_CARD.md")
 """What an export consists of; the device may run another file, `deployed` with its own suffix."""
@@ -35,10 +34,16 @@ PROJECT_PACKAGES = ("nas", "search_spaces", "latency_predictors")
 
 _COMPARED_IMAGES = 4
 _BYTECODE = "__pycache__"
-_CHILD_TIMEOUT_SECONDS = 600
+_TIMEOUT_SECONDS = 600
 
 
-def write(folder: Path, exported: ExportedModel) -> Path:
+def write(
+    folder: Path,
+    trained: TrainedNetwork,
+    *,
+    measurement: Measurement | None = None,
+    deployed: Path | None = None,
+) -> Path:
     """Export a network into a folder and return the folder.
 
     The files are written beside `folder` and moved there when all of them are complete and the
@@ -47,9 +52,13 @@ def write(folder: Path, exported: ExportedModel) -> Path:
 
     Args:
         folder: New, empty or a former export.
-        exported: The network, on the processor, and the facts about it.
+        trained: The network, on the processor, and the facts about it. Of its provenance
+            `dataset`, `training` and `study` become sections of the model card.
+        measurement: Latency and peak memory as measured on the device, where they were.
+        deployed: The file that was measured, where that is not the network's ONNX file.
 
     Raises:
+        ConfigError: The network has another number of outputs than names of them.
         ExportError: The folder holds other files, the network needs something that cannot be
             carried over, the ONNX file computes something else, or the disk is full.
     """
@@ -58,25 +67,20 @@ def write(folder: Path, exported: ExportedModel) -> Path:
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as beside:
-            new = Path(beside, "new")
+            new, former = Path(beside, "new"), Path(beside, "former")
             new.mkdir()
-            _write_files(new, exported)
-            _move(new, folder, Path(beside, "former"))
+            _write_files(new, trained, measurement, deployed)
+            if folder.exists():
+                folder.rename(former)
+            try:
+                new.rename(folder)
+            except OSError:
+                if former.exists():
+                    former.rename(folder)
+                raise
     except OSError as error:
         raise ExportError(f"{folder}: cannot be written ({error}); choose another place") from error
     return folder
-
-
-def _move(new: Path, folder: Path, former: Path) -> None:
-    """Put `new` in the place of `folder`, whose content goes to `former`."""
-    if folder.exists():
-        folder.rename(former)
-    try:
-        new.rename(folder)
-    except OSError:
-        if former.exists():
-            former.rename(folder)
-        raise
 
 
 def verify(folder: Path) -> float:
@@ -86,22 +90,22 @@ def verify(folder: Path) -> float:
     file; what both are is compared with `architecture.json`.
 
     Returns:
-        The largest absolute difference between the logits of both.
+        The largest absolute difference between the outputs of both.
 
     Raises:
         ExportError: A file is missing, damaged or contradicts another, `model.py` imports more
-            than it may, or the logits differ by more than `TOLERANCE`.
+            than it may, or the outputs differ by more than `TOLERANCE`.
     """
     folder = folder.absolute()
     record = _read_record(folder)
     check_record(record)
     _check_deployed(folder, record["deployed"])
     _check_imports(folder / "model.py")
-    own_packages = {block["class"].partition(".")[0] for block in record["blocks"]}
-    difference = _run_isolated(folder, sorted({*PROJECT_PACKAGES, *own_packages}))
+    own = {b["class"].partition(".")[0] for b in record["blocks"] if "." in b["class"]}
+    difference = _run(folder, sorted({*PROJECT_PACKAGES, *own} - PLAIN_PACKAGES))
     if not difference <= TOLERANCE:
         raise ExportError(
-            f"{folder}: logits of model.py and model.onnx differ by {difference:.3g}, expected "
+            f"{folder}: outputs of model.py and model.onnx differ by {difference:.3g}, expected "
             f"{TOLERANCE:g} or less; export the network again"
         )
     return difference
@@ -123,35 +127,32 @@ def _check_target(folder: Path) -> None:
         )
 
 
-def _write_files(folder: Path, exported: ExportedModel) -> None:
-    onnx_path = export_onnx(exported.network, exported.space.input_shape, folder / "model.onnx")
-    difference = check_parity(exported.network, onnx_path, _random_images(exported))
-    record = architecture_record(exported, difference)
-    source = module_source(
-        exported.space.place(exported.architecture.genotype),
-        header=_header(record),
-        preprocessing=exported.preprocessing,
-    )
-    # A copy of every tensor, because safetensors refuses tensors that share memory.
-    weights = {
-        name: tensor.detach().cpu().clone().contiguous()
-        for name, tensor in exported.network.state_dict().items()
-    }
-    (folder / "model.safetensors").write_bytes(save(weights))
+def _write_files(
+    folder: Path,
+    trained: TrainedNetwork,
+    measurement: Measurement | None,
+    deployed: Path | None,
+) -> None:
+    preprocessing = trained.preprocessing
+    path = export_onnx(trained.module, preprocessing.input_shape, folder / "model.onnx")
+    images = _random_images(preprocessing)
+    number = onnx_outputs(path, images[:1]).shape[1]
+    if number != len(trained.outputs):
+        raise ConfigError("outputs", len(trained.outputs), f"{number} names")
+    difference = check_parity(trained.module, path, images)
+    record = architecture_record(trained, difference, measurement, deployed)
+    source = module_source(trained.module, header=_header(record), preprocessing=preprocessing)
+    (folder / "model.safetensors").write_bytes(save(trained.weights()))
     (folder / "model.py").write_text(source, "utf-8")
-    if exported.deployed is not None and exported.deployed_name is not None:
-        shutil.copyfile(exported.deployed, folder / exported.deployed_name)
+    if deployed is not None:
+        shutil.copyfile(deployed, folder / record["deployed"]["file"])
     write_json_atomically(folder / "architecture.json", record)
-    (folder / "MODEL_CARD.md").write_text(model_card(exported, record), "utf-8")
-    missing = [name for name in FILES if not (folder / name).is_file()]
-    if missing:
-        raise ExportError(f"{folder}: {', '.join(missing)} was not written, expected all files")
+    (folder / "MODEL_CARD.md").write_text(model_card(record, measurement), "utf-8")
 
 
-def _random_images(exported: ExportedModel) -> npt.NDArray[np.float32]:
-    shape = (_COMPARED_IMAGES, *exported.space.input_shape)
+def _random_images(preprocessing: Preprocessing) -> ImageArray:
+    shape = (_COMPARED_IMAGES, *preprocessing.input_shape)
     pixels = np.random.default_rng(0).integers(0, 256, shape).astype(np.float32)
-    preprocessing = exported.preprocessing
     mean = np.array(preprocessing.mean, np.float32).reshape(1, -1, 1, 1)
     std = np.array(preprocessing.std, np.float32).reshape(1, -1, 1, 1)
     return np.asarray((pixels / np.float32(preprocessing.scale) - mean) / std, np.float32)
@@ -159,15 +160,11 @@ def _random_images(exported: ExportedModel) -> npt.NDArray[np.float32]:
 
 def _header(record: dict[str, Any]) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
-    lines = [
-        f"{title(record)}: an image classifier found by hardware-aware architecture search.",
-        "Plain PyTorch: needs torch and safetensors, and model.safetensors beside this file.",
-    ]
-    dataset = record["provenance"].get("dataset")
-    if dataset is not None:
-        name = dataset.get("name", dataset) if isinstance(dataset, dict) else dataset
-        lines.append(f"Data set: {name}")
-    return "\n".join([*lines, f"Exported with {versions}."])
+    return (
+        f"{title(record)}: found by hardware-aware architecture search. Plain PyTorch: needs torch "
+        "and safetensors, and model.safetensors beside this file. "
+        f"Exported with {versions}."
+    )
 
 
 def _read_record(folder: Path) -> dict[str, Any]:
@@ -212,21 +209,21 @@ def _check_imports(path: Path) -> None:
                 )
 
 
-def _run_isolated(folder: Path, packages: list[str]) -> float:
+def _run(folder: Path, packages: list[str]) -> float:
     # -I leaves out PYTHONPATH and the working directory; -B leaves no bytecode in the folder.
-    command = [sys.executable, "-I", "-B", isolated.__file__, str(folder), *packages]
+    command = [sys.executable, "-I", "-B", fresh_process.__file__, str(folder), *packages]
     try:
         child = subprocess.run(
             command,
             capture_output=True,
             text=True,
-            timeout=_CHILD_TIMEOUT_SECONDS,
+            timeout=_TIMEOUT_SECONDS,
             cwd=folder,
             check=False,
         )
     except subprocess.TimeoutExpired as error:
         raise ExportError(
-            f"{folder}: did not run within {_CHILD_TIMEOUT_SECONDS} s in a fresh process; "
+            f"{folder}: did not run within {_TIMEOUT_SECONDS} s in a fresh process; "
             "try again on a quieter machine"
         ) from error
     if child.returncode != 0:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,8 @@ import safetensors.torch
 import search_spaces
 from nas.core.errors import ConfigError, HwnasError
 from nas.core.measurement import Measurement
-from nas.export import package
-from nas.export.exported import ExportedModel, Preprocessing
+from nas.export.folder import verify, write
+from nas.network.trained import WEIGHTS, Preprocessing, TrainedNetwork
 from nas.results.study import StudyResults
 from nas.study.checking import component, import_modules
 from nas.study.folder import StudyFolder
@@ -52,41 +53,53 @@ def export(study: StudyResults, pick: str, out: Path, *, refit: bool = False) ->
         known = ", ".join(sorted(p.parent.name for p in verified_in.glob("*/result.json")))
         kind = "refitted" if refit else "verified"
         raise ConfigError("--pick", pick, f"a {kind} architecture: {known or 'there is none'}")
-    written = package.write(out, _exported(study, folder.record(), row, parts, refit=refit))
-    return written, package.verify(written)
+    measured = json.loads((parts / "measurement.json").read_text("utf-8"))
+    deployment = json.loads((parts / "deployment.json").read_text("utf-8"))
+    is_onnx = deployment["file"] == "model.onnx"
+    written = write(
+        out,
+        _trained(study, folder.record(), row, parts, refit=refit),
+        measurement=Measurement.from_dict(measured),
+        deployed=None if is_onnx else parts / deployment["file"],
+    )
+    return written, verify(written)
 
 
-def _exported(
+def _trained(
     study: StudyResults,
     record: dict[str, Any],
     row: pd.Series[Any],
     parts: Path,
     *,
     refit: bool,
-) -> ExportedModel:
+) -> TrainedNetwork:
     import_modules(record["imports"])
     space = component(search_spaces.registry, record["space"], "space")
-    if space.architecture(row["genotype"]).arch_id != row["arch_id"]:
+    architecture = space.architecture(row["genotype"])
+    if architecture.arch_id != row["arch_id"]:
         line = f"study {study.name!r}: architecture {row['arch_id']} is another one by now"
         fix = "export with the release and the modules that the study was searched with"
         raise HwnasError(f"{line}: the code of the search space has changed; {fix}")
-    network = space.build(row["genotype"])
-    network.load_state_dict(safetensors.torch.load_file(parts / "weights.safetensors"))
+    module = space.build(row["genotype"])
+    module.load_state_dict(safetensors.torch.load_file(parts / WEIGHTS))
     training = json.loads((parts / "training.json").read_text("utf-8"))
-    measurement = json.loads((parts / "measurement.json").read_text("utf-8"))
     deployment = json.loads((parts / "deployment.json").read_text("utf-8"))
     result = json.loads((parts / "result.json").read_text("utf-8"))
-    deployed = parts / deployment["file"]
-    return ExportedModel(
-        space=space,
-        genotype=row["genotype"],
-        network=network.eval(),
-        class_names=tuple(record["task"]["class_names"]),
-        preprocessing=Preprocessing(mean=tuple(training["mean"]), std=tuple(training["std"])),
-        figures=_figures(row, result),
-        measurement=Measurement.from_dict(measurement),
-        deployed=None if deployed.name == "model.onnx" else deployed,
+    return TrainedNetwork(
+        module=module.eval(),
+        preprocessing=Preprocessing(
+            mean=training["mean"], std=training["std"], image_size=space.input_shape[1:]
+        ),
+        outputs=tuple(record["task"]["class_names"]),
         provenance={
+            "arch_id": architecture.arch_id,
+            "space": {
+                "class": f"{type(space).__module__}.{type(space).__name__}",
+                "settings": dataclasses.asdict(space),
+                "space_id": architecture.space_id,
+            },
+            "genotype": architecture.genotype,
+            "choices": space.decode(architecture.genotype),
             "dataset": record["data"],
             "training": {
                 **training["recipe"],
@@ -96,6 +109,7 @@ def _exported(
             },
             "study": {"name": study.name, "seed": record["seed"], **record["versions"]},
         },
+        metrics=_figures(row, result),
     )
 
 

@@ -11,20 +11,26 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from export_layers import Pooled
+from export_space import SampleSpace
 from safetensors.torch import load_file, save_file
 from torch import nn
 
 from nas.core.errors import ConfigError, ExportError
-from nas.export import package
-from nas.export.exported import ExportedModel, Preprocessing
-from nas.export.isolated import load_module
-from nas.export.package import FILES, verify, write
+from nas.core.measurement import Measurement
+from nas.export import folder as folder_module
+from nas.export.folder import FILES, verify, write
+from nas.export.fresh_process import load_module
 from nas.export.parity import TOLERANCE, check_parity
+from nas.network.trained import TrainedNetwork
 
 
 @pytest.fixture(scope="session")
-def original(tmp_path_factory: pytest.TempPathFactory, exported: ExportedModel) -> Path:
-    return write(tmp_path_factory.mktemp("exports") / "network", exported)
+def original(
+    tmp_path_factory: pytest.TempPathFactory, trained: TrainedNetwork, measurement: Measurement
+) -> Path:
+    folder = tmp_path_factory.mktemp("exports") / "network"
+    return write(folder, trained, measurement=measurement)
 
 
 @pytest.fixture
@@ -94,7 +100,9 @@ def test_the_project_cannot_be_imported_in_the_fresh_process(
     paths = [str(Path(__file__).parents[2]), str(Path(__file__).parent)]
     with (folder / "model.py").open("a") as file:
         file.write(f"\nimport sys\nsys.path += {paths!r}\n__import__({name!r})\n")
-    with pytest.raises(ExportError, match=f"on its own: ImportError: '{name.split('.')[0]}"):
+    with pytest.raises(
+        ExportError, match=f"on its own: ModuleNotFoundError: .*{name.split('.')[0]}"
+    ):
         verify(folder)
 
 
@@ -113,11 +121,10 @@ def test_a_record_that_was_changed_is_found(folder: Path) -> None:
         verify(folder)
 
 
-def test_the_record_rebuilds_the_architecture(original: Path, exported: ExportedModel) -> None:
+def test_the_record_rebuilds_the_architecture(original: Path, space: SampleSpace) -> None:
     record = json.loads((original / "architecture.json").read_text())
-    space = type(exported.space)(**record["space"]["settings"] | {"widths": (8.5, 12.0)})
-    assert space.architecture(record["genotype"]).arch_id == record["arch_id"]
-    assert record["choices"] == {"width": 12.0, "activation": "hardswish"}
+    again = type(space)(**record["space"]["settings"] | {"widths": (8.5, 12.0)})
+    assert again.architecture(record["genotype"]).arch_id == record["arch_id"]
     assert record["figures"]["params_m"] == 0.003
     assert record["measurement"]["latency_ms"] == pytest.approx(1.1)
     assert record["class_names"] == ["ant", "bee", "cat"]
@@ -125,7 +132,7 @@ def test_the_record_rebuilds_the_architecture(original: Path, exported: Exported
 
 
 def test_the_model_card_states_only_what_was_handed_in(
-    original: Path, exported: ExportedModel, tmp_path: Path
+    original: Path, trained: TrainedNetwork, tmp_path: Path
 ) -> None:
     card = (original / "MODEL_CARD.md").read_text()
     assert "87.50 % on the test split of 800 images" in card
@@ -133,7 +140,7 @@ def test_the_model_card_states_only_what_was_handed_in(
     assert "peak memory above the runtime's own: 3.5 MB" in card
     assert "environment: cpu.model some processor\n" in card
     assert "- epochs: 3" in card
-    bare = dataclasses.replace(exported, figures={}, measurement=None, provenance={})
+    bare = dataclasses.replace(trained, metrics={}, provenance={})
     card = (write(tmp_path / "bare", bare) / "MODEL_CARD.md").read_text()
     for absent in ("Accuracy", "atency", "Figures", "Training", "Data", "None", "memory"):
         assert absent not in card
@@ -152,18 +159,18 @@ def test_the_snippets_of_the_model_card_run(folder: Path) -> None:
 
 
 def test_a_former_export_is_replaced_and_other_folders_are_refused(
-    folder: Path, exported: ExportedModel, tmp_path: Path
+    folder: Path, trained: TrainedNetwork, tmp_path: Path
 ) -> None:
     (folder / "MODEL_CARD.md").write_text("old")
     (folder / "__pycache__").mkdir()
-    write(folder, exported)
+    write(folder, trained)
     assert (folder / "MODEL_CARD.md").read_text() != "old"
     (folder / "notes.txt").write_text("mine")
     with pytest.raises(ExportError, match=r"holds notes\.txt"):
-        write(folder, exported)
+        write(folder, trained)
     assert (folder / "notes.txt").read_text() == "mine"
     with pytest.raises(ExportError, match="is a file"):
-        write(folder / "notes.txt", exported)
+        write(folder / "notes.txt", trained)
     assert {path.name for path in tmp_path.iterdir()} == {"network"}
 
 
@@ -172,7 +179,7 @@ def test_a_former_export_is_replaced_and_other_folders_are_refused(
 )
 def test_an_interrupted_write_leaves_nothing_and_keeps_the_former(
     folder: Path,
-    exported: ExportedModel,
+    trained: TrainedNetwork,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     error: BaseException,
@@ -182,10 +189,10 @@ def test_an_interrupted_write_leaves_nothing_and_keeps_the_former(
         raise error
 
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
-    monkeypatch.setattr(package, "model_card", interrupted)
+    monkeypatch.setattr(folder_module, "model_card", interrupted)
     for target in (folder, tmp_path / "new"):
         with pytest.raises(seen):
-            write(target, exported)
+            write(target, trained)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
     assert [path.name for path in tmp_path.iterdir()] == ["network"]
 
@@ -207,32 +214,38 @@ def test_parity_is_measured_and_a_difference_refused(original: Path, network: nn
         check_parity(network, original / "model.onnx", np.full_like(images, np.nan))
 
 
-def test_parts_that_do_not_belong_together_are_refused(exported: ExportedModel) -> None:
-    for change, match in (
-        ({"class_names": ("ant", "bee")}, "class_names"),
-        ({"preprocessing": Preprocessing(mean=(0.5,), std=(0.5,))}, "one a channel"),
-        ({"network": nn.Identity()}, "block features: got None, expected Features"),
-    ):
-        with pytest.raises(ConfigError, match=match):
-            dataclasses.replace(exported, **change)
-    with pytest.raises(ConfigError, match="positive"):
-        Preprocessing(mean=(0.5,), std=(0.0,))
+def test_parts_that_do_not_belong_together_are_refused(
+    trained: TrainedNetwork, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match="outputs: got 2"):
+        write(tmp_path / "out", dataclasses.replace(trained, outputs=("ant", "bee")))
+
+
+def test_a_network_of_no_space_is_exported(trained: TrainedNetwork, tmp_path: Path) -> None:
+    """A changed network hands in its own blocks, or a module with its arguments."""
+    module = Pooled(channels=3, outputs=2)
+    own = dataclasses.replace(trained, module=module, outputs=("no", "yes"), provenance={})
+    folder = write(tmp_path / "own", own)
+    assert verify(folder) <= TOLERANCE
+    images = torch.randn(2, 3, 12, 8)
+    assert torch.equal(load_module(folder / "model.py").load()(images), module(images))
+    with pytest.raises(ExportError, match="cannot be rebuilt"):
+        write(tmp_path / "other", dataclasses.replace(own, module=nn.Sequential(module)))
 
 
 def test_the_file_that_was_measured_goes_along_and_is_checked(
-    exported: ExportedModel, tmp_path: Path
+    trained: TrainedNetwork, tmp_path: Path
 ) -> None:
     measured = tmp_path / "measured.mnn"
     measured.write_bytes(b"as the device runs it")
     out = tmp_path / "out"
-    with_file = dataclasses.replace(exported, deployed=measured)
-    write(out, with_file)
+    write(out, trained, deployed=measured)
     assert (out / "deployed.mnn").read_bytes() == measured.read_bytes()
     assert "`deployed.mnn` is what the device runs" in (out / "MODEL_CARD.md").read_text()
     assert verify(out) >= 0
-    write(out, exported)
+    write(out, trained)
     assert not (out / "deployed.mnn").exists(), "a former export is replaced whole"
-    write(out, with_file)
+    write(out, trained, deployed=measured)
     (out / "deployed.mnn").write_bytes(b"another")
     with pytest.raises(ExportError, match="deployed"):
         verify(out)
@@ -240,5 +253,5 @@ def test_the_file_that_was_measured_goes_along_and_is_checked(
     foreign = tmp_path / "foreign" / "deployed"
     foreign.mkdir(parents=True)
     with pytest.raises(ExportError, match="deployed"):
-        write(foreign.parent, exported)
+        write(foreign.parent, trained)
     assert foreign.is_dir()
