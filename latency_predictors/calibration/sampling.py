@@ -17,7 +17,7 @@ import numpy as np
 from latency_predictors import PredictorSettings
 from nas.core.errors import ConfigError
 from nas.core.files import write_json_atomically
-from nas.core.measurement import Device, Measurement
+from nas.core.measurement import Deployable, Device, Measurement
 from nas.core.prediction import FloatArray
 from nas.core.space import Genotype
 from nas.devices.store import MeasurementStore
@@ -100,7 +100,13 @@ def measure_genotypes(
     for portion in _portions(list(missing), whole=store is None):
         started = time.monotonic()
         with tempfile.TemporaryDirectory(prefix="hwnas-") as folder:
-            models = _models(space, device, [missing[name] for name in portion], Path(folder))
+            chosen = [missing[name] for name in portion]
+            models: list[Deployable | nn.Module | Path] = [
+                Deployable(model, choices) if (choices := space.deployment(genotype)) else model
+                for model, genotype in zip(
+                    _models(space, device, chosen, Path(folder)), chosen, strict=True
+                )
+            ]
             taken = device.measure_many(
                 models, space.input_shape, memory=memory, seed=seed, seconds_per_model=seconds
             )

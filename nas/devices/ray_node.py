@@ -75,7 +75,7 @@ class NodeProcess(MeasuringProcess):
             self._check_there(ray.cluster_resources(), resource)  # type: ignore[no-untyped-call]
             # Its processor cores belong to trainings, which pause while a device measures.
             remote = ray.remote(num_cpus=0, resources={resource: 1}, max_restarts=0)(_Holder)
-            self._actor = remote.remote(timeout_seconds)
+            self._actor: Any = remote.remote(timeout_seconds)
             opened.callback(ray.kill, self._actor)
             self._opened = opened.pop_all()
 

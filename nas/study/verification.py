@@ -23,7 +23,7 @@ import search_spaces
 from nas.core.dataset import Examples
 from nas.core.errors import DataError, ExportError
 from nas.core.files import write_json_atomically
-from nas.core.measurement import ImageArray, Measurement
+from nas.core.measurement import Deployable, ImageArray, Measurement
 from nas.core.trial import Candidate, Evaluation
 from nas.devices.measuring.environment import threads_line
 from nas.export.parity import TOLERANCE, check_parity, max_abs_difference
@@ -192,7 +192,11 @@ class Verification:
             models.append(path if device.takes_onnx else network)
         with tempfile.TemporaryDirectory(prefix="hwnas-") as name:
             images = self._sample(CALIBRATION_IMAGES)
-            files = device.prepare(models, space.input_shape, Path(name), images)
+            deployed = [
+                Deployable(model, space.deployment(member.genotype))
+                for model, member in zip(models, exported, strict=True)
+            ]
+            files = device.prepare(deployed, space.input_shape, Path(name), images)
             shape, seed = space.input_shape, self.settings.seed
             measurements = device.measure_files(files, shape, memory=True, seed=seed)
             in_fp32: Sequence[Measurement | None] = [None] * len(exported)
