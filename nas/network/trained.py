@@ -115,7 +115,7 @@ class TrainedNetwork:
         except (OSError, ValueError, SafetensorError, RuntimeError) as error:
             line = " ".join(str(error).split())
             raise HwnasError(f"{folder}: cannot be loaded ({line})") from error
-        preprocessing = {
+        preprocessing: dict[str, Any] = {
             name: tuple(value) if isinstance(value, list) else value
             for name, value in facts["preprocessing"].items()
         }
