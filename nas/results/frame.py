@@ -13,6 +13,7 @@ from nas.core.errors import HwnasError
 from nas.core.files import json_values
 from nas.core.objective import Constraint
 from nas.core.trial import FULL, Trial
+from nas.results.columns import MEASURED, VERIFIED
 
 IDENTITY = (
     "number",
@@ -25,26 +26,6 @@ IDENTITY = (
     "seconds",
     "ended_s",
 )
-VERIFIED = (
-    "error_final",
-    "error_final_fp32",
-    "error_test",
-    "error_test_fp32",
-    "error_test_refit",
-    "latency_ms_measured",
-    "latency_ms_measured_ci",
-    "latency_ms_measured_fp32",
-    "latency_ms_measured_fp32_ci",
-    "latency_ms_median",
-    "latency_ms_p95",
-    "peak_memory_mb_measured",
-    "model_size_mb",
-    "energy_mj_measured",
-)
-"""Columns of verified architectures; facts of a search have other names, but for `MEASURED`."""
-
-MEASURED = ("latency_ms_measured", "latency_ms_measured_ci")
-"""Columns in which architectures that were measured during the search have values as well."""
 
 
 def trials_frame(

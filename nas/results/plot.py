@@ -13,8 +13,8 @@ from matplotlib.ticker import ScalarFormatter
 
 from nas.core.errors import HwnasError
 from nas.core.trial import FULL
+from nas.results.columns import CONFIDENCE_INTERVAL, Column, columns_of, device_label
 from nas.results.hypervolume import knee
-from nas.results.labels import device_label, label, unit
 from nas.results.study import StudyResults
 
 SIZE_INCHES, DPI = (12.0, 7.5), 100
@@ -32,6 +32,15 @@ class _View:
     y_verified: str
     colour: str | None
     joined: bool
+    known: dict[str, Column]
+
+    def label(self, column: str, device: str = "") -> str:
+        """Return the text for the axis of a column; its name where it has no fixed meaning."""
+        return self.known[column].label(device) if column in self.known else column
+
+    def unit(self, column: str) -> str:
+        """Return the unit of a column; empty where it has none or is not known."""
+        return self.known[column].unit if column in self.known else ""
 
 
 def plot_pareto(study: StudyResults, path_png: Path) -> None:
@@ -76,10 +85,11 @@ def pareto_figure(study: StudyResults) -> Figure:
 
 def _view(study: StudyResults) -> _View:
     columns, verified = list(study.columns.values()), list(study.verified_columns.values())
+    known = columns_of(study.record)
     if len(columns) == 1:
-        return _View("number", columns[0], "number", verified[0], None, joined=False)
-    colour = columns[2] if columns[2:] else None
-    return _View(columns[1], columns[0], verified[1], verified[0], colour, len(columns) == 2)
+        return _View("number", columns[0], "number", verified[0], None, joined=False, known=known)
+    colour, joined = (columns[2] if columns[2:] else None), len(columns) == 2
+    return _View(columns[1], columns[0], verified[1], verified[0], colour, joined, known)
 
 
 def _draw_trials(figure: Figure, axes: Axes, trials: pd.DataFrame, view: _View) -> None:
@@ -91,7 +101,7 @@ def _draw_trials(figure: Figure, axes: Axes, trials: pd.DataFrame, view: _View) 
     drawn = axes.scatter(
         trials[view.x], trials[view.y], c=trials[view.colour], cmap="viridis", label=text, **style
     )
-    figure.colorbar(drawn, ax=axes, label=label(view.colour), pad=0.01)
+    figure.colorbar(drawn, ax=axes, label=view.label(view.colour), pad=0.01)
 
 
 def _draw_search_front(axes: Axes, study: StudyResults, view: _View) -> None:
@@ -110,7 +120,7 @@ def _draw_verified(axes: Axes, verified: pd.DataFrame, front: pd.DataFrame, view
     x, y = view.x_verified, view.y_verified
     verified = verified.dropna(subset=[x, y])
     on_front = verified["arch_id"].isin(front["arch_id"])
-    bars = f"{x}_ci"
+    bars = f"{x}{CONFIDENCE_INTERVAL}"
     groups = {"verified, behind the front": (~on_front, 0.35), "verified front": (on_front, 1.0)}
     for text, (chosen, alpha) in groups.items():
         points = verified[chosen].sort_values(x)
@@ -143,7 +153,7 @@ def _draw_knee(axes: Axes, front: pd.DataFrame, columns: list[str], view: _View)
     y = float(row[view.y_verified if verified else view.y])
     axes.plot(x, y, marker="o", markersize=19, markeredgewidth=1.8, zorder=4, **_ring())
     axes.annotate(
-        f"knee {row['arch_id']}\n{y:.3g} {unit(view.y)}, {x:.3g} {unit(view.x)}",
+        f"knee {row['arch_id']}\n{y:.3g} {view.unit(view.y)}, {x:.3g} {view.unit(view.x)}",
         (x, y),
         xytext=(36, 70),
         textcoords="offset points",
@@ -160,8 +170,8 @@ def _ring() -> dict[str, Any]:
 
 def _finish(axes: Axes, study: StudyResults, view: _View, trials: pd.DataFrame) -> None:
     device = device_label(study.record.get("device"))
-    axes.set_xlabel(_axis_label(view.x, view.x_verified, study, device), fontsize=14)
-    axes.set_ylabel(_axis_label(view.y, view.y_verified, study, device), fontsize=14)
+    axes.set_xlabel(_axis_label(view, view.x, view.x_verified, study, device), fontsize=14)
+    axes.set_ylabel(_axis_label(view, view.y, view.y_verified, study, device), fontsize=14)
     if view.x != "number" and _is_wide(trials[view.x]):
         axes.set_xscale("log")
         axes.xaxis.set_major_formatter(ScalarFormatter())
@@ -181,12 +191,10 @@ def _is_wide(values: pd.Series[float]) -> bool:
     return len(values) > 0 and bool(0 < values.min() < values.max() / _WIDE)
 
 
-def _axis_label(column: str, verified: str, study: StudyResults, device: str) -> str:
+def _axis_label(view: _View, column: str, verified: str, study: StudyResults, device: str) -> str:
     if column == "error" and column in study.published:
-        return f"{study.published[column]} (%)"
+        return f"{study.published[column]} ({view.unit(column)})"
     # Points of the search and verified ones share the axis; the legend tells them apart.
-    return (
-        label(verified, device).removeprefix("measured ")
-        if verified != column
-        else label(column, device)
-    )
+    if verified != column:
+        return view.label(verified, device).removeprefix("measured ")
+    return view.label(column, device)

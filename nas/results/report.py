@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -12,39 +13,11 @@ from rich.table import Table
 
 from nas.core.errors import HwnasError
 from nas.core.trial import FULL
+from nas.results.columns import CONFIDENCE_INTERVAL, Column, columns_of, device_label, task_metric
 from nas.results.hypervolume import knee
-from nas.results.labels import device_label
 from nas.results.study import StudyResults
 
-_HEADINGS = {
-    "arch_id": "arch_id",
-    "error": "search error %",
-    "error_final": "val. error %",
-    "error_final_fp32": "val. error fp32 %",
-    "error_test": "test error %",
-    "error_test_fp32": "test error fp32 %",
-    "error_test_refit": "test error refit %",
-    "latency_ms_predicted": "predicted ms",
-    "latency_ms_measured": "measured ms",
-    "latency_ms_measured_fp32": "measured fp32 ms",
-    "latency_ms_published": "published ms",
-    "latency_deviation_percent": "deviation %",
-    "peak_memory_mb_measured": "measured MB",
-    "params_m": "params M",
-    "macs_m": "MACs M",
-}
-_ERRORS = tuple(column for column in _HEADINGS if column.startswith("error"))
-_FORMATS = {**dict.fromkeys(_ERRORS, ".2f"), "latency_deviation_percent": "+.1f"}
 _ABSENT = "-"
-_OPTIONAL = (*_ERRORS, "latency_ms_measured_fp32", "latency_ms_published")
-"""Columns that are left out where no row has a value."""
-_OF_OUR_OWN = (
-    "latency_ms_predicted",
-    "latency_ms_measured",
-    "latency_deviation_percent",
-    "peak_memory_mb_measured",
-)
-"""Columns that a study of published numbers may have no value in."""
 
 
 def report_frame(study: StudyResults, front: pd.DataFrame | None = None) -> pd.DataFrame:
@@ -93,12 +66,13 @@ def table(study: StudyResults, front: pd.DataFrame | None = None) -> Table:
     if frame["verified"].all() and (len(frame) or study.status == "finalised"):
         kind = "verified"
     drawn = Table(title=f"{study.name}: Pareto front ({kind})", caption=_caption(study, front))
-    headings = _headings(study, frame)
-    for column, heading in headings.items():
-        drawn.add_column(heading, justify="left" if column == "arch_id" else "right")
+    columns = _shown_columns(study, frame)
+    for column in columns:
+        justify: Literal["left", "right"] = "left" if column.name == "arch_id" else "right"
+        drawn.add_column(column.table_heading(), justify=justify)
     for row in frame.to_dict("records"):
         style = "bold" if row["knee"] else None
-        drawn.add_row(*(_cell(row, column) for column in headings), style=style)
+        drawn.add_row(*(_cell(row, column) for column in columns), style=style)
     return drawn
 
 
@@ -116,30 +90,34 @@ def _caption(study: StudyResults, front: pd.DataFrame | None) -> str:
     return f"{caption}; measured on {device}" if device else caption
 
 
-def _headings(study: StudyResults, frame: pd.DataFrame) -> dict[str, str]:
-    """Return the headings of the columns that a front is shown with."""
-    own = [*study.columns.values(), *study.verified_columns.values()]
-    headings = _HEADINGS | {column: column for column in own if column not in _HEADINGS}
-    optional = set(_OPTIONAL)
+def _shown_columns(study: StudyResults, frame: pd.DataFrame) -> list[Column]:
+    """Return the columns that a front is shown with, those of its objectives among them."""
+    known = columns_of(study.record)
     if "error" in study.published:
-        headings["error"] = "published error %"
-    if study.published:
-        optional |= set(_OF_OUR_OWN)
-    empty = [column for column in optional if not _numbers(frame, column).notna().any()]
-    return {column: text for column, text in headings.items() if column not in empty}
+        heading = f"published {task_metric(study.record)[0]}"
+        known["error"] = dataclasses.replace(known["error"], heading=heading)
+    shown = {name: column for name, column in known.items() if column.heading}
+    for name in [*study.columns.values(), *study.verified_columns.values()]:
+        column = known.get(name, Column(name=name, quantity=name))
+        shown.setdefault(name, dataclasses.replace(column, heading=name, unit=""))
+    published = bool(study.published)
+    return [
+        column
+        for name, column in shown.items()
+        if not (column.optional or (published and column.own))
+        or _numbers(frame, name).notna().any()
+    ]
 
 
-def _cell(row: dict[Any, Any], column: str) -> str:
-    value = row.get(column)
-    if column == "arch_id":
+def _cell(row: dict[Any, Any], column: Column) -> str:
+    value = row.get(column.name)
+    if column.name == "arch_id":
         return f"{value} (knee)" if row["knee"] else str(value)
     if value is None or np.isnan(value):
         return _ABSENT
-    text = format(value, _FORMATS.get(column, "#.3g"))
-    interval = row.get("latency_ms_measured_ci")
-    if column != "latency_ms_measured" or interval is None or np.isnan(interval):
-        return text
-    return f"{text} ± {interval:.1g}"
+    text = format(value, column.number_format)
+    interval = row.get(f"{column.name}{CONFIDENCE_INTERVAL}")
+    return text if interval is None or np.isnan(interval) else f"{text} ± {interval:.1g}"
 
 
 def _numbers(frame: pd.DataFrame, column: str) -> pd.Series[float]:

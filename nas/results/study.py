@@ -80,6 +80,11 @@ class StudyResults:
                 f"{path / RECORD}: lacks {', '.join(missing)}; it is no hwnas study of this release"
             )
 
+    def __repr__(self) -> str:
+        """Return the study, its state and its objectives on one line."""
+        objectives = ", ".join(self.columns)
+        return f"StudyResults({self.name!r}, {self.status}, minimises {objectives}: {self.path})"
+
     @property
     def name(self) -> str:
         """Name of the study's folder, by which commands find it."""

@@ -221,6 +221,7 @@ def test_a_study_that_has_just_started(study_folder: Build) -> None:
     assert len(study.trials()) == len(study.pareto()) == 0
     assert study.hypervolume() == 0
     assert study.status == "searching"
+    assert "'digits', searching" in repr(study)
     with pytest.raises(ConfigError, match="no trial is complete"):
         study.pick("knee")
 
