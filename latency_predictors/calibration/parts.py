@@ -163,10 +163,10 @@ class PartTable:
         """Return rows of the table, shape `(n, blocks)`, and pairs of networks and shared parts."""
         n = len(walk.genotypes)
         blocked = np.zeros((walk.tensors, n), np.int32)  # the images are not
-        deployed = np.zeros(n, np.int32)
+        deployed: npt.NDArray[np.int32] = np.zeros(n, np.int32)
         if self._deployed:
             chosen = walk.genotypes[:, self._deployed].T
-            deployed = np.ravel_multi_index(chosen, self._deployed_sizes).astype(np.int32)
+            deployed = np.asarray(np.ravel_multi_index(chosen, self._deployed_sizes), np.int32)
         rows, done = [], [np.zeros(0, np.int64)]
         networks = np.arange(n)
         for run in walk.runs:

@@ -120,17 +120,11 @@ def measure_genotypes(
 
 def _models(
     space: SearchSpace, device: Device, genotypes: Sequence[Genotype], folder: Path
-) -> Sequence[Deployable | nn.Module | Path]:
-    """Return networks in a form that the device takes, deployed as their genotypes say."""
-    models: Sequence[nn.Module | Path] = (
-        _assembler(space).write(genotypes, folder)
-        if device.takes_onnx
-        else [space.build(genotype) for genotype in genotypes]
-    )
-    if not space.deployment_genes:
-        return models
-    pairs = zip(models, genotypes, strict=True)
-    return [Deployable(model, space.deployment(genotype)) for model, genotype in pairs]
+) -> Sequence[nn.Module | Path]:
+    """Return networks in a form that the device takes."""
+    if device.takes_onnx:
+        return _assembler(space).write(genotypes, folder)
+    return [space.build(genotype) for genotype in genotypes]
 
 
 def _portions(names: Sequence[str], *, whole: bool) -> list[list[str]]:

@@ -113,7 +113,8 @@ class PartsPredictor(LatencyPredictor):
         """Write `predictor.json` and `predictor.npz`; see `LatencyPredictor.save`."""
         path.mkdir(parents=True, exist_ok=True)
         arrays: dict[str, Any] = {"genotypes": self._genotypes, "measured_ms": self._measured_ms}
-        np.savez(path / "predictor.npz", **arrays, **self.kept())
+        arrays |= self.kept()
+        np.savez(path / "predictor.npz", **arrays)
         record = {
             "predictor": self.name,
             "space": search_spaces.registry.settings(self.space),

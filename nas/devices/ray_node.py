@@ -76,7 +76,7 @@ class NodeProcess(MeasuringProcess):
             # Its processor cores belong to trainings, which pause while a device measures.
             remote = ray.remote(num_cpus=0, resources={resource: 1}, max_restarts=0)(_Holder)
             self._actor: Any = remote.remote(timeout_seconds)
-            opened.callback(ray.kill, self._actor)
+            opened.callback(lambda: ray.kill(self._actor))
             self._opened = opened.pop_all()
 
     def ask(self, op: str, *, about: str, work_seconds: float = 0.0, **arguments: Any) -> Any:
