@@ -52,7 +52,7 @@ def test_a_predictor_is_calibrated_compared_and_saved(here: Here, tmp_path: Path
         (("search_space.input_shape=[3,16,16]",), "search_space.num_classes: got None"),
         (("search_space.num_classes=3", "search_space.input_shape=3"), "input_shape: got 3"),
         (("latency_predictor.samples=1",), "latency_predictor.samples: got 1"),
-        (("outt=x",), "outt: no such setting"),
+        (("outt=x",), "configuration: got 'outt'"),
     ],
 )
 def test_what_cannot_work_is_refused(here: Here, arguments: tuple[str, ...], expected: str) -> None:
