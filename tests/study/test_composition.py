@@ -109,26 +109,25 @@ def test_a_sweep_is_all_combinations() -> None:
 
 
 def test_a_nested_component_is_set_within_its_holder() -> None:
-    settings = read_with("device=ray_node", "device.node=a", "device.target.threads=4")
+    settings = read_with("device.runtime.name=openvino", "device.threads=4")
     record = devices.registry.settings(settings.device)
-    assert record["target"] == devices.registry.settings(devices.get("cpu", threads=4))
+    assert record["runtime"]["name"] == "openvino"
     assert devices.get(**record) == settings.device
 
 
 @pytest.mark.parametrize(
     ("override", "setting", "got"),
     [
-        ("device.target.threads=many", "device.target.threads", "'many'"),
-        ("device.target.threads=0", "device.target.threads", "0"),
-        ("device.target.legs=4", "device.target.legs", "4"),
-        ("device.target.name=cow", "device", "'cow'"),
+        ("device.runtime.allow_spinning=many", "device.runtime.allow_spinning", "'many'"),
+        ("device.runtime.legs=4", "device.runtime.legs", "4"),
+        ("device.runtime.name=cow", "device.runtime", "'cow'"),
     ],
 )
 def test_a_wrong_setting_of_a_nested_component_is_named(
     override: str, setting: str, got: str
 ) -> None:
     with pytest.raises(HwnasError) as caught:
-        read_with("device=ray_node", "device.node=a", override)
+        read_with(override)
     assert str(caught.value).startswith(f"{setting}: got {got}")
 
 
