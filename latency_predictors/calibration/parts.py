@@ -6,6 +6,7 @@ network is then a row of numbers, one a block, from which sums over its parts ar
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -69,6 +70,11 @@ class PartTable:
         self._split = split
         self._numbers: dict[Kernel, int] = {}
         self._rows: list[tuple[int, ...]] = [()]
+        self._row_numbers: dict[tuple[int, ...], int] = {(): 0}
+        self._splits: dict[
+            tuple[int, tuple[bool, ...], int],
+            tuple[Trace, tuple[int, bool, list[tuple[int, int]]]],
+        ] = {}
         self._blocks: dict[int, _SplitBlock] = {}
         self._shared: dict[tuple[str, int], int] = {}
         self._incidence = sparse.csr_array((0, 0))
@@ -147,7 +153,18 @@ class PartTable:
         """
         if trace is None:
             return 0, False, []
-        fused = self._split(trace, blocked[: len(trace.input_values)])
+        blocked = blocked[: len(trace.input_values)]
+        # Equal modules on equal shapes share one trace. To hash its contents would take longer than
+        # to split it; the entry holds the trace, so no other one can have its id.
+        key = (id(trace), blocked, deployed)
+        if key not in self._splits:
+            self._splits[key] = (trace, self._split_anew(trace, blocked, deployed))
+        return self._splits[key][1]
+
+    def _split_anew(
+        self, trace: Trace, blocked: tuple[bool, ...], deployed: int
+    ) -> tuple[int, bool, list[tuple[int, int]]]:
+        fused = self._split(trace, blocked)
         own, shared = [], []
         for kernel in fused.kernels:
             number = self.add(replace(kernel, origin=None, deployment=deployed))
@@ -156,8 +173,10 @@ class PartTable:
             else:
                 key = (kernel.origin[1], number)
                 shared.append((kernel.origin[0], self._shared.setdefault(key, len(self._shared))))
-        self._rows.append(tuple(own))
-        return len(self._rows) - 1, fused.blocked, shared
+        row = self._row_numbers.setdefault(tuple(own), len(self._rows))
+        if row == len(self._rows):
+            self._rows.append(tuple(own))
+        return row, fused.blocked, shared
 
     def _walk(self, walk: Walk) -> tuple[Ids, IntArray]:
         """Return rows of the table, shape `(n, blocks)`, and pairs of networks and shared parts."""
@@ -174,14 +193,16 @@ class PartTable:
             found = block.find(run, walk, blocked, deployed)
             rows.append(block.rows[found])
             blocked[run.position] = block.blocked[found]
-            for slot, actions in block.shared:
+            for (slot, _), actions in block.shared.items():
                 action = actions[found]
                 there = np.flatnonzero(action >= 0)
                 tensor = run.inputs[slot].tensor
                 which = tensor if isinstance(tensor, int) else tensor[there]
                 done.append((networks[there] * walk.tensors + which) * MOST_SHARED + action[there])
         # Equal computations on one tensor are done once.
-        once = np.unique(np.concatenate(done))
+        # Sorting is faster than np.unique, which hashes.
+        every = np.sort(np.concatenate(done))
+        once = every[np.flatnonzero(np.diff(every, prepend=-1))]
         part_of = np.array([part for _, part in self._shared] or [0], np.int64)
         pairs = np.stack([once // (walk.tensors * MOST_SHARED), part_of[once % MOST_SHARED]])
         return np.stack(rows, 1) if rows else np.zeros((n, 0), np.int32), pairs
@@ -193,48 +214,57 @@ class _SplitBlock:
     Attributes:
         rows: Of the table.
         blocked: Whether the output has blocked channels.
-        shared: Of an input, a number for what is done to it that other blocks may do as well; -1
-            for nothing.
+        shared: For the i-th thing that is done to an input and that other blocks may do as well,
+            by the input and i: a number for it, -1 for nothing.
     """
 
     def __init__(self, table: PartTable) -> None:
         self._table = table
         self._levels = [PairNumbers()]
-        self._found: list[tuple[int, bool, list[tuple[int, int]]]] = []
         self.rows = np.zeros(0, np.int32)
         self.blocked = np.zeros(0, np.int32)
-        self.shared: list[tuple[int, Ids]] = []
+        self.shared: dict[tuple[int, int], Ids] = {}
 
     def find(self, run: BlockRun, walk: Walk, blocked: Ids, deployed: Ids) -> Ids:
         """Return positions in `rows`, shape `(n,)`."""
         found = self._levels[0](run.found, deployed)
         if len(self._levels) <= len(run.inputs):
             self._levels += [PairNumbers() for _ in range(len(run.inputs) + 1 - len(self._levels))]
-            self._found.clear()
+            self.rows, self.blocked, self.shared = self.rows[:0], self.blocked[:0], {}
         for level, read in zip(self._levels[1:], run.inputs, strict=True):
             flags = walk.at(blocked, read.tensor)
             found = level(found, flags if read.there is None else flags * read.there)
-        if len(self._levels[-1].pairs) > len(self._found):
+        if len(self._levels[-1].pairs) > len(self.rows):
             self._split_new(run)
         return found
 
     def _split_new(self, run: BlockRun) -> None:
-        for number in range(len(self._found), len(self._levels[-1].pairs)):
+        first = len(self.rows)
+        rows, blocked = [], []
+        actions: dict[tuple[int, int], dict[int, int]] = {}
+        for number in range(first, len(self._levels[-1].pairs)):
             flags = []
+            trace = number
             for level in reversed(self._levels):
-                number, flag = level.pairs[number]
+                trace, flag = level.pairs[trace]
                 flags.append(flag)
             deployed = flags.pop()
             layouts = tuple(bool(flag) for flag in reversed(flags))
-            self._found.append(self._table.split(run.block.traces[number], layouts, deployed))
-        self.rows = np.array([row for row, _, _ in self._found], np.int32)
-        self.blocked = np.array([blocked for _, blocked, _ in self._found], np.int32)
-        self.shared = []
-        for slot in range(len(run.inputs)):
-            of_slot = [[a for s, a in shared if s == slot] for _, _, shared in self._found]
-            for i in range(max(map(len, of_slot))):
-                actions = [done[i] if i < len(done) else -1 for done in of_slot]
-                self.shared.append((slot, np.array(actions, np.int32)))
+            row, layout, shared = self._table.split(run.block.traces[trace], layouts, deployed)
+            rows.append(row)
+            blocked.append(layout)
+            seen: Counter[int] = Counter()
+            for slot, action in shared:
+                actions.setdefault((slot, seen[slot]), {})[number] = action
+                seen[slot] += 1
+        self.rows = np.append(self.rows, np.array(rows, np.int32))
+        self.blocked = np.append(self.blocked, np.array(blocked, np.int32))
+        for key in self.shared.keys() | actions.keys():
+            added = np.full(len(rows), -1, np.int32)
+            for number, action in actions.get(key, {}).items():
+                added[number - first] = action
+            known = self.shared.get(key, np.full(first, -1, np.int32))
+            self.shared[key] = np.append(known, added)
 
 
 def _whole(trace: Trace, blocked: tuple[bool, ...]) -> Fused:

@@ -203,7 +203,7 @@ class TracedBlock:
         self._shapes = shapes
         self._levels: list[PairNumbers] = []
         self.traces: list[Trace | None] = []
-        self._costs: dict[str, IntArray] = {}
+        self._costs: dict[str, IntArray] = {name: np.zeros(0, np.int64) for name in SUMMED}
         self._uses: list[PairNumbers] = []
         self._peaks = np.zeros(0, np.int64)
         self.output_shapes = np.zeros(0, np.int32)
@@ -253,12 +253,12 @@ class TracedBlock:
             used = tuple(shapes[: len(variant.inputs)])
             self.traces.append(trace_spec(variant.spec.key, used) if variant.spec else None)
         if new:
-            self._costs = {
-                name: np.array([getattr(t, name) if t else 0 for t in self.traces], np.int64)
-                for name in SUMMED
-            }
-            ids = [self._shapes.id(t.output_shape) if t else 0 for t in self.traces]
-            self.output_shapes = np.array(ids, np.int32)
+            traces = self.traces[new.start :]
+            for name, known in self._costs.items():
+                added = [getattr(t, name) if t else 0 for t in traces]
+                self._costs[name] = np.append(known, np.array(added, np.int64))
+            ids = [self._shapes.id(t.output_shape) if t else 0 for t in traces]
+            self.output_shapes = np.append(self.output_shapes, np.array(ids, np.int32))
 
     def cost(self, name: str) -> IntArray:
         """Return a cost of every trace."""
