@@ -23,7 +23,7 @@ import search_spaces
 from nas.core.dataset import Examples
 from nas.core.errors import DataError, ExportError
 from nas.core.files import write_json_atomically
-from nas.core.measurement import Deployable, ImageArray, Measurement
+from nas.core.measurement import Deployable, ImageArray, Measurement, PreparedNetwork
 from nas.core.trial import Candidate, Evaluation
 from nas.devices.measuring.environment import threads_line
 from nas.export.parity import TOLERANCE, check_parity, max_abs_difference
@@ -231,7 +231,8 @@ class Verification:
         file = next(self.folder.glob(f"{member.arch_id}/{DEPLOYED}.*"), None)
         file = file or self._path(member, "model.onnx")
         device = self.settings.device
-        [outputs] = device.outputs(file, [self._parity_images])
+        deployed = self._deployed(member, file)
+        [outputs] = device.outputs(deployed, [self._parity_images])
         difference = max_abs_difference(self._network(member), self._parity_images, outputs)
         record = {
             "file": file.name,
@@ -245,14 +246,17 @@ class Verification:
                 line = f"outputs on the device differ from PyTorch's by up to {difference:.2g}"
                 self.reporter.stage(f"  {member.arch_id}: {line}; it is judged by the device's")
             if self.validation is not None:
-                record["metrics"] = self._metrics_deployed(file, self.validation)
+                record["metrics"] = self._metrics_deployed(deployed, self.validation)
         write_json_atomically(self._path(member, JUDGED), record)
 
-    def _metrics_deployed(self, file: Path, images: Examples) -> dict[str, float]:
+    def _deployed(self, member: Candidate, file: Path) -> PreparedNetwork:
+        return PreparedNetwork(file, self.problem.space.deployment(member.genotype))
+
+    def _metrics_deployed(self, deployed: PreparedNetwork, images: Examples) -> dict[str, float]:
         """Return the metrics of the deployed network, as the device's runtime runs it."""
         parts = [slice(start, start + BATCH) for start in range(0, len(images), BATCH)]
         batches = (self._normalised(images.pixels[part]) for part in parts)
-        outputs = np.concatenate(list(self.settings.device.outputs(file, batches)))
+        outputs = np.concatenate(list(self.settings.device.outputs(deployed, batches)))
         return images.task.evaluate(outputs, images.targets)
 
     def _test(self, members: Sequence[Candidate]) -> None:
@@ -280,7 +284,8 @@ class Verification:
             if not deployment["as_network"]:
                 file = self._path(member, deployment["file"])
                 tested = _columns(outcome.metrics, "test_fp32")
-                tested |= _columns(self._metrics_deployed(file, test), "test")
+                deployed = self._deployed(member, file)
+                tested |= _columns(self._metrics_deployed(deployed, test), "test")
             self._record(member, deployment, {**tested, "test_images": len(test)})
 
     def _record(
