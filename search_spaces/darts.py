@@ -28,10 +28,10 @@ from search_spaces import register
 from search_spaces.layers.cells import Node, Zeros, gain
 from search_spaces.layers.darts import (
     AuxiliaryClassifier,
-    Classifier,
     Concatenation,
+    DartsClassifier,
+    DartsStem,
     Fitted,
-    Stem,
 )
 
 NONE = "none"
@@ -135,7 +135,7 @@ class DartsSpace(SearchSpace):
         classes = {"num_classes": self.num_classes}
         auxiliary = ModuleSpec(AuxiliaryClassifier, classes, ("reduction2_output",))
         yield Block("auxiliary", lambda _: auxiliary, auxiliary=True)
-        yield Block("classifier", lambda _: ModuleSpec(Classifier, classes))
+        yield Block("classifier", lambda _: ModuleSpec(DartsClassifier, classes))
 
     @property
     def _large(self) -> bool:
@@ -145,10 +145,12 @@ class DartsSpace(SearchSpace):
         channels = chosen["channels"]
         outputs = [channels // 2, channels] if self._large else [3 * channels]
         stride = 2 if self._large else 1
-        return ModuleSpec(Stem, {"outputs": outputs, "stride": stride, "activated": False})
+        return ModuleSpec(DartsStem, {"outputs": outputs, "stride": stride, "activated": False})
 
     def _stem2(self, chosen: Choices) -> ModuleSpec:
-        return ModuleSpec(Stem, {"outputs": [chosen["channels"]], "stride": 2, "activated": True})
+        return ModuleSpec(
+            DartsStem, {"outputs": [chosen["channels"]], "stride": 2, "activated": True}
+        )
 
     @staticmethod
     @cache

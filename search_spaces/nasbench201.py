@@ -38,7 +38,7 @@ EDGES = ((1, 0), (2, 0), (2, 1), (3, 0), (3, 1), (3, 2))
 NONE, SKIP, POOL = (OPERATIONS.index(name) for name in ("none", "skip_connect", "avg_pool_3x3"))
 
 
-class Stem(nn.Module):
+class NasBench201Stem(nn.Module):
     """A convolution and its normalisation."""
 
     def __init__(self, input_shape: Sequence[int], channels: int) -> None:
@@ -72,7 +72,7 @@ class ResidualReduction(nn.Module):
         return reduced
 
 
-class Classifier(nn.Module):
+class NasBench201Classifier(nn.Module):
     """Normalisation, ReLU, global average pooling and a linear layer."""
 
     def __init__(self, input_shape: Sequence[int], num_classes: int) -> None:
@@ -119,7 +119,7 @@ class NasBench201Space(SearchSpace):
 
     def blocks(self) -> Iterator[Block]:
         """Stem, three stages of cells of three nodes each, classifier."""
-        stem = ModuleSpec(Stem, {"channels": self.channels})
+        stem = ModuleSpec(NasBench201Stem, {"channels": self.channels})
         yield Block("stem", lambda _: stem)
         before = "stem"
         reduction = ModuleSpec(ResidualReduction)
@@ -132,7 +132,7 @@ class NasBench201Space(SearchSpace):
                 for node in (1, 2, 3):
                     yield Block(names[node], partial(_node, node, names))
                 before = names[3]
-        classifier = ModuleSpec(Classifier, {"num_classes": self.num_classes})
+        classifier = ModuleSpec(NasBench201Classifier, {"num_classes": self.num_classes})
         yield Block("classifier", lambda _: classifier)
 
     def canonicalise(self, genotypes: IntArray) -> IntArray:

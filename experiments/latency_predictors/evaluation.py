@@ -138,12 +138,12 @@ def measure(
     run = _Run(space, device, store, settings)
     progress(f"calibrating on {settings.samples} networks")
     # What was measured before counts with the seconds that it took then.
-    before = store.tally.taken_s + store.tally.reused_s
+    before = store.counts.taken_s + store.counts.reused_s
     start = time.perf_counter()
-    waited = store.tally.taken_s
+    waited = store.counts.taken_s
     calibration = Sample(*measure_samples(space, device, predictor, settings.seed, store))
-    choosing = time.perf_counter() - start - (store.tally.taken_s - waited)
-    measuring = store.tally.taken_s + store.tally.reused_s - before
+    choosing = time.perf_counter() - start - (store.counts.taken_s - waited)
+    measuring = store.counts.taken_s + store.counts.reused_s - before
     start = time.perf_counter()
     fitted = predictor.fit(space, calibration.genotypes, calibration.latency_ms)
     fitting = choosing + time.perf_counter() - start

@@ -81,7 +81,7 @@ def measurer(
     """Return a function that measures a network as a calibration does, unless the store has it."""
 
     def measure(genotype: Genotype) -> TimedMeasurement:
-        started, reused, reused_s = time.monotonic(), store.tally.reused, store.tally.reused_s
+        started, reused, reused_s = time.monotonic(), store.counts.reused, store.counts.reused_s
         [measurement] = sampling.measure_genotypes(
             space,
             device,
@@ -90,8 +90,8 @@ def measurer(
             seed=seed,
             store=store,
         )
-        if store.tally.reused > reused:
-            took_s = store.tally.reused_s - reused_s
+        if store.counts.reused > reused:
+            took_s = store.counts.reused_s - reused_s
             return TimedMeasurement(measurement=measurement, seconds=took_s, reused=True)
         took_s = time.monotonic() - started
         return TimedMeasurement(measurement=measurement, seconds=took_s, reused=False)

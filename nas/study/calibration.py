@@ -84,7 +84,7 @@ def calibrate(
         DeviceError: The device cannot tell how much memory networks take.
     """
     started = time.monotonic()
-    before = (store.tally.taken, store.tally.reused, store.tally.reused_s)
+    before = (store.counts.taken, store.counts.reused, store.counts.reused_s)
     choice = int(stream(seed, "calibration").integers(2**31))
     genotypes, measurements = sampling.measure_samples(
         space, device, settings, choice, store, memory=memory
@@ -92,10 +92,10 @@ def calibrate(
     peak = _peak_memory(space, genotypes, measurements) if memory else None
     predictor = settings.fit(space, genotypes, np.array([m.latency_ms for m in measurements]))
     cost = {
-        "measured": store.tally.taken - before[0],
-        "reused": store.tally.reused - before[1],
+        "measured": store.counts.taken - before[0],
+        "reused": store.counts.reused - before[1],
         "seconds": time.monotonic() - started,
-        "seconds_reused": store.tally.reused_s - before[2],
+        "seconds_reused": store.counts.reused_s - before[2],
         "relative_ci_percent": float(100 * np.median([m.relative_ci for m in measurements])),
     }
     sampling.save_samples(folder, space, genotypes, measurements, cost)

@@ -15,7 +15,7 @@ from search_spaces.layers.cells import FactorizedReduction, ReLUConvNorm
 AUXILIARY_CHANNELS = (128, 768)
 
 
-class Stem(nn.Module):
+class DartsStem(nn.Module):
     """Convolutions with ReLU between them."""
 
     def __init__(
@@ -74,7 +74,7 @@ class Concatenation(nn.Module):
         return torch.cat(nodes, 1)
 
 
-class Classifier(nn.Module):
+class DartsClassifier(nn.Module):
     """Global average pooling and a linear layer."""
 
     def __init__(self, input_shape: Sequence[int], num_classes: int) -> None:

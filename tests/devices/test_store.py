@@ -17,7 +17,7 @@ from latency_predictors.calibration.sampling import measure_genotypes
 from nas.core.measurement import Measurement
 from nas.devices.measuring.device import ProcessDevice
 from nas.devices.runtimes import component
-from nas.devices.store import MeasurementStore, Tally
+from nas.devices.store import MeasurementStore, StoreCounts
 
 TAKEN = Measurement(
     samples_ms=(1.25, 1.5, 1.375),
@@ -226,7 +226,7 @@ def test_a_space_whose_code_has_changed_is_measured_again(
         tallied = MeasurementStore(store.folder)
         space = own(input_shape=(1, 8, 8), num_classes=10)
         measure_genotypes(space, cpu(), [(0,)], seconds=0.05, store=tallied)
-        return tallied.tally.taken, tallied.tally.reused
+        return tallied.counts.taken, tallied.counts.reused
 
     assert measured(OWN_SPACE) == (1, 0)
     assert measured(OWN_SPACE + "# the end") == (0, 1)
@@ -247,5 +247,5 @@ def test_what_measurements_cost_is_counted(store: MeasurementStore):
     again = MeasurementStore(store.folder)
     assert again.find(cpu(), "a", 0.5) == TAKEN
     assert again.find(cpu(), "b", 0.5) is None
-    assert again.tally == Tally(reused=1, reused_s=3.0)
-    assert store.tally == Tally(taken=1, taken_s=3.0)
+    assert again.counts == StoreCounts(reused=1, reused_s=3.0)
+    assert store.counts == StoreCounts(taken=1, taken_s=3.0)

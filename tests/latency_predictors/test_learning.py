@@ -112,7 +112,7 @@ def test_a_calibration_that_was_cut_off_loses_at_most_a_portion(
     store, again = MeasurementStore(tmp_path), CountingDevice()
     assert calibrate(again, store) == expected
     assert again.portions == [4, 4]
-    assert (store.tally.taken, store.tally.reused) == (8, 12)
+    assert (store.counts.taken, store.counts.reused) == (8, 12)
     third = CountingDevice()
     calibrate(third, MeasurementStore(tmp_path))
     assert third.portions == []

@@ -216,7 +216,7 @@ def test_calibrate_is_both_in_one_call(few_blocks: SearchSpace, tmp_path: Path):
     fitted = latency_predictors.calibrate(
         few_blocks, device, samples=8, seed=1, predictor="macs", store=store
     )
-    assert device.measured == store.tally.taken == 8
+    assert device.measured == store.counts.taken == 8
     genotypes, measurements = measure_samples(
         few_blocks, device, latency_predictors.get("macs", samples=8), 1, store
     )

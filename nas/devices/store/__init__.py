@@ -20,7 +20,7 @@ from nas.core.measurement import Device, Measurement
 
 
 @dataclass
-class Tally:
+class StoreCounts:
     """What came into a store and out of it, and what that cost.
 
     Attributes:
@@ -42,11 +42,11 @@ class MeasurementStore:
 
     Attributes:
         folder: Made when the first measurement comes.
-        tally: Of what this object has added and found.
+        counts: Of what this object has added and found.
     """
 
     folder: Path
-    tally: Tally = field(default_factory=Tally, compare=False)
+    counts: StoreCounts = field(default_factory=StoreCounts, compare=False)
 
     def find(
         self, device: Device, network: str, seconds: float | None, *, memory: bool = False
@@ -67,8 +67,8 @@ class MeasurementStore:
             return None  # never taken, or cut off by a crash of the machine
         if memory and measurement.peak_memory_mb is None:
             return None
-        self.tally.reused += 1
-        self.tally.reused_s += took_s
+        self.counts.reused += 1
+        self.counts.reused_s += took_s
         return measurement
 
     def add(
@@ -94,8 +94,8 @@ class MeasurementStore:
         if not description.is_file():
             write_json_atomically(description, device.identity())
         write_json_atomically(path, {**measurement.to_dict(), "took_s": took_s})
-        self.tally.taken += 1
-        self.tally.taken_s += took_s
+        self.counts.taken += 1
+        self.counts.taken_s += took_s
 
     def _path(self, device: Device, network: str, seconds: float | None) -> Path:
         name = hashed({"network": network, "seconds": seconds}, 16)
