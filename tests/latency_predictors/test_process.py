@@ -141,7 +141,8 @@ def test_one_more_sample_moves_its_own_prediction(name: str, space: SearchSpace)
 def test_samples_tell_the_width_of_a_block(width: int, space: SearchSpace):
     genotypes = draw(space, SAMPLES, 5)
     parts = kernels(space, width)
-    latency_ms = parts.counts(genotypes) @ planted_ms(parts, deviation=0.02)
+    # Rooflines of widths 1 and 8 differ by 0.07 % here: most channels are multiples of 8.
+    latency_ms = parts.counts(genotypes) @ planted_ms(parts, deviation=0.001)
     fitted = latency_predictors.get("kernels").fit(space, genotypes, latency_ms)
     assert isinstance(fitted, PartsPredictor)
     assert fitted.width == width

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar
@@ -18,7 +18,7 @@ from torch import nn
 from nas.core.objective import Constraint, Facts, Objective
 from nas.core.prediction import FloatArray
 from nas.core.space import Gene, Genotype
-from nas.core.trial import SearchAlgorithm, Trial
+from nas.core.trial import Candidate, SearchAlgorithm, Trial
 from nas.network.blocks import Block, Choices, ModuleSpec
 from nas.network.space import SearchSpace
 from nas.search import algorithms
@@ -111,6 +111,14 @@ def evaluated(at: SearchProblem, number: int, genotype: Genotype, *, failed: boo
     )
 
 
+def pending_trials(at: SearchProblem, genotypes: Iterable[Genotype]) -> list[Candidate]:
+    """Return candidates that were asked for and not yet told."""
+    return [
+        Candidate(number=i, genotype=g, arch_id=at.space.architecture(g).arch_id, seed=0)
+        for i, g in enumerate(genotypes)
+    ]
+
+
 def searched(
     algorithm: SearchAlgorithm, at: SearchProblem, evaluations: int, lookahead: int = 4
 ) -> list[Trial]:
@@ -119,7 +127,8 @@ def searched(
     for number in range(evaluations):
         if number >= lookahead:
             algorithm.tell([trials[number - lookahead]])
-        proposed = algorithm.ask(1)
+        told = max(number - lookahead + 1, 0)
+        proposed = algorithm.ask(1, pending_trials(at, [t.genotype for t in trials[told:]]))
         if not proposed:
             break
         trials.append(evaluated(at, number, proposed[0], failed=number % 7 == 3))

@@ -7,23 +7,20 @@ import re
 import subprocess
 import sys
 from collections import deque
-from collections.abc import Iterable
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
 import additive
 import pytest
-from additive import AdditiveSpace, evaluated, problem, searched
+from additive import AdditiveSpace, evaluated, pending_trials, problem, searched
 from optuna.trial import TrialState
 
 from nas.core.errors import NoFeasibleArchitectureError
 from nas.core.space import Genotype
-from nas.core.trial import Candidate
 from nas.search import algorithms
 from nas.search.algorithms import AlgorithmSettings
 from nas.search.algorithms.optuna_samplers import SamplerRun
-from nas.search.problem import SearchProblem
 
 COLLECTIONS = (dict, set, list, deque)
 
@@ -141,13 +138,6 @@ def test_failed_trials_only_are_survived(settings: AlgorithmSettings):
         seen.append(genotype)
         run.tell([evaluated(at, number, genotype, failed=True)])
     assert len(set(seen)) == 60
-
-
-def pending_trials(at: SearchProblem, genotypes: Iterable[Genotype]) -> list[Candidate]:
-    return [
-        Candidate(number=i, genotype=g, arch_id=at.space.architecture(g).arch_id, seed=0)
-        for i, g in enumerate(genotypes)
-    ]
 
 
 def test_equal_trials_and_pending_ones_lead_to_the_same_proposal(settings: AlgorithmSettings):
