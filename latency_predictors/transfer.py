@@ -22,6 +22,7 @@ from latency_predictors.calibration.regression import Regression
 from nas.core.errors import ConfigError
 from nas.core.prediction import FloatArray, LatencyPredictor
 from nas.core.space import Genotype
+from nas.core.text import one_line
 from nas.network.blocks import IntArray
 from nas.network.space import SearchSpace
 
@@ -91,7 +92,7 @@ def _source(space: SearchSpace, folder: Path) -> LatencyPredictor:
     except (ConfigError, OSError, ValueError, KeyError, TypeError, BadZipFile) as error:
         expected = "a folder with a saved predictor"
         raise ConfigError(
-            "latency_predictor.sources", str(folder), expected, _one_line(error)
+            "latency_predictor.sources", str(folder), expected, one_line(error)
         ) from error
     ours = search_spaces.registry.settings(space)
     differing = [name for name in ours if ours[name] != theirs.get(name)]
@@ -107,10 +108,6 @@ def _source(space: SearchSpace, folder: Path) -> LatencyPredictor:
 
 def _listed(settings: Mapping[str, Any], names: Sequence[str]) -> str:
     return ", ".join(f"{name} is {settings.get(name)}" for name in names)
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
 
 
 class Transfer(Regression):

@@ -13,6 +13,7 @@ import ray
 
 from nas.core.errors import ConfigError
 from nas.core.host import usable_cores
+from nas.core.text import first_line
 
 CONNECT_TIMEOUT_S = 10.0
 """Seconds in which a cluster's head must answer."""
@@ -50,11 +51,6 @@ def connected(address: str | None) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
-
-
-def first_line(error: object) -> str:
-    """Return the first line of what an error of Ray says; the others are a trace."""
-    return (str(error).strip().splitlines() or [""])[0]
 
 
 def _check_reachable(address: str) -> None:

@@ -1,4 +1,4 @@
-"""Texts for people: errors on one line, shares as percentages."""
+"""Errors on one line."""
 
 from __future__ import annotations
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from nas.core.errors import ConfigError, DeviceError
+from nas.core.text import first_line
 from nas.devices import register
 from nas.devices.measuring.device import ProcessDevice
 from nas.devices.measuring.process import MeasuringProcess
@@ -83,8 +84,6 @@ class NodeProcess(MeasuringProcess):
         """Send a request and wait for its answer; see `MeasuringProcess.ask`."""
         import ray
         from ray import exceptions
-
-        from nas.cluster.connection import first_line
 
         try:
             return ray.get(self._actor.ask.remote(op, about, work_seconds, arguments))

@@ -25,6 +25,7 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from nas.core.errors import ExportError
 from nas.core.measurement import CALIBRATION_KEY, ImageArray
+from nas.core.text import one_line
 from nas.network.onnx import write_model
 
 CALIBRATION_IMAGES = 64
@@ -95,7 +96,7 @@ def _input_name(source: Path, input_shape: tuple[int, int, int]) -> str:
         session = onnxruntime.InferenceSession(str(source), providers=["CPUExecutionProvider"])
     except RUNTIME_ERRORS as error:
         raise ExportError(
-            f"cannot be quantised: ONNX Runtime refuses it ({_one_line(error)})"
+            f"cannot be quantised: ONNX Runtime refuses it ({one_line(error)})"
         ) from error
     inputs = session.get_inputs()
     shapes = [list(each.shape) for each in inputs]
@@ -141,7 +142,7 @@ def _quantised(source: Path, reader: _Reader) -> onnx.ModelProto:
             )
             return onnx.load(written)
         except (*RUNTIME_ERRORS, RuntimeError, ValueError, KeyError, TypeError, OSError) as error:
-            raise ExportError(f"cannot be quantised ({_one_line(error)})") from error
+            raise ExportError(f"cannot be quantised ({one_line(error)})") from error
 
 
 @contextlib.contextmanager
@@ -153,7 +154,3 @@ def _silence() -> Iterator[None]:
         yield
     finally:
         logging.disable(before)
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:300] or type(error).__name__

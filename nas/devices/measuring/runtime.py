@@ -21,13 +21,13 @@ import numpy as np
 
 from nas.core.errors import ConfigError, DeviceError
 from nas.core.measurement import ImageArray
+from nas.core.text import one_line
 
 if TYPE_CHECKING:
     from torch import nn
 
 SENTINEL_SHAPE = (16, 32, 32)
 """`(channels, height, width)` of the sentinel's input."""
-_LONGEST_REASON = 300
 
 
 class ModelError(Exception):
@@ -286,9 +286,3 @@ def check_input(
         raise ModelError(f"input {name!r} has shape {shape}, expected {expected}")
     if got != kind:
         raise ModelError(f"input {name!r} is a {got}, expected {kind}")
-
-
-def one_line(error: BaseException) -> str:
-    """Return an error's message on one line of bounded length."""
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= _LONGEST_REASON else text[:_LONGEST_REASON] + " ..."

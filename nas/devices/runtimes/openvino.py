@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from nas.core.measurement import CALIBRATION_KEY, UNKNOWN_CALIBRATION, ImageArray
+from nas.core.text import one_line
 from nas.devices.measuring.runtime import (
     DEFAULT_EXECUTION,
     Execution,
@@ -20,7 +21,6 @@ from nas.devices.measuring.runtime import (
     ModelError,
     Runtime,
     check_input,
-    one_line,
 )
 from nas.devices.runtimes import register
 

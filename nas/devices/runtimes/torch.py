@@ -14,6 +14,7 @@ import numpy as np
 
 from nas.core.errors import ExportError
 from nas.core.measurement import ImageArray
+from nas.core.text import one_line
 from nas.devices.measuring.runtime import (
     DEFAULT_EXECUTION,
     SENTINEL_SHAPE,
@@ -22,7 +23,6 @@ from nas.devices.measuring.runtime import (
     ModelError,
     Runtime,
     check_input,
-    one_line,
 )
 from nas.devices.runtimes import register
 

@@ -13,9 +13,9 @@ from typing import Any
 import ray
 from ray import exceptions
 
-from nas.cluster.connection import first_line
 from nas.core.errors import CandidateFailure, ConfigError
 from nas.core.lease import training_step
+from nas.core.text import first_line
 from nas.core.trial import Candidate, Evaluation, Evaluator, Job, Outcome
 
 KILL_AFTER_S = 60.0
