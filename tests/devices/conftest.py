@@ -1,28 +1,11 @@
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import onnx
 import pytest
-from onnx import TensorProto, helper, numpy_helper
-
-SHAPE = (8, 16, 16)
-ModelFactory = Callable[..., Path]
-
-
-def _save(path: Path, nodes: list[onnx.NodeProto], inputs: dict, weights: dict) -> Path:
-    graph = helper.make_graph(
-        nodes,
-        "model",
-        [helper.make_tensor_value_info(n, TensorProto.FLOAT, s) for n, s in inputs.items()],
-        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, None)],
-        [numpy_helper.from_array(array, name) for name, array in weights.items()],
-    )
-    opsets = [helper.make_opsetid("", 18)]
-    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=8), path)
-    return path
+from onnx import helper
+from onnx_files import SHAPE, ModelFactory, save_onnx
 
 
 @pytest.fixture
@@ -37,7 +20,7 @@ def conv_model(tmp_path: Path) -> ModelFactory:
             for i in range(layers)
         ]
         path = tmp_path / (name or f"conv{layers}.onnx")
-        return _save(path, nodes, {"images": shape}, {"w": weights})
+        return save_onnx(path, nodes, {"images": shape}, {"w": weights})
 
     return write
 
@@ -55,7 +38,7 @@ def linear_model(tmp_path: Path) -> ModelFactory:
             helper.make_node("MatMul", ["flat", "w"], ["logits"]),
         ]
         path = tmp_path / f"linear{megabytes}.onnx"
-        return _save(path, nodes, {"images": (1, *SHAPE)}, {"w": weights})
+        return save_onnx(path, nodes, {"images": (1, *SHAPE)}, {"w": weights})
 
     return write
 
@@ -63,10 +46,10 @@ def linear_model(tmp_path: Path) -> ModelFactory:
 @pytest.fixture
 def two_input_model(tmp_path: Path) -> Path:
     nodes = [helper.make_node("Add", ["a", "b"], ["logits"])]
-    return _save(tmp_path / "two.onnx", nodes, {"a": (1, *SHAPE), "b": (1, *SHAPE)}, {})
+    return save_onnx(tmp_path / "two.onnx", nodes, {"a": (1, *SHAPE), "b": (1, *SHAPE)}, {})
 
 
 @pytest.fixture
 def unknown_operator_model(tmp_path: Path) -> Path:
     nodes = [helper.make_node("Frobnicate", ["images"], ["logits"])]
-    return _save(tmp_path / "unknown.onnx", nodes, {"images": (1, *SHAPE)}, {})
+    return save_onnx(tmp_path / "unknown.onnx", nodes, {"images": (1, *SHAPE)}, {})

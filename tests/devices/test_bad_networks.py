@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import SHAPE, ModelFactory
 from fast_device import cpu, installed
+from onnx_files import SHAPE, ModelFactory
 from torch import nn
 
 from nas.core.errors import DeviceError

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import SHAPE, ModelFactory
 from fast_device import cpu
+from onnx_files import SHAPE, ModelFactory
 from torch import nn
 
 import nas.devices

@@ -7,8 +7,8 @@ import ctypes
 from pathlib import Path
 
 import pytest
-from conftest import SHAPE, ModelFactory
 from fast_device import cpu
+from onnx_files import SHAPE, ModelFactory
 
 from nas.devices.measuring import energy
 from nas.devices.measuring.energy import read, read_nvml, read_rapl

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from conftest import SHAPE, ModelFactory
+from onnx_files import SHAPE, ModelFactory
 
 from nas.core.errors import DeviceError
 from nas.devices.measuring.process import MeasuringProcess

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from conftest import SHAPE, ModelFactory
 from fast_device import cpu, installed
 from onnx import helper
+from onnx_files import SHAPE, ModelFactory
 
 from nas.core.errors import DeviceError
 from nas.core.measurement import Deployable

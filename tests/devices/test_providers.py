@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import onnxruntime
 import pytest
-from conftest import SHAPE, ModelFactory
 from fast_device import FAST, cpu
+from onnx_files import SHAPE, ModelFactory
 
 import nas.devices
 from nas.core.errors import DeviceError

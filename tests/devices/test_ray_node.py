@@ -14,8 +14,8 @@ import numpy as np
 import psutil
 import pytest
 import ray
-from conftest import SHAPE, ModelFactory
 from fast_device import FAST
+from onnx_files import SHAPE, ModelFactory
 
 import nas.devices
 from nas.core.errors import ConfigError, DeviceError

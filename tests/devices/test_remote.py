@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import SHAPE, ModelFactory
 from fast_device import FAST
+from onnx_files import SHAPE, ModelFactory
 from ssh_server import SshServer
 
 import nas.devices
