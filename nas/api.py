@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from nas import data as data_sets
 from nas import results
-from nas.core.errors import ConfigError
+from nas.core.errors import ConfigError, UnknownNameError
 from nas.results.study import StudyResults
 
 if TYPE_CHECKING:
@@ -122,7 +122,13 @@ def search(
     folder = None if config_dir is None else Path(config_dir)
     # The overrides begin, so that an experiment's choices give way to the arguments.
     config = compose([*overrides, *choices], config_dir=folder, settings=_plain(values))
-    checked = read(config)
+    try:
+        checked = read(config)
+    except UnknownNameError as error:
+        if error.argument == data_sets.registry.kind and isinstance(data, str):
+            expected = "a folder of images or an .npz file that exists, or one of "
+            raise ConfigError("data", data, expected + ", ".join(data_sets.names())) from error
+        raise
     # Ray and PyTorch take seconds to load, so a setting that cannot be used is refused before.
     from nas.study.run import run
 

@@ -61,6 +61,7 @@ def test_a_search_of_a_table_equals_that_of_the_command_line(
         ({"objectives": ["fun"]}, "fun"),
         ({"space": "mobilnet"}, "mobilnet"),
         ({"data": "no/such/folder"}, "data"),
+        ({"data": "photos"}, "folder"),
         ({"device": {"threads": 2}}, "device"),
         ({"settings": {"search.evaluation": 3}}, r"search\.evaluation"),
         ({"config_dir": "nowhere"}, "nowhere"),
