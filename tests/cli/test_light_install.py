@@ -103,9 +103,9 @@ def test_a_command_that_needs_more_says_what(
     light: Path, tmp_path: Path, command: tuple[str, ...]
 ) -> None:
     ended = run(light / "nas", *command, folder=tmp_path)
-    fix = "pip install 'hwnas[search]'"
-    what = "needs packages that are not installed (hydra-core, matplotlib, onnx, ...)"
-    assert ended.stderr == f"nas: {command[0]!r} {what}: {fix}\n"
+    assert ended.stderr.count("\n") == 1
+    for named in (command[0], "hydra-core", "pip install 'hwnas[search]'"):
+        assert named in ended.stderr
     assert ended.returncode == 2
 
 
