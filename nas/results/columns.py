@@ -195,28 +195,24 @@ def columns_of(record: Mapping[str, Any]) -> dict[str, Column]:
 
 
 def task_metric(record: Mapping[str, Any]) -> tuple[str, str]:
-    """Return the name and the unit of the metric that a study minimises.
-
-    A record without the entry `task` is of a classification: its error in percent.
-    """
-    metrics = (record.get("task") or {}).get("metrics") or [{"name": "error", "unit": "%"}]
-    return str(metrics[0]["name"]), str(metrics[0]["unit"])
+    """Return the name and the unit of the metric that a study minimises."""
+    metric = record["task"]["metrics"][0]
+    return str(metric["name"]), str(metric["unit"])
 
 
 def device_label(device: Mapping[str, Any] | str | None) -> str:
     """Return a device as text, such as `cpu, 1 thread`; empty where it is not known.
 
-    A table's device is called as the table calls it; one that stands elsewhere by the device that
-    it holds and its place: `cpu, 1 thread at pi:7000`.
+    A table's device is called as the table calls it; a board or a Ray node has its command or its
+    name in brackets: `remote (ssh pi@board), 4 threads`.
     """
     if not isinstance(device, Mapping):
         return str(device or "")
-    if isinstance(device.get("target"), Mapping):
-        place = device.get("address") if device.get("node") is None else device["node"]
-        return f"{device_label(device['target'])} at {place}"
     if "hardware" in device:
         return str(device["hardware"])
     name = str(device.get("name", "device"))
+    if place := device.get("command") or device.get("node"):
+        name = f"{name} ({place})"
     threads = device.get("threads")
     if threads is None:
         return name

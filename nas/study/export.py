@@ -83,7 +83,6 @@ def _trained(
     module = space.build(row["genotype"])
     module.load_state_dict(safetensors.torch.load_file(parts / WEIGHTS))
     training = json.loads((parts / "training.json").read_text("utf-8"))
-    deployment = json.loads((parts / "deployment.json").read_text("utf-8"))
     result = json.loads((parts / "result.json").read_text("utf-8"))
     return TrainedNetwork(
         module=module.eval(),
@@ -105,7 +104,6 @@ def _trained(
                 **training["recipe"],
                 "split": "train and validation" if refit else "train",
                 "images": training["train_images"],
-                "errors_counted_on": deployment["outputs_run_by"],
             },
             "study": {"name": study.name, "seed": record["seed"], **record["versions"]},
         },

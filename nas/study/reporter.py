@@ -21,7 +21,7 @@ class SearchPlan:
         recorded: Trials that the ledger holds already.
         workers: Candidates evaluated at a time.
         simulated: Whether the workers' seconds are simulated, so that nobody waits for them.
-        lookahead: Candidates under way at a time.
+        lookahead: Candidates pending at a time.
         columns: Column of every objective in tables of trials, by the objective's name.
         reference_point: Of the hypervolume, by the objective's name.
     """

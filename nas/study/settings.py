@@ -108,7 +108,7 @@ class SearchSettings:
         stop: Further limits at which it ends.
         mode: `batch` tells trials in the order in which they were asked for, so that a search is
             exactly repeatable; `async` tells them as they end, so that no worker waits.
-        lookahead: In a batch search, candidates under way at a time; at least the number of
+        lookahead: In a batch search, candidates pending at a time; at least the number of
             workers.
         objectives: Names of what to make small.
         constraints: Limits such as `latency_ms <= 2`.

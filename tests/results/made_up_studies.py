@@ -24,6 +24,7 @@ VERIFIED_COLUMNS = {
     "latency_ms": "latency_ms_measured",
     "params_m": "params_m",
 }
+TASK = {"name": "classification", "metrics": [{"name": "error", "unit": "%"}]}
 REFERENCE = {"error": 100.0, "latency_ms": 4.0, "params_m": 2.0}
 
 
@@ -65,6 +66,7 @@ def write_study(
         "name": folder.name,
         "created_utc": "2030-01-02T03:04:05Z",
         "seed": 0,
+        "task": TASK,
         "objectives": list(objectives),
         "columns": {name: COLUMNS[name] for name in objectives},
         "verified_columns": {name: VERIFIED_COLUMNS[name] for name in objectives},

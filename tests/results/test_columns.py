@@ -3,6 +3,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from made_up_studies import TASK
 
 from nas.results.columns import VERIFIED, columns_of, device_label
 
@@ -15,12 +16,12 @@ from nas.results.columns import VERIFIED, columns_of, device_label
         ({"name": "cpu", "threads": 1}, "cpu, 1 thread"),
         ({"name": "cpu", "threads": 4}, "cpu, 4 threads"),
         (
-            {"name": "remote", "address": "pi:7000", "target": {"name": "cpu", "threads": 4}},
-            "cpu, 4 threads at pi:7000",
+            {"name": "remote", "command": "ssh pi@board", "threads": 4},
+            "remote (ssh pi@board), 4 threads",
         ),
         (
-            {"name": "ray_node", "node": "pi", "address": "auto", "target": {"name": "gpu"}},
-            "gpu at pi",
+            {"name": "ray_node", "node": "pi", "address": "auto", "threads": 1},
+            "ray_node (pi), 1 thread",
         ),
     ],
 )
@@ -33,12 +34,12 @@ def test_the_columns_of_errors_are_those_of_the_task() -> None:
     of_task = columns_of({"task": {"name": "segmentation", "metrics": [metric], "trivial": 1.0}})
     assert of_task["error_test"].label() == "test pixel error (px)"
     assert of_task["error_final_fp32"].table_heading() == "val. pixel error fp32 px"
-    assert of_task["latency_ms_measured"] == columns_of({})["latency_ms_measured"]
-    assert columns_of({})["error"].label() == "validation error in the search (%)"
+    assert of_task["latency_ms_measured"] == columns_of({"task": TASK})["latency_ms_measured"]
+    assert columns_of({"task": TASK})["error"].label() == "validation error in the search (%)"
 
 
 def test_labels_say_what_a_number_is() -> None:
-    known = columns_of({})
+    known = columns_of({"task": TASK})
     measured = known["latency_ms_measured_fp32"]
     assert measured.label("cpu, 1 thread") == "measured latency in fp32 on cpu, 1 thread (ms)"
     assert known["params_m"].label("cpu") == "parameters (M)"
