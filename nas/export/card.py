@@ -29,7 +29,7 @@ _LABELS = {
     "peak_memory_mb_measured": "peak memory above the runtime's own, measured (10^6 bytes)",
 }
 _SECTIONS = {"dataset": "Data", "training": "Training", "study": "Study"}
-_MOST_CLASSES_LISTED = 20
+_MOST_OUTPUTS_LISTED = 20
 
 _LOADING = """\
 ## Loading
@@ -93,12 +93,12 @@ def model_card(record: Mapping[str, Any], measurement: Measurement | None) -> st
 
 def _summary(record: Mapping[str, Any]) -> str:
     channels, height, width = record["input_shape"]
-    names = record["class_names"]
-    classes = ", ".join(names) if len(names) <= _MOST_CLASSES_LISTED else "see architecture.json"
+    names = record["outputs"]
+    listed = ", ".join(names) if len(names) <= _MOST_OUTPUTS_LISTED else "see architecture.json"
     versions = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
     return (
-        f"Image classifier found by hardware-aware architecture search. Input: {channels} x "
-        f"{height} x {width} (channels, height, width). Output: {len(names)} logits ({classes}).\n"
+        f"Network found by hardware-aware architecture search. Input: {channels} x "
+        f"{height} x {width} (channels, height, width). Output: {len(names)} numbers ({listed}).\n"
         f"\nExported with {versions}."
     )
 

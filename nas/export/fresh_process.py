@@ -68,7 +68,7 @@ def compare(folder: Path) -> float:
     with torch.inference_mode():
         logits = network(images).numpy()
     runs = [session.run(["logits"], {"images": image[None].numpy()})[0] for image in images]
-    expect("number of outputs", logits.shape[1], len(record["class_names"]))
+    expect("number of outputs", logits.shape[1], len(record["outputs"]))
     return float(np.max(np.abs(logits - np.concatenate(runs))))
 
 

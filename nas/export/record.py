@@ -55,7 +55,7 @@ def architecture_record(
         **{name: facts.pop(name) for name in _IDENTITY if name in facts},
         "blocks": _blocks(trained),
         "input_shape": preprocessing.input_shape,
-        "class_names": trained.outputs,
+        "outputs": trained.outputs,
         "preprocessing": {
             "formula": "(pixels / scale - mean) / std",
             "scale": preprocessing.scale,

@@ -89,7 +89,7 @@ def _trained(
         preprocessing=Preprocessing(
             mean=training["mean"], std=training["std"], image_size=space.input_shape[1:]
         ),
-        outputs=tuple(record["task"]["class_names"]),
+        outputs=tuple(record["task"]["outputs"]),
         provenance={
             "arch_id": architecture.arch_id,
             "space": {

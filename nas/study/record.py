@@ -59,6 +59,7 @@ def begin(
     task = {
         **tasks.registry.settings(splits.task),
         "metrics": [dataclasses.asdict(metric) for metric in splits.task.metrics],
+        "outputs": splits.task.output_names,
         "trivial": trivial,
     }
     write_json_atomically(

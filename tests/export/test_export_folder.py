@@ -127,7 +127,7 @@ def test_the_record_rebuilds_the_architecture(original: Path, space: SampleSpace
     assert again.architecture(record["genotype"]).arch_id == record["arch_id"]
     assert record["figures"]["params_m"] == 0.003
     assert record["measurement"]["latency_ms"] == pytest.approx(1.1)
-    assert record["class_names"] == ["ant", "bee", "cat"]
+    assert record["outputs"] == ["ant", "bee", "cat"]
     assert record["onnx_max_abs_difference"] <= TOLERANCE
 
 
