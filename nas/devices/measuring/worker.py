@@ -27,6 +27,7 @@ import numpy as np
 import nas
 from nas.core.errors import HwnasError
 from nas.core.lease import measuring
+from nas.core.measurement import ImageArray
 from nas.devices import runtimes
 from nas.devices.measuring import energy
 from nas.devices.measuring.environment import describe_host, hardware, load_average
@@ -95,7 +96,8 @@ class Worker:
 
     def load(self, path: str, input_shape: list[int], choices: dict[str, Any]) -> dict[str, Any]:
         """Load one more network, whose index is the number of those loaded before."""
-        runner = Runner(self._loaded(path, input_shape, choices))
+        images = random_images((1, *input_shape))
+        runner = Runner(self._loaded(path, images, choices))
         facts = runner.network.inspect()
         self._runners.append(runner)
         return facts
@@ -147,10 +149,12 @@ class Worker:
 
         The mark only rises, so this is for a process that has loaded nothing but the sentinel.
         """
+        # Before the mark: neither the images nor NumPy's generator belong to the network.
+        images = random_images((1, *input_shape))
         gc.collect()
         method = memory_method() + (" after reset" if reset_high_water() else "")
         before_mb = high_water_mb()
-        network = self._loaded(path, input_shape, choices)
+        network = self._loaded(path, images, choices)
         loaded_mb = high_water_mb()
         runner = Runner(network)
         for _ in range(runs):
@@ -160,11 +164,11 @@ class Worker:
             return {"mb": None, "loading_mb": None, "method": method}
         return {"mb": after_mb - before_mb, "loading_mb": loaded_mb - before_mb, "method": method}
 
-    def _loaded(self, path: str, input_shape: list[int], choices: dict[str, Any]) -> LoadedNetwork:
+    def _loaded(self, path: str, images: ImageArray, choices: dict[str, Any]) -> LoadedNetwork:
         runtime, execution = self._runtime.chosen(self._execution, choices)
         if runtime != self._runtime:
             runtime.start()
-        return runtime.load(Path(path), random_images((1, *input_shape)), execution)
+        return runtime.load(Path(path), images, execution)
 
 
 OPERATIONS = (
