@@ -93,6 +93,7 @@ def test_the_peak_memory_of_a_tiny_network_holds_nothing_else(conv_model: ModelF
     assert 0 <= (measured.peak_memory_mb or 0.0) < 2
 
 
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="Linux only")
 def test_peak_memory_grows_with_the_weights_and_repeats(linear_model: ModelFactory):
     small, large = linear_model(1.0), linear_model(11.0)
     measured = cpu().measure_many([small, large, large], SHAPE, memory=True)
