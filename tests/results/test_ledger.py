@@ -123,11 +123,15 @@ def test_optuna_opens_it(url: str) -> None:
 def test_opening_is_quiet(
     url: str, capfd: pytest.CaptureFixture[str], recwarn: pytest.WarningsRecorder
 ) -> None:
-    verbosity = optuna.logging.get_verbosity()
-    open_ledger(url).append(make_trial(0, 1.0, 1.0))
+    before = optuna.logging.get_verbosity()
+    try:
+        optuna.logging.set_verbosity(logging.INFO)
+        open_ledger(url).append(make_trial(0, 1.0, 1.0))
+        assert optuna.logging.get_verbosity() == logging.INFO
+    finally:
+        optuna.logging.set_verbosity(before)
     assert capfd.readouterr() == ("", "")
     assert not recwarn.list
-    assert optuna.logging.get_verbosity() == verbosity != logging.WARNING
 
 
 def test_another_study_is_refused(url: str) -> None:
