@@ -26,10 +26,10 @@ from nas.core.objective import Facts
 from nas.core.recipe import Recipe
 from nas.core.registry import Registry
 from nas.devices import runtimes
+from nas.network.trained import Preprocessing
 from nas.search import algorithms
 from nas.search.problem import SearchProblem
 from nas.study.tabular import TabularBenchmark
-from nas.training.preprocessing import Normalisation
 from nas.training.trainer import evaluate, train
 
 AddFile = Callable[[Registry[Any], str, str, str], None]
@@ -333,9 +333,9 @@ def test_a_task(add_file: AddFile) -> None:
     )
     torch.manual_seed(0)
     network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 1))
-    normalisation = Normalisation.of(splits.train)
-    train(network, splits.train, Recipe(epochs=20, learning_rate=0.005), normalisation)
-    error = evaluate(network, splits.validation, normalisation)["error"]
+    preprocessing = Preprocessing.of(splits.train)
+    train(network, splits.train, Recipe(epochs=20, learning_rate=0.005), preprocessing)
+    error = evaluate(network, splits.validation, preprocessing)["error"]
     assert error < splits.trivial()["error"] / 2
 
 

@@ -38,13 +38,13 @@ from nas.cli.console import ConsoleReporter
 from nas.cluster.connection import connected
 from nas.core.seeding import training_seed
 from nas.core.trial import Candidate
+from nas.network.trained import Preprocessing
 from nas.results.hypervolume import knee, non_dominated
 from nas.study.composition import compose
 from nas.study.reading import read
 from nas.study.run import run
 from nas.study.settings import StudySettings
 from nas.training.job import TrainingJob
-from nas.training.preprocessing import Normalisation
 
 HERE = Path(__file__).resolve().parent
 SEEDS = range(5)
@@ -96,7 +96,7 @@ def joint_test_errors(settings: StudySettings, members: pd.DataFrame) -> list[fl
         space=settings.space(splits.input_shape, splits.task.output_size),
         train=both,
         held_out=settings.data.test_split(),
-        normalisation=Normalisation.of(both),
+        preprocessing=Preprocessing.of(both),
         recipe=settings.finalise.recipe,
         threads=settings.evaluation.threads,
     )

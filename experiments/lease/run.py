@@ -30,9 +30,9 @@ from nas.core.recipe import Recipe
 from nas.core.trial import Candidate
 from nas.network.assembly import Assembler
 from nas.network.space import SearchSpace
+from nas.network.trained import Preprocessing
 from nas.study.record import hardware
 from nas.training.job import TrainingJob
-from nas.training.preprocessing import Normalisation
 
 WORKERS = 2
 CONDITIONS = ("idle", "training", "training_without_lease")
@@ -55,7 +55,7 @@ def training(space: SearchSpace, *, lease: bool) -> Iterator[None]:
         space=space,
         train=splits.train,
         held_out=splits.validation,
-        normalisation=Normalisation.of(splits.train),
+        preprocessing=Preprocessing.of(splits.train),
         recipe=ENDLESS,
     )
     genotypes = choose(space, WORKERS + 2, seed=1)[-WORKERS:]

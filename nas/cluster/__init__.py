@@ -1,4 +1,4 @@
-"""The Ray cluster, which evaluators train on and devices may be nodes of."""
+"""The Ray cluster: its evaluator, and the connection that devices of its nodes use as well."""
 
 import os
 

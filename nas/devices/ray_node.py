@@ -81,7 +81,6 @@ class NodeProcess(MeasuringProcess):
             self._opened = opened.pop_all()
 
     def ask(self, op: str, *, about: str, work_seconds: float = 0.0, **arguments: Any) -> Any:
-        """Send a request and wait for its answer; see `MeasuringProcess.ask`."""
         import ray
         from ray import exceptions
 

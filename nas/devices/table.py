@@ -52,7 +52,6 @@ class TableDevice(Device):
 
     @property
     def published(self) -> Mapping[str, str]:
-        """What `latency_ms` is; see `Device.published`."""
         kind = self._table.devices[self.hardware]
         return {
             "latency_ms": f"published latency on {self.hardware}, {kind}",
@@ -60,7 +59,6 @@ class TableDevice(Device):
         }
 
     def identity(self) -> dict[str, Any]:
-        """Return the table, the device and what its numbers are; see `Device.identity`."""
         return {"table": self.table, "hardware": self.hardware, "unit": "ms", **self.published}
 
     def prepare(
@@ -70,7 +68,6 @@ class TableDevice(Device):
         folder: Path,
         images: ImageArray | None = None,
     ) -> list[PreparedNetwork]:
-        """Refuse: nothing can be measured; see `Device.prepare`."""
         del models, input_shape, folder, images
         self._refuse()
 
@@ -83,14 +80,12 @@ class TableDevice(Device):
         seed: int = 0,
         seconds_per_model: float | None = None,
     ) -> list[Measurement]:
-        """Refuse: nothing can be measured; see `Device.measure_files`."""
         del files, input_shape, memory, seed, seconds_per_model
         self._refuse()
 
     def outputs(
         self, file: PreparedNetwork | Path, batches: Iterable[ImageArray]
     ) -> Iterator[ImageArray]:
-        """Refuse: nothing can be run; see `Device.outputs`."""
         del file, batches
         self._refuse()
 

@@ -83,7 +83,9 @@ class EvaluationSettings(ABC):
         """
 
 
-registry: Registry[EvaluationSettings] = Registry("evaluation", __name__)
+registry: Registry[EvaluationSettings] = Registry(
+    "evaluation", __name__, families={"checkpoints": ()}
+)
 register = registry.register
 component = registry.component
 names = registry.names

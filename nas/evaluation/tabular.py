@@ -36,14 +36,12 @@ class TabularSettings(EvaluationSettings):
     workers: int = 8
 
     def __post_init__(self) -> None:
-        """Check every setting."""
         tables.get(self.table).split(self.dataset, self.epochs)
         if self.workers < 1:
             raise ConfigError("evaluation.workers", self.workers, "1 or more")
 
     @property
     def published(self) -> Mapping[str, str]:
-        """What `error` and `seconds` are; see `EvaluationSettings.published`."""
         table = tables.get(self.table)
         split = table.split(self.dataset, self.epochs)
         return {
@@ -53,19 +51,16 @@ class TabularSettings(EvaluationSettings):
         }
 
     def job(self, training: Callable[[Recipe], Job]) -> Job:
-        """Return the look-up in the table; nothing is trained; see `EvaluationSettings.job`."""
         del training
         return PublishedJob(tables.get(self.table), self.dataset, self.epochs)
 
     @contextlib.contextmanager
     def connected(self, address: str | None) -> Iterator[None]:
-        """Do nothing: simulated workers need no cluster; see `EvaluationSettings.connected`."""
         if address is not None:
             raise ConfigError("ray.address", address, "null", "a table needs no cluster")
         yield
 
     def start(self, job: Job, *, limited: bool = True) -> Evaluator:
-        """Start simulated workers; see `EvaluationSettings.start`."""
         del limited
         return SimulatedEvaluator(job, self.workers)
 
@@ -124,11 +119,9 @@ class SimulatedEvaluator(Evaluator):
 
     @property
     def workers(self) -> int:
-        """How many candidates run at the same time, in simulated time."""
         return len(self._free_s)
 
     def submit(self, candidates: Sequence[Candidate]) -> None:
-        """Give candidates to the workers; see `Evaluator.submit`."""
         for candidate in candidates:
             evaluation = self._evaluate(candidate)
             starts_s = max(self._now_s, heapq.heappop(self._free_s))
@@ -137,7 +130,6 @@ class SimulatedEvaluator(Evaluator):
             heapq.heappush(self._ending, (ends_s, candidate.number, evaluation))
 
     def completed(self) -> list[Evaluation]:
-        """Go on to the time at which the next candidate ends; see `Evaluator.completed`."""
         evaluations: list[Evaluation] = []
         if self._ending:
             self._now_s = self._ending[0][0]
@@ -146,11 +138,9 @@ class SimulatedEvaluator(Evaluator):
         return evaluations
 
     def clock(self) -> float:
-        """Return the simulated time in seconds."""
         return self._now_s
 
     def close(self) -> None:
-        """Forget what has not been reported."""
         self._ending.clear()
 
     def _evaluate(self, candidate: Candidate) -> Evaluation:

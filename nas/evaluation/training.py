@@ -34,7 +34,6 @@ class TrainingSettings(EvaluationSettings):
     time_limit_s: float = 1800.0
 
     def __post_init__(self) -> None:
-        """Check every setting."""
         for name in ("workers", "threads_per_worker", "time_limit_s"):
             value = getattr(self, name)
             if value is not None and value <= 0:
@@ -45,34 +44,28 @@ class TrainingSettings(EvaluationSettings):
 
     @property
     def threads(self) -> int:
-        """Threads of torch in a worker."""
         return self.threads_per_worker
 
     def job(self, training: Callable[[Recipe], Job]) -> Job:
-        """Return the training by the recipe; see `EvaluationSettings.job`."""
         return training(self.recipe)
 
     @property
     def on_gpus(self) -> bool:
-        """Whether a worker takes GPUs; see `EvaluationSettings.on_gpus`."""
         return self.gpus_per_worker > 0
 
     def workers_here(self) -> int | None:
-        """Return how many workers the cores suffice for; see `EvaluationSettings.workers_here`."""
         if self.on_gpus:
             return None
         room = max(usable_cores() // self.threads_per_worker, 1)
         return room if self.workers is None else min(room, self.workers)
 
     def connected(self, address: str | None) -> AbstractContextManager[None]:
-        """Connect to Ray; see `EvaluationSettings.connected`."""
         from nas.cluster.connection import connected
 
         return connected(address)
 
     def start(self, job: Job, *, limited: bool = True) -> Evaluator:
-        """Start workers on Ray; see `EvaluationSettings.start`."""
-        from nas.evaluation.workers.ray_evaluator import RayEvaluator
+        from nas.cluster.ray_evaluator import RayEvaluator
 
         return RayEvaluator(
             job,

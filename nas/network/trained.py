@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import nn
 
+from nas.core.dataset import Examples
 from nas.core.errors import ConfigError, HwnasError
 from nas.core.files import json_values, write_bytes_atomically, write_json_atomically
 
@@ -45,6 +46,27 @@ class Preprocessing:
             raise ConfigError("preprocessing.std", self.std, f"{len(self.mean)} values, as in mean")
         if not all(value > 0 for value in (*self.std, *self.image_size, self.scale)):
             raise ConfigError("preprocessing", asdict(self), "positive std, image size and scale")
+
+    @classmethod
+    def of(cls, images: Examples) -> Preprocessing:
+        """Take the mean and standard deviation of every channel of `images`."""
+        # Counting the 256 byte values is exact and needs no copy of the images in floating point.
+        mean, std = [], []
+        levels = torch.arange(256, dtype=torch.float64) / 255
+        for channel in range(images.pixels.shape[1]):
+            values = torch.from_numpy(images.pixels[:, channel].reshape(-1).copy())
+            share = torch.bincount(values, minlength=256).double() / values.numel()
+            centre = float((share * levels).sum())
+            mean.append(centre)
+            std.append(max(float((share * (levels - centre) ** 2).sum()) ** 0.5, 1 / 255))
+        height, width = images.pixels.shape[2:]
+        return cls(mean=tuple(mean), std=tuple(std), image_size=(height, width))
+
+    def __call__(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Return pixels, `(N, C, H, W)` uint8, as the network's input in float32."""
+        mean = torch.tensor(self.mean, device=pixels.device).view(1, -1, 1, 1)
+        std = torch.tensor(self.std, device=pixels.device).view(1, -1, 1, 1)
+        return (pixels.float() / self.scale - mean) / std
 
     @property
     def input_shape(self) -> tuple[int, int, int]:

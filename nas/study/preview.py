@@ -17,7 +17,6 @@ from nas.search.problem import SearchProblem
 from nas.search.stopping import StopSettings, seconds_left
 from nas.study.reporter import duration
 from nas.training.job import TrainingJob
-from nas.training.timing import estimated_seconds
 
 TIMED_SHARES = (0.25, 0.5, 0.75)
 """Networks whose training is timed: quantiles of the multiply-accumulate operations."""
@@ -113,7 +112,7 @@ def time_line(
         return "how long the search takes is not estimated: its candidates are trained on GPUs"
     else:
         try:
-            each_s = float(np.mean([estimated_seconds(job, g) for g in _spread(job, genotypes)]))
+            each_s = float(np.mean([job.estimated_seconds(g) for g in _spread(job, genotypes)]))
         except CandidateFailure as failure:
             return f"how long the search takes is not estimated: a network failed ({failure})"
         how = "a few steps of a small, a middle and a large network, each alone on this host"

@@ -26,6 +26,7 @@ from nas.core.trial import Trial, full_trainings
 from nas.devices.measuring.environment import threads_line
 from nas.evaluation.checkpoints import CheckpointFolder, ContinuingEvaluator
 from nas.network.space import SearchSpace
+from nas.network.trained import Preprocessing
 from nas.results.hypervolume import hypervolume
 from nas.results.ledger import Ledger, Writer
 from nas.results.study import StudyResults
@@ -42,7 +43,6 @@ from nas.study.folder import StudyFolder, now_utc
 from nas.study.reporter import Reporter, SearchPlan
 from nas.study.settings import StudySettings
 from nas.training.job import TrainingJob, check_resolution
-from nas.training.preprocessing import Normalisation
 
 
 def run(settings: StudySettings, reporter: Reporter) -> StudyResults:
@@ -372,7 +372,7 @@ class _Study:
             space=self.space,
             train=self.splits.train,
             held_out=self.splits.validation,
-            normalisation=Normalisation.of(self.splits.train),
+            preprocessing=Preprocessing.of(self.splits.train),
             recipe=recipe,
             threads=self.settings.evaluation.threads,
         )

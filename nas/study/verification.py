@@ -15,9 +15,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import safetensors.torch
 import torch
-from torch import nn
 
 import search_spaces
 from nas.core.dataset import Examples
@@ -34,8 +32,7 @@ from nas.network.trained import Preprocessing, TrainedNetwork
 from nas.search.problem import SearchProblem
 from nas.study.reporter import Reporter
 from nas.study.settings import StudySettings
-from nas.training.job import TestingJob, TrainingJob
-from nas.training.preprocessing import Normalisation
+from nas.training.job import JudgingJob, TrainingJob
 
 PARITY_IMAGES = 16
 """Images on which PyTorch and what is deployed are compared."""
@@ -107,7 +104,7 @@ class Verification:
             space=self.problem.space,
             train=self.train,
             held_out=self.train if self.validation is None else self.validation,
-            normalisation=self._normalisation,
+            preprocessing=self._preprocessing,
             recipe=self.settings.finalise.recipe,
             threads=self.settings.evaluation.threads,
             return_weights=True,
@@ -116,7 +113,7 @@ class Verification:
             self._keep(evaluation, f"{count}/{len(members)}", job)
 
     def _evaluated(
-        self, job: TrainingJob | TestingJob, members: Sequence[Candidate]
+        self, job: TrainingJob | JudgingJob, members: Sequence[Candidate]
     ) -> Iterator[Evaluation]:
         """Yield what became of members on the workers, as they end."""
         with closing(self.settings.evaluation.start(job, limited=False)) as evaluator:
@@ -132,7 +129,9 @@ class Verification:
             self.reporter.stage(f"  {count} {member.arch_id} failed: {evaluation.failure}")
             return
         metrics = None if self.validation is None else dict(outcome.metrics)
-        network = self._trained_network(member, outcome.weights, metrics or {}, job)
+        space = search_spaces.registry.settings(self.problem.space)
+        network = job.trained_network(member, outcome, space=space, study=self.settings.name)
+        network = dataclasses.replace(network, metrics=metrics or {})
         folder = self.folder / member.arch_id
         folder.mkdir(parents=True, exist_ok=True)
         network.save(folder)
@@ -142,36 +141,13 @@ class Verification:
             "train_images": len(job.train),
             "seconds": evaluation.seconds,
             "recipe": dataclasses.asdict(job.recipe),
-            "mean": job.normalisation.mean,
-            "std": job.normalisation.std,
+            "mean": job.preprocessing.mean,
+            "std": job.preprocessing.std,
         }
         write_json_atomically(self._path(member, TRAINED), record)
         line = f"  {count} {member.arch_id} trained in {evaluation.seconds:.0f} s"
         judged = "" if metrics is None else f", validation error {metrics['error']:.2f} %"
         self.reporter.stage(line + judged)
-
-    def _trained_network(
-        self, member: Candidate, weights: bytes, metrics: Mapping[str, float], job: TrainingJob
-    ) -> TrainedNetwork:
-        module = self.problem.space.build(member.genotype)
-        module.load_state_dict(safetensors.torch.load(weights))
-        return TrainedNetwork(
-            module=module,
-            preprocessing=Preprocessing(
-                mean=job.normalisation.mean,
-                std=job.normalisation.std,
-                image_size=self.problem.space.input_shape[1:],
-            ),
-            outputs=self.train.task.output_names,
-            provenance={
-                "arch_id": member.arch_id,
-                "space": search_spaces.registry.settings(self.problem.space),
-                "recipe": dataclasses.asdict(job.recipe),
-                "seed": member.seed,
-                "study": self.settings.name,
-            },
-            metrics=metrics,
-        )
 
     def _measure(self, members: Sequence[Candidate]) -> None:
         """Export and measure trained members, all of them interleaved."""
@@ -180,7 +156,7 @@ class Verification:
             self.reporter.stage(line)
         exported, models = [], []
         for member in members:
-            network = self._network(member)
+            network = self._network(member).module
             path = self._path(member, "model.onnx")
             try:
                 export_onnx(network, space.input_shape, path)
@@ -233,7 +209,8 @@ class Verification:
         device = self.settings.device
         deployed = self._deployed(member, file)
         [outputs] = device.outputs(deployed, [self._parity_images])
-        difference = max_abs_difference(self._network(member), self._parity_images, outputs)
+        network = self._network(member).module
+        difference = max_abs_difference(network, self._parity_images, outputs)
         record = {
             "file": file.name,
             "max_abs_difference": difference,
@@ -267,10 +244,9 @@ class Verification:
                 "same command again, or give the study another name"
             )
         self.reporter.stage(f"testing {_architectures(members)} on {len(test)} test images")
-        job = TestingJob(
+        job = JudgingJob(
             networks={m.arch_id: self._network(m) for m in members},
             images=test,
-            normalisation=self._normalisation,
             threads=self.settings.evaluation.threads,
         )
         for evaluation in self._evaluated(job, members):
@@ -327,20 +303,20 @@ class Verification:
         record: dict[str, Any] = json.loads(self._path(member, name).read_text("utf-8"))
         return record
 
-    def _network(self, member: Candidate) -> nn.Module:
+    def _network(self, member: Candidate) -> TrainedNetwork:
         module = self.problem.space.build(member.genotype)
-        return TrainedNetwork.load(self.folder / member.arch_id, module).module
+        return TrainedNetwork.load(self.folder / member.arch_id, module)
 
     @cached_property
-    def _normalisation(self) -> Normalisation:
-        return Normalisation.of(self.train)
+    def _preprocessing(self) -> Preprocessing:
+        return Preprocessing.of(self.train)
 
     @cached_property
     def _parity_images(self) -> ImageArray:
         return self._sample(PARITY_IMAGES)
 
     def _normalised(self, pixels: npt.NDArray[np.uint8]) -> ImageArray:
-        return self._normalisation(torch.from_numpy(pixels)).numpy()
+        return self._preprocessing(torch.from_numpy(pixels)).numpy()
 
     def _sample(self, count: int) -> ImageArray:
         """Return normalised training images of every class."""

@@ -1,13 +1,14 @@
-"""The work that an evaluator sends to its workers: train one candidate, or test one."""
+"""The work that an evaluator sends to its workers: train one candidate, or judge a network."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import safetensors.torch
 import torch
-from torch import nn
 
 from nas.core.dataset import Examples
 from nas.core.errors import ConfigError
@@ -17,8 +18,11 @@ from nas.core.space import Genotype
 from nas.core.trial import Candidate, Outcome
 from nas.network.module import Network
 from nas.network.space import SearchSpace
-from nas.training.preprocessing import Normalisation, resized
-from nas.training.trainer import evaluate, train
+from nas.network.trained import Preprocessing, TrainedNetwork
+from nas.training.trainer import evaluate, resized, train
+
+TIMED_S = 0.3
+"""Seconds of training steps from which the time of a training is estimated; at least one step."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +33,7 @@ class TrainingJob:
         space: Builds the candidate.
         train: Examples trained on.
         held_out: Examples that the error is counted on; the job knows no others.
-        normalisation: Of all images, taken from training images.
+        preprocessing: Of all images, with the statistics of training images.
         recipe: How to train.
         threads: Of torch, on a worker.
         return_weights: Whether the outcome carries the trained weights.
@@ -38,7 +42,7 @@ class TrainingJob:
     space: SearchSpace
     train: Examples
     held_out: Examples
-    normalisation: Normalisation
+    preprocessing: Preprocessing
     recipe: Recipe
     threads: int = 1
     return_weights: bool = False
@@ -64,7 +68,7 @@ class TrainingJob:
             network,
             self.train,
             self.recipe,
-            self.normalisation,
+            self.preprocessing,
             deadline,
             fidelity=candidate.fidelity,
             checkpoint=candidate.checkpoint,
@@ -72,7 +76,7 @@ class TrainingJob:
         network.drop_auxiliary()
         # A network is judged at the size that it has been trained for so far.
         resolution = self.recipe.resolution(candidate.fidelity)
-        metrics = evaluate(network, self.held_out, self.normalisation, resolution)
+        metrics = evaluate(network, self.held_out, self.preprocessing, resolution)
         weights = None
         if self.return_weights:
             with training_step():
@@ -80,31 +84,92 @@ class TrainingJob:
                 weights = safetensors.torch.save(state)
         return Outcome(metrics=metrics, weights=weights, checkpoint=checkpoint)
 
+    def trained_network(
+        self, candidate: Candidate, outcome: Outcome, **provenance: Any
+    ) -> TrainedNetwork:
+        """Return the network that this job has trained, on the processor.
+
+        Args:
+            candidate: That was trained.
+            outcome: What came of it, with its weights.
+            **provenance: Further facts, beside `arch_id`, `recipe` and `seed`.
+        """
+        assert outcome.weights is not None, "the job must `return_weights`"
+        module = self.space.build(candidate.genotype)
+        module.load_state_dict(safetensors.torch.load(outcome.weights))
+        facts = {"arch_id": candidate.arch_id, "recipe": asdict(self.recipe)}
+        return TrainedNetwork(
+            module=module.eval(),
+            preprocessing=self.preprocessing,
+            outputs=self.train.task.output_names,
+            provenance={**facts, "seed": candidate.seed, **provenance},
+            metrics=outcome.metrics,
+        )
+
+    def estimated_seconds(self, genotype: Genotype) -> float:
+        """Return about how many seconds this takes for a network alone on a processor of this host.
+
+        Some steps of the training are timed. The random state of this process and its threads are
+        left as they are.
+
+        Raises:
+            CandidateFailure: Not even these steps can be taken.
+        """
+        threads = torch.get_num_threads()
+        torch.set_num_threads(self.threads)
+        try:
+            with torch.random.fork_rng(devices=[]):
+                return self._timed_seconds(genotype)
+        finally:
+            torch.set_num_threads(threads)
+
+    def _timed_seconds(self, genotype: Genotype) -> float:
+        used = min(self.recipe.train_samples or len(self.train), len(self.train))
+        batch = min(self.recipe.batch_size, used)
+        total_steps = self.recipe.epochs * max(used // self.recipe.batch_size, 1)
+        short = replace(self.recipe, epochs=1, train_samples=None, batch_size=batch)
+        network = self.network(genotype)
+
+        def training_seconds(steps: int) -> float:
+            images = self.train.sample(steps * batch, seed=0)
+            started = time.monotonic()
+            train(network, images, short, self.preprocessing)
+            return time.monotonic() - started
+
+        # The first step makes room for the others and takes longer than any.
+        steps = max(1, min(int(TIMED_S / training_seconds(1)), used // batch, 50))
+        step_s = training_seconds(steps) / steps
+        network.drop_auxiliary()
+        held_out = self.held_out.sample(batch, seed=0)
+        started = time.monotonic()
+        evaluate(network, held_out, self.preprocessing)
+        image_s = (time.monotonic() - started) / len(held_out)
+        return total_steps * step_s + len(self.held_out) * image_s
+
 
 @dataclass(frozen=True, kw_only=True)
-class TestingJob:
+class JudgingJob:
     """Judges trained networks, each as the candidate of its `arch_id`.
 
     Attributes:
-        networks: Modules with their trained weights, which need not be what a space builds.
+        networks: Trained networks, whose modules need not be what a space builds.
         images: What they are judged on.
-        normalisation: That they were trained with.
         threads: Of torch, on a worker.
     """
 
-    networks: Mapping[str, nn.Module]
+    networks: Mapping[str, TrainedNetwork]
     images: Examples
-    normalisation: Normalisation
     threads: int = 1
 
     def __call__(self, candidate: Candidate, deadline: float) -> Outcome:
-        """Test `candidate`; see `nas.core.trial.Job`."""
+        """Judge the network of `candidate`; see `nas.core.trial.Job`."""
         del deadline
         torch.set_num_threads(self.threads)
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        network = self.networks[candidate.arch_id]
         with training_step():
-            network = self.networks[candidate.arch_id].to(device)
-        return Outcome(metrics=evaluate(network, self.images, self.normalisation))
+            module = network.module.to(device)
+        return Outcome(metrics=evaluate(module, self.images, network.preprocessing))
 
 
 def check_resolution(

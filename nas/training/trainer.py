@@ -1,4 +1,4 @@
-"""Train one network, and test one."""
+"""Train one network, and judge one."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from nas.core.dataset import Examples
 from nas.core.errors import CandidateFailure
@@ -17,8 +18,8 @@ from nas.core.recipe import Recipe
 from nas.core.task import Sums, Task
 from nas.core.trial import FULL
 from nas.network.module import Network
+from nas.network.trained import Preprocessing
 from nas.training.checkpoint import restore, take
-from nas.training.preprocessing import Normalisation, flip_randomly, resized, shift_randomly
 
 EVALUATION_BATCH = 500
 
@@ -27,7 +28,7 @@ def train(
     network: nn.Module,
     images: Examples,
     recipe: Recipe,
-    normalisation: Normalisation,
+    preprocessing: Preprocessing,
     deadline: float = math.inf,
     *,
     fidelity: float = FULL,
@@ -43,7 +44,7 @@ def train(
         network: Maps `(N, C, H, W)` to the outputs of the task.
         images: Training split.
         recipe: How to train.
-        normalisation: Applied to every batch.
+        preprocessing: Applied to every batch.
         deadline: In `time.monotonic()` seconds.
         fidelity: Share of the recipe's steps after which to stop, in (0, 1]; less than an epoch
             sees a share of the images.
@@ -77,7 +78,7 @@ def train(
         batch = torch.split(order, recipe.batch_size)[step % batches]
         with training_step():
             x = _augmented(pixels[batch], recipe)
-            x = resized(normalisation(x), recipe.resolution(step / total_steps))
+            x = resized(preprocessing(x), recipe.resolution(step / total_steps))
             x = x.contiguous(memory_format=torch.channels_last)
             loss = _loss(network, x, targets[batch], images.task, recipe)
             optimizer.zero_grad()
@@ -97,8 +98,16 @@ def _optimizer(
     network: nn.Module, recipe: Recipe, total_steps: int
 ) -> tuple[torch.optim.SGD, torch.optim.lr_scheduler.OneCycleLR]:
     """Return a new optimizer, and the schedule of its learning rate over the full training."""
+    # Biases and the parameters of normalisations do not decay.
+    groups: list[dict[str, Any]] = [
+        {
+            "params": [p for p in network.parameters() if p.ndim > 1],
+            "weight_decay": recipe.weight_decay,
+        },
+        {"params": [p for p in network.parameters() if p.ndim <= 1]},
+    ]
     optimizer = torch.optim.SGD(
-        _decayed(network, recipe.weight_decay),
+        [group for group in groups if group["params"]],
         lr=recipe.learning_rate,
         momentum=recipe.momentum,
         nesterov=recipe.momentum > 0,
@@ -122,14 +131,14 @@ def _loss(
 
 
 def evaluate(
-    network: nn.Module, images: Examples, normalisation: Normalisation, resolution: float = 1.0
+    network: nn.Module, images: Examples, preprocessing: Preprocessing, resolution: float = 1.0
 ) -> dict[str, float]:
     """Return the metrics of the task of `images`, such as `error` in percent.
 
     Args:
         network: Maps `(N, C, H, W)` to the outputs of the task.
         images: What it is judged on.
-        normalisation: Applied to every batch.
+        preprocessing: Applied to every batch.
         resolution: Share of the images' sides at which the network sees them.
     """
     network.eval()
@@ -139,7 +148,7 @@ def evaluate(
         for start in range(0, len(images), EVALUATION_BATCH):
             part = slice(start, start + EVALUATION_BATCH)
             with training_step():
-                x = normalisation(torch.from_numpy(images.pixels[part]).to(device))
+                x = preprocessing(torch.from_numpy(images.pixels[part]).to(device))
                 x = resized(x, resolution)
                 outputs = network(x.contiguous(memory_format=torch.channels_last)).cpu()
             if not torch.isfinite(outputs).all():
@@ -148,18 +157,32 @@ def evaluate(
     return images.task.scores(np.asarray(sums))
 
 
+def resized(images: torch.Tensor, share: float) -> torch.Tensor:
+    """Reduce the sides of `(N, C, H, W)` floating-point images to `share`, in whole pixels."""
+    if share == 1:
+        return images
+    size = [max(round(side * share), 1) for side in images.shape[2:]]
+    return F.interpolate(images, size, mode="bilinear", antialias=True)
+
+
+def shift_randomly(pixels: torch.Tensor, largest: int) -> torch.Tensor:
+    """Shift every image of `(N, C, H, W)` by up to `largest` pixels, padding with its edge."""
+    count, _, height, width = pixels.shape
+    padded = F.pad(pixels.float(), (largest,) * 4, mode="replicate").to(pixels.dtype)
+    offsets = torch.randint(0, 2 * largest + 1, (2, count, 1))
+    rows = (offsets[0] + torch.arange(height)).to(pixels.device)
+    columns = (offsets[1] + torch.arange(width)).to(pixels.device)
+    image = torch.arange(count, device=pixels.device)[:, None, None]
+    return padded[image, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+
+
+def flip_randomly(pixels: torch.Tensor) -> torch.Tensor:
+    """Mirror every image of `(N, C, H, W)` left to right with probability one half."""
+    chosen = (torch.rand(len(pixels)) < 0.5).to(pixels.device)
+    return torch.where(chosen.view(-1, 1, 1, 1), pixels.flip(3), pixels)
+
+
 def _augmented(pixels: torch.Tensor, recipe: Recipe) -> torch.Tensor:
     if recipe.shift:
         pixels = shift_randomly(pixels, recipe.shift)
     return flip_randomly(pixels) if recipe.horizontal_flip else pixels
-
-
-def _decayed(network: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Return parameter groups in which only weights of two dimensions and more decay."""
-    weights = [p for p in network.parameters() if p.ndim > 1]
-    others = [p for p in network.parameters() if p.ndim <= 1]
-    groups: list[dict[str, Any]] = [
-        {"params": weights, "weight_decay": weight_decay},
-        {"params": others},
-    ]
-    return [group for group in groups if group["params"]]

@@ -9,10 +9,10 @@ import nas.data
 import search_spaces
 from nas.core.dataset import Examples
 from nas.core.recipe import Recipe
+from nas.network.trained import Preprocessing
 from nas.tasks.classification import Classification
-from nas.training import timing
+from nas.training import job as job_module
 from nas.training.job import TrainingJob
-from nas.training.preprocessing import Normalisation
 
 SIZES = (3, 50, 500)
 THREE = Classification(class_names=("a", "b", "c"))
@@ -72,11 +72,11 @@ def test_timing_trains_on_images_of_all_classes(monkeypatch: pytest.MonkeyPatch)
         space=space,
         train=train,
         held_out=splits.validation,
-        normalisation=Normalisation.of(train),
+        preprocessing=Preprocessing.of(train),
         recipe=recipe,
         threads=1,
     )
     seen = []
-    monkeypatch.setattr(timing, "train", lambda network, images, *rest: seen.append(images))
-    timing.estimated_seconds(job, space.sample(np.random.default_rng(0)))
+    monkeypatch.setattr(job_module, "train", lambda network, images, *rest: seen.append(images))
+    job.estimated_seconds(space.sample(np.random.default_rng(0)))
     assert [len(np.unique(images.targets)) for images in seen] == [10, 10]

@@ -14,8 +14,8 @@ from nas.core.dataset import Examples
 from nas.core.errors import CandidateFailure
 from nas.core.recipe import Recipe
 from nas.core.trial import Candidate, Outcome
+from nas.network.trained import Preprocessing
 from nas.tasks.classification import Classification
-from nas.training.preprocessing import Normalisation
 from nas.training.trainer import evaluate, train
 
 
@@ -57,10 +57,10 @@ class NotedTraining:
             task=Classification(class_names=tuple("0123456789")),
         )
         network = Noting(self.folder / f"{candidate.number}.txt")
-        normalisation = Normalisation.of(images)
+        preprocessing = Preprocessing.of(images)
         while True:
             try:
-                train(network, images, Recipe(epochs=1), normalisation, deadline)
+                train(network, images, Recipe(epochs=1), preprocessing, deadline)
             except CandidateFailure:
-                return Outcome(metrics=evaluate(network, images, normalisation))
-            evaluate(network, images, normalisation)
+                return Outcome(metrics=evaluate(network, images, preprocessing))
+            evaluate(network, images, preprocessing)

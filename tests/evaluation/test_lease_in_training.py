@@ -16,11 +16,11 @@ from torch import nn
 
 import nas.devices
 from nas.cluster.connection import connected
+from nas.cluster.ray_evaluator import RayEvaluator
 from nas.core.lease import FOLDER_VARIABLE
 from nas.core.trial import Candidate
 from nas.devices.measuring import device as device_module
 from nas.devices.measuring.process import MeasuringProcess
-from nas.evaluation.workers.ray_evaluator import RayEvaluator
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="no file locks there")
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from worker_jobs import Behave
 from nas.cluster.connection import connected
 from nas.core.trial import Candidate
-from nas.evaluation.workers.ray_evaluator import RayEvaluator
+from nas.cluster.ray_evaluator import RayEvaluator
 
 with connected(None):
     evaluator = RayEvaluator(

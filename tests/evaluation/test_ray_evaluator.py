@@ -11,9 +11,9 @@ import pytest
 from worker_jobs import Behave, Overlap
 
 from nas.cluster.connection import connected
+from nas.cluster.ray_evaluator import RayEvaluator
 from nas.core.errors import ConfigError
 from nas.core.trial import Candidate, Evaluation, Job
-from nas.evaluation.workers.ray_evaluator import RayEvaluator
 
 PATIENCE_S = 60
 

@@ -11,7 +11,6 @@ from typing import ClassVar
 
 import numpy as np
 import pytest
-import safetensors.torch
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -25,8 +24,8 @@ from nas.core.task import Array, Metric, Sums, Task
 from nas.core.trial import Candidate
 from nas.network.blocks import Block, Choices, ModuleSpec
 from nas.network.space import SearchSpace
-from nas.training.job import TestingJob, TrainingJob
-from nas.training.preprocessing import Normalisation
+from nas.network.trained import Preprocessing
+from nas.training.job import JudgingJob, TrainingJob
 
 
 @tasks.register("square_segmentation")
@@ -147,12 +146,12 @@ def splits() -> SearchSplits:
 
 def test_a_network_is_trained_and_judged_by_the_metrics_of_its_task(splits: SearchSplits):
     space = MaskSpace(input_shape=splits.input_shape, num_classes=splits.task.output_size)
-    normalisation = Normalisation.of(splits.train)
+    preprocessing = Preprocessing.of(splits.train)
     job = TrainingJob(
         space=space,
         train=splits.train,
         held_out=splits.validation,
-        normalisation=normalisation,
+        preprocessing=preprocessing,
         recipe=Recipe(epochs=4, batch_size=20),
         return_weights=True,
     )
@@ -161,13 +160,10 @@ def test_a_network_is_trained_and_judged_by_the_metrics_of_its_task(splits: Sear
     assert set(trained.metrics) == {metric.name for metric in splits.task.metrics}
     assert trained.metrics["error"] < splits.trivial()["error"] / 2
     assert objectives.get("error").after_training(trained.metrics) == trained.metrics["error"]
-    assert trained.weights is not None
-    network = space.build((1,))
-    network.load_state_dict(safetensors.torch.load(trained.weights))
-    testing = TestingJob(
-        networks={"a": network}, images=splits.validation, normalisation=normalisation
+    judging = JudgingJob(
+        networks={"a": job.trained_network(candidate, trained)}, images=splits.validation
     )
-    again = testing(candidate, float("inf"))
+    again = judging(candidate, float("inf"))
     assert again.metrics == pytest.approx(trained.metrics)
 
 

@@ -14,7 +14,7 @@ from torch import nn
 from nas import data
 from nas.core.dataset import Examples
 from nas.core.recipe import Recipe
-from nas.training.preprocessing import Normalisation
+from nas.network.trained import Preprocessing
 from nas.training.trainer import train
 
 # Random numbers in the network and in the augmentation, momentum, batch statistics, and steps of
@@ -52,7 +52,7 @@ def trained(
             parts,
             images,
             recipe,
-            Normalisation.of(images),
+            Preprocessing.of(images),
             fidelity=fidelity,
             checkpoint=checkpoint,
         )

@@ -16,7 +16,7 @@ from nas.core.dataset import Examples, SearchSplits
 from nas.core.errors import CandidateFailure
 from nas.core.lease import measuring
 from nas.core.recipe import Recipe
-from nas.training.preprocessing import Normalisation
+from nas.network.trained import Preprocessing
 from nas.training.trainer import evaluate, train
 
 PATIENCE_S = 60
@@ -76,12 +76,12 @@ class BatchSizes(nn.Module):
 
 def test_digits_are_learned(digits: SearchSplits):
     """Guessing is wrong in 90 %; a small network reaches a few percent in seconds."""
-    network, normalisation = small_network(), Normalisation.of(digits.train)
-    before = evaluate(network, digits.validation, normalisation)["error"]
+    network, preprocessing = small_network(), Preprocessing.of(digits.train)
+    before = evaluate(network, digits.validation, preprocessing)["error"]
     torch.manual_seed(1)
-    train(network, digits.train, Recipe(epochs=5, shift=1), normalisation)
+    train(network, digits.train, Recipe(epochs=5, shift=1), preprocessing)
     assert before > 70
-    assert evaluate(network, digits.validation, normalisation)["error"] < 8
+    assert evaluate(network, digits.validation, preprocessing)["error"] < 8
 
 
 def test_error_is_the_share_of_wrong_answers(digits: SearchSplits):
@@ -93,30 +93,30 @@ def test_error_is_the_share_of_wrong_answers(digits: SearchSplits):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return self.bias.expand(len(x), 10)
 
-    normalisation = Normalisation.of(digits.train)
+    preprocessing = Preprocessing.of(digits.train)
     expected = 100 * (digits.train.targets != 3).mean()
-    assert evaluate(Threes(), digits.train, normalisation) == {"error": pytest.approx(expected)}
+    assert evaluate(Threes(), digits.train, preprocessing) == {"error": pytest.approx(expected)}
     assert len(digits.train) > 1000  # more than one batch
 
 
 def test_the_error_is_counted_without_touching_the_network(digits: SearchSplits):
-    network, normalisation = small_network(), Normalisation.of(digits.train)
+    network, preprocessing = small_network(), Preprocessing.of(digits.train)
     state = {name: value.clone() for name, value in network.state_dict().items()}
     random = torch.get_rng_state()
-    first = evaluate(network, digits.validation, normalisation)
-    assert evaluate(network, digits.validation, normalisation) == first
+    first = evaluate(network, digits.validation, preprocessing)
+    assert evaluate(network, digits.validation, preprocessing) == first
     assert all(torch.equal(value, state[name]) for name, value in network.state_dict().items())
     assert torch.equal(torch.get_rng_state(), random)
 
 
 def test_equal_seeds_train_equal_networks(digits: SearchSplits):
-    normalisation = Normalisation.of(digits.train)
+    preprocessing = Preprocessing.of(digits.train)
     recipe = Recipe(epochs=2, train_samples=300, shift=1, horizontal_flip=True)
     weights = []
     for seed in (1, 1, 2):
         network = small_network()
         torch.manual_seed(seed)
-        train(network, digits.train, recipe, normalisation)
+        train(network, digits.train, recipe, preprocessing)
         weights.append(network[0].weight.detach())
     assert torch.equal(weights[0], weights[1])
     assert not torch.equal(weights[0], weights[2])
@@ -126,14 +126,14 @@ def test_an_absurd_learning_rate_diverges(digits: SearchSplits):
     recipe = Recipe(epochs=3, learning_rate=1e30)
     network = nn.Sequential(nn.Flatten(), nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 10))
     with pytest.raises(CandidateFailure, match=r"diverged: the loss became (nan|inf) in step \d+"):
-        train(network, digits.train, recipe, Normalisation.of(digits.train))
+        train(network, digits.train, recipe, Preprocessing.of(digits.train))
 
 
 def test_a_network_that_returns_nan_has_diverged(digits: SearchSplits):
     network = small_network()
     nn.init.constant_(network[7].bias, math.nan)
     with pytest.raises(CandidateFailure, match="diverged: the network returns values") as caught:
-        evaluate(network, digits.validation, Normalisation.of(digits.train))
+        evaluate(network, digits.validation, Preprocessing.of(digits.train))
     assert caught.value.cause == "diverged"
 
 
@@ -143,7 +143,7 @@ def test_a_deadline_that_has_passed_is_a_timeout(digits: SearchSplits):
             small_network(),
             digits.train,
             Recipe(epochs=2),
-            Normalisation.of(digits.train),
+            Preprocessing.of(digits.train),
             deadline=time.monotonic() - 1,
         )
 
@@ -154,7 +154,7 @@ def test_a_deadline_ends_a_long_training(digits: SearchSplits):
             small_network(),
             digits.train,
             Recipe(epochs=100_000),
-            Normalisation.of(digits.train),
+            Preprocessing.of(digits.train),
             deadline=time.monotonic() + 0.3,
         )
 
@@ -174,7 +174,7 @@ def test_batches_are_of_one_size(
 ):
     network = BatchSizes()
     recipe = Recipe(epochs=2, train_samples=samples)
-    train(network, some(digits.train, images), recipe, Normalisation.of(digits.train))
+    train(network, some(digits.train, images), recipe, Preprocessing.of(digits.train))
     assert network.sizes == sizes
 
 
@@ -184,7 +184,7 @@ def test_the_recipe_is_what_the_optimizer_does(
     monkeypatch.setattr(torch.optim, "SGD", Spy)
     recipe = Recipe(epochs=4, learning_rate=0.3, momentum=0.7, weight_decay=0.01)
     network = small_network()
-    train(network, digits.train, recipe, Normalisation.of(digits.train))
+    train(network, digits.train, recipe, Preprocessing.of(digits.train))
     assert len(Spy.steps) == 4 * (len(digits.train) // 64)
     rates = [groups[0]["lr"] for groups in Spy.steps]
     peak = int(np.argmax(rates))
@@ -210,7 +210,7 @@ def test_only_weights_of_convolutions_and_linear_layers_decay(
 
     monkeypatch.setattr(torch.optim, "SGD", Groups)
     network = small_network()
-    train(network, some(digits.train, 64), Recipe(epochs=1), Normalisation.of(digits.train))
+    train(network, some(digits.train, 64), Recipe(epochs=1), Preprocessing.of(digits.train))
     names = {parameter: name for name, parameter in network.named_parameters()}
     decayed, others = ([names[p] for p in group["params"]] for group in groups[0])  # type: ignore
     assert decayed == ["0.weight", "3.weight", "7.weight"]
@@ -221,7 +221,7 @@ def test_training_needs_no_momentum(digits: SearchSplits):
     network = small_network()
     before = [parameter.detach().clone() for parameter in network.parameters()]
     recipe = Recipe(epochs=1, momentum=0.0)
-    train(network, some(digits.train, 64), recipe, Normalisation.of(digits.train))
+    train(network, some(digits.train, 64), recipe, Preprocessing.of(digits.train))
     assert all((a != b).any() for a, b in zip(before, network.parameters(), strict=True))
 
 
@@ -231,7 +231,7 @@ import torch
 from pathlib import Path
 from nas import data
 from nas.core.recipe import Recipe
-from nas.training.preprocessing import Normalisation
+from nas.network.trained import Preprocessing
 from nas.training.trainer import train
 
 torch.set_num_threads(1)
@@ -239,7 +239,7 @@ network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))
 steps = Path(sys.argv[1]).open("a", buffering=1)
 network.register_forward_hook(lambda *a: steps.write(".\\n") and None)
 images = data.get("digits").search_splits().train
-train(network, images, Recipe(epochs=10**6), Normalisation.of(images))
+train(network, images, Recipe(epochs=10**6), Preprocessing.of(images))
 """
 
 

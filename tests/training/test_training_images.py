@@ -5,8 +5,9 @@ import pytest
 import torch
 
 from nas.core.dataset import Examples
+from nas.network.trained import Preprocessing
 from nas.tasks.classification import Classification
-from nas.training.preprocessing import Normalisation, flip_randomly, resized, shift_randomly
+from nas.training.trainer import flip_randomly, resized, shift_randomly
 
 FOUR = Classification(class_names=tuple("abcd"))
 
@@ -21,14 +22,14 @@ def images() -> Examples:
 
 
 def test_normalisation_has_the_mean_and_deviation_of_every_channel(images: Examples):
-    normalisation = Normalisation.of(images)
+    preprocessing = Preprocessing.of(images)
     values = images.pixels.astype(np.float64) / 255
-    np.testing.assert_allclose(normalisation.mean, values.mean((0, 2, 3)), rtol=1e-12)
-    np.testing.assert_allclose(normalisation.std, values.std((0, 2, 3)), rtol=1e-12)
+    np.testing.assert_allclose(preprocessing.mean, values.mean((0, 2, 3)), rtol=1e-12)
+    np.testing.assert_allclose(preprocessing.std, values.std((0, 2, 3)), rtol=1e-12)
 
 
 def test_normalised_images_have_mean_0_and_deviation_1(images: Examples):
-    x = Normalisation.of(images)(torch.from_numpy(images.pixels))
+    x = Preprocessing.of(images)(torch.from_numpy(images.pixels))
     assert (x.dtype, x.shape) == (torch.float32, images.pixels.shape)
     torch.testing.assert_close(x.mean((0, 2, 3)), torch.zeros(3), atol=1e-5, rtol=0)
     torch.testing.assert_close(x.std((0, 2, 3), unbiased=False), torch.ones(3), atol=1e-5, rtol=0)
@@ -36,7 +37,7 @@ def test_normalised_images_have_mean_0_and_deviation_1(images: Examples):
 
 def test_a_constant_channel_does_not_divide_by_zero():
     images = Examples(np.full((4, 1, 3, 3), 7, np.uint8), np.zeros(4, np.int64), FOUR)
-    x = Normalisation.of(images)(torch.from_numpy(images.pixels))
+    x = Preprocessing.of(images)(torch.from_numpy(images.pixels))
     assert torch.isfinite(x).all()
     assert x.abs().max() < 1e-5
 

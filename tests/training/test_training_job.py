@@ -21,8 +21,8 @@ from nas.core.trial import Candidate
 from nas.network.blocks import Block, ModuleSpec
 from nas.network.module import Network
 from nas.network.space import SearchSpace
+from nas.network.trained import Preprocessing
 from nas.training.job import TrainingJob
-from nas.training.preprocessing import Normalisation
 from nas.training.trainer import evaluate
 
 
@@ -49,7 +49,7 @@ def job(splits: SearchSplits) -> TrainingJob:
         space=space,
         train=splits.train,
         held_out=splits.validation,
-        normalisation=Normalisation.of(splits.train),
+        preprocessing=Preprocessing.of(splits.train),
         recipe=Recipe(epochs=3),
         return_weights=True,
     )
@@ -69,7 +69,7 @@ def test_a_candidate_learns_and_its_weights_are_those_that_were_tested(
     assert outcome.metrics["error"] < 50  # guessing is wrong in 90 %
     network = job.space.build(candidate(job).genotype)
     network.load_state_dict(safetensors.torch.load(outcome.weights))
-    error = evaluate(network, splits.validation, job.normalisation)["error"]
+    error = evaluate(network, splits.validation, job.preprocessing)["error"]
     assert error == outcome.metrics["error"]
 
 

@@ -98,12 +98,10 @@ class ProcessDevice(ProtocolSettings, Device):
 
     @property
     def takes_onnx(self) -> bool:
-        """Whether `prepare` takes ONNX files; see `Device.takes_onnx`."""
         return self.runtime.takes_onnx
 
     @property
     def quantises(self) -> bool:
-        """Whether the precision is not the network's own; see `Device.quantises`."""
         return self.precision != "fp32"
 
     @property
@@ -118,7 +116,6 @@ class ProcessDevice(ProtocolSettings, Device):
         folder: Path,
         images: ImageArray | None = None,
     ) -> list[PreparedNetwork]:
-        """Bring networks into the runtime's form; see `Device.prepare`."""
         prepared = []
         for index, model in enumerate(models):
             given = model if isinstance(model, Deployable) else Deployable(model)
@@ -181,7 +178,6 @@ class ProcessDevice(ProtocolSettings, Device):
     def outputs(
         self, file: PreparedNetwork | Path, batches: Iterable[ImageArray]
     ) -> Iterator[ImageArray]:
-        """Run a prepared network in a process of its own; see `Device.outputs`."""
         network = _prepared(file)
         about = str(network.path)
         with self._process() as process, tempfile.TemporaryDirectory(prefix="hwnas-") as name:
@@ -201,7 +197,6 @@ class ProcessDevice(ProtocolSettings, Device):
                 yield np.load(made, allow_pickle=False)
 
     def identity(self) -> dict[str, Any]:
-        """Return settings, hardware and runtime; see `Device.identity`."""
         facts = self._hardware() | {"runtime_version": self._version()}
         return self._device({}) | self._protocol_settings() | facts
 

@@ -81,7 +81,6 @@ class Mnn(Runtime):
     def load(
         self, path: Path, images: ImageArray, execution: Execution = DEFAULT_EXECUTION
     ) -> LoadedNetwork:
-        """Load a converted file; see `Runtime.load`."""
         mnn = self.library()
         try:
             interpreter = mnn.Interpreter(str(path))
@@ -149,7 +148,6 @@ class _MnnSession(LoadedNetwork):
         return np.array(target.getNumpyData(), np.float32).reshape(values.shape)
 
     def inspect(self) -> dict[str, Any]:
-        """Say what runs; see `LoadedNetwork.inspect`."""
         kind = self._interpreter.getSessionInfo(self._session, _BACKENDS_INFO)
         if kind not in _BACKENDS:
             raise ModelError(f"runs on MNN's backend {kind}, expected the CPU")

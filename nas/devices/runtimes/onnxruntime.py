@@ -91,7 +91,6 @@ class OnnxRuntime(Runtime):
     def load(
         self, path: Path, images: ImageArray, execution: Execution = DEFAULT_EXECUTION
     ) -> LoadedNetwork:
-        """Load an ONNX file; see `Runtime.load`."""
         # A report that is sent must not fall into a timed block.
         self.library().disable_telemetry_events()
         return _Session(self, path, images, execution)

@@ -59,7 +59,6 @@ class OpenVino(Runtime):
     def load(
         self, path: Path, images: ImageArray, execution: Execution = DEFAULT_EXECUTION
     ) -> LoadedNetwork:
-        """Load an ONNX file; see `Runtime.load`."""
         openvino = self.library()
         try:
             core = openvino.Core()
@@ -123,7 +122,6 @@ class _Compiled(LoadedNetwork):
         return outputs
 
     def inspect(self) -> dict[str, Any]:
-        """Say what runs, as the plugin's own graph tells; see `LoadedNetwork.inspect`."""
         plugins = list(self._compiled.get_property("EXECUTION_DEVICES"))
         if not all(name.lower().startswith(self._runtime.provider) for name in plugins):
             raise ModelError(f"runs on {plugins}, expected {self._runtime.provider.upper()}")

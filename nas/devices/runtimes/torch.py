@@ -80,7 +80,6 @@ class Torch(Runtime):
     def load(
         self, path: Path, images: ImageArray, execution: Execution = DEFAULT_EXECUTION
     ) -> LoadedNetwork:
-        """Load a program of `torch.export`; see `Runtime.load`."""
         torch = self._configured(execution.threads)
         try:
             with path.open("rb") as file:
@@ -104,7 +103,6 @@ class Torch(Runtime):
         return _Program(module, images, self)
 
     def sentinel(self, execution: Execution = DEFAULT_EXECUTION) -> LoadedNetwork:
-        """Build the sentinel, which runs eagerly in any case; see `Runtime.sentinel`."""
         torch = self._configured(execution.threads)
         channels = SENTINEL_SHAPE[0]
         layers = [
@@ -151,7 +149,6 @@ class _Program(LoadedNetwork):
         return outputs
 
     def inspect(self) -> dict[str, Any]:
-        """Say what runs; see `LoadedNetwork.inspect`."""
         provider = "inductor" if self._runtime.compiled else "eager"
         return {"provider": provider, "threads": self._threads}
 

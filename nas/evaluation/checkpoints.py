@@ -73,25 +73,20 @@ class ContinuingEvaluator(Evaluator):
 
     @property
     def workers(self) -> int:
-        """How many candidates run at the same time."""
         return self._evaluator.workers
 
     def submit(self, candidates: Sequence[Candidate]) -> None:
-        """Queue candidates with their checkpoints; see `Evaluator.submit`."""
         self._evaluator.submit(
             [replace(c, checkpoint=self._folder.latest(c.arch_id, c.fidelity)) for c in candidates]
         )
 
     def completed(self) -> list[Evaluation]:
-        """Wait for candidates to end, keep their checkpoints; see `Evaluator.completed`."""
         return [self._kept(evaluation) for evaluation in self._evaluator.completed()]
 
     def clock(self) -> float:
-        """Return the workers' time; see `Evaluator.clock`."""
         return self._evaluator.clock()
 
     def close(self) -> None:
-        """Release the workers."""
         self._evaluator.close()
 
     def _kept(self, evaluation: Evaluation) -> Evaluation:

@@ -16,19 +16,10 @@ from ray import exceptions
 from nas.core.errors import CandidateFailure, ConfigError
 from nas.core.lease import training_step
 from nas.core.text import first_line
-from nas.core.trial import Candidate, Evaluation, Evaluator, Job, Outcome
+from nas.core.trial import Candidate, Evaluation, Evaluator, Job
 
 KILL_AFTER_S = 60.0
 """Seconds beyond its time limit after which a worker that does not stop by itself is killed."""
-
-
-@dataclass(frozen=True)
-class _Ended:
-    """What a worker reports of a candidate that it is through with."""
-
-    seconds: float
-    outcome: Outcome | None = None
-    failure: str | None = None
 
 
 @dataclass
@@ -37,14 +28,6 @@ class _Running:
 
     candidate: Candidate
     started: float | None = None
-
-    def evaluation(self, ended: _Ended) -> Evaluation:
-        return Evaluation(
-            candidate=self.candidate,
-            seconds=ended.seconds,
-            outcome=ended.outcome,
-            failure=ended.failure,
-        )
 
     def seconds(self) -> float:
         """Return how long the candidate has occupied a worker."""
@@ -96,16 +79,13 @@ class RayEvaluator(Evaluator):
 
     @property
     def workers(self) -> int:
-        """How many candidates run at the same time."""
         return self._workers
 
     def submit(self, candidates: Sequence[Candidate]) -> None:
-        """Queue candidates; see `Evaluator.submit`."""
         self._queued.extend(candidates)
         self._fill()
 
     def completed(self) -> list[Evaluation]:
-        """Wait for candidates to end; see `Evaluator.completed`."""
         evaluations: list[Evaluation] = []
         while self._running and not evaluations:
             tasks = list(self._running)
@@ -118,7 +98,6 @@ class RayEvaluator(Evaluator):
         return evaluations
 
     def close(self) -> None:
-        """Cancel what still runs."""
         self._queued.clear()
         for task in self._running:
             ray.cancel(task, force=True)
@@ -141,14 +120,14 @@ class RayEvaluator(Evaluator):
         """Take the next report of a task: first that it has begun, then what came of it."""
         running = self._running[task]
         try:
-            ended: _Ended | None = ray.get(next(task))
+            ended: dict[str, Any] | None = ray.get(next(task))
         except exceptions.RayError as error:
-            ended = _Ended(running.seconds(), failure=str(_failure(error)))
+            ended = {"seconds": running.seconds(), "failure": str(_failure(error))}
         if ended is None:
             running.started = time.monotonic()
             return []
         del self._running[task]
-        return [running.evaluation(ended)]
+        return [Evaluation(candidate=running.candidate, **ended)]
 
     def _kill_overdue(self) -> list[Evaluation]:
         evaluations = []
@@ -159,13 +138,18 @@ class RayEvaluator(Evaluator):
                 del self._running[task]
                 detail = f"killed after {seconds:.0f} s, the limit is {self._time_limit_s:g}"
                 failure = str(CandidateFailure("timeout", detail))
-                evaluations.append(running.evaluation(_Ended(seconds, failure=failure)))
+                evaluations.append(
+                    Evaluation(candidate=running.candidate, seconds=seconds, failure=failure)
+                )
         return evaluations
 
 
-def _run(jobs: list[Any], candidate: Candidate, time_limit_s: float) -> Iterator[_Ended | None]:
-    """Run the job on a worker; a failure that the job reports itself comes back as text.
+def _run(
+    jobs: list[Any], candidate: Candidate, time_limit_s: float
+) -> Iterator[dict[str, Any] | None]:
+    """Run the job on a worker; yield `None` at its begin, then fields of an `Evaluation`.
 
+    A failure that the job reports itself comes back as text.
     The only entry of `jobs` is a reference, which Ray does not resolve within a list: loading
     PyTorch and the images takes seconds, in which nothing must be measured on this host.
     """
@@ -176,12 +160,12 @@ def _run(jobs: list[Any], candidate: Candidate, time_limit_s: float) -> Iterator
         # Ray leaves the GPUs of the host visible to a worker that was given none.
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
     started = time.monotonic()
-    outcome, failure = None, None
+    ended: dict[str, Any] = {}
     try:
-        outcome = job(candidate, started + time_limit_s)
+        ended["outcome"] = job(candidate, started + time_limit_s)
     except CandidateFailure as error:
-        failure = str(error)
-    yield _Ended(time.monotonic() - started, outcome, failure)
+        ended["failure"] = str(error)
+    yield {**ended, "seconds": time.monotonic() - started}
 
 
 def _failure(error: exceptions.RayError) -> CandidateFailure:
