@@ -217,7 +217,7 @@ RUNTIME = '''
 from dataclasses import dataclass
 from typing import ClassVar
 
-from nas.devices.measuring.runtime import DEFAULT_EXECUTION, LoadedNetwork, Runtime
+from nas.devices.measuring.runtime import LoadedNetwork, Runtime
 from nas.devices.runtimes import register
 
 
@@ -226,7 +226,7 @@ from nas.devices.runtimes import register
 class OnnxReference(Runtime):
     package: ClassVar[str] = "onnx"
 
-    def load(self, path, images, execution=DEFAULT_EXECUTION):
+    def load(self, path, images, execution):
         from onnx.reference import ReferenceEvaluator
 
         return Evaluated(ReferenceEvaluator(str(path)), images)

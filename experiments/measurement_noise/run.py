@@ -31,7 +31,7 @@ from nas.core.lease import measuring
 from nas.core.measurement import Measurement
 from nas.devices import runtimes
 from nas.devices.measuring.environment import describe_host, load_average
-from nas.devices.measuring.runner import Runner, random_images
+from nas.devices.measuring.runtime import Execution, LoadedNetwork, random_images
 from nas.network.onnx import export_onnx
 
 FloatArray = npt.NDArray[np.float64]
@@ -111,24 +111,24 @@ def random_network(rng: np.random.Generator) -> nn.Module:
     return nn.Sequential(stem, *blocks, pool, nn.Flatten(), head)
 
 
-def single_inferences(runners: Sequence[Runner]) -> dict[int, list[list[FloatArray]]]:
+def single_inferences(networks: Sequence[LoadedNetwork]) -> dict[int, list[list[FloatArray]]]:
     """Time every network in blocks of every length; return the inferences (ms) of every block.
 
     The lengths take turns every 10 ms a network, so that all of them see the same slow phases.
     """
     rng = np.random.default_rng(0)
     counts = {
-        block_ms: [runner.warm_up(0.02, block_ms) + 1 for runner in runners]
+        block_ms: [network.warm_up(0.02, block_ms) + 1 for network in networks]
         for block_ms in BLOCKS_MS
     }
     timed: dict[int, list[list[FloatArray]]] = {
-        block_ms: [[] for _ in runners] for block_ms in BLOCKS_MS
+        block_ms: [[] for _ in networks] for block_ms in BLOCKS_MS
     }
     turns = [block_ms for block_ms in BLOCKS_MS for _ in range(max(BLOCKS_MS) // block_ms)]
     for _ in range(TIMED_MS // max(BLOCKS_MS)):
         for block_ms in rng.permutation(turns):
-            for index in rng.permutation(len(runners)):
-                times = [runners[index].time_ms() for _ in range(counts[block_ms][index])]
+            for index in rng.permutation(len(networks)):
+                times = [networks[index].time_ms() for _ in range(counts[block_ms][index])]
                 timed[block_ms][index].append(np.array(times))
     return timed
 
@@ -161,10 +161,10 @@ def summary(values: FloatArray) -> dict[str, float]:
 def compare_statistics(paths: Sequence[Path]) -> list[dict[str, Any]]:
     """Run part 1."""
     runtime, images = runtimes.get("onnxruntime"), random_images((1, *SHAPE))
-    runners = [Runner(runtime.load(path, images)) for path in paths]
+    networks = [runtime.load(path, images, Execution()) for path in paths]
     rows = []
     with measuring():
-        timed = single_inferences(runners)
+        timed = single_inferences(networks)
     for block_ms, blocks in timed.items():
         for name, statistic in STATISTICS.items():
             series = [[statistic(times) for times in each] for each in blocks]

@@ -205,15 +205,14 @@ class Device(ABC):
         """Whether `prepare` takes ONNX files; else it takes networks only."""
         return True
 
-    @property
-    def quantises(self) -> bool:
-        """Whether `prepare` changes the precision of a network, and with it its outputs."""
-        return False
+    def quantises(self, choices: Mapping[str, Any]) -> bool:
+        """Whether `prepare` changes the precision of a network, and with it its outputs.
 
-    @property
-    def in_fp32(self) -> Device:
-        """The same device with networks in their own precision; itself unless it `quantises`."""
-        return self
+        Args:
+            choices: Of the network; see `Deployable`.
+        """
+        del choices
+        return False
 
     @property
     def published_ms(self) -> Callable[[Sequence[Genotype], str | None], FloatArray] | None:

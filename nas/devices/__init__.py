@@ -3,7 +3,9 @@
 from nas.core.measurement import Device
 from nas.core.registry import Registry
 
-registry: Registry[Device] = Registry("device", __name__, {"cpu": ("cpu", "gpu")})
+registry: Registry[Device] = Registry(
+    "device", __name__, families={"machines": ("cpu", "gpu", "remote")}
+)
 register = registry.register
 component = registry.component
 names = registry.names

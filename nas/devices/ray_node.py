@@ -36,11 +36,6 @@ class RayNode(ProcessDevice):
     address: str = "auto"
 
     def __post_init__(self) -> None:
-        """Check the settings.
-
-        Raises:
-            ConfigError: A setting is out of its range.
-        """
         super().__post_init__()
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", self.node):
             raise ConfigError("device.node", self.node, "letters, digits, '.', '_' and '-'")
@@ -52,7 +47,7 @@ class RayNode(ProcessDevice):
 
 
 class NodeProcess(MeasuringProcess):
-    """A measuring process on a node, which an actor of Ray holds and asks."""
+    """A measuring process on a node: an actor of Ray, which is asked from here."""
 
     def __init__(self, *, node: str, address: str, timeout_seconds: float) -> None:
         """Start the actor, which starts the process.
@@ -75,26 +70,30 @@ class NodeProcess(MeasuringProcess):
             opened.enter_context(connected(address))
             self._check_there(ray.cluster_resources(), resource)  # type: ignore[no-untyped-call]
             # Its processor cores belong to trainings, which pause while a device measures.
-            remote = ray.remote(num_cpus=0, resources={resource: 1}, max_restarts=0)(_Holder)
-            self._actor: Any = remote.remote(timeout_seconds)
+            options: dict[str, Any] = {"num_cpus": 0, "resources": {resource: 1}, "max_restarts": 0}
+            remote: Any = ray.remote(**options)(MeasuringProcess)
+            self._actor = remote.remote(timeout_seconds=timeout_seconds)
             opened.callback(lambda: ray.kill(self._actor))
             self._opened = opened.pop_all()
 
-    def ask(self, op: str, *, about: str, work_seconds: float = 0.0, **arguments: Any) -> Any:
+    def ask(
+        self, op: str, *, about: str, work_seconds: float = 0.0, **arguments: Any
+    ) -> dict[str, Any]:
         import ray
         from ray import exceptions
 
+        asked = {"about": about, "work_seconds": work_seconds, **arguments}
         try:
-            return ray.get(self._actor.ask.remote(op, about, work_seconds, arguments))
+            answer: dict[str, Any] = ray.get(self._actor.ask.remote(op, **asked))
         except exceptions.RayError as error:
             cause = error.cause if isinstance(error, exceptions.RayTaskError) else error
             if isinstance(cause, DeviceError):
                 raise DeviceError(self._line(str(cause))) from error
             line = f"{about}: lost during {op!r} ({type(cause).__name__}: {first_line(cause)})"
             raise DeviceError(self._line(line)) from error
+        return answer
 
     def close(self) -> None:
-        """End the actor, and with it the process."""
         self._opened.close()
 
     def _check_there(self, resources: dict[str, float], resource: str) -> None:
@@ -106,13 +105,3 @@ class NodeProcess(MeasuringProcess):
             f"{self._place}: got a cluster whose nodes carry {known or 'no device'}, expected "
             f"{resource}; run {start} there, and set ray.address to that cluster"
         )
-
-
-class _Holder:
-    """Holds the measuring process on its node."""
-
-    def __init__(self, timeout_seconds: float) -> None:
-        self._process = MeasuringProcess(timeout_seconds=timeout_seconds)
-
-    def ask(self, op: str, about: str, work_seconds: float, arguments: dict[str, Any]) -> Any:
-        return self._process.ask(op, about=about, work_seconds=work_seconds, **arguments)

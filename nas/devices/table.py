@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 from nas import tables
 from nas.core.errors import DeviceError
-from nas.core.measurement import Deployable, Device, ImageArray, Measurement, PreparedNetwork
+from nas.core.measurement import Device
 from nas.core.prediction import FloatArray
 from nas.core.space import Genotype
 from nas.devices import register
 from nas.tables import Table
-
-if TYPE_CHECKING:
-    from torch import nn
 
 
 @register("table")
@@ -61,39 +57,14 @@ class TableDevice(Device):
     def identity(self) -> dict[str, Any]:
         return {"table": self.table, "hardware": self.hardware, "unit": "ms", **self.published}
 
-    def prepare(
-        self,
-        models: Sequence[Deployable | nn.Module | Path],
-        input_shape: tuple[int, int, int],
-        folder: Path,
-        images: ImageArray | None = None,
-    ) -> list[PreparedNetwork]:
-        del models, input_shape, folder, images
-        self._refuse()
-
-    def measure_files(
-        self,
-        files: Sequence[PreparedNetwork | Path],
-        input_shape: tuple[int, int, int],
-        *,
-        memory: bool = False,
-        seed: int = 0,
-        seconds_per_model: float | None = None,
-    ) -> list[Measurement]:
-        del files, input_shape, memory, seed, seconds_per_model
-        self._refuse()
-
-    def outputs(
-        self, file: PreparedNetwork | Path, batches: Iterable[ImageArray]
-    ) -> Iterator[ImageArray]:
-        del file, batches
-        self._refuse()
-
-    def _refuse(self) -> NoReturn:
+    def prepare(self, *arguments: Any, **named: Any) -> NoReturn:
+        del arguments, named
         raise DeviceError(
             f"device table: {self.hardware} is a column of the published table {self.table}, on "
             "which nothing can be measured; choose a device that is there, such as cpu"
         )
+
+    measure_files = outputs = prepare
 
     @property
     def _table(self) -> Table:

@@ -168,29 +168,27 @@ class Verification:
             models.append(path if device.takes_onnx else network)
         with tempfile.TemporaryDirectory(prefix="hwnas-") as name:
             images = self._sample(CALIBRATION_IMAGES)
-            deployed = [
-                Deployable(model, space.deployment(member.genotype))
-                for model, member in zip(models, exported, strict=True)
-            ]
+            choices = [space.deployment(member.genotype) for member in exported]
+            deployed = [Deployable(m, each) for m, each in zip(models, choices, strict=True)]
             files = device.prepare(deployed, space.input_shape, Path(name), images)
             shape, seed = space.input_shape, self.settings.seed
             measurements = device.measure_files(files, shape, memory=True, seed=seed)
-            in_fp32: Sequence[Measurement | None] = [None] * len(exported)
-            if device.quantises:
-                in_fp32 = device.in_fp32.measure_many(models, shape, seed=seed)
-            for member, prepared, measurement, fp32 in zip(
-                exported, files, measurements, in_fp32, strict=True
-            ):
-                file = prepared.path
+            quantised = [i for i, each in enumerate(choices) if device.quantises(each)]
+            plain = [Deployable(models[i], {**choices[i], "precision": "fp32"}) for i in quantised]
+            in_fp32 = dict(
+                zip(quantised, device.measure_many(plain, shape, seed=seed), strict=True)
+            )
+            for i, (member, measurement) in enumerate(zip(exported, measurements, strict=True)):
+                file = files[i].path
                 if file.is_dir():
                     to = self._path(member, f"{DEPLOYED}.files")
                     shutil.copytree(file, to, dirs_exist_ok=True)
                 elif file.read_bytes() != self._path(member, "model.onnx").read_bytes():
                     shutil.copyfile(file, self._path(member, f"{DEPLOYED}{file.suffix}"))
-                if fp32 is not None:
-                    record = fp32.to_dict()
+                if i in in_fp32:
+                    record = in_fp32[i].to_dict()
                     write_json_atomically(self._path(member, "measurement_fp32.json"), record)
-                    self._compare(member, measurement, fp32)
+                    self._compare(member, measurement, in_fp32[i])
                 write_json_atomically(self._path(member, MEASURED), measurement.to_dict())
 
     def _compare(self, member: Candidate, quantised: Measurement, fp32: Measurement) -> None:
@@ -218,7 +216,7 @@ class Verification:
             "metrics": None,
         }
         if not record["as_network"]:
-            if not device.quantises:
+            if not device.quantises(deployed.choices):
                 line = f"outputs on the device differ from PyTorch's by up to {difference:.2g}"
                 self.reporter.stage(f"  {member.arch_id}: {line}; it is judged by the device's")
             if self.validation is not None:

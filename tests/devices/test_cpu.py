@@ -154,6 +154,6 @@ def test_measurement_waits_for_a_training_step(
 
 
 def test_input_is_the_same_every_time():
-    from nas.devices.measuring.runner import random_images
+    from nas.devices.measuring.runtime import random_images
 
     assert np.array_equal(random_images((1, 3, 4, 4)), random_images((1, 3, 4, 4)))

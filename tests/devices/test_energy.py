@@ -10,8 +10,8 @@ import pytest
 from fast_device import cpu
 from onnx_files import SHAPE, ModelFactory
 
-from nas.devices.measuring import energy
-from nas.devices.measuring.energy import read, read_nvml, read_rapl
+from nas.devices.measuring import resources
+from nas.devices.measuring.resources import gpu_name, read_energy, read_nvml, read_rapl
 
 RANGE_UJ = 262_143_328_850
 """`max_energy_range_uj` of the example in the kernel's powercap.rst."""
@@ -107,7 +107,7 @@ def test_nvml_counts_the_only_gpu():
     assert before is not None
     assert after is not None
     assert after.since(before) == 400.0
-    assert energy.gpu_name(Nvml(1, 0)) == "NVIDIA H100"
+    assert gpu_name(Nvml(1, 0)) == "NVIDIA H100"
 
 
 @pytest.mark.parametrize("nvml", [Nvml(0, 1), Nvml(2, 1), Nvml(1, 1, code=3)])
@@ -121,13 +121,13 @@ def test_driver_that_is_not_here_is_none():
         ctypes.CDLL("libnvidia-ml.so.1")
     except OSError:
         assert read_nvml() is None
-        assert energy.gpu_name() is None
+        assert gpu_name() is None
     else:
         pytest.skip("there is a driver")
 
 
 def test_provider_without_a_counter_is_none():
-    assert read("coreml") is None
+    assert read_energy("coreml") is None
 
 
 def test_measurement_has_energy_only_where_it_is_counted(conv_model: ModelFactory):
@@ -152,7 +152,7 @@ def test_worker_divides_what_was_counted_by_the_inferences(
         runs.append(seconds)
         return [1.0] * 8
 
-    monkeypatch.setattr(worker._runners[0], "run_for", run_for)
-    monkeypatch.setitem(energy.READERS, "cpu", lambda: read_rapl(powercap))
+    monkeypatch.setattr(worker._networks[0], "run_for", run_for)
+    monkeypatch.setitem(resources.ENERGY_READERS, "cpu", lambda: read_rapl(powercap))
     assert worker.energy(0, 0.5, "cpu") == {"mj": pytest.approx(5.0), "source": "RAPL"}
     assert runs == [0.5]

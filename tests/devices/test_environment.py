@@ -9,8 +9,8 @@ import pytest
 
 from nas import devices
 from nas.core.host import usable_cores
+from nas.devices.machines import RemoteDevice
 from nas.devices.measuring import environment
-from nas.devices.remote import RemoteDevice
 
 X86 = """\
 processor\t: 0

@@ -14,7 +14,7 @@ from onnx_files import SHAPE, ModelFactory
 from nas.core.errors import DeviceError
 from nas.core.measurement import Deployable
 from nas.devices import runtimes
-from nas.devices.measuring.runner import random_images
+from nas.devices.measuring.runtime import Execution, random_images
 
 QUANTISED_KERNELS = {"onnxruntime": {"QLinearConv"}, "openvino": {"Convolution i8"}}
 
@@ -106,7 +106,7 @@ def test_quantised_logits_are_close(conv_model: ModelFactory, tmp_path: Path):
     (prepared,) = cpu(precision="int8").prepare([model], SHAPE, tmp_path, images)
     image = random_images((1, *SHAPE))
     logits = [
-        runtimes.get("onnxruntime").load(file, image).run(image).ravel()
+        runtimes.get("onnxruntime").load(file, image, Execution()).run(image).ravel()
         for file in (model, prepared.path)
     ]
     assert np.corrcoef(*logits)[0, 1] > 0.99

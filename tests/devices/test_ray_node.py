@@ -20,7 +20,7 @@ from onnx_files import SHAPE, ModelFactory
 import nas.devices
 from nas.core.errors import ConfigError, DeviceError
 from nas.core.measurement import Device
-from nas.devices.measuring.runner import random_images
+from nas.devices.measuring.runtime import random_images
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +78,7 @@ def test_a_cluster_without_the_device_is_one_line(conv_model: ModelFactory) -> N
 def test_a_bad_network_is_named_as_it_is_called_here(tmp_path: Path) -> None:
     broken = tmp_path / "broken.onnx"
     broken.write_bytes(b"this is not a model")
-    assert failure(node(), [broken]).startswith(f"Ray node board: {broken}: ONNX Runtime cannot")
+    assert failure(node(), [broken]).startswith(f"Ray node board: {broken}: onnxruntime cannot")
 
 
 @pytest.mark.usefixtures("cluster")
@@ -89,7 +89,7 @@ def test_a_worker_that_dies_fails_the_measurement(conv_model: ModelFactory) -> N
         # The first one found may be that of an earlier test, which has not ended yet.
         while not failed.wait(0.05):
             for process in psutil.process_iter(["cmdline"]):
-                if (process.info["cmdline"] or [""])[0].startswith("ray::_Holder"):
+                if (process.info["cmdline"] or [""])[0].startswith("ray::MeasuringProcess"):
                     with contextlib.suppress(psutil.NoSuchProcess):
                         process.kill()
 

@@ -21,7 +21,7 @@ from nas.core.errors import ConfigError, DeviceError
 from nas.core.lease import FOLDER_VARIABLE, measuring
 from nas.core.measurement import Device
 from nas.devices.measuring.process import COMMAND, MeasuringProcess
-from nas.devices.measuring.runner import random_images
+from nas.devices.measuring.runtime import random_images
 
 ENDLESS = {"min_rounds": 1_000_000, "max_seconds_per_model": 1e6}
 
@@ -156,7 +156,7 @@ def test_a_bad_network_is_named_as_it_is_called_here(board: SshServer, tmp_path:
     broken = tmp_path / "broken.onnx"
     broken.write_bytes(b"this is not a model")
     line = failure(board.device(), [broken])
-    assert f"{broken}: ONNX Runtime cannot load it" in line
+    assert f"{broken}: onnxruntime cannot load it" in line
 
 
 def test_another_release_is_refused(
@@ -176,8 +176,6 @@ def test_a_folder_of_files_arrives_whole(tmp_path: Path) -> None:
         there = Path(process.send(network, "network0"))
         assert there != network
         assert {name: (there / name).read_bytes() for name in contents} == contents
-        read = process.fetch(str(there / "parts/b.bin"), tmp_path / "back")
-        assert read.read_bytes() == contents["parts/b.bin"]
         # What is sent again replaces what was there.
         assert Path(process.send(network, "network0")) == there
         assert (there / "parts/b.bin").read_bytes() == contents["parts/b.bin"]

@@ -19,7 +19,7 @@ from torch import nn
 from nas.core.errors import ConfigError, DeviceError
 from nas.core.measurement import Device
 from nas.devices import runtimes
-from nas.devices.measuring.runner import random_images
+from nas.devices.measuring.runtime import random_images
 
 SHAPE = (3, 16, 16)
 OWN_SETTINGS = {
@@ -33,7 +33,7 @@ LOAD = """
 import json, sys
 from pathlib import Path
 from nas.devices import runtimes
-from nas.devices.measuring.runner import random_images
+from nas.devices.measuring.runtime import random_images
 from nas.devices.measuring.runtime import SENTINEL_SHAPE, Execution
 path, name, settings = Path(sys.argv[1]), sys.argv[2], json.loads(sys.argv[3])
 runtime = runtimes.get(name, **settings)

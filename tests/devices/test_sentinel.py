@@ -54,6 +54,6 @@ def test_file_of_mnn_is_the_same_network():
     logits = []
     for kind in ("onnxruntime", name):
         made = runtimes.get(kind)
-        network = made.load(FOLDER / f"sentinel.{made.takes}", images)
+        network = made.load(FOLDER / f"sentinel.{made.takes}", images, runtime.Execution())
         logits.append(network.run(images))
     np.testing.assert_allclose(*logits, atol=1e-4)

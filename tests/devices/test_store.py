@@ -15,6 +15,7 @@ from fast_device import cpu
 
 from latency_predictors.calibration.sampling import measure_genotypes
 from nas.core.measurement import Measurement
+from nas.devices.measuring import device as device_module
 from nas.devices.measuring.device import ProcessDevice
 from nas.devices.runtimes import component
 from nas.devices.store import MeasurementStore, StoreCounts
@@ -69,7 +70,7 @@ def test_another_version_or_processor_is_another_device(
         changed.setattr(component("onnxruntime"), "version", classmethod(lambda cls: "0.1"))
         assert store.find(cpu(), "a", 0.5) is None
     with monkeypatch.context() as changed:
-        changed.setattr(ProcessDevice, "_hardware", lambda self: {"cpu_model": "another"})
+        changed.setattr(device_module, "hardware", lambda *given: {"cpu_model": "another"})
         assert store.find(cpu(), "a", 0.5) is None
     assert store.find(cpu(), "a", 0.5) == TAKEN
 

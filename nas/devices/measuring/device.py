@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -29,12 +29,15 @@ from nas.devices.measuring.environment import hardware
 from nas.devices.measuring.process import MeasuringProcess
 from nas.devices.measuring.protocol import ProtocolSettings, Rounds, relative_ci, run_rounds
 from nas.devices.measuring.runtime import Execution, Runtime
+from nas.devices.measuring.worker import decoded, encoded
 
 if TYPE_CHECKING:
     from torch import nn
 
 _MEMORY_RUNS = 10
 _LONGEST_INFERENCE_SECONDS = 10.0
+_PORTION_BYTES = 4_000_000
+"""Of images that are sent to the process at a time."""
 _ENERGY_SECONDS = 1.0
 """RAPL's counters move every millisecond, NVML's every tenth of a second."""
 _SAMPLE = "median ms per inference of one block, its first inference not counted"
@@ -74,11 +77,6 @@ class ProcessDevice(ProtocolSettings, Device):
     timeout_seconds: float = 120.0
 
     def __post_init__(self) -> None:
-        """Check the settings.
-
-        Raises:
-            ConfigError: A setting is out of its range, or the runtime cannot do it.
-        """
         super().__post_init__()
         if not self.timeout_seconds > 0:
             raise ConfigError("device.timeout_seconds", self.timeout_seconds, "a number above 0")
@@ -100,14 +98,8 @@ class ProcessDevice(ProtocolSettings, Device):
     def takes_onnx(self) -> bool:
         return self.runtime.takes_onnx
 
-    @property
-    def quantises(self) -> bool:
-        return self.precision != "fp32"
-
-    @property
-    def in_fp32(self) -> ProcessDevice:
-        """The device with precision `fp32`; see `Device.in_fp32`."""
-        return dataclasses.replace(self, precision="fp32") if self.quantises else self
+    def quantises(self, choices: Mapping[str, Any]) -> bool:
+        return bool(choices.get("precision", self.precision) != "fp32")
 
     def prepare(
         self,
@@ -155,6 +147,7 @@ class ProcessDevice(ProtocolSettings, Device):
         self._version()  # which fails where the runtime is missing
         peaks = [self._peak(each, input_shape) if memory else {} for each in networks]
         timing = self._time(networks, input_shape, seed, energy=memory)
+        spent = timing.energy or [{}] * len(networks)
         return [
             Measurement(
                 samples_ms=tuple(samples_ms),
@@ -162,14 +155,14 @@ class ProcessDevice(ProtocolSettings, Device):
                 peak_memory_mb=peaks[i].get("mb"),
                 protocol=self._protocol(timing, i, seed),
                 device=self._device(networks[i].choices),
-                environment=timing.environment
-                | timing.facts[i]
-                | {
+                environment={
+                    **timing.environment,
+                    **timing.facts[i],
                     "memory_method": peaks[i].get("method"),
-                    "energy_source": timing.energy[i].get("source"),
+                    "energy_source": spent[i].get("source"),
                 },
                 model_size_mb=networks[i].size_mb,
-                energy_mj=timing.energy[i].get("mj"),
+                energy_mj=spent[i].get("mj"),
                 loading_memory_mb=peaks[i].get("loading_mb"),
             )
             for i, samples_ms in enumerate(timing.rounds.samples_ms)
@@ -179,31 +172,29 @@ class ProcessDevice(ProtocolSettings, Device):
         self, file: PreparedNetwork | Path, batches: Iterable[ImageArray]
     ) -> Iterator[ImageArray]:
         network = _prepared(file)
-        about = str(network.path)
-        with self._process() as process, tempfile.TemporaryDirectory(prefix="hwnas-") as name:
-            process.ask("start", about=self._runtime_name, **self._start())
-            images = Path(name) / "images.npy"
-            for number, batch in enumerate(batches):
-                if number == 0:
-                    _, channels, height, width = batch.shape
-                    self._load(process, network, (channels, height, width), "network")
-                np.save(images, batch)
-                seconds = len(batch) * _LONGEST_INFERENCE_SECONDS
-                there = process.send(images, "images")
-                answer = process.ask(
-                    "outputs", about=about, work_seconds=seconds, index=0, images=there
-                )
-                made = process.fetch(answer["outputs"], Path(name) / "outputs.npy")
-                yield np.load(made, allow_pickle=False)
+        about, loaded = str(network.path), False
+        with self._started() as process:
+            for batch in batches:
+                if not loaded:
+                    self._load(process, network, batch.shape[1:], "network")
+                    loaded = True
+                outputs = []
+                portions = min(math.ceil(batch.nbytes / _PORTION_BYTES), len(batch))
+                for part in np.array_split(batch, portions):
+                    seconds = len(part) * _LONGEST_INFERENCE_SECONDS
+                    answer = process.ask(
+                        "run", about=about, work_seconds=seconds, index=0, images=encoded(part)
+                    )
+                    outputs.append(decoded(answer["outputs"]))
+                yield np.concatenate(outputs)
 
     def identity(self) -> dict[str, Any]:
-        facts = self._hardware() | {"runtime_version": self._version()}
-        return self._device({}) | self._protocol_settings() | facts
-
-    def _hardware(self) -> dict[str, Any]:
         if self.here:
-            return hardware(self.threads, self._provider)
-        return dict(self._described["hardware"])
+            machine = hardware(self.threads, self._provider)
+        else:
+            machine = self._described["hardware"]
+        version = {"runtime_version": self._version()}
+        return self._device({}) | self._protocol_settings() | machine | version
 
     def _version(self) -> str:
         return self.runtime.version() if self.here else str(self._described["runtime_version"])
@@ -211,11 +202,15 @@ class ProcessDevice(ProtocolSettings, Device):
     @cached_property
     def _described(self) -> dict[str, Any]:
         """What another machine says of itself, which is asked once."""
-        module, name = type(self.runtime).__module__, self._runtime_name
-        arguments: dict[str, Any] = {"module": module, "name": name, "threads": self.threads}
+        name = self._runtime_name
         with self._process() as process:
-            answer: dict[str, Any] = process.ask(
-                "describe", about=name, provider=self._provider, **arguments
+            answer = process.ask(
+                "describe",
+                about=name,
+                module=type(self.runtime).__module__,
+                name=name,
+                threads=self.threads,
+                provider=self._provider,
             )
         if answer["hwnas"] != nas.__version__:
             expected = f"expected {nas.__version__}, as here; install the same release there"
@@ -227,6 +222,23 @@ class ProcessDevice(ProtocolSettings, Device):
         settings = runtime.record() | dataclasses.asdict(execution)
         return {"name": self.label, "runtime": self._runtime_name} | settings
 
+    def _process(self) -> MeasuringProcess:
+        return MeasuringProcess(timeout_seconds=self.timeout_seconds)
+
+    @contextlib.contextmanager
+    def _started(self) -> Iterator[MeasuringProcess]:
+        """Run a process that has the runtime."""
+        with self._process() as process:
+            process.ask(
+                "start",
+                about=self._runtime_name,
+                module=type(self.runtime).__module__,
+                name=self._runtime_name,
+                settings=dataclasses.asdict(self.runtime),
+                execution=dataclasses.asdict(self._execution),
+            )
+            yield process
+
     def _time(
         self,
         networks: Sequence[PreparedNetwork],
@@ -235,78 +247,78 @@ class ProcessDevice(ProtocolSettings, Device):
         *,
         energy: bool,
     ) -> _Timing:
-        with self._process() as process:
-            started = process.ask("start", about=self._runtime_name, **self._start())
-            environment = {"runtime_version": self._version(), "runtime": self._runtime_name}
+        about = [*(str(network.path) for network in networks), "sentinel"]
+        with self._started() as process:
             facts = [
                 self._load(process, network, input_shape, f"network{i}")
                 for i, network in enumerate(networks)
             ]
             process.ask("load_sentinel", about="sentinel")
-            about = [*(str(network.path) for network in networks), "sentinel"]
             # The process there takes the lease, and holds it until it ends.
-            leased = process.ask("lease", about="lease", work_seconds=math.inf)
-            inferences = [self._warm_up(process, i, name) for i, name in enumerate(about)]
+            environment = process.ask("lease", about="lease", work_seconds=math.inf)
+            inferences: list[int] = [
+                process.ask(
+                    "warm_up",
+                    about=name,
+                    work_seconds=self.warmup_seconds,
+                    index=i,
+                    seconds=self.warmup_seconds,
+                    block_ms=self.block_ms,
+                )["inferences"]
+                for i, name in enumerate(about)
+            ]
 
             def run_block(index: int) -> float:
-                arguments = {"index": index, "inferences": inferences[index]}
-                return float(process.ask("block", about=about[index], **arguments)["ms"])
+                answer = process.ask(
+                    "block", about=about[index], index=index, inferences=inferences[index]
+                )
+                return float(answer["ms"])
 
             rounds = run_rounds(run_block, inferences, self, seed=seed)
-            quiet_ms = float(np.percentile(rounds.sentinel_ms, QUIET_PERCENTILE))
-            after = process.ask("load_average", about="load average")
-            environment |= started | leased | after | {"sentinel_ms": quiet_ms}
+            environment |= process.ask("load_average", about="load average")
             spent = [
-                self._energy(process, i, about[i]) if energy else {} for i in range(len(networks))
+                process.ask(
+                    "energy",
+                    about=name,
+                    work_seconds=_ENERGY_SECONDS,
+                    index=i,
+                    seconds=_ENERGY_SECONDS,
+                    provider=self._provider,
+                )
+                for i, name in enumerate(about[:-1] if energy else [])
             ]
-        return _Timing(rounds, inferences[:-1], environment, facts, spent)
-
-    def _process(self) -> MeasuringProcess:
-        return MeasuringProcess(timeout_seconds=self.timeout_seconds)
-
-    def _start(self) -> dict[str, Any]:
-        return {
-            "module": type(self.runtime).__module__,
-            "name": self._runtime_name,
-            "settings": dataclasses.asdict(self.runtime),
-            "execution": dataclasses.asdict(self._execution),
+        environment |= {
+            "runtime": self._runtime_name,
+            "runtime_version": self._version(),
+            "sentinel_ms": float(np.percentile(rounds.sentinel_ms, QUIET_PERCENTILE)),
         }
+        return _Timing(rounds, inferences[:-1], environment, facts, spent)
 
     def _load(
         self,
         process: MeasuringProcess,
         network: PreparedNetwork,
-        input_shape: tuple[int, int, int],
+        input_shape: Sequence[int],
         name: str,
+        op: str = "load",
+        **arguments: Any,
     ) -> dict[str, Any]:
-        answer: dict[str, Any] = process.ask(
-            "load", about=str(network.path), **_arguments(process, network, input_shape, name)
+        """Send a network to the process, which loads it."""
+        return process.ask(
+            op,
+            about=str(network.path),
+            path=process.send(network.path, name),
+            input_shape=list(input_shape),
+            choices=dict(network.choices),
+            **arguments,
         )
-        return answer
-
-    def _warm_up(self, process: MeasuringProcess, index: int, about: str) -> int:
-        seconds = self.warmup_seconds
-        arguments: dict[str, Any] = {"index": index, "seconds": seconds, "block_ms": self.block_ms}
-        answer = process.ask("warm_up", about=about, work_seconds=seconds, **arguments)
-        return int(answer["inferences"])
-
-    def _energy(self, process: MeasuringProcess, index: int, about: str) -> dict[str, Any]:
-        seconds = _ENERGY_SECONDS
-        arguments: dict[str, Any] = {"index": index, "provider": self._provider}
-        answer: dict[str, Any] = process.ask(
-            "energy", about=about, work_seconds=seconds, seconds=seconds, **arguments
-        )
-        return answer
 
     def _peak(self, network: PreparedNetwork, input_shape: tuple[int, int, int]) -> dict[str, Any]:
-        with self._process() as process:
-            process.ask("start", about=self._runtime_name, **self._start())
+        with self._started() as process:
             process.ask("load_sentinel", about="sentinel")
-            arguments = _arguments(process, network, input_shape, "network")
-            answer: dict[str, Any] = process.ask(
-                "peak_memory", about=str(network.path), runs=_MEMORY_RUNS, **arguments
+            return self._load(
+                process, network, input_shape, "network", "peak_memory", runs=_MEMORY_RUNS
             )
-        return answer
 
     def _protocol_settings(self) -> dict[str, Any]:
         names = [field.name for field in dataclasses.fields(ProtocolSettings)]
@@ -331,13 +343,3 @@ def _prepared(file: PreparedNetwork | Path) -> PreparedNetwork:
     if not network.path.exists():
         raise DeviceError(f"{network.path}: got no such file, expected a network")
     return network
-
-
-def _arguments(
-    process: MeasuringProcess,
-    network: PreparedNetwork,
-    input_shape: tuple[int, int, int],
-    name: str,
-) -> dict[str, Any]:
-    path = process.send(network.path, name)
-    return {"path": path, "input_shape": list(input_shape), "choices": dict(network.choices)}

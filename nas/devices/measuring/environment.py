@@ -11,7 +11,7 @@ from typing import Any
 
 from nas.core.host import usable_cores
 from nas.core.measurement import Device
-from nas.devices.measuring import energy
+from nas.devices.measuring.resources import ENERGY_READERS, gpu_name, read_nvml
 
 _CPUINFO = Path("/proc/cpuinfo")
 _CPUFREQ = Path("/sys/devices/system/cpu/cpu0/cpufreq")
@@ -20,7 +20,7 @@ _MODEL_KEYS = ("model name", "Model", "Hardware")
 
 
 def describe_host() -> dict[str, Any]:
-    """Return processor, operating system and time as JSON values; `None` for what is not told."""
+    """Return what this machine is and the time, as JSON values; `None` for what is not told."""
     return {
         "cpu_model": cpu_model(),
         "logical_cores": os.cpu_count(),
@@ -29,6 +29,7 @@ def describe_host() -> dict[str, Any]:
         "governor": _read(_CPUFREQ / "scaling_governor"),
         "os": platform.platform(),
         "hostname": socket.gethostname(),
+        "python": platform.python_version(),
         "timestamp_utc": datetime.now(UTC).isoformat(timespec="seconds"),
     }
 
@@ -44,8 +45,8 @@ def hardware(threads: int, provider: str) -> dict[str, Any]:
     # Left out where all threads have a core: then it makes no difference how many there are.
     if (cores := usable_cores()) < threads:
         facts["usable_cores"] = cores
-    if energy.READERS.get(provider) is energy.read_nvml:
-        facts["gpu"] = energy.gpu_name()
+    if ENERGY_READERS.get(provider) is read_nvml:
+        facts["gpu"] = gpu_name()
     return facts
 
 

@@ -19,7 +19,6 @@ import tempfile
 import threading
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import nas
@@ -78,12 +77,7 @@ class MeasuringProcess:
     def __enter__(self) -> MeasuringProcess:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *unused: object) -> None:
         self.close()
 
     @property
@@ -91,7 +85,9 @@ class MeasuringProcess:
         """Process id."""
         return self._process.pid
 
-    def ask(self, op: str, *, about: str, work_seconds: float = 0.0, **arguments: Any) -> Any:
+    def ask(
+        self, op: str, *, about: str, work_seconds: float = 0.0, **arguments: Any
+    ) -> dict[str, Any]:
         """Send a request and wait for its answer.
 
         Args:
@@ -100,9 +96,6 @@ class MeasuringProcess:
             work_seconds: How long the work itself takes, which the time limit is added to;
                 infinity for no limit.
             **arguments: The operation's arguments, JSON values.
-
-        Returns:
-            The answer, a dictionary.
 
         Raises:
             DeviceError: The process died, did not answer in time, answered garbage, or found
@@ -147,29 +140,17 @@ class MeasuringProcess:
         name, folder = name + path.suffix, ""
         files = sorted(f for f in path.rglob("*") if f.is_file()) if path.is_dir() else [path]
         for file in files:
-            relative = "" if file == path else f"/{file.relative_to(path).as_posix()}"
+            target = name if file == path else f"{name}/{file.relative_to(path).as_posix()}"
             try:
-                with file.open("rb") as opened:
-                    part, first = opened.read(_PART_BYTES), True
-                    while first or part:
-                        arguments: dict[str, Any] = {"name": name + relative, "first": first}
-                        data = base64.b64encode(part).decode()
-                        answer = self.ask("receive", about=str(path), data=data, **arguments)
-                        folder, part, first = answer["folder"], opened.read(_PART_BYTES), False
+                content = file.read_bytes()
             except OSError as error:
                 raise DeviceError(f"{file}: cannot be read ({error.strerror})") from error
+            for start in range(0, max(len(content), 1), _PART_BYTES):
+                data = base64.b64encode(content[start : start + _PART_BYTES]).decode()
+                folder = self.ask(
+                    "receive", about=str(path), name=target, data=data, first=start == 0
+                )["folder"]
         return f"{folder}/{name}"
-
-    def fetch(self, path: str, to: Path) -> Path:
-        """Bring a file from where the process runs; return its path here, `to` if it was copied.
-
-        Raises:
-            DeviceError: The process has failed.
-        """
-        if self._place is None:
-            return Path(path)
-        to.write_bytes(base64.b64decode(self.ask("read", about=path, path=path)["data"]))
-        return to
 
     def close(self) -> None:
         """End the process, by force where it does not end by itself, and reap it."""

@@ -50,11 +50,6 @@ class ProtocolSettings:
     max_repeated_share: float = 0.5
 
     def __post_init__(self) -> None:
-        """Check the values.
-
-        Raises:
-            ConfigError: A value is out of its range.
-        """
         for name in ("relative_ci", "max_seconds_per_model", "block_ms", "sentinel_drift"):
             if not getattr(self, name) > 0:
                 raise ConfigError(f"device.{name}", getattr(self, name), "a number above 0")
@@ -174,15 +169,10 @@ def relative_ci(samples_ms: Sequence[float]) -> float:
 def _interval_ranks(n: int) -> tuple[int, int]:
     """Return the zero-based ranks, among `n` samples, that bound the percentile at `CONFIDENCE`."""
     share, tail = QUIET_PERCENTILE / 100, (1 - CONFIDENCE) / 2
-    log_factorial = [math.lgamma(k + 1) for k in range(n + 1)]
-    log_pmf = [
-        log_factorial[n]
-        - log_factorial[k]
-        - log_factorial[n - k]
-        + k * math.log(share)
-        + (n - k) * math.log(1 - share)
-        for k in range(n + 1)
-    ]
+    k = np.arange(n + 1)
+    log_factorial = np.array([math.lgamma(each + 1) for each in k])
+    log_choices = log_factorial[n] - log_factorial - log_factorial[::-1]
+    log_pmf = log_choices + k * math.log(share) + (n - k) * math.log(1 - share)
     cdf = np.cumsum(np.exp(log_pmf))
     # The k-th smallest sample is above the percentile exactly if fewer than k samples are below.
     lower = int(np.searchsorted(cdf, tail, side="right")) - 1

@@ -6,12 +6,16 @@ hardware is, with NumPy and the runtime's own package only.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib
 import importlib.metadata
 import importlib.util
+import math
+import statistics
+import time
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -26,12 +30,18 @@ from nas.core.text import one_line
 if TYPE_CHECKING:
     from torch import nn
 
+INPUT_SEED = 0
 SENTINEL_SHAPE = (16, 32, 32)
 """`(channels, height, width)` of the sentinel's input."""
 
 
 class ModelError(Exception):
     """A model file cannot be loaded or run, or is not what was expected."""
+
+
+def random_images(shape: tuple[int, ...]) -> ImageArray:
+    """Return standard normal images, the same ones every time."""
+    return np.random.default_rng(INPUT_SEED).standard_normal(shape, dtype=np.float32)
 
 
 class LoadedNetwork(ABC):
@@ -43,19 +53,11 @@ class LoadedNetwork(ABC):
 
     @abstractmethod
     def infer(self) -> None:
-        """Run one inference of the input in place, which is what is timed.
-
-        Raises:
-            ModelError: It cannot be run.
-        """
+        """Run one inference of the input in place, which is what is timed."""
 
     @abstractmethod
     def run(self, images: ImageArray) -> ImageArray:
-        """Return the network's output for images of the input's shape and type.
-
-        Raises:
-            ModelError: It cannot be run.
-        """
+        """Return the network's output for images of the input's shape and type."""
 
     @abstractmethod
     def inspect(self) -> dict[str, Any]:
@@ -64,6 +66,33 @@ class LoadedNetwork(ABC):
         Raises:
             ModelError: It is another provider, or another precision, than the one asked for.
         """
+
+    def time_ms(self) -> float:
+        """Run one inference; return its milliseconds."""
+        start = time.perf_counter_ns()
+        self.infer()
+        return (time.perf_counter_ns() - start) / 1e6
+
+    def run_for(self, seconds: float) -> list[float]:
+        """Run for `seconds`, two inferences at least; return the milliseconds of each."""
+        times_ms: list[float] = []
+        deadline = time.perf_counter() + seconds
+        while len(times_ms) < 2 or time.perf_counter() < deadline:
+            times_ms.append(self.time_ms())
+        return times_ms
+
+    def warm_up(self, seconds: float, block_ms: float) -> int:
+        """Run for `seconds`; return how many inferences fill a block of `block_ms`."""
+        return max(1, math.ceil(block_ms / statistics.median(self.run_for(seconds))))
+
+    def block_ms(self, inferences: int) -> float:
+        """Return the median time of `inferences` inferences, in milliseconds.
+
+        One more inference goes before them untimed: after another network has run it takes twice
+        as long, because the caches hold the other one's weights.
+        """
+        self.infer()
+        return statistics.median(self.time_ms() for _ in range(inferences))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,9 +106,6 @@ class Execution:
 
     threads: int = 1
     precision: str = "fp32"
-
-
-DEFAULT_EXECUTION = Execution()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,10 +156,10 @@ class Runtime(ABC):
         return runtime, execution
 
     @abstractmethod
-    def load(
-        self, path: Path, images: ImageArray, execution: Execution = DEFAULT_EXECUTION
-    ) -> LoadedNetwork:
+    def load(self, path: Path, images: ImageArray, execution: Execution) -> LoadedNetwork:
         """Load a prepared network.
+
+        What the runtime's package raises may pass: who calls it knows `failures`.
 
         Args:
             path: Of the file, whatever its suffix, or of the folder of several.
@@ -141,7 +167,7 @@ class Runtime(ABC):
             execution: Threads and precision.
 
         Raises:
-            ModelError: It cannot be loaded, or its input is another one.
+            ModelError: Its input is another one, or it is not run as it was asked for.
         """
 
     def prepare(
@@ -150,7 +176,7 @@ class Runtime(ABC):
         input_shape: tuple[int, int, int],
         stem: Path,
         images: ImageArray | None,
-        execution: Execution = DEFAULT_EXECUTION,
+        execution: Execution,
     ) -> Path:
         """Bring a network into the form that `load` takes.
 
@@ -167,7 +193,13 @@ class Runtime(ABC):
         Raises:
             ExportError: It cannot be converted.
         """
-        path = onnx_file(model, input_shape, stem)
+        if isinstance(model, Path):
+            path = model
+        else:
+            # PyTorch takes seconds to load, which timing an ONNX file need not wait for.
+            from nas.network.onnx import export_onnx
+
+            path = export_onnx(model, input_shape, stem.with_suffix(".onnx"))
         if execution.precision == "fp32":
             return path
         from nas.network.quantisation import quantise
@@ -175,7 +207,7 @@ class Runtime(ABC):
         quantised = stem.with_suffix(f".{execution.precision}.onnx")
         return quantise(path, input_shape, quantised, images)
 
-    def sentinel(self, execution: Execution = DEFAULT_EXECUTION) -> LoadedNetwork:
+    def sentinel(self, execution: Execution) -> LoadedNetwork:
         """Load the sentinel: a small fixed network that tells the machine's pace."""
         path = Path(__file__).with_name(f"sentinel.{self.takes}")
         return self.load(path, np.ones((1, *SENTINEL_SHAPE), np.float32), execution)
@@ -190,7 +222,10 @@ class Runtime(ABC):
         Raises:
             ModelError: The package cannot be imported, or does not have the provider.
         """
-        self.library()
+        try:
+            importlib.import_module(self.package)
+        except ImportError as error:
+            raise ModelError(f"{self.package} cannot be imported ({one_line(error)})") from error
         provider, available = self.record().get("provider", "cpu"), self.providers()
         if provider not in available:
             found = f"which the installed {self.package} {self.version()} finds on this machine"
@@ -199,16 +234,20 @@ class Runtime(ABC):
                 f"{', '.join(available)}, {found}"
             )
 
-    def library(self) -> Any:
-        """Import the runtime's package.
+    @contextlib.contextmanager
+    def failures(self, doing: str) -> Iterator[None]:
+        """Turn whatever the package raises, which has no common base, into a `ModelError`.
 
-        Raises:
-            ModelError: It is not installed, or cannot be imported.
+        Args:
+            doing: What cannot be done with the network then: `load` or `run`.
         """
         try:
-            return importlib.import_module(self.package)
-        except ImportError as error:
-            raise ModelError(f"{self.package} cannot be imported ({one_line(error)})") from error
+            yield
+        except ModelError:
+            raise
+        except Exception as error:
+            said = f"{type(error).__name__}: {one_line(error)}"
+            raise ModelError(f"{self.package} cannot {doing} it ({said})") from error
 
     @classmethod
     def providers(cls) -> tuple[str, ...]:
@@ -222,7 +261,7 @@ class Runtime(ABC):
         Raises:
             DeviceError: It is not installed.
         """
-        found = installed_version(cls.package)
+        found = _installed_version(cls.package)
         if found is None:
             name = "hwnas" if cls.extra is None else f"hwnas[{cls.extra}]"
             raise DeviceError(f"{cls.package} is not installed; pip install '{name}'")
@@ -230,11 +269,8 @@ class Runtime(ABC):
 
 
 @functools.cache
-def installed_version(package: str) -> str | None:
-    """Return the version of a package by its import name, `None` if it is not installed.
-
-    The same package comes in several distributions (`onnxruntime`, `onnxruntime-gpu`, ...).
-    """
+def _installed_version(package: str) -> str | None:
+    # The same package comes in several distributions (`onnxruntime`, `onnxruntime-gpu`, ...).
     if importlib.util.find_spec(package) is None:
         return None
     try:
@@ -242,20 +278,6 @@ def installed_version(package: str) -> str | None:
     except importlib.metadata.PackageNotFoundError:
         owners = importlib.metadata.packages_distributions().get(package)
         return importlib.metadata.version(owners[0]) if owners else "unknown"
-
-
-def onnx_file(model: nn.Module | Path, input_shape: tuple[int, int, int], stem: Path) -> Path:
-    """Return the ONNX file of a network, which is written where there is none yet.
-
-    Raises:
-        ExportError: The network cannot be expressed in ONNX.
-    """
-    if isinstance(model, Path):
-        return model
-    # PyTorch takes seconds to load, which timing an ONNX file need not wait for.
-    from nas.network.onnx import export_onnx
-
-    return export_onnx(model, input_shape, stem.with_suffix(".onnx"))
 
 
 def check_input(

@@ -13,9 +13,9 @@ import base64
 import contextlib
 import gc
 import importlib
+import io
 import json
 import os
-import platform
 import signal
 import sys
 import tempfile
@@ -29,19 +29,31 @@ from nas.core.errors import HwnasError
 from nas.core.lease import measuring
 from nas.core.measurement import ImageArray
 from nas.devices import runtimes
-from nas.devices.measuring import energy
+from nas.devices.measuring import resources
 from nas.devices.measuring.environment import describe_host, hardware, load_average
-from nas.devices.measuring.runner import (
-    Runner,
-    high_water_mb,
-    memory_method,
+from nas.devices.measuring.runtime import (
+    Execution,
+    LoadedNetwork,
+    ModelError,
+    Runtime,
     random_images,
-    reset_high_water,
 )
-from nas.devices.measuring.runtime import Execution, LoadedNetwork, ModelError, Runtime
 
 SILENCE_SECONDS = 300
 """For which a process that holds the lease waits for a request before it ends itself."""
+
+
+def encoded(array: ImageArray) -> str:
+    """Return an array as NumPy's file format in base64."""
+    file = io.BytesIO()
+    np.save(file, array, allow_pickle=False)
+    return base64.b64encode(file.getbuffer()).decode()
+
+
+def decoded(text: str) -> ImageArray:
+    """Return the array that `encoded` was given."""
+    array: ImageArray = np.load(io.BytesIO(base64.b64decode(text)), allow_pickle=False)
+    return array
 
 
 class Worker:
@@ -58,7 +70,7 @@ class Worker:
         self._folder: Path | None = None
         self._runtime: Runtime
         self._execution: Execution
-        self._runners: list[Runner] = []
+        self._networks: list[LoadedNetwork] = []
 
     def start(
         self, module: str, name: str, settings: dict[str, Any], execution: dict[str, Any]
@@ -68,7 +80,7 @@ class Worker:
         self._runtime = runtimes.get(name, **settings)
         self._execution = Execution(**execution)
         self._runtime.start()
-        return {"python": platform.python_version()}
+        return {}
 
     def describe(self, module: str, name: str, threads: int, provider: str) -> dict[str, Any]:
         """Say what this machine is, and which releases of the runtime and of hwnas it has."""
@@ -90,29 +102,29 @@ class Worker:
             file.write(base64.b64decode(data))
         return {"folder": str(self._folder)}
 
-    def read(self, path: str) -> dict[str, Any]:
-        """Return a file's content in base64."""
-        return {"data": base64.b64encode(Path(path).read_bytes()).decode()}
-
     def load(self, path: str, input_shape: list[int], choices: dict[str, Any]) -> dict[str, Any]:
         """Load one more network, whose index is the number of those loaded before."""
-        images = random_images((1, *input_shape))
-        runner = Runner(self._loaded(path, images, choices))
-        facts = runner.network.inspect()
-        self._runners.append(runner)
+        network = self._loaded(path, random_images((1, *input_shape)), choices)
+        with self._runtime.failures("run"):
+            network.infer()  # when some runtimes find out that they cannot
+            facts = network.inspect()
+        self._networks.append(network)
         return facts
 
     def load_sentinel(self) -> dict[str, Any]:
         """Load the sentinel as one more network."""
-        self._runners.append(Runner(self._runtime.sentinel(self._execution)))
+        with self._runtime.failures("load"):
+            sentinel = self._runtime.sentinel(self._execution)
+            sentinel.infer()
+        self._networks.append(sentinel)
         return {}
 
-    def outputs(self, index: int, images: str) -> dict[str, Any]:
-        """Run a network on each image of the NumPy file `images`; return the file of outputs."""
-        network, path = self._runners[index].network, f"{images}.outputs.npy"
-        made = [network.run(image[None]) for image in np.load(images, allow_pickle=False)]
-        np.save(path, np.concatenate(made))
-        return {"outputs": path}
+    def run(self, index: int, images: str) -> dict[str, Any]:
+        """Run a network on each of several images; images and outputs are `encoded`."""
+        network = self._networks[index]
+        with self._runtime.failures("run"):
+            outputs = [network.run(image[None]) for image in decoded(images)]
+        return {"outputs": encoded(np.concatenate(outputs))}
 
     def lease(self) -> dict[str, Any]:
         """Wait for this machine's lease and hold it to the end; say what surrounds the run."""
@@ -126,19 +138,25 @@ class Worker:
 
     def warm_up(self, index: int, seconds: float, block_ms: float) -> dict[str, Any]:
         """Warm a network up; say how many inferences fill a block."""
-        return {"inferences": self._runners[index].warm_up(seconds, block_ms)}
+        network = self._networks[index]
+        with self._runtime.failures("run"):
+            return {"inferences": network.warm_up(seconds, block_ms)}
 
     def block(self, index: int, inferences: int) -> dict[str, Any]:
         """Time one block of a network."""
-        return {"ms": self._runners[index].block_ms(inferences)}
+        network = self._networks[index]
+        with self._runtime.failures("run"):
+            return {"ms": network.block_ms(inferences)}
 
     def energy(self, index: int, seconds: float, provider: str) -> dict[str, Any]:
         """Say what one inference of a network costs in energy, `None` where nothing counts it."""
-        before = energy.read(provider)
+        before = resources.read_energy(provider)
         if before is None:
             return {"mj": None, "source": None}
-        inferences = len(self._runners[index].run_for(seconds))
-        after = energy.read(provider)
+        network = self._networks[index]
+        with self._runtime.failures("run"):
+            inferences = len(network.run_for(seconds))
+        after = resources.read_energy(provider)
         spent_mj = None if after is None else after.since(before) / inferences
         return {"mj": spent_mj, "source": before.source}
 
@@ -152,14 +170,16 @@ class Worker:
         # Before the mark: neither the images nor NumPy's generator belong to the network.
         images = random_images((1, *input_shape))
         gc.collect()
-        method = memory_method() + (" after reset" if reset_high_water() else "")
-        before_mb = high_water_mb()
+        method = resources.memory_method()
+        if resources.reset_high_water():
+            method += " after reset"
+        before_mb = resources.high_water_mb()
         network = self._loaded(path, images, choices)
-        loaded_mb = high_water_mb()
-        runner = Runner(network)
-        for _ in range(runs):
-            runner.infer()
-        after_mb = high_water_mb()
+        loaded_mb = resources.high_water_mb()
+        with self._runtime.failures("run"):
+            for _ in range(1 + runs):
+                network.infer()
+        after_mb = resources.high_water_mb()
         if before_mb is None or loaded_mb is None or after_mb is None:
             return {"mb": None, "loading_mb": None, "method": method}
         return {"mb": after_mb - before_mb, "loading_mb": loaded_mb - before_mb, "method": method}
@@ -168,24 +188,8 @@ class Worker:
         runtime, execution = self._runtime.chosen(self._execution, choices)
         if runtime != self._runtime:
             runtime.start()
-        return runtime.load(Path(path), images, execution)
-
-
-OPERATIONS = (
-    "start",
-    "describe",
-    "receive",
-    "read",
-    "load",
-    "load_sentinel",
-    "outputs",
-    "lease",
-    "load_average",
-    "warm_up",
-    "block",
-    "energy",
-    "peak_memory",
-)
+        with runtime.failures("load"):
+            return runtime.load(Path(path), images, execution)
 
 
 def serve(requests: TextIO, answers: TextIO) -> None:
@@ -195,11 +199,9 @@ def serve(requests: TextIO, answers: TextIO) -> None:
         for line in requests:
             _limit_silence(0)
             request = json.loads(line)
-            operation = request.pop("op")
-            if operation not in OPERATIONS:
-                raise ValueError(f"op: got {operation!r}, expected one of {OPERATIONS}")
+            operation = getattr(worker, request.pop("op"))
             try:
-                answer = getattr(worker, operation)(**request)
+                answer = operation(**request)
             except (ModelError, HwnasError) as error:
                 answer = {"error": str(error)}
             answers.write(json.dumps(answer) + "\n")

@@ -15,14 +15,11 @@ import numpy as np
 from nas.core.errors import ExportError
 from nas.core.measurement import ImageArray
 from nas.devices.measuring.runtime import (
-    DEFAULT_EXECUTION,
     Execution,
     LoadedNetwork,
     ModelError,
     Runtime,
     check_input,
-    installed_version,
-    onnx_file,
 )
 from nas.devices.runtimes import register
 
@@ -58,41 +55,32 @@ class Mnn(Runtime):
         input_shape: tuple[int, int, int],
         stem: Path,
         images: ImageArray | None,
-        execution: Execution = DEFAULT_EXECUTION,
+        execution: Execution,
     ) -> Path:
-        """Convert a network; see `Runtime.prepare`. Needs MNN here as well."""
         if isinstance(model, Path) and model.suffix == f".{self.takes}":
             return model
-        del images, execution
-        if installed_version(self.package) is None:
-            raise ExportError(
-                "MNN, which converts networks for its runtime, is not installed; "
-                "pip install 'hwnas[mnn]'"
-            )
+        self.version()  # which fails where MNN, whose converter is needed here, is missing
         from nas.network.onnx import image_shape
 
-        source, path = onnx_file(model, input_shape, stem), stem.with_suffix(f".{self.takes}")
+        source = super().prepare(model, input_shape, stem, images, execution)
+        path = stem.with_suffix(f".{self.takes}")
         # The converter takes a size that is not fixed for 1.
         if (shape := image_shape(source)) != input_shape:
             raise ExportError(f"takes images of shape {list(shape)}, expected {list(input_shape)}")
         _convert(source, path)
         return path
 
-    def load(
-        self, path: Path, images: ImageArray, execution: Execution = DEFAULT_EXECUTION
-    ) -> LoadedNetwork:
-        mnn = self.library()
-        try:
-            interpreter = mnn.Interpreter(str(path))
-            session = interpreter.createSession(
-                {
-                    "backend": self.constants["backend"],
-                    "precision": self.constants["precision_mode"],
-                    "numThread": execution.threads,
-                }
-            )
-        except (RuntimeError, ValueError, TypeError) as error:
-            raise ModelError(f"MNN cannot load it ({error})") from error
+    def load(self, path: Path, images: ImageArray, execution: Execution) -> LoadedNetwork:
+        import MNN
+
+        interpreter = MNN.Interpreter(str(path))
+        session = interpreter.createSession(
+            {
+                "backend": self.constants["backend"],
+                "precision": self.constants["precision_mode"],
+                "numThread": execution.threads,
+            }
+        )
         inputs = interpreter.getSessionInputAll(session)
         shapes = [
             (name, [n if n > 0 else "?" for n in tensor.getShape()], "float")

@@ -13,9 +13,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from nas.core.measurement import CALIBRATION_KEY, UNKNOWN_CALIBRATION, ImageArray
-from nas.core.text import one_line
 from nas.devices.measuring.runtime import (
-    DEFAULT_EXECUTION,
     Execution,
     LoadedNetwork,
     ModelError,
@@ -51,28 +49,22 @@ class OpenVino(Runtime):
 
     @classmethod
     def providers(cls) -> tuple[str, ...]:
-        """Return the short names of this machine's plugins."""
         import openvino
 
         return tuple(sorted(name.lower() for name in openvino.Core().available_devices))
 
-    def load(
-        self, path: Path, images: ImageArray, execution: Execution = DEFAULT_EXECUTION
-    ) -> LoadedNetwork:
-        openvino = self.library()
-        try:
-            core = openvino.Core()
-            model = core.read_model(io.BytesIO(path.read_bytes()))
-            inputs = [
-                (each.any_name, _sizes(each), each.element_type.to_string())
-                for each in model.inputs
-            ]
-            check_input(inputs, images, "f32")
-            compiled = core.compile_model(
-                model, self.provider.upper(), self._properties(execution.threads)
-            )
-        except RuntimeError as error:
-            raise ModelError(f"OpenVINO cannot load it ({one_line(error)})") from error
+    def load(self, path: Path, images: ImageArray, execution: Execution) -> LoadedNetwork:
+        import openvino
+
+        core = openvino.Core()
+        model = core.read_model(io.BytesIO(path.read_bytes()))
+        inputs = [
+            (each.any_name, _sizes(each), each.element_type.to_string()) for each in model.inputs
+        ]
+        check_input(inputs, images, "f32")
+        compiled = core.compile_model(
+            model, self.provider.upper(), self._properties(execution.threads)
+        )
         # Where OpenVINO keeps the metadata of an ONNX file.
         metadata = dict(model.rt_info).get("framework", {})
         calibration = metadata.get(CALIBRATION_KEY)
@@ -110,10 +102,7 @@ class _Compiled(LoadedNetwork):
         self._run = self._request.infer
 
     def infer(self) -> None:
-        try:
-            self._run()
-        except RuntimeError as error:
-            raise ModelError(f"OpenVINO cannot run it ({one_line(error)})") from error
+        self._run()
 
     def run(self, images: ImageArray) -> ImageArray:
         self._input.data[:] = images

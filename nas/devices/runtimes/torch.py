@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,13 +13,10 @@ import numpy as np
 
 from nas.core.errors import ExportError
 from nas.core.measurement import ImageArray
-from nas.core.text import one_line
 from nas.devices.measuring.runtime import (
-    DEFAULT_EXECUTION,
     SENTINEL_SHAPE,
     Execution,
     LoadedNetwork,
-    ModelError,
     Runtime,
     check_input,
 )
@@ -58,7 +54,7 @@ class Torch(Runtime):
         input_shape: tuple[int, int, int],
         stem: Path,
         images: ImageArray | None,
-        execution: Execution = DEFAULT_EXECUTION,
+        execution: Execution,
     ) -> Path:
         """Write a network as a program of `torch.export`; see `Runtime.prepare`.
 
@@ -77,32 +73,18 @@ class Torch(Runtime):
 
         return export_program(model, input_shape, stem.with_suffix(f".{self.takes}"))
 
-    def load(
-        self, path: Path, images: ImageArray, execution: Execution = DEFAULT_EXECUTION
-    ) -> LoadedNetwork:
+    def load(self, path: Path, images: ImageArray, execution: Execution) -> LoadedNetwork:
         torch = self._configured(execution.threads)
-        try:
-            with path.open("rb") as file:
-                program = torch.export.load(file)
-            module = program.module(check_guards=False)
-        except (
-            RuntimeError,
-            ValueError,
-            KeyError,
-            TypeError,
-            OSError,
-            AssertionError,
-            zipfile.BadZipFile,
-        ) as error:
-            raise ModelError(
-                f"PyTorch cannot load it as a program of torch.export ({one_line(error)})"
-            ) from error
+        with path.open("rb") as file:
+            program = torch.export.load(file)
+        module = program.module(check_guards=False)
         check_input(_inputs(program), images, "torch.float32")
         if self.compiled:
             module = torch.compile(module, fullgraph=True, dynamic=False)
         return _Program(module, images, self)
 
-    def sentinel(self, execution: Execution = DEFAULT_EXECUTION) -> LoadedNetwork:
+    def sentinel(self, execution: Execution) -> LoadedNetwork:
+        # It runs eagerly in any case.
         torch = self._configured(execution.threads)
         channels = SENTINEL_SHAPE[0]
         layers = [
@@ -116,7 +98,8 @@ class Torch(Runtime):
     def _configured(self, threads: int) -> Any:
         # Otherwise a pool of compilers stays beside the networks that are timed.
         os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
-        torch = self.library()
+        import torch
+
         torch.set_num_threads(threads)
         # It can be set only once, before anything has run.
         if torch.get_num_interop_threads() != self.constants["inter_op_threads"]:
@@ -136,11 +119,8 @@ class _Program(LoadedNetwork):
         self._outputs: Any = None
 
     def infer(self) -> None:
-        try:
-            with self._inference_mode():
-                self._outputs = self._module(self._images)
-        except (RuntimeError, TypeError, AssertionError, OSError) as error:
-            raise ModelError(f"PyTorch cannot run it ({one_line(error)})") from error
+        with self._inference_mode():
+            self._outputs = self._module(self._images)
 
     def run(self, images: ImageArray) -> ImageArray:
         self._images.copy_(self._from_numpy(images))

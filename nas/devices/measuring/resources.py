@@ -1,4 +1,4 @@
-"""What an inference costs in energy, where the machine counts it; nowhere is it estimated.
+"""Energy and memory of a network, where the machine counts them; nowhere are they estimated.
 
 Processors: the counters of RAPL that Linux shows as power capping zones. A zone's `energy_uj`
 grows to `max_energy_range_uj` and begins at 0 again (Documentation/power/powercap/powercap.rst
@@ -13,14 +13,22 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import functools
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None  # type: ignore[assignment]
+
 POWERCAP = Path("/sys/class/powercap")
 _NVML = "libnvidia-ml.so.1"
 _NAME_BYTES = 96
+_STATUS = Path("/proc/self/status")
+_CLEAR_REFS = Path("/proc/self/clear_refs")
 
 
 @dataclass(frozen=True)
@@ -110,7 +118,7 @@ def _only_gpu(library: Any) -> Iterator[tuple[Any, Any] | None]:
         nvml.nvmlShutdown()
 
 
-READERS: dict[str, Callable[[], Counters | None]] = {
+ENERGY_READERS: dict[str, Callable[[], Counters | None]] = {
     "cpu": read_rapl,
     "xnnpack": read_rapl,
     "dnnl": read_rapl,
@@ -120,7 +128,38 @@ READERS: dict[str, Callable[[], Counters | None]] = {
 """What counts the energy of a provider's hardware; nothing does of those that are not here."""
 
 
-def read(provider: str) -> Counters | None:
+def read_energy(provider: str) -> Counters | None:
     """Return the counters of what a provider runs on, `None` where nothing counts."""
-    reader = READERS.get(provider)
+    reader = ENERGY_READERS.get(provider)
     return None if reader is None else reader()
+
+
+def memory_method() -> str:
+    """Return how `high_water_mb` reads the mark: `VmHWM`, `ru_maxrss` or `none`."""
+    if _STATUS.exists():
+        return "VmHWM"
+    return "none" if resource is None else "ru_maxrss"
+
+
+def reset_high_water() -> bool:
+    """Lower the high-water mark to what the process holds now; return whether that is possible."""
+    try:
+        _CLEAR_REFS.write_text("5")
+    except OSError:
+        return False
+    return True
+
+
+def high_water_mb() -> float | None:
+    """Return the most memory that the process has held, in megabytes (10^6 bytes).
+
+    `None` where the platform cannot tell.
+    """
+    if memory_method() == "VmHWM":
+        lines = _STATUS.read_text().splitlines()
+        kibibytes = next(line.split()[1] for line in lines if line.startswith("VmHWM:"))
+        return int(kibibytes) * 1024 / 1e6
+    if resource is None:
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6

@@ -1,4 +1,4 @@
-"""A device of another machine, on which a command such as `ssh` starts the measuring process."""
+"""The devices of a machine: of this one, or of one on which a command starts programs."""
 
 from __future__ import annotations
 
@@ -7,9 +7,40 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from nas.core.errors import ConfigError
-from nas.devices import register
+from nas.core.registry import nested
+from nas.devices import register, runtimes
 from nas.devices.measuring.device import ProcessDevice
 from nas.devices.measuring.process import WORKER, MeasuringProcess
+from nas.devices.measuring.runtime import Runtime
+
+
+@register("cpu")
+@dataclass(frozen=True, kw_only=True)
+class Cpu(ProcessDevice):
+    """The processor of this machine.
+
+    See `ProcessDevice` for the settings.
+    """
+
+    label: ClassVar[str] = "cpu"
+
+
+@register("gpu")
+@dataclass(frozen=True, kw_only=True)
+class Gpu(ProcessDevice):
+    """A GPU or another accelerator of this machine.
+
+    See `ProcessDevice` for the settings. An inference is timed from the input in the host's memory
+    to the output there.
+
+    Attributes:
+        runtime: ONNX Runtime with the provider `cuda`, `tensorrt`, `coreml`, `qnn`, ...; or
+            OpenVINO with the plugin `gpu` or `npu`.
+    """
+
+    label: ClassVar[str] = "gpu"
+
+    runtime: Runtime = nested(runtimes.registry, "onnxruntime", provider="cuda")
 
 
 @register("remote")
@@ -33,11 +64,6 @@ class RemoteDevice(ProcessDevice):
     python: str = "python3"
 
     def __post_init__(self) -> None:
-        """Check the settings.
-
-        Raises:
-            ConfigError: A setting is out of its range.
-        """
         super().__post_init__()
         for name in ("command", "python"):
             if not _words(getattr(self, name)):
