@@ -184,6 +184,7 @@ class Brightness(Task):
     output_shapes = {"brightness": (1,)}
     output_size = 1
     summary = "brightness"
+    reading = "`outputs` is the brightness."
 
     def check(self, targets):
         if targets.ndim != 1 or targets.dtype != np.float32:

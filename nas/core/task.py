@@ -73,6 +73,11 @@ class Task(ABC):
     def summary(self) -> str:
         """The task in a few words for people, such as `10 classes`."""
 
+    @property
+    @abstractmethod
+    def reading(self) -> str:
+        """How an exported network's `outputs` are read, in a sentence or two of Markdown."""
+
     @abstractmethod
     def check(self, targets: Array) -> None:
         """Check the form of targets.

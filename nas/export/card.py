@@ -8,26 +8,6 @@ from typing import Any
 from nas.core.measurement import QUIET_PERCENTILE, Measurement
 from nas.export.record import title
 
-_LABELS = {
-    "error_test": "error on the test split (%)",
-    "error_test_fp32": "error on the test split in fp32 (%)",
-    "test_images": "images of the test split",
-    "error_final": "error on the validation split (%)",
-    "error_final_fp32": "error on the validation split in fp32 (%)",
-    "validation_images": "images of the validation split",
-    "error": "error on the validation split after the search's training, not of these weights (%)",
-    "params_m": "parameters (10^6)",
-    "macs_m": "multiply-accumulate operations per image (10^6)",
-    "model_size_mb": "size of the weights (10^6 bytes)",
-    "peak_activation_mb": "peak memory of the activations, counted (10^6 bytes)",
-    "latency_ms_predicted": "latency, predicted and not measured (ms)",
-    "counted_memory_mb": "memory of weights and activations, counted (10^6 bytes)",
-    "peak_memory_mb_predicted": "peak memory above the runtime's own, predicted (10^6 bytes)",
-    "latency_ms_measured": "latency, measured (ms)",
-    "latency_ms_measured_fp32": "latency in fp32, measured (ms)",
-    "latency_ms_measured_fp32_ci": "half width of its 95 % confidence interval (ms)",
-    "peak_memory_mb_measured": "peak memory above the runtime's own, measured (10^6 bytes)",
-}
 _SECTIONS = {"dataset": "Data", "training": "Training", "study": "Study"}
 _MOST_OUTPUTS_LISTED = 20
 
@@ -45,7 +25,7 @@ mean = np.array({mean}, np.float32).reshape(1, -1, 1, 1)
 std = np.array({std}, np.float32).reshape(1, -1, 1, 1)
 images = (pixels.astype(np.float32) / np.float32({scale}) - mean) / std
 session = onnxruntime.InferenceSession("{onnx}", providers=["CPUExecutionProvider"])
-logits = session.run(["logits"], {{"images": images}})[0]
+outputs = session.run(["outputs"], {{"images": images}})[0]
 ```
 
 PyTorch, any number of images, in this folder:
@@ -57,34 +37,36 @@ import model
 
 pixels = torch.zeros(1, {shape}, dtype=torch.uint8)  # the images
 with torch.inference_mode():
-    logits = model.load()(model.preprocess(pixels))
-```"""
+    outputs = model.load()(model.preprocess(pixels))
+```
+
+{reading}"""
 
 _DEPLOYED = """\
-`{file}` is what the device runs: latency, memory and errors above are of this file.
+`{file}` is what the device runs: latency, memory and errors above are of it.
 `model.onnx` and `model.py` are the network in fp32.
 
 """
 
 
-def model_card(record: Mapping[str, Any], measurement: Measurement | None) -> str:
+def model_card(
+    record: Mapping[str, Any], measurement: Measurement | None, labels: Mapping[str, str]
+) -> str:
     """Return the model card as Markdown; facts that were not handed in are left out.
 
     Args:
         record: The network's `architecture.json`.
         measurement: On the device, where there is one.
+        labels: What a figure is and its unit, by the figure's name.
     """
     parts = [f"# {title(record)}", _summary(record)]
     figures = record["figures"]
-    accuracy = _accuracy(figures)
-    if accuracy:
-        parts.append(f"## Accuracy\n\n{accuracy}")
+    if figures:
+        parts.append("## Figures\n\n" + _table(figures, labels))
     if measurement is not None:
         measured = [*_measured(measurement), *_against_fp32(measurement, figures)]
         lines = "\n".join(f"- {line}" for line in measured)
         parts.append(f"## Latency and memory, measured\n\n{lines}")
-    if figures:
-        parts.append("## Figures\n\n" + _table(figures))
     for key, value in record["provenance"].items():
         parts.append(f"## {_SECTIONS.get(key, key)}\n\n" + "\n".join(_bullets(value)))
     parts += [_loading(record), _limits(record)]
@@ -101,17 +83,6 @@ def _summary(record: Mapping[str, Any]) -> str:
         f"{height} x {width} (channels, height, width). Output: {len(names)} numbers ({listed}).\n"
         f"\nExported with {versions}."
     )
-
-
-def _accuracy(figures: Mapping[str, float]) -> str:
-    if "error_test" not in figures:
-        return ""
-    count = f" of {figures['test_images']:.0f} images" if "test_images" in figures else ""
-    accuracy = f"{100 - figures['error_test']:.2f} % on the test split{count}"
-    if "error_test_fp32" not in figures:
-        return f"{accuracy}."
-    fp32 = f"{100 - figures['error_test_fp32']:.2f} %"
-    return f"{accuracy}, as the device runs it; {fp32} in fp32 in PyTorch."
 
 
 def _against_fp32(measurement: Measurement, figures: Mapping[str, float]) -> Iterator[str]:
@@ -141,8 +112,9 @@ def _measured(measurement: Measurement) -> Iterator[str]:
             yield f"{name}: " + ", ".join(f"{key} {value}" for key, value in facts)
 
 
-def _table(figures: Mapping[str, float]) -> str:
-    rows = [f"| {_LABELS.get(name, name)} | {value:.6g} |" for name, value in figures.items()]
+def _table(figures: Mapping[str, float], labels: Mapping[str, str]) -> str:
+    named = ((labels.get(name, name.replace("_", " ")), value) for name, value in figures.items())
+    rows = [f"| {label} | {value:.6g} |" for label, value in named]
     return "\n".join(["| figure | value |", "| --- | ---: |", *rows])
 
 
@@ -173,6 +145,7 @@ def _loading(record: Mapping[str, Any]) -> str:
         mean=preprocessing["mean"],
         std=preprocessing["std"],
         scale=preprocessing["scale"],
+        reading=record["reading"],
     )
 
 
@@ -181,8 +154,8 @@ def _limits(record: Mapping[str, Any]) -> str:
     lines = [
         f"- The ONNX file takes one image of {channels} x {height} x {width} a call; bring others "
         "to that size as the training images were.",
-        "- Pixels must be preprocessed as above; every image is assigned to a known class.",
-        "- The ONNX file's logits differ from PyTorch's by "
+        "- Pixels must be preprocessed as above.",
+        "- The ONNX file's outputs differ from PyTorch's by "
         f"{record['onnx_max_abs_difference']:.2g} at most on the images that were compared.",
     ]
     if "measurement" in record:

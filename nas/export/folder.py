@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import ast
-import hashlib
 import json
 import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from nas.core.measurement import ImageArray, Measurement
 from nas.export import fresh_process
 from nas.export.card import model_card
 from nas.export.parity import TOLERANCE, check_parity, onnx_outputs
-from nas.export.record import DEPLOYED, architecture_record, check_record, title
+from nas.export.record import DEPLOYED, architecture_record, check_record, sha256, title
 from nas.export.source import PLAIN_PACKAGES, module_source
 from nas.network.onnx import export_onnx
 from nas.network.trained import Preprocessing, TrainedNetwork
@@ -43,6 +43,7 @@ def write(
     *,
     measurement: Measurement | None = None,
     deployed: Path | None = None,
+    labels: Mapping[str, str] | None = None,
 ) -> Path:
     """Export a network into a folder and return the folder.
 
@@ -53,9 +54,11 @@ def write(
     Args:
         folder: New, empty or a former export.
         trained: The network, on the processor, and the facts about it. Of its provenance
-            `dataset`, `training` and `study` become sections of the model card.
+            `dataset`, `training` and `study` become sections of the model card, and `reading`
+            (see `Task.reading`) says there how outputs are read.
         measurement: Latency and peak memory as measured on the device, where they were.
-        deployed: The file that was measured, where that is not the network's ONNX file.
+        deployed: The file or folder that was measured, where that is not the network's ONNX file.
+        labels: What the numbers of `trained.metrics` are, with their units, by name.
 
     Raises:
         ConfigError: The network has another number of outputs than names of them.
@@ -69,7 +72,7 @@ def write(
         with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as beside:
             new, former = Path(beside, "new"), Path(beside, "former")
             new.mkdir()
-            _write_files(new, trained, measurement, deployed)
+            _write_files(new, trained, measurement, deployed, labels or {})
             if folder.exists():
                 folder.rename(former)
             try:
@@ -117,7 +120,7 @@ def _check_target(folder: Path) -> None:
     if not folder.is_dir():
         raise ExportError(f"{folder}: is a file, expected a folder; choose another name")
     names = {path.name for path in folder.iterdir()} - {_BYTECODE}
-    deployed = {p.name for p in folder.iterdir() if p.is_file() and p.stem == DEPLOYED}
+    deployed = {name for name in names if Path(name).stem == DEPLOYED}
     others = sorted(names - deployed - set(FILES))
     if others or (names and not names.issuperset(FILES)):
         found = ", ".join(others or sorted(names))
@@ -132,6 +135,7 @@ def _write_files(
     trained: TrainedNetwork,
     measurement: Measurement | None,
     deployed: Path | None,
+    labels: Mapping[str, str],
 ) -> None:
     preprocessing = trained.preprocessing
     path = export_onnx(trained.module, preprocessing.input_shape, folder / "model.onnx")
@@ -145,9 +149,10 @@ def _write_files(
     (folder / "model.safetensors").write_bytes(save(trained.weights()))
     (folder / "model.py").write_text(source, "utf-8")
     if deployed is not None:
-        shutil.copyfile(deployed, folder / record["deployed"]["file"])
+        copy = shutil.copytree if deployed.is_dir() else shutil.copyfile
+        copy(deployed, folder / record["deployed"]["file"])
     write_json_atomically(folder / "architecture.json", record)
-    (folder / "MODEL_CARD.md").write_text(model_card(record, measurement), "utf-8")
+    (folder / "MODEL_CARD.md").write_text(model_card(record, measurement, labels), "utf-8")
 
 
 def _random_images(preprocessing: Preprocessing) -> ImageArray:
@@ -182,11 +187,11 @@ def _read_record(folder: Path) -> dict[str, Any]:
 
 
 def _check_deployed(folder: Path, deployed: dict[str, str] | None) -> None:
-    """Check that the file that was measured lies in the folder as it was."""
+    """Check that the file or folder that was measured lies in the export as it was."""
     if deployed is None:
         return
     file = folder / deployed["file"]
-    if not file.is_file() or hashlib.sha256(file.read_bytes()).hexdigest() != deployed["sha256"]:
+    if not file.exists() or sha256(file) != deployed["sha256"]:
         raise ExportError(
             f"{file}: missing or changed, expected the file that was measured; "
             "export the network again"

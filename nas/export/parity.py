@@ -12,9 +12,10 @@ import torch
 from torch import nn
 
 from nas.core.errors import ExportError
+from nas.network.onnx import INPUT_NAME, OUTPUT_NAME
 
 TOLERANCE = 1e-4
-"""Largest difference of a logit that is put down to the order of floating-point operations."""
+"""Largest difference of an output that is put down to the order of floating-point operations."""
 
 
 def max_abs_difference(
@@ -28,7 +29,7 @@ def max_abs_difference(
     Args:
         network: The network, on the processor.
         images: `(n, C, H, W)`, preprocessed.
-        outputs: What the deployed network made of `images`, `(n, num_classes)`.
+        outputs: What the deployed network made of `images`, `(n, ...)`.
     """
     training = network.training
     network.eval()
@@ -50,17 +51,17 @@ def check_parity(
 
     Args:
         network: The network, on the processor.
-        onnx_path: Its ONNX file, with the input `images` and the output `logits`.
+        onnx_path: Its ONNX file, with the input `images` and the output `outputs`.
         images: `(n, C, H, W)`, preprocessed.
         tolerance: Largest difference that is accepted.
 
     Raises:
-        ExportError: It is larger, a logit is not a number, or the file is not valid ONNX.
+        ExportError: It is larger, an output is not a number, or the file is not valid ONNX.
     """
     difference = max_abs_difference(network, images, onnx_outputs(onnx_path, images))
     if not difference <= tolerance:
         raise ExportError(
-            f"{onnx_path.name}: logits differ from the network's by {difference:.3g}, expected "
+            f"{onnx_path.name}: outputs differ from the network's by {difference:.3g}, expected "
             f"{tolerance:g} or less; an operation of the network is exported differently"
         )
     return difference
@@ -78,4 +79,4 @@ def onnx_outputs(path: Path, images: npt.NDArray[np.float32]) -> npt.NDArray[np.
         line = str(error).strip().splitlines()[0]
         raise ExportError(f"{path.name}: not a valid ONNX file: {line}") from error
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    return np.concatenate([session.run(["logits"], {"images": i[None]})[0] for i in images])
+    return np.concatenate([session.run([OUTPUT_NAME], {INPUT_NAME: i[None]})[0] for i in images])

@@ -22,7 +22,7 @@ FORMAT = "hwnas-export-4"
 """Marks a folder as an export; a later layout gets another name."""
 
 DEPLOYED = "deployed"
-"""Name of a deployed file; its suffix is that of the runtime's files."""
+"""Name of a deployed file or folder; its suffix is that of the runtime's files."""
 
 _IDENTITY = ("arch_id", "space", "genotype", "choices")
 """Facts of the provenance that stand at the top of the record."""
@@ -42,13 +42,12 @@ def architecture_record(
         trained: The network and the facts about it.
         max_abs_difference: Between the outputs of the network and of its ONNX file.
         measurement: On the device.
-        deployed: The file that was measured, where that is not the ONNX file.
+        deployed: The file or folder that was measured, where that is not the ONNX file.
 
     Raises:
         ExportError: A fact is not a plain JSON value.
     """
     preprocessing, facts = trained.preprocessing, dict(trained.provenance)
-    digest = None if deployed is None else hashlib.sha256(deployed.read_bytes()).hexdigest()
     libraries = {name: metadata.version(name) for name in _LIBRARIES}
     record: dict[str, Any] = {
         "format": FORMAT,
@@ -56,6 +55,7 @@ def architecture_record(
         "blocks": _blocks(trained),
         "input_shape": preprocessing.input_shape,
         "outputs": trained.outputs,
+        "reading": facts.pop("reading", ""),
         "preprocessing": {
             "formula": "(pixels / scale - mean) / std",
             "scale": preprocessing.scale,
@@ -66,7 +66,8 @@ def architecture_record(
             name: float(value) for name, value in trained.metrics.items() if math.isfinite(value)
         },
         "onnx_max_abs_difference": max_abs_difference,
-        "deployed": deployed and {"file": f"{DEPLOYED}{deployed.suffix}", "sha256": digest},
+        "deployed": deployed
+        and {"file": f"{DEPLOYED}{deployed.suffix}", "sha256": sha256(deployed)},
         "provenance": facts,
         "versions": {"hwnas": __version__, "python": platform.python_version(), **libraries},
     }
@@ -93,6 +94,15 @@ def _blocks(trained: TrainedNetwork) -> list[dict[str, Any]]:
         }
         for block in trained.module.placed_blocks
     ]
+
+
+def sha256(deployed: Path) -> str:
+    """Return the digest of a file, or of the names and contents of a folder's files."""
+    if deployed.is_file():
+        return hashlib.sha256(deployed.read_bytes()).hexdigest()
+    files = sorted(path for path in deployed.rglob("*") if path.is_file())
+    listed = [f"{path.relative_to(deployed).as_posix()} {sha256(path)}" for path in files]
+    return hashlib.sha256("\n".join(listed).encode()).hexdigest()
 
 
 def title(record: Mapping[str, Any]) -> str:

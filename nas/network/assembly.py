@@ -83,9 +83,9 @@ class Assembler:
             for node in part.node:
                 _place(graph.node.add(), node, names, block.name)
         shape = (1, *self._space.input_shape)
-        logits = (1, *network[-1].output_shape)
+        output = (1, *network[-1].output_shape)
         graph.input.append(helper.make_tensor_value_info(INPUT_NAME, TensorProto.FLOAT, shape))
-        graph.output.append(helper.make_tensor_value_info(OUTPUT_NAME, TensorProto.FLOAT, logits))
+        graph.output.append(helper.make_tensor_value_info(OUTPUT_NAME, TensorProto.FLOAT, output))
         imports = [helper.make_opsetid(domain, v) for domain, v in self._imports.items()]
         functions = list(self._functions.values())
         return helper.make_model(graph, opset_imports=imports, functions=functions, ir_version=10)

@@ -60,7 +60,7 @@ class Network(nn.Module):
     """
 
     def __init__(self, blocks: Sequence[PlacedBlock]) -> None:
-        """Build every block; the last one that is not auxiliary returns the logits."""
+        """Build every block; the last one that is not auxiliary returns the outputs."""
         super().__init__()
         self.placed_blocks = tuple(blocks)
         self._steps = [(block.name, block.inputs) for block in blocks if not block.auxiliary]
@@ -69,16 +69,16 @@ class Network(nn.Module):
             self.add_module(block.name, block.build())
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Map images `(N, C, H, W)` to logits `(N, num_classes)`."""
+        """Map images `(N, C, H, W)` to outputs `(N, ...)`."""
         return self._run(images, kept=())[self._steps[-1][0]]
 
-    def all_logits(self, images: torch.Tensor) -> list[torch.Tensor]:
-        """Return the logits, then those of every auxiliary classifier."""
+    def all_outputs(self, images: torch.Tensor) -> list[torch.Tensor]:
+        """Return the outputs, then those of every auxiliary classifier."""
         values = self._run(images, kept=[name for _, read in self._heads for name in read])
-        logits = [values[self._steps[-1][0]]]
+        outputs = [values[self._steps[-1][0]]]
         for name, read in self._heads:
-            logits.append(getattr(self, name)(*[values[source] for source in read]))
-        return logits
+            outputs.append(getattr(self, name)(*[values[source] for source in read]))
+        return outputs
 
     def drop_auxiliary(self) -> None:
         """Remove the auxiliary classifiers, which have no use after training."""

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from nas.core.errors import ExportError
 
 INPUT_NAME = "images"
-OUTPUT_NAME = "logits"
+OUTPUT_NAME = "outputs"
 OPSET = 20
 """The first operator set with GELU as one operator; a small transformer runs 8 % faster with it."""
 
@@ -30,14 +30,14 @@ def export_onnx(
     *,
     example: Tensor | None = None,
 ) -> Path:
-    """Write `network` as one ONNX file: `images` `(1, C, H, W)` -> `logits` `(1, num_classes)`.
+    """Write `network` as one ONNX file: `images` `(1, C, H, W)` -> `outputs` `(1, ...)`.
 
     The network is exported in evaluation mode; its own mode and weights, and the global random
     state, are as before afterwards. The same network gives the same bytes. The file holds no
     trace of the source code that it was made from, and appears whole or not at all.
 
     Args:
-        network: Maps images `(N, C, H, W)` to logits `(N, num_classes)`.
+        network: Maps images `(N, C, H, W)` to outputs `(N, ...)`.
         input_shape: `(channels, height, width)` of one image.
         path: Of the file to write; its folder exists.
         example: An image batch `(1, C, H, W)` to trace with; zeros if not given.

@@ -13,13 +13,13 @@ from nas.network.onnx import evaluation_mode
 
 
 def export_program(network: nn.Module, input_shape: tuple[int, int, int], path: Path) -> Path:
-    """Write `network` as one file of `torch.export`: images `(1, C, H, W)` -> logits.
+    """Write `network` as one file of `torch.export`: images `(1, C, H, W)` -> outputs.
 
     The network is exported in evaluation mode; its own mode is as before afterwards. The file
     appears whole or not at all.
 
     Args:
-        network: Maps images `(N, C, H, W)` to logits `(N, num_classes)`.
+        network: Maps images `(N, C, H, W)` to outputs `(N, ...)`.
         input_shape: `(channels, height, width)` of one image.
         path: Of the file to write; its folder exists.
 

@@ -41,7 +41,7 @@ class SearchSpace(ABC):
 
     Attributes:
         input_shape: `(channels, height, width)` of one image.
-        num_classes: Number of logits.
+        num_classes: Channels of the output, `Task.output_size`: of a classifier, the classes.
     """
 
     input_shape: tuple[int, int, int]
@@ -65,7 +65,8 @@ class SearchSpace(ABC):
     def blocks(self) -> Iterable[Block]:
         """Return the blocks of every network, in execution order.
 
-        The first one reads `input` `(C, H, W)`, the last one returns logits `(num_classes,)`.
+        The first one reads `input` `(C, H, W)`, the last one returns the outputs, of a
+        classifier logits `(num_classes,)`.
         """
 
     def initialise(self, network: nn.Module) -> None:
@@ -308,7 +309,8 @@ class SearchSpace(ABC):
             auxiliary: Whether to include second classifiers that take part in training only.
 
         Returns:
-            A module that maps images `(N, C, H, W)` to logits `(N, num_classes)`.
+            A module that maps images `(N, C, H, W)` to outputs, of a classifier logits
+            `(N, num_classes)`.
         """
         import torch
 

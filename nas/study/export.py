@@ -15,6 +15,7 @@ from nas.core.errors import ConfigError, HwnasError
 from nas.core.measurement import Measurement
 from nas.export.folder import verify, write
 from nas.network.trained import WEIGHTS, Preprocessing, TrainedNetwork
+from nas.results.columns import columns_of
 from nas.results.study import StudyResults
 from nas.study.checking import component, import_modules
 from nas.study.folder import StudyFolder
@@ -61,6 +62,7 @@ def export(study: StudyResults, pick: str, out: Path, *, refit: bool = False) ->
         _trained(study, folder.record(), row, parts, refit=refit),
         measurement=Measurement.from_dict(measured),
         deployed=None if is_onnx else parts / deployment["file"],
+        labels={name: column.label() for name, column in columns_of(folder.record()).items()},
     )
     return written, verify(written)
 
@@ -99,6 +101,7 @@ def _trained(
             },
             "genotype": architecture.genotype,
             "choices": space.decode(architecture.genotype),
+            "reading": record["task"]["reading"],
             "dataset": record["data"],
             "training": {
                 **training["recipe"],
@@ -112,17 +115,16 @@ def _trained(
 
 
 def _figures(row: pd.Series[Any], result: dict[str, Any]) -> dict[str, float]:
-    """Return what is known of the architecture from the search, and of the network itself."""
-    counted = ("error", "params_m", "macs_m", "counted_memory_mb")
-    names = (*counted, "latency_ms_predicted", "peak_memory_mb_predicted")
-    figures = {name: float(row[name]) for name in names if name in row and pd.notna(row[name])}
-    own = ("error_final", "error_test")
+    """Return what is known of the network itself, and of its architecture from the search."""
+    own = ("error_test", "error_final")
     of_network = (
-        *own,
-        *(f"{name}_fp32" for name in own),
-        "validation_images",
+        *(f"{name}{arithmetic}" for name in own for arithmetic in ("", "_fp32")),
         "test_images",
+        "validation_images",
         "latency_ms_measured_fp32",
         "latency_ms_measured_fp32_ci",
     )
-    return figures | {n: float(result[n]) for n in of_network if result.get(n) is not None}
+    figures = {n: float(result[n]) for n in of_network if result.get(n) is not None}
+    counted = ("error", "params_m", "macs_m", "counted_memory_mb")
+    of_search = (*counted, "latency_ms_predicted", "peak_memory_mb_predicted")
+    return figures | {n: float(row[n]) for n in of_search if n in row and pd.notna(row[n])}

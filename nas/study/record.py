@@ -60,6 +60,7 @@ def begin(
         **tasks.registry.settings(splits.task),
         "metrics": [dataclasses.asdict(metric) for metric in splits.task.metrics],
         "outputs": splits.task.output_names,
+        "reading": splits.task.reading,
         "trivial": trivial,
     }
     write_json_atomically(

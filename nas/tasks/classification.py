@@ -63,6 +63,15 @@ class Classification(Task):
         """Number of classes, in words."""
         return f"{self.output_size} classes"
 
+    @property
+    def reading(self) -> str:
+        """The largest logit is that of the most probable class."""
+        return (
+            "`outputs` holds a logit for every class, in the order above; the largest one is that "
+            "of the most probable class. Every image is given one of these classes, whatever it "
+            "shows."
+        )
+
     def check(self, targets: Array) -> None:
         """Check that targets are classes; see `Task.check`."""
         form = f"(n,) integers from 0 to {self.output_size - 1}"

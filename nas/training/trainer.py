@@ -125,7 +125,7 @@ def _loss(
     network: nn.Module, x: torch.Tensor, targets: torch.Tensor, task: Task, recipe: Recipe
 ) -> torch.Tensor:
     """Return the task's loss, and that of auxiliary classifiers with their weight."""
-    every = network.all_logits(x) if isinstance(network, Network) else [network(x)]
+    every = network.all_outputs(x) if isinstance(network, Network) else [network(x)]
     losses = [task.loss(y, targets, recipe) for y in every]
     return torch.stack([losses[0], *(recipe.auxiliary_weight * loss for loss in losses[1:])]).sum()
 

@@ -124,7 +124,8 @@ def test_the_numbers_of_every_file_agree(
     # The card says the same of the same files, and its id can be picked.
     card = (out / "MODEL_CARD.md").read_text()
     record = json.loads((out / "architecture.json").read_text())
-    assert f"{100 - row['error_test']:.2f} % on the test split of {len(test)} images" in card
+    assert f"| test error (%) | {row['error_test']:.6g} |" in card
+    assert f"| test images | {len(test)} |" in card
     assert record["arch_id"] == row["arch_id"]
     assert study.pick(record["arch_id"])["number"] == row["number"]
     assert record["figures"]["error_final"] == row["error_final"]

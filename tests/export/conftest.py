@@ -10,6 +10,7 @@ from torch import nn
 
 from nas.core.measurement import Measurement
 from nas.network.trained import Preprocessing, TrainedNetwork
+from nas.tasks.classification import Classification
 
 
 @pytest.fixture(scope="session")
@@ -56,6 +57,7 @@ def trained(space: SampleSpace, network: nn.Module) -> TrainedNetwork:
                 "space_id": architecture.space_id,
             },
             "genotype": architecture.genotype,
+            "reading": Classification(class_names=("ant", "bee", "cat")).reading,
             "dataset": {"name": "insects"},
             "training": {"epochs": 3},
         },

@@ -135,11 +135,12 @@ def test_the_model_card_states_only_what_was_handed_in(
     original: Path, trained: TrainedNetwork, tmp_path: Path
 ) -> None:
     card = (original / "MODEL_CARD.md").read_text()
-    assert "87.50 % on the test split of 800 images" in card
+    assert "| test images | 800 |" in card
     assert "1.1 ms ± 0.022 ms" in card
     assert "peak memory above the runtime's own: 3.5 MB" in card
     assert "environment: cpu.model some processor\n" in card
     assert "- epochs: 3" in card
+    assert "the largest one is that of" in card
     bare = dataclasses.replace(trained, metrics={}, provenance={})
     card = (write(tmp_path / "bare", bare) / "MODEL_CARD.md").read_text()
     for absent in ("Accuracy", "atency", "Figures", "Training", "Data", "None", "memory"):
@@ -149,9 +150,9 @@ def test_the_model_card_states_only_what_was_handed_in(
 def test_the_snippets_of_the_model_card_run(folder: Path) -> None:
     card = (folder / "MODEL_CARD.md").read_text()
     onnx, pytorch = re.findall(r"```python\n(.*?)```", card, re.DOTALL)
-    check = "\nassert np.allclose(logits, onnx_logits, atol=1e-4) and logits.shape == (1, 3)\n"
+    check = "\nassert np.allclose(outputs, onnx_outputs, atol=1e-4) and outputs.shape == (1, 3)\n"
     script = folder / "snippets.py"
-    script.write_text(f"{onnx}\nonnx_logits = logits\n{pytorch}{check}")
+    script.write_text(f"{onnx}\nonnx_outputs = outputs\n{pytorch}{check}")
     done = subprocess.run(
         [sys.executable, script], capture_output=True, text=True, check=False, cwd=folder
     )
@@ -247,6 +248,16 @@ def test_the_file_that_was_measured_goes_along_and_is_checked(
     assert not (out / "deployed.mnn").exists(), "a former export is replaced whole"
     write(out, trained, deployed=measured)
     (out / "deployed.mnn").write_bytes(b"another")
+    with pytest.raises(ExportError, match="deployed"):
+        verify(out)
+    # A runtime may run several files.
+    several = tmp_path / "several.bin"
+    (several / "parts").mkdir(parents=True)
+    (several / "parts" / "weights").write_bytes(b"weights")
+    write(out, trained, deployed=several)
+    assert (out / "deployed.bin" / "parts" / "weights").read_bytes() == b"weights"
+    assert verify(out) >= 0
+    (out / "deployed.bin" / "parts" / "weights").rename(out / "deployed.bin" / "weights")
     with pytest.raises(ExportError, match="deployed"):
         verify(out)
     # What only looks like a part of an export is somebody else's.

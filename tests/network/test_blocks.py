@@ -218,13 +218,13 @@ def test_auxiliary_classifiers_take_part_in_training_only(space: Tangle):
     genotype = (1, 2, 1, 1, 1, 1, 0)
     plain, trained = space.build(genotype), space.build(genotype, auxiliary=True)
     x = torch.randn(2, 3, 8, 8)
-    logits, side = trained.all_logits(x)
+    logits, side = trained.all_outputs(x)
     assert torch.equal(logits, trained(x))
     assert side.shape == (2, 3)
-    assert len(plain.all_logits(x)) == 1
+    assert len(plain.all_outputs(x)) == 1
     trained.drop_auxiliary()
     assert trained.state_dict().keys() == plain.state_dict().keys()
-    assert len(trained.all_logits(x)) == 1
+    assert len(trained.all_outputs(x)) == 1
 
 
 def test_mutation_changes_as_many_active_genes_as_it_says(space: Tangle):

@@ -90,7 +90,7 @@ def test_the_auxiliary_classifier_is_that_of_the_paper():
     size = sum(p.numel() for p in network.auxiliary.parameters())
     features = 576 * 128 + 2 * 128 + 128 * 768 * 4 + 2 * 768
     assert size == features + 768 * 10 + 10
-    logits, auxiliary = network.eval().all_logits(torch.zeros(2, 3, 32, 32))
+    logits, auxiliary = network.eval().all_outputs(torch.zeros(2, 3, 32, 32))
     assert logits.shape == auxiliary.shape == (2, 10)
     network.drop_auxiliary()
     assert sum(p.numel() for p in network.parameters()) == 3_349_342

@@ -113,7 +113,7 @@ def test_networks_train_on_smaller_images_when_told(space: SearchSpace, rng: np.
         network.take_any_size()
         assert torch.equal(network(own), as_built)
         smaller = torch.randn(8, SHAPE[0], *(round(0.7 * side) for side in SHAPE[1:]))
-        every = network.train().all_logits(smaller)
+        every = network.train().all_outputs(smaller)
         assert {logits.shape for logits in every} == {(8, CLASSES)}
         loss = torch.stack([logits.square().sum() for logits in every]).sum()
         loss.backward()

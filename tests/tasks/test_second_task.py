@@ -52,6 +52,10 @@ class SquareSegmentation(Task):
     def summary(self) -> str:
         return f"masks of {self.output_size} classes"
 
+    @property
+    def reading(self) -> str:
+        return "The largest of `outputs` along axis 1 is the class of a pixel."
+
     def check(self, targets: Array) -> None:
         if targets.ndim != 3:
             raise DataError(f"got masks of shape {targets.shape}, expected (n, H, W)")
