@@ -12,7 +12,7 @@ from nas.core.errors import ConfigError, UnknownNameError
 from nas.results.study import StudyResults
 
 if TYPE_CHECKING:
-    from nas.study.reporter import Reporter
+    from nas.study.reporting import Reporter
 
 Component = str | Mapping[str, Any]
 """Name of a component, or its name and settings: `{"name": "cpu", "threads": 2}`."""

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from _shared.tabular import TabularBenchmark
 
 import latency_predictors
 import nas.devices
@@ -29,7 +30,6 @@ from nas.devices import runtimes
 from nas.network.trained import Preprocessing
 from nas.search import algorithms
 from nas.search.problem import SearchProblem
-from nas.study.tabular import TabularBenchmark
 from nas.training.trainer import evaluate, train
 
 AddFile = Callable[[Registry[Any], str, str, str], None]

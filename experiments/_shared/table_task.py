@@ -16,10 +16,10 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
+from _shared.tabular import TabularBenchmark
 from nas.core.errors import UnknownNameError
 from nas.core.prediction import FloatArray
 from nas.results.hypervolume import hypervolume, non_dominated
-from nas.study.tabular import TabularBenchmark
 
 IntArray = npt.NDArray[np.int64]
 

@@ -24,7 +24,7 @@ from nas.results.ledger import Ledger
 from nas.study.composition import compose
 from nas.study.reading import read
 from nas.study.record import hardware, versions
-from nas.study.reporter import SearchPlan
+from nas.study.reporting import SearchPlan
 from nas.study.run import run
 
 EVALUATIONS = 48

@@ -42,15 +42,7 @@ def _run(config: DictConfig) -> None:
     if line := threads_line(settings.device):
         _write(line)
 
-    calibration = calibrate(
-        settings.space,
-        settings.device,
-        settings.predictor,
-        seed=settings.seed,
-        store=settings.store,
-        folder=settings.folder,
-        memory=settings.memory,
-    )
+    calibration = calibrate(settings)
     _print_comparison(calibration.predictor)
     _write(accuracy_line(calibration))
     _print_accuracy(settings, calibration.predictor)

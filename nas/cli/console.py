@@ -17,7 +17,7 @@ from rich.table import Table
 from nas.core.trial import Trial, full_trainings
 from nas.results.hypervolume import hypervolume
 from nas.search.stopping import seconds_left
-from nas.study.reporter import SearchPlan, duration
+from nas.study.reporting import SearchPlan, duration
 
 if TYPE_CHECKING:
     import pandas as pd

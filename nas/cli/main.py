@@ -9,17 +9,20 @@ import argparse
 import errno
 import json
 import os
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from nas.cli import device
-from nas.cli.extras import missing_packages
 from nas.cli.parser import parser
 from nas.core.errors import HwnasError
 
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+_SHOWN_PACKAGES = 3
+"""Of those that are missing, how many are named."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -42,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"nas: {error}\n")
         return 2
     except ModuleNotFoundError:
-        missing = missing_packages()
+        missing = _missing_packages()
         if not missing:
             raise
         line = f"{given[0]!r} needs packages that are not installed ({missing})"
@@ -62,6 +65,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         sys.stderr.write("nas: interrupted; what was finished is kept, run the command again\n")
         return 130
+
+
+def _missing_packages() -> str:
+    """Return which packages of the extra `search` are not installed, the first few by name."""
+    from importlib import metadata
+
+    def installed(name: str) -> bool:
+        try:
+            metadata.distribution(name)
+        except metadata.PackageNotFoundError:
+            return False
+        return True
+
+    of_search = re.compile(r"""extra\s*==\s*["']search["']""")
+    lines = (metadata.requires("hwnas") or []) if installed("hwnas") else []
+    required = [line.partition(";")[0] for line in lines if of_search.search(line)]
+    names = [re.split(r"[^A-Za-z0-9._-]", requirement)[0] for requirement in required]
+    missing = [name for name in names if not installed(name)]
+    return ", ".join(missing[:_SHOWN_PACKAGES] + ["..."] * (len(missing) > _SHOWN_PACKAGES))
 
 
 def _studies(parsed: argparse.Namespace) -> int:

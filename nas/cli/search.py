@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
+import inspect
 import os
+import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
+import typing
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from nas.cli.parser import settings_parser
 from nas.core.errors import HwnasError
+from nas.core.registry import Registry, nested_registries
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -64,8 +69,6 @@ def composed(parsed: argparse.Namespace, run: Callable[[DictConfig], None]) -> i
     for config in configs:
         try:
             if parsed.cfg:
-                from nas.study.reading import explained
-
                 sys.stdout.write(explained(config))
             else:
                 run(config)
@@ -73,6 +76,60 @@ def composed(parsed: argparse.Namespace, run: Callable[[DictConfig], None]) -> i
             sys.stderr.write(f"nas: {error}\n")
             status = 2
     return status
+
+
+def explained(config: DictConfig) -> str:
+    """Return every setting as YAML, each with its meaning as a comment; see `every_setting`."""
+    from nas.study.reading import COMPONENTS, SECTIONS, every_setting
+    from nas.study.settings import GeneralSettings
+
+    lines: list[str] = []
+    for name, value in every_setting(config).items():
+        if name in COMPONENTS:
+            lines += [f"{name}:", *_explained_component(COMPONENTS[name], value, "  ")]
+        elif name in SECTIONS:
+            lines += [f"{name}:", *_explained(SECTIONS[name], value, "  ")]
+        else:
+            lines += _explained(GeneralSettings, {name: value}, "")
+    return "\n".join(lines) + "\n"
+
+
+def _explained(cls: type, values: Mapping[str, Any], indent: str) -> Iterator[str]:
+    import yaml
+
+    meaning, registries = meanings(cls), nested_registries(cls)
+    hints = typing.get_type_hints(cls)
+    for name, value in values.items():
+        comment = f"  # {meaning[name].partition('. ')[0].rstrip('.')}" if name in meaning else ""
+        if name in registries:
+            yield f"{indent}{name}:{comment}"
+            yield from _explained_component(registries[name], value, indent + "  ")
+        elif dataclasses.is_dataclass(hints.get(name)) and value is not None:
+            yield f"{indent}{name}:{comment}"
+            yield from _explained(cast("type", hints[name]), value, indent + "  ")
+        else:
+            text = yaml.safe_dump(value, default_flow_style=True, width=1 << 20).splitlines()[0]
+            yield f"{indent}{name}: {text}{comment}"
+
+
+def _explained_component(
+    registry: Registry[Any], values: Mapping[str, Any], indent: str
+) -> Iterator[str]:
+    cls = registry.component(values["name"])
+    summary = (cls.__doc__ or "").strip().splitlines()[0].rstrip(".")
+    yield f"{indent}name: {values['name']}  # {summary}"
+    fields = {name: value for name, value in values.items() if name != "name"}
+    yield from _explained(cls, fields, indent)
+
+
+def meanings(cls: type) -> dict[str, str]:
+    """Return what the fields of a dataclass mean, by the `Attributes:` of its docstrings."""
+    found = {}
+    for base in reversed(cls.__mro__):
+        attributes = inspect.cleandoc(base.__doc__ or "").partition("Attributes:\n")[2]
+        for name, text in re.findall(r"^ {4}(\w+): (.*(?:\n {8}.*)*)", attributes, re.MULTILINE):
+            found[name] = " ".join(text.split())
+    return found
 
 
 def _completions(words: Sequence[str], config_dir: Path | None) -> list[str]:

@@ -4,20 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from latency_predictors import PredictorSettings
-from latency_predictors.calibration import sampling
 from nas.core.files import write_json_atomically
-from nas.core.measurement import Device, Measurement
-from nas.core.space import Genotype
-from nas.devices.store import MeasurementStore
-from nas.network.space import SearchSpace
+from nas.core.measurement import Measurement
 from nas.search.adaptive_measurement import MeasuredCandidate, TimedMeasurement
 
 
@@ -71,35 +65,7 @@ class MeasuredCandidatesFile:
         }
 
 
-def measurer(
-    space: SearchSpace,
-    device: Device,
-    settings: PredictorSettings,
-    store: MeasurementStore,
-    seed: int,
-) -> Callable[[Genotype], TimedMeasurement]:
-    """Return a function that measures a network as a calibration does, unless the store has it."""
-
-    def measure(genotype: Genotype) -> TimedMeasurement:
-        started, reused, reused_s = time.monotonic(), store.counts.reused, store.counts.reused_s
-        [measurement] = sampling.measure_genotypes(
-            space,
-            device,
-            [genotype],
-            seconds=settings.seconds_per_sample,
-            seed=seed,
-            store=store,
-        )
-        if store.counts.reused > reused:
-            took_s = store.counts.reused_s - reused_s
-            return TimedMeasurement(measurement=measurement, seconds=took_s, reused=True)
-        took_s = time.monotonic() - started
-        return TimedMeasurement(measurement=measurement, seconds=took_s, reused=False)
-
-    return measure
-
-
-def line(candidate: MeasuredCandidate) -> str:
+def adaptive_measurement_line(candidate: MeasuredCandidate) -> str:
     """Return what became of a candidate, for people."""
     what = {"constraint": "a limit", "front": "the front"}[candidate.reason]
     interval = (

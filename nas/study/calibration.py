@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,16 +12,16 @@ from typing import Any
 import numpy as np
 
 import latency_predictors
-from latency_predictors import PredictorSettings
 from latency_predictors.calibration import sampling
 from latency_predictors.calibration.memory import PeakMemory, measured_memory
 from nas.core.errors import DeviceError
-from nas.core.measurement import Device, Measurement
+from nas.core.measurement import Measurement
 from nas.core.prediction import FloatArray, LatencyPredictor, MemoryPredictor
 from nas.core.seeding import stream
 from nas.core.space import Genotype
-from nas.devices.store import MeasurementStore
 from nas.network.space import SearchSpace
+from nas.search.adaptive_measurement import TimedMeasurement
+from nas.study.settings import CalibrationSettings
 
 MEMORY = "memory"
 """Folder of the predictor of peak memory, in that of the latency predictor."""
@@ -59,49 +60,33 @@ def is_calibrated(folder: Path) -> bool:
     return (folder / "predictor.json").is_file()
 
 
-def calibrate(
-    space: SearchSpace,
-    device: Device,
-    settings: PredictorSettings,
-    *,
-    seed: int,
-    store: MeasurementStore,
-    folder: Path,
-    memory: bool = False,
-) -> Calibration:
+def calibrate(settings: CalibrationSettings) -> Calibration:
     """Measure some networks, unless the store has them, and fit a predictor to them.
-
-    Args:
-        space: Where the networks come from.
-        device: Where they are measured.
-        settings: Of the predictor.
-        seed: Of the study; equal seeds choose equal networks.
-        store: What is in it is not measured again; an interrupted calibration goes on from it.
-        folder: Receives the samples and the predictor.
-        memory: Whether to measure and predict peak memory as well.
 
     Raises:
         DeviceError: The device cannot tell how much memory networks take.
     """
+    space, store = settings.space, settings.store
     started = time.monotonic()
-    before = (store.counts.taken, store.counts.reused, store.counts.reused_s)
-    choice = int(stream(seed, "calibration").integers(2**31))
+    before = dataclasses.replace(store.counts)
+    choice = int(stream(settings.seed, "calibration").integers(2**31))
     genotypes, measurements = sampling.measure_samples(
-        space, device, settings, choice, store, memory=memory
+        space, settings.device, settings.predictor, choice, store, memory=settings.memory
     )
-    peak = _peak_memory(space, genotypes, measurements) if memory else None
-    predictor = settings.fit(space, genotypes, np.array([m.latency_ms for m in measurements]))
+    peak = _peak_memory(space, genotypes, measurements) if settings.memory else None
+    latency_ms = np.array([m.latency_ms for m in measurements])
+    predictor = settings.predictor.fit(space, genotypes, latency_ms)
     cost = {
-        "measured": store.counts.taken - before[0],
-        "reused": store.counts.reused - before[1],
+        "measured": store.counts.taken - before.taken,
+        "reused": store.counts.reused - before.reused,
         "seconds": time.monotonic() - started,
-        "seconds_reused": store.counts.reused_s - before[2],
+        "seconds_reused": store.counts.reused_s - before.reused_s,
         "relative_ci_percent": float(100 * np.median([m.relative_ci for m in measurements])),
     }
-    sampling.save_samples(folder, space, genotypes, measurements, cost)
+    sampling.save_samples(settings.folder, space, genotypes, measurements, cost)
     if peak is not None:
-        peak.save(folder / MEMORY)
-    predictor.save(folder)
+        peak.save(settings.folder / MEMORY)
+    predictor.save(settings.folder)
     return Calibration(predictor, peak, cost)
 
 
@@ -132,20 +117,41 @@ def accuracy_line(calibration: Calibration) -> str:
 
 
 def learner(
-    space: SearchSpace, settings: PredictorSettings, folder: Path
+    settings: CalibrationSettings,
 ) -> Callable[[Sequence[Genotype], FloatArray], LatencyPredictor]:
-    """Return a function that fits the predictor in `folder` again, with further samples.
+    """Return a function that fits a calibrated predictor again, with further samples.
 
     The function takes genotypes and their latencies in milliseconds, shape `(n,)`. What it fits to
     depends on them and on the folder alone, so that a search that goes on gets equal predictors.
     """
-    calibrated = latency_predictors.load(folder)
-    known, known_ms, _ = sampling.load_samples(folder, space)
+    calibrated = latency_predictors.load(settings.folder)
+    known, known_ms, _ = sampling.load_samples(settings.folder, settings.space)
 
     def learn(genotypes: Sequence[Genotype], latency_ms: FloatArray) -> LatencyPredictor:
         new = [i for i, genotype in enumerate(genotypes) if genotype not in known]
         every = [*known, *(genotypes[i] for i in new)]
         every_ms = np.concatenate([known_ms, latency_ms[new]])
-        return settings.refit(calibrated, space, every, every_ms)
+        return settings.predictor.refit(calibrated, settings.space, every, every_ms)
 
     return learn
+
+
+def measurer(settings: CalibrationSettings) -> Callable[[Genotype], TimedMeasurement]:
+    """Return a function that measures a network as a calibration does, unless the store has it."""
+
+    def measure(genotype: Genotype) -> TimedMeasurement:
+        started, before = time.monotonic(), dataclasses.replace(settings.store.counts)
+        [measurement] = sampling.measure_genotypes(
+            settings.space,
+            settings.device,
+            [genotype],
+            seconds=settings.predictor.seconds_per_sample,
+            seed=settings.seed,
+            store=settings.store,
+        )
+        reused = settings.store.counts.reused > before.reused
+        reused_s = settings.store.counts.reused_s - before.reused_s
+        took_s = reused_s if reused else time.monotonic() - started
+        return TimedMeasurement(measurement=measurement, seconds=took_s, reused=reused)
+
+    return measure

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
-import inspect
-import re
 import sys
 from collections.abc import Collection, Sequence
 from pathlib import Path
@@ -149,16 +147,6 @@ def structured(cls: type[T], node: Any, path: str) -> T:
         if field in (node or {})
     }
     return dataclasses.replace(built, **parts) if parts else built  # type: ignore[type-var]
-
-
-def meanings(cls: type) -> dict[str, str]:
-    """Return what the fields of a dataclass mean, by the `Attributes:` of its docstrings."""
-    found = {}
-    for base in reversed(cls.__mro__):
-        attributes = inspect.cleandoc(base.__doc__ or "").partition("Attributes:\n")[2]
-        for name, text in re.findall(r"^ {4}(\w+): (.*(?:\n {8}.*)*)", attributes, re.MULTILINE):
-            found[name] = " ".join(text.split())
-    return found
 
 
 def _class_and_fields(registry: Registry[T], node: Any) -> tuple[type[T], dict[str, Any]]:

@@ -25,7 +25,7 @@ from nas.results.hypervolume import hypervolume_order
 from nas.results.study import PICKS, StudyResults
 from nas.search.problem import SearchProblem
 from nas.study.folder import StudyFolder
-from nas.study.reporter import Reporter
+from nas.study.reporting import Reporter
 from nas.study.settings import StudySettings
 from nas.study.verification import Verification
 

@@ -68,6 +68,11 @@ class StudyFolder:
         return self.path / "study.json"
 
     @property
+    def begun(self) -> bool:
+        """Whether the study has begun, so that its record is there."""
+        return self.record_path.is_file()
+
+    @property
     def predictor(self) -> Path:
         """Where the calibrated latency predictor lies."""
         return self.path / "predictor"
@@ -103,8 +108,7 @@ class StudyFolder:
     @property
     def ledger_owner(self) -> str:
         """Identity of the study in its ledger: where it began; it stays when the folder moves."""
-        begun = self.record_path.is_file()
-        return str(self.record().get("ledger_owner", "")) if begun else self.place
+        return str(self.record().get("ledger_owner", "")) if self.begun else self.place
 
     @property
     def finalised(self) -> Path:
@@ -199,7 +203,7 @@ class StudyFolder:
         """Return the settings that what lies in the folder depends on."""
         if any(self.path.glob("finalised/*/training.json")):
             return FINALISE_SETTINGS
-        if self.record_path.is_file():
+        if self.begun:
             return SEARCH_SETTINGS
         return CALIBRATION_SETTINGS if self.predictor.exists() else ()
 

@@ -8,28 +8,29 @@ here, so that a component's settings are declared once.
 from __future__ import annotations
 
 import dataclasses
-import typing
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
-import yaml
 from omegaconf import DictConfig, OmegaConf
 
 import latency_predictors
 import search_spaces
-from nas import data, devices, evaluation, objectives
+from nas import data, devices, evaluation, objectives, tables
 from nas.core.errors import ConfigError
+from nas.core.measurement import Device
 from nas.core.objective import Constraint, Objective
-from nas.core.registry import Registry, nested_registries
+from nas.core.registry import Registry
+from nas.data.published import Published
+from nas.devices.table import TableDevice
+from nas.evaluation.tabular import TabularSettings
 from nas.search import fidelity
-from nas.study import published
 from nas.study.checking import (
     completed,
     completed_component,
     component,
     import_modules,
-    meanings,
     resolved,
     structured,
 )
@@ -57,8 +58,11 @@ COMPONENTS: dict[str, Registry[Any]] = {
 SECTIONS: dict[str, type] = {"search": SearchSettings, "finalise": FinaliseSettings}
 """Sections that hold several settings."""
 
-_GENERAL = tuple(f.name for f in dataclasses.fields(GeneralSettings))
-_KNOWN = (*_GENERAL, *COMPONENTS, *SECTIONS)
+GENERAL = tuple(f.name for f in dataclasses.fields(GeneralSettings))
+"""Settings that belong to no section."""
+
+_PASSWORD = re.compile(r"^([^/]+://[^:/@]*):([^@]*)@")
+_VARIABLE = re.compile(r"\$\{[^}]*\}")
 
 
 def read(config: DictConfig) -> StudySettings:
@@ -73,8 +77,8 @@ def read(config: DictConfig) -> StudySettings:
     search = structured(SearchSettings, values.get("search"), "search")
     constraints = tuple(Constraint.parse(text) for text in search.constraints)
     device = _component(values, "device")
-    chosen = {name: published.objective(name, device) for name in search.objectives}
-    limits = {c.objective: published.objective(c.objective, device) for c in constraints}
+    chosen = {name: _objective(name, device) for name in search.objectives}
+    limits = {c.objective: _objective(c.objective, device) for c in constraints}
     parts = {
         "data": _component(values, "data"),
         "predictor": _component(values, "latency_predictor"),
@@ -82,22 +86,20 @@ def read(config: DictConfig) -> StudySettings:
         "evaluation": _component(values, "evaluation"),
         "finalise": structured(FinaliseSettings, values.get("finalise"), "finalise"),
     }
-    url, recorded = _ledger_urls(config, general.ledger.url)
+    written, url = _written_url(config), None
+    if general.ledger.url is not None:
+        url = reachable(general.ledger.url)
+        written = recordable(str(written), url)
     for name in IMAGES:
         if name in values["search_space"]:
             got = values["search_space"][name]
             raise ConfigError(f"search_space.{name}", got, "no value: a search takes the data's")
     # Last, as it loads the space's networks and with them PyTorch.
     complete = completed_configuration(values)
-    complete["ledger"]["url"] = recorded
+    complete["ledger"]["url"] = written
     settings = StudySettings(
-        name=general.name,
-        seed=general.seed,
-        runs=general.runs,
-        store=general.store,
-        imports=general.imports,
+        **vars(general),
         ledger_url=url,
-        ray_address=general.ray.address,
         device=device,
         search=search,
         objectives=chosen,
@@ -107,7 +109,7 @@ def read(config: DictConfig) -> StudySettings:
         **parts,
     )
     settings.fidelity.check(settings.objectives)
-    published.check(settings)
+    _check_tables(settings)
     return settings
 
 
@@ -139,6 +141,8 @@ def read_calibration(config: DictConfig) -> CalibrationSettings:
         space = space_of(values, splits.input_shape, splits.task.output_size)
     else:
         space = _component(values, "search_space")
+    search = structured(SearchSettings, values.get("search"), "search")
+    used = [*search.objectives, *(Constraint.parse(text).objective for text in search.constraints)]
     name = f"{values['search_space']['name']}-{values['device']['name']}"
     return CalibrationSettings(
         seed=general.seed,
@@ -147,7 +151,7 @@ def read_calibration(config: DictConfig) -> CalibrationSettings:
         predictor=predictor,
         store=general.store,
         folder=Path(out or Path(general.runs) / PREDICTORS / name).expanduser(),
-        memory=any(objective.needs_memory for objective in _objectives(values)),
+        memory=any(objectives.get(name).needs_memory for name in used),
     )
 
 
@@ -157,7 +161,7 @@ def completed_configuration(values: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         ConfigError: Names the setting, what it got, what was expected.
     """
-    general = completed(GeneralSettings, {k: values[k] for k in _GENERAL if k in values}, "")
+    general = completed(GeneralSettings, {k: values[k] for k in GENERAL if k in values}, "")
     return general | {name: completed_section(values, name) for name in (*COMPONENTS, *SECTIONS)}
 
 
@@ -169,58 +173,23 @@ def completed_section(values: Mapping[str, Any], name: str) -> dict[str, Any]:
     return completed_component(COMPONENTS[name], values.get(name), name, later)
 
 
-def explained(config: DictConfig) -> str:
-    """Return every setting as YAML, each with its meaning as a comment.
+def every_setting(config: DictConfig) -> dict[str, Any]:
+    """Return every setting of a composed configuration, defaults filled in; nothing is built.
 
-    Interpolations in the ledger's URL are left as they are: they may stand for a password.
+    The ledger's URL is as the user wrote it: an interpolation in it may stand for a password.
 
     Raises:
         HwnasError: A setting cannot be used.
     """
-    if OmegaConf.select(config, "ledger.url", default=None) is not None:
-        written = _written_url(config)
-        config = OmegaConf.merge(config, {"ledger": {"url": None}})  # type: ignore[assignment]
-    else:
-        written = None
+    url = _written_url(config)
+    if url is not None:
+        OmegaConf.update(config := config.copy(), "ledger.url", None)
     values = resolved(config)
     out = values.pop("out", None)
     _general(values)
     complete = completed_configuration(values)
-    complete["ledger"]["url"] = written
-    lines = [] if out is None else [f"out: {out}"]
-    general = {name: complete[name] for name in _GENERAL}
-    lines += _explained(GeneralSettings, general, "")
-    for name, registry in COMPONENTS.items():
-        lines += [f"{name}:", *_explained_component(registry, complete[name], "  ")]
-    for name, cls in SECTIONS.items():
-        lines += [f"{name}:", *_explained(cls, complete[name], "  ")]
-    return "\n".join(lines) + "\n"
-
-
-def _explained(cls: type, values: Mapping[str, Any], indent: str) -> Iterator[str]:
-    meaning, registries = meanings(cls), nested_registries(cls)
-    hints = typing.get_type_hints(cls)
-    for name, value in values.items():
-        comment = f"  # {meaning[name].partition('. ')[0].rstrip('.')}" if name in meaning else ""
-        if name in registries:
-            yield f"{indent}{name}:{comment}"
-            yield from _explained_component(registries[name], value, indent + "  ")
-        elif dataclasses.is_dataclass(hints.get(name)) and value is not None:
-            yield f"{indent}{name}:{comment}"
-            yield from _explained(cast("type", hints[name]), value, indent + "  ")
-        else:
-            text = yaml.safe_dump(value, default_flow_style=True, width=1 << 20).splitlines()[0]
-            yield f"{indent}{name}: {text}{comment}"
-
-
-def _explained_component(
-    registry: Registry[Any], values: Mapping[str, Any], indent: str
-) -> Iterator[str]:
-    cls = registry.component(values["name"])
-    summary = (cls.__doc__ or "").strip().splitlines()[0].rstrip(".")
-    yield f"{indent}name: {values['name']}  # {summary}"
-    fields = {name: value for name, value in values.items() if name != "name"}
-    yield from _explained(cls, fields, indent)
+    complete["ledger"]["url"] = url
+    return complete if out is None else {"out": out, **complete}
 
 
 def _component(values: Mapping[str, Any], section: str) -> Any:
@@ -229,38 +198,136 @@ def _component(values: Mapping[str, Any], section: str) -> Any:
 
 def _general(values: Mapping[str, Any]) -> GeneralSettings:
     """Build the general settings, and import the user's modules; refuse unknown sections."""
+    known = (*GENERAL, *COMPONENTS, *SECTIONS)
     for section in values:
-        if section not in _KNOWN:
-            raise ConfigError("configuration", section, "one of " + ", ".join(_KNOWN))
+        if section not in known:
+            raise ConfigError("configuration", section, "one of " + ", ".join(known))
     name = values.get("name")
     if isinstance(name, int | float):
         # The command line takes 359_0 for the number 3590, which would be another name.
         fix = """quote a name that reads as a number: 'name="359_0"'"""
         raise ConfigError("name", name, "a text", fix)
-    general = structured(GeneralSettings, {k: values[k] for k in _GENERAL if k in values}, "")
+    general = structured(GeneralSettings, {k: values[k] for k in GENERAL if k in values}, "")
     import_modules(general.imports)
     return general
 
 
-def _objectives(values: Mapping[str, Any]) -> list[Objective]:
-    """Return what a search minimises or limits."""
-    search = structured(SearchSettings, values.get("search"), "search")
-    limited = [Constraint.parse(text).objective for text in search.constraints]
-    return [objectives.get(name) for name in dict.fromkeys([*search.objectives, *limited])]
+def _objective(name: str, device: Device) -> Objective:
+    """Return an objective as a device knows it: `latency_ms` of a table is the published one.
+
+    Raises:
+        ConfigError: The device cannot tell its value.
+    """
+    found = objectives.get(name)
+    if isinstance(device, TableDevice):
+        if found.needs_memory:
+            expected = "what the device's table or the network itself tells"
+            raise ConfigError("search.objectives", name, expected, "use counted_memory_mb")
+        return objectives.get("latency_ms_published") if found.needs_predictor else found
+    if found.needs_table:
+        expected = "latency_ms, which is published where device=table"
+        raise ConfigError("search.objectives", name, expected)
+    return found
 
 
-def _ledger_urls(config: DictConfig, url: str | None) -> tuple[str | None, str | None]:
-    """Return the URL of a database that answered, and what files may keep of it."""
-    if url is None:
-        return None, None
-    # Optuna and SQLAlchemy take a while to load.
-    from nas.study.ledger_url import reachable, recordable
+def _check_tables(settings: StudySettings) -> None:
+    """Refuse settings that do not go together where a table takes part.
 
-    url = reachable(url)
-    return url, recordable(_written_url(config), url)
+    Raises:
+        ConfigError: Names the setting and what would do.
+    """
+    evaluation, data, device = settings.evaluation, settings.data, settings.device
+    names = {section: settings.config[section]["name"] for section in COMPONENTS}
+    if isinstance(evaluation, TabularSettings):
+        if not isinstance(data, Published):
+            expected = "published, as evaluation=tabular answers for a table's data set"
+            raise ConfigError("data", names["data"], expected)
+        for name in ("table", "dataset"):
+            got, expected = getattr(evaluation, name), getattr(data, name)
+            if got != expected:
+                raise ConfigError(f"evaluation.{name}", got, f"{expected}, as data.{name} says")
+        _check_shares(settings.fidelity.fidelities, evaluation)
+    elif isinstance(data, Published):
+        fix = "data=published has no images"
+        raise ConfigError("evaluation", names["evaluation"], "tabular", fix)
+    for section, answering in (("evaluation", evaluation), ("device", device)):
+        if isinstance(answering, TabularSettings | TableDevice):
+            space = tables.get(answering.table).space
+            if names["search_space"] != space:
+                expected = f"{space}, of which {section}.table={answering.table} holds the networks"
+                raise ConfigError("search_space", names["search_space"], expected)
+    if settings.published and settings.finalise.limit:
+        expected = "0: of a published table no network can be trained or measured"
+        raise ConfigError("finalise.limit", settings.finalise.limit, expected)
 
 
-def _written_url(config: DictConfig) -> str:
+def _check_shares(shares: Sequence[float], evaluation: TabularSettings) -> None:
+    """Refuse shares of the full training of which a table holds no result."""
+    whole = evaluation.epochs
+    splits = tables.get(evaluation.table).dataset(evaluation.dataset).splits
+    for share in shares:
+        if round(share * whole) not in splits:
+            published = [epochs / whole for epochs in splits if epochs <= whole]
+            expected = f"shares of {whole} epochs that are published: {published}"
+            raise ConfigError("fidelity.rungs", share, expected)
+
+
+def _written_url(config: DictConfig) -> str | None:
     """Return the ledger's URL as the user wrote it, its interpolations not resolved."""
     values = cast("dict[str, Any]", OmegaConf.to_container(config, resolve=False))
-    return str(values["ledger"]["url"])
+    url = (values.get("ledger") or {}).get("url")
+    return None if url is None else str(url)
+
+
+def reachable(url: str) -> str:
+    """Return `url`, the path of an SQLite file made absolute, after the database has answered.
+
+    Raises:
+        ConfigError: The URL names no file in a folder that exists, has settings of SQLite behind
+            the `?`, or its password there, where messages would show it.
+        LedgerError: The URL is of an unknown kind, or the database cannot be reached or read.
+    """
+    # Optuna and SQLAlchemy take a while to load.
+    import sqlalchemy
+
+    from nas.results.database import engine_url, sqlite_url, translated
+
+    with translated(url):
+        parsed = engine_url(url)
+        if "password" in parsed.query:
+            expected = "USER:PASSWORD@HOST, or the password in PGPASSWORD"
+            raise ConfigError("ledger.url", "a password behind the '?'", expected)
+        if parsed.get_backend_name() == "sqlite":
+            if parsed.query:
+                expected = "sqlite:///FILE without a '?', which is %3F in the name of a file"
+                raise ConfigError("ledger.url", url, expected)
+            file = Path(parsed.database or "").expanduser().absolute()
+            if parsed.database in (None, "", ":memory:") or not file.parent.is_dir():
+                expected = "sqlite:///FILE, the file in a folder that exists"
+                raise ConfigError("ledger.url", url, expected)
+            url = sqlite_url(file)
+            if not file.exists():
+                return url
+        engine = sqlalchemy.create_engine(engine_url(url), poolclass=sqlalchemy.NullPool)
+        sqlalchemy.inspect(engine).get_table_names()
+    return url
+
+
+def recordable(written: str, url: str) -> str:
+    """Return what files may keep of a ledger's URL: no password.
+
+    Args:
+        written: The URL as the user wrote it; `${oc.env:NAME}` in it is kept as it stands, and
+            read again from the environment by whoever opens the study.
+        url: What it stands for.
+    """
+    variables = _VARIABLE.findall(written)
+    text = written if variables else url
+    for index, variable in enumerate(variables):
+        text = text.replace(variable, f"\0{index}\0", 1)
+    match = _PASSWORD.match(text)
+    if match is not None and not re.fullmatch("\0[0-9]+\0", match[2]):
+        text = f"{match[1]}@{text[match.end() :]}"
+    for index, variable in enumerate(variables):
+        text = text.replace(f"\0{index}\0", variable)
+    return text

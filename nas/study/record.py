@@ -7,19 +7,21 @@ import os
 import platform
 from collections.abc import Mapping, Sequence
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import psutil
 
 import search_spaces
-from nas import data, devices, objectives, tasks
+from nas import data, devices, objectives, results, tasks
 from nas.core.dataset import SearchSplits, fingerprint_difference
-from nas.core.errors import DataError
+from nas.core.errors import ConfigError, DataError, HwnasError
 from nas.core.files import write_json_atomically
 from nas.core.host import usable_cores
 from nas.core.seeding import stream
 from nas.core.space import Genotype
+from nas.network.space import SearchSpace
 from nas.search.problem import SearchProblem
 from nas.study.calibration import Calibration
 from nas.study.folder import StudyFolder, now_utc
@@ -41,7 +43,7 @@ def begin(
     first: Sequence[Genotype],
     splits: SearchSplits,
 ) -> None:
-    """Write `study.json` when a study begins; afterwards its reference point stays.
+    """Write `study.json` when a study begins.
 
     Args:
         settings: Of the study.
@@ -52,9 +54,7 @@ def begin(
         first: The architectures of a warm start.
         splits: Of the data, which say the task.
     """
-    if folder.record_path.is_file():
-        return
-    known = {**settings.objectives, **settings.limited}
+    known = settings.used
     trivial = splits.trivial()
     task = {
         **tasks.registry.settings(splits.task),
@@ -102,7 +102,7 @@ def data_fingerprint(
     Raises:
         DataError: An image cannot be read, or the data are not those that the study began with.
     """
-    known = folder.record()["data_fingerprint"] if folder.record_path.is_file() else None
+    known = folder.record()["data_fingerprint"] if folder.begun else None
     found = settings.data.fingerprint(splits, known)
     difference = None if known is None else fingerprint_difference(known, found)
     if difference is not None:
@@ -119,6 +119,37 @@ def data_lines(fingerprint: Mapping[str, Any], splits: SearchSplits) -> list[str
         return []
     counts = (f"{part['images']} {name}" for name, part in fingerprint["splits"].items())
     return [f"data: {', '.join(counts)} images of {splits.task.summary}", *splits.notes]
+
+
+def warm_start(settings: StudySettings, space: SearchSpace, folder: StudyFolder) -> list[Genotype]:
+    """Return the genotypes that `search.warm_start` stands for.
+
+    A study that has begun keeps what it stood for then, whatever has become of the other studies.
+
+    Raises:
+        ConfigError: A name is neither that of a published network nor that of a study, or a study
+            searched another space.
+    """
+    if folder.begun:
+        return [tuple(genotype) for genotype in folder.record()["warm_start"]]
+    runs = Path(settings.runs).expanduser()
+    return [g for name in settings.search.warm_start for g in _named_genotypes(name, space, runs)]
+
+
+def _named_genotypes(name: str, space: SearchSpace, runs: Path) -> list[Genotype]:
+    published = space.references()
+    if name in published:
+        return [space.canonical(published[name])]
+    try:
+        study = results.open(Path(name).expanduser(), runs)
+    except HwnasError as error:
+        known = ", ".join(published) or "none"
+        expected = f"a published network of the space ({known}), or a study of {runs}/"
+        raise ConfigError("search.warm_start", name, expected, str(error)) from error
+    # The same genes mean the same choices, also where images or classes are others.
+    if search_spaces.get(**study.record["space"]).genes != space.genes:
+        raise ConfigError("search.warm_start", name, "a study of the same search space")
+    return [space.canonical(genotype) for genotype in study.pareto()["genotype"]]
 
 
 def _reference_point(

@@ -10,22 +10,18 @@ import dataclasses
 import shutil
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nas.core.dataset import SearchSplits
 from nas.core.errors import ConfigError, DeviceError, HwnasError
 from nas.core.host import usable_cores
-from nas.core.objective import Facts, Objective
+from nas.core.objective import Facts
 from nas.core.prediction import LearningPredictor
-from nas.core.recipe import Recipe
 from nas.core.seeding import stream
 from nas.core.space import Genotype
 from nas.core.trial import Trial, full_trainings
 from nas.devices.measuring.environment import threads_line
 from nas.evaluation.checkpoints import CheckpointFolder, ContinuingEvaluator
-from nas.network.space import SearchSpace
 from nas.network.trained import Preprocessing
 from nas.results.hypervolume import hypervolume
 from nas.results.ledger import Ledger, Writer
@@ -36,11 +32,19 @@ from nas.search.loop import SearchLoop
 from nas.search.problem import SearchProblem
 from nas.search.proposer import WarmStart
 from nas.search.stopping import ROUNDING, Stopping
-from nas.study import adaptive_measurement, noise, preview, record, warm_start
-from nas.study.calibration import Calibration, accuracy_line, calibrate, is_calibrated, learner
+from nas.study import noise, record, reporting
+from nas.study.adaptive_measurement import MeasuredCandidatesFile, adaptive_measurement_line
+from nas.study.calibration import (
+    Calibration,
+    accuracy_line,
+    calibrate,
+    is_calibrated,
+    learner,
+    measurer,
+)
 from nas.study.finalise import Finalisation
 from nas.study.folder import StudyFolder, now_utc
-from nas.study.reporter import Reporter, SearchPlan
+from nas.study.reporting import Reporter, SearchPlan
 from nas.study.settings import StudySettings
 from nas.training.job import TrainingJob, check_resolution
 
@@ -61,11 +65,11 @@ def run(settings: StudySettings, reporter: Reporter) -> StudyResults:
     if finished is not None:
         reporter.stage(f"{folder.path}: finished before, nothing is left to do")
         return finished
-    study = _study(settings, folder, reporter)
+    study = _Study(settings, folder, reporter)
     with folder.locked():
         folder.check(settings.config)
-        with settings.evaluation.connected(settings.ray_address):
-            if folder.record_path.is_file() and folder.record()["status"] == "finalised":
+        with settings.evaluation.connected(settings.ray.address):
+            if folder.begun and folder.record()["status"] == "finalised":
                 # By other settings, or it would have been found finished.
                 folder.update(status="searched")
             folder.save(settings.config)
@@ -88,21 +92,14 @@ def check(settings: StudySettings, reporter: Reporter) -> None:
         NoFeasibleArchitectureError: Nothing is found that keeps the limits.
     """
     folder = StudyFolder(Path(settings.runs).expanduser() / settings.name)
-    study = _study(settings, folder, reporter)
+    study = _Study(settings, folder, reporter)
     folder.check(settings.config)
     study.check()
 
 
-def _study(settings: StudySettings, folder: StudyFolder, reporter: Reporter) -> _Study:
-    splits = settings.data.search_splits()
-    space = settings.space(splits.input_shape, splits.task.output_size)
-    check_resolution(space, settings.finalise.recipe, "finalise.recipe")
-    return _Study(settings, folder, splits, space, reporter)
-
-
 def _finished(settings: StudySettings, folder: StudyFolder) -> StudyResults | None:
     """Return the study if the very same settings have brought it to its end."""
-    if not folder.record_path.is_file() or folder.saved() != settings.config:
+    if not folder.begun or folder.saved() != settings.config:
         return None
     results = StudyResults(folder.path, settings.ledger_url)
     # The limits may have been raised by a run that was stopped before it searched.
@@ -112,74 +109,106 @@ def _finished(settings: StudySettings, folder: StudyFolder) -> StudyResults | No
     return results if complete and verified else None
 
 
-@dataclass
 class _Study:
-    settings: StudySettings
-    folder: StudyFolder
-    splits: SearchSplits
-    space: SearchSpace
-    reporter: Reporter
+    """A study with its data and its space; the stages of `run` in their order."""
 
-    def __post_init__(self) -> None:
-        """Make the job, which refuses recipes that the space cannot follow."""
-        self._job = self.settings.evaluation.job(self._training)
+    def __init__(self, settings: StudySettings, folder: StudyFolder, reporter: Reporter) -> None:
+        """Load the data, and make the job, which refuses recipes that the space cannot follow."""
+        self.settings, self.folder, self.reporter = settings, folder, reporter
+        self.splits = splits = settings.data.search_splits()
+        self.space = space = settings.space(splits.input_shape, splits.task.output_size)
+        check_resolution(space, settings.finalise.recipe, "finalise.recipe")
+        self._job = settings.evaluation.job(
+            lambda recipe: TrainingJob(
+                space=space,
+                train=splits.train,
+                held_out=splits.validation,
+                preprocessing=Preprocessing.of(splits.train),
+                recipe=recipe,
+                threads=settings.evaluation.threads,
+            )
+        )
+        self._calibration = settings.calibration(space, folder.predictor)
+        self._ledger_url = settings.ledger_url or folder.ledger_url
         self._errors: list[float] = []
 
     def run(self) -> StudyResults:
+        settings, folder = self.settings, self.folder
         fingerprint = self._checked()
-        first = warm_start.proposals(self.settings, self.space, self.folder)
+        first = record.warm_start(settings, self.space, folder)
         calibration = self._calibrated()
         problem = self._problem(calibration)
         # A search that cannot begin leaves its settings open to change.
         feasible = self._survey(problem)
         ledger = Ledger.open(
             self._ledger_url,
-            self._ledger_name,
+            self._name,
             list(problem.objectives),
             self.space.genes,
-            Writer(self.folder.ledger_owner, self.folder.place, self.folder.record_path.is_file()),
+            Writer(folder.ledger_owner, folder.place, folder.begun),
         )
-        if published := self.settings.published:
+        if published := settings.published:
             self.reporter.stage("nothing is verified at the end: " + "; ".join(published.values()))
         with closing(ledger):
             # After the ledger, so that whoever finds the record can read both.
-            record.begin(
-                self.settings, self.folder, fingerprint, problem, calibration, first, self.splits
-            )
+            if not folder.begun:
+                record.begin(
+                    settings, folder, fingerprint, problem, calibration, first, self.splits
+                )
             # With the stamp of now, the next run need not load the test split.
-            self.folder.update(data_fingerprint=fingerprint)
+            folder.update(data_fingerprint=fingerprint)
             trials = self._search(problem, ledger, first, feasible)
-        results = StudyResults(self.folder.path, self._ledger_url)
+        results = StudyResults(folder.path, self._ledger_url)
         if not any(trial.complete for trial in trials):
-            line = preview.nothing_complete_line(trials, self.folder.record()["stop"]["by"])
-            raise HwnasError(f"study {self.settings.name!r}: {line}")
-        parts = (self.settings, self.folder, self.splits, problem, results, self.reporter)
+            line = reporting.nothing_complete_line(trials, folder.record()["stop"]["by"])
+            raise HwnasError(f"study {settings.name!r}: {line}")
         # A study whose front could not be verified as a whole tries again when it is started again.
-        complete = Finalisation(*parts).run()
+        complete = Finalisation(
+            settings, folder, self.splits, problem, results, self.reporter
+        ).run()
         self._say(noise.front_line(results, self._counted))
-        if complete and self.settings.finalise.limit > 0:
-            self.folder.update(status="finalised", finished_utc=now_utc())
+        if complete and settings.finalise.limit > 0:
+            folder.update(status="finalised", finished_utc=now_utc())
             # Nothing is lost: what more evaluations promote is then trained from the start.
-            shutil.rmtree(self.folder.checkpoints, ignore_errors=True)
-        return StudyResults(self.folder.path, self._ledger_url)
+            shutil.rmtree(folder.checkpoints, ignore_errors=True)
+        return StudyResults(folder.path, self._ledger_url)
 
     def check(self) -> None:
         """Say what can be said without measuring, training or writing anything."""
         self._checked()
-        settings = self.settings
         calibration = None
         if is_calibrated(self.folder.predictor):
             calibration = Calibration.load(self.folder.predictor, self.space)
         elif self._needs_calibration:
-            self.reporter.stage(preview.calibration_line(settings.predictor))
+            self.reporter.stage(reporting.calibration_line(self.settings.predictor))
         feasible = self._survey(self._problem(calibration))
-        workers = settings.evaluation.workers_here() if settings.ray_address is None else None
+        here = self.settings.ray.address is None
+        workers = self.settings.evaluation.workers_here() if here else None
         trials = []
-        if self.folder.record_path.is_file():
+        if self.folder.begun:
             owner = self.folder.ledger_owner
-            with closing(Ledger.load(self._ledger_url, self._ledger_name, owner)) as ledger:
+            with closing(Ledger.load(self._ledger_url, self._name, owner)) as ledger:
                 trials = ledger.trials()
-        self.reporter.stage(self._time_line(feasible, trials, workers))
+        self._say_time(feasible, trials, workers)
+
+    @property
+    def _name(self) -> str:
+        """Name under which the study began: its folder may have another one by now."""
+        return self.folder.record()["name"] if self.folder.begun else self.settings.name
+
+    @property
+    def _needs_calibration(self) -> bool:
+        used = self.settings.used.values()
+        return any(objective.needs_predictor or objective.needs_memory for objective in used)
+
+    @property
+    def _counted(self) -> int:
+        """Validation examples whose error is a count, to which statistical tests apply."""
+        return len(self.splits.validation) if self.splits.task.error_is_share else 0
+
+    def _say(self, line: str | None) -> None:
+        if line is not None:
+            self.reporter.stage(line)
 
     def _checked(self) -> dict[str, Any]:
         """Say what the study has: images, cores. Return the fingerprint of the data.
@@ -192,7 +221,7 @@ class _Study:
         for line in record.data_lines(fingerprint, self.splits):
             self.reporter.stage(line)
         threads, cores = self.settings.evaluation.threads, usable_cores()
-        if self.settings.ray_address is None and threads > cores:
+        if self.settings.ray.address is None and threads > cores:
             expected = f"at most the {cores} core(s) that this process may use"
             fix = "lower it, or allow more cores"
             raise ConfigError("evaluation.threads_per_worker", threads, expected, fix)
@@ -205,16 +234,16 @@ class _Study:
             NoFeasibleArchitectureError: None is found; names the nearest values.
         """
         found = feasibility_report(problem, stream(self.settings.seed, "survey"))
-        for line in preview.feasibility_lines(problem, found):
+        for line in reporting.feasibility_lines(problem, found):
             self.reporter.stage(line)
         one = problem.sample_feasible(stream(self.settings.seed, "feasible"))
         assert one is not None, "with nothing seen, there is one or an error"
         return found.feasible or [one]
 
-    def _time_line(
+    def _say_time(
         self, feasible: Sequence[Genotype], trials: Sequence[Trial], workers: int | None
-    ) -> str:
-        return preview.time_line(
+    ) -> None:
+        line = reporting.time_line(
             self._job,
             feasible,
             trials,
@@ -223,24 +252,7 @@ class _Study:
             workers=workers,
             gpus=self.settings.evaluation.on_gpus,
         )
-
-    @property
-    def _ledger_url(self) -> str:
-        return self.settings.ledger_url or self.folder.ledger_url
-
-    @property
-    def _ledger_name(self) -> str:
-        """Name under which the study began: its folder may have another one by now."""
-        begun = self.folder.record_path.is_file()
-        return str(self.folder.record()["name"]) if begun else self.settings.name
-
-    @property
-    def _used(self) -> list[Objective]:
-        return [*self.settings.objectives.values(), *self.settings.limited.values()]
-
-    @property
-    def _needs_calibration(self) -> bool:
-        return any(objective.needs_predictor or objective.needs_memory for objective in self._used)
+        self.reporter.stage(line)
 
     def _calibrated(self) -> Calibration | None:
         """Return the study's calibration, made now unless that was done before."""
@@ -251,51 +263,23 @@ class _Study:
         samples = self.settings.predictor.samples
         self._say(threads_line(self.settings.device))
         self.reporter.stage(f"calibrating the latency predictor on {samples} networks")
-        calibration = calibrate(
-            self.space,
-            self.settings.device,
-            self.settings.predictor,
-            seed=self.settings.seed,
-            store=self.settings.store,
-            folder=self.folder.predictor,
-            memory=any(objective.needs_memory for objective in self._used),
-        )
+        calibration = calibrate(self._calibration)
         if reused := calibration.cost["reused"]:
             self.reporter.stage(f"{reused} of {samples} networks had been measured before")
         self.reporter.stage(accuracy_line(calibration))
         return calibration
 
-    def _adaptive_measurement(self, problem: SearchProblem) -> AdaptiveMeasurement | None:
-        """Return what measures candidates during the search, if anything does."""
-        settings, predictor = self.settings, problem.facts.predictor
-        if not settings.search.adaptive_measurement.measurements or predictor is None:
-            return None
-        assert isinstance(predictor, LearningPredictor)
-        return AdaptiveMeasurement(
-            problem=problem,
-            settings=settings.search.adaptive_measurement,
-            predictor=predictor,
-            measure=adaptive_measurement.measurer(
-                self.space, settings.device, settings.predictor, settings.store, settings.seed
-            ),
-            learn=learner(self.space, settings.predictor, self.folder.predictor),
-            record=adaptive_measurement.MeasuredCandidatesFile(self.folder.adaptive_measurement),
-            on_measured=lambda found: self.reporter.stage(adaptive_measurement.line(found)),
-        )
-
     def _problem(self, calibration: Calibration | None) -> SearchProblem:
-        predictor = None if calibration is None else LearningPredictor(calibration.predictor)
+        facts = Facts(self.space.costs, None, published_ms=self.settings.device.published_ms)
+        if calibration is not None:
+            predictor = LearningPredictor(calibration.predictor)
+            facts = dataclasses.replace(facts, predictor=predictor, memory=calibration.memory)
         return SearchProblem(
             space=self.space,
             objectives=self.settings.objectives,
             limited=self.settings.limited,
             constraints=self.settings.constraints,
-            facts=Facts(
-                self.space.costs,
-                predictor,
-                None if calibration is None else calibration.memory,
-                self.settings.device.published_ms,
-            ),
+            facts=facts,
         )
 
     def _search(
@@ -305,49 +289,43 @@ class _Study:
         first: Sequence[Genotype],
         feasible: Sequence[Genotype],
     ) -> Sequence[Trial]:
-        settings = self.settings
-        recorded = ledger.trials()
-        unfinished = full_trainings(recorded) < settings.search.evaluations - ROUNDING
+        settings = self.settings.search
+        recorded, job = ledger.trials(), self._job
+        unfinished = full_trainings(recorded) < settings.evaluations - ROUNDING
         if unfinished:
             self.folder.update(status="searching", stop=None)
-        job = self._job
-        if unfinished:
-            job = settings.evaluation.prepare(job, self.folder.prepared)
-        workers = settings.evaluation.start(job)
+            job = self.settings.evaluation.prepare(job, self.folder.prepared)
+        workers = self.settings.evaluation.start(job)
         checkpoints = CheckpointFolder(self.folder.checkpoints)
+        measured = MeasuredCandidatesFile(self.folder.adaptive_measurement)
         with closing(ContinuingEvaluator(workers, checkpoints)) as evaluator:
             if unfinished:
-                self.reporter.stage(self._time_line(feasible, recorded, evaluator.workers))
-            schedule = settings.search.schedule(evaluator.workers)
+                self._say_time(feasible, recorded, evaluator.workers)
+            schedule = settings.schedule(evaluator.workers)
+            seed = int(stream(self.settings.seed, "search").integers(2**31))
             loop = SearchLoop(
                 problem=problem,
-                algorithm=WarmStart(
-                    settings.search.algorithm.start(
-                        problem, int(stream(settings.seed, "search").integers(2**31))
-                    ),
-                    problem,
-                    first,
-                ),
+                algorithm=WarmStart(settings.algorithm.start(problem, seed), problem, first),
                 evaluator=evaluator,
                 ledger=ledger,
                 describe=lambda genotype: record.described(problem, genotype),
                 on_trial=lambda trial: self._report(problem, trial),
-                study_seed=settings.seed,
+                study_seed=self.settings.seed,
                 stopping=Stopping(
-                    settings.search.evaluations,
-                    settings.search.stop,
+                    settings.evaluations,
+                    settings.stop,
                     lambda trials: self._hypervolume(problem, trials),
                 ),
                 schedule=schedule,
-                adaptive_measurement=self._adaptive_measurement(problem),
-                fidelity=settings.fidelity.start(problem),
+                adaptive_measurement=self._adaptive_measurement(problem, measured),
+                fidelity=self.settings.fidelity.start(problem),
             )
             plan = SearchPlan(
-                evaluations=settings.search.evaluations,
-                stop=settings.search.stop,
+                evaluations=settings.evaluations,
+                stop=settings.stop,
                 recorded=tuple(recorded),
                 workers=evaluator.workers,
-                simulated="seconds" in settings.published,
+                simulated="seconds" in self.settings.published,
                 lookahead=schedule.lookahead,
                 columns={name: o.column for name, o in problem.objectives.items()},
                 reference_point=self.folder.record()["reference_point"],
@@ -357,24 +335,30 @@ class _Study:
         assert loop.stop is not None, "a search that has ended says why"
         self.reporter.stage(f"the search has ended: {loop.stop.detail}")
         if len(self._errors) != noise.LEAST_TRIALS:  # that has been said
-            self._say(self._chance_line())
+            self._say_chance()
         self.folder.update(
             status="searched",
-            stop={**dataclasses.asdict(loop.stop), "limits": settings.search.limits},
-            adaptive_measurement=adaptive_measurement.MeasuredCandidatesFile(
-                self.folder.adaptive_measurement
-            ).summary(),
+            stop={**dataclasses.asdict(loop.stop), "limits": settings.limits},
+            adaptive_measurement=measured.summary(),
         )
         return trials
 
-    def _training(self, recipe: Recipe) -> TrainingJob:
-        return TrainingJob(
-            space=self.space,
-            train=self.splits.train,
-            held_out=self.splits.validation,
-            preprocessing=Preprocessing.of(self.splits.train),
-            recipe=recipe,
-            threads=self.settings.evaluation.threads,
+    def _adaptive_measurement(
+        self, problem: SearchProblem, measured: MeasuredCandidatesFile
+    ) -> AdaptiveMeasurement | None:
+        """Return what measures candidates during the search, if anything does."""
+        settings, predictor = self.settings.search.adaptive_measurement, problem.facts.predictor
+        if not settings.measurements or predictor is None:
+            return None
+        assert isinstance(predictor, LearningPredictor)
+        return AdaptiveMeasurement(
+            problem=problem,
+            settings=settings,
+            predictor=predictor,
+            measure=measurer(self._calibration),
+            learn=learner(self._calibration),
+            record=measured,
+            on_measured=lambda found: self.reporter.stage(adaptive_measurement_line(found)),
         )
 
     def _hypervolume(self, problem: SearchProblem, trials: Sequence[Trial]) -> float:
@@ -389,17 +373,9 @@ class _Study:
         known = noise.errors_percent([trial])
         self._errors += known
         if known and len(self._errors) == noise.LEAST_TRIALS:
-            self._say(self._chance_line())
+            self._say_chance()
 
-    def _chance_line(self) -> str | None:
+    def _say_chance(self) -> None:
+        """Say so where no candidate is better than a guess."""
         trivial_percent = self.splits.trivial()["error"]
-        return noise.chance_line(self._errors, self._counted, trivial_percent)
-
-    @property
-    def _counted(self) -> int:
-        """Validation examples whose error is a count, to which statistical tests apply."""
-        return len(self.splits.validation) if self.splits.task.error_is_share else 0
-
-    def _say(self, line: str | None) -> None:
-        if line is not None:
-            self.reporter.stage(line)
+        self._say(noise.chance_line(self._errors, self._counted, trivial_percent))

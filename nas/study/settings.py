@@ -187,21 +187,15 @@ class FinaliseSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class StudySettings:
+class StudySettings(GeneralSettings):
     """The checked settings of a study; components are built, data is not loaded yet.
 
     Attributes:
-        name: Of the study.
-        seed: From which every stream of random numbers derives.
-        runs: Folder of studies.
-        store: Measurements, which studies share.
-        imports: The user's own modules, imported by now.
         ledger_url: Of a database that answered; `None` for an SQLite file in the study's folder.
-        ray_address: Of a running cluster; `None` starts workers on this host.
         data: The data set.
         device: What latency is measured on.
         predictor: How latency is predicted.
-        fidelity: How far they are trained.
+        fidelity: How far candidates are trained.
         evaluation: What trains candidates.
         search: What to search for and how long.
         finalise: How the front is verified.
@@ -211,13 +205,7 @@ class StudySettings:
         config: Every setting in plain values, as files may keep them: without a password.
     """
 
-    name: str
-    seed: int
-    runs: str
-    store: MeasurementStore
-    imports: tuple[str, ...]
     ledger_url: str | None
-    ray_address: str | None
     data: Dataset
     device: Device
     predictor: PredictorSettings
@@ -235,23 +223,40 @@ class StudySettings:
         """What numbers are that others have published: text by column; empty of one's own."""
         return {**self.evaluation.published, **self.device.published}
 
+    @property
+    def used(self) -> dict[str, Objective]:
+        """Everything that is made small or limited, by name."""
+        return {**self.objectives, **self.limited}
+
     def space(self, input_shape: tuple[int, int, int], num_classes: int) -> SearchSpace:
         """Build the search space for images of a shape and a number of classes."""
         return space_of(self.config, input_shape, num_classes)
 
+    def calibration(self, space: SearchSpace, folder: Path) -> CalibrationSettings:
+        """Return what the calibration for a study in `folder` depends on."""
+        return CalibrationSettings(
+            seed=self.seed,
+            space=space,
+            device=self.device,
+            predictor=self.predictor,
+            store=self.store,
+            folder=folder,
+            memory=any(objective.needs_memory for objective in self.used.values()),
+        )
+
 
 @dataclass(frozen=True, kw_only=True)
 class CalibrationSettings:
-    """The checked settings of a calibration by itself.
+    """The checked settings of a calibration.
 
     Attributes:
-        seed: Of the choice of networks; a study of the same seed measures the same.
+        seed: Of the choice of networks; equal seeds choose equal ones.
         space: Of the networks.
         device: Where they are measured.
         predictor: How latency is predicted.
-        store: Measurements, which studies share.
+        store: What is in it is not measured again; an interrupted calibration goes on from it.
         folder: Receives the predictor and its samples.
-        memory: Whether an objective or a limit needs peak memory.
+        memory: Whether peak memory is measured and predicted as well.
     """
 
     seed: int

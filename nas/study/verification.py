@@ -30,7 +30,7 @@ from nas.network.onnx import export_onnx
 from nas.network.quantisation import CALIBRATION_IMAGES
 from nas.network.trained import Preprocessing, TrainedNetwork
 from nas.search.problem import SearchProblem
-from nas.study.reporter import Reporter
+from nas.study.reporting import Reporter
 from nas.study.settings import StudySettings
 from nas.training.job import JudgingJob, TrainingJob
 

@@ -18,7 +18,7 @@ from nas.cli.console import ConsoleReporter
 from nas.core.trial import Trial
 from nas.results.study import StudyResults
 from nas.search.stopping import StopSettings
-from nas.study.reporter import SearchPlan
+from nas.study.reporting import SearchPlan
 
 PLAN = SearchPlan(
     evaluations=4,

@@ -28,7 +28,6 @@ FIELDS = {
 
 # Appended, so that the installed packages come before folders of the same name.
 for folder in (
-    EXPERIMENTS,
     EXPERIMENTS / "search_efficiency",
     EXPERIMENTS / "latency_predictors",
     TESTS / "latency_predictors",

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from _shared.tabular import TabularBenchmark
 from additive import AdditiveSpace, Loss, evaluated, problem, searched
 from test_algorithm_conformance import pending_trials
 from test_nsga2 import front_volume
@@ -16,7 +17,6 @@ from nas.results.hypervolume import hypervolume, non_dominated
 from nas.search import algorithms
 from nas.search.surrogates.acquisition import Acquisition
 from nas.search.surrogates.candidates import Candidates
-from nas.study.tabular import TabularBenchmark
 
 
 def missing_share(benchmark: TabularBenchmark, trials: list[Trial], reference: float) -> float:

@@ -6,6 +6,7 @@ import time
 
 import numpy as np
 import pytest
+from _shared.tabular import TabularBenchmark
 from scipy.optimize import approx_fprime
 from scipy.stats import spearmanr
 
@@ -26,7 +27,6 @@ from nas.search.surrogates.gaussian_process import (
     _LogPosterior,
 )
 from nas.search.surrogates.surrogate import Scale, Surrogate, representative
-from nas.study.tabular import TabularBenchmark
 
 
 def sample(n: int, p: int = 4, seed: int = 0) -> np.ndarray:

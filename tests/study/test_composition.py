@@ -10,11 +10,12 @@ import pytest
 import yaml
 
 from nas import devices
+from nas.cli.search import explained, meanings
 from nas.core.errors import HwnasError
 from nas.core.registry import nested_registries
-from nas.study.checking import meanings, resolved
+from nas.study.checking import resolved
 from nas.study.composition import GROUPS, compose, config_folder, sweep
-from nas.study.reading import COMPONENTS, SECTIONS, completed_configuration, explained, read
+from nas.study.reading import COMPONENTS, SECTIONS, completed_configuration, read
 from nas.study.settings import IMAGES, StudySettings
 
 # Taken before any test runs, because some register components of their own.

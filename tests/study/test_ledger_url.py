@@ -10,7 +10,7 @@ import pytest
 from nas.core.errors import ConfigError, LedgerError
 from nas.results.database import engine_url, sqlite_url
 from nas.study.folder import StudyFolder
-from nas.study.ledger_url import reachable, recordable
+from nas.study.reading import reachable, recordable
 
 
 @pytest.mark.parametrize(

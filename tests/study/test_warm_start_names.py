@@ -15,8 +15,8 @@ from nas.results.ledger import Ledger
 from nas.study.composition import compose
 from nas.study.folder import StudyFolder
 from nas.study.reading import read
+from nas.study.record import warm_start
 from nas.study.settings import StudySettings
-from nas.study.warm_start import proposals
 
 SHAPE = {"input_shape": (3, 32, 32), "num_classes": 10}
 
@@ -69,21 +69,21 @@ def test_published_networks_and_the_front_of_a_former_study(tmp_path: Path, spac
     given = settings(tmp_path, "residual", "former")
     folder = StudyFolder(tmp_path / "new")
     expected = [space.references()["residual"], good, fast]
-    assert proposals(given, space, folder) == expected
+    assert warm_start(given, space, folder) == expected
     by_path = settings(tmp_path / "elsewhere", "residual", str(tmp_path / "former"))
-    assert proposals(by_path, space, folder) == expected
+    assert warm_start(by_path, space, folder) == expected
 
 
 def test_a_study_keeps_what_the_names_stood_for(tmp_path: Path, space: SearchSpace):
     folder = StudyFolder(tmp_path / "new")
     folder.path.mkdir()
     write_json_atomically(folder.record_path, {"warm_start": [[3] * 6]})
-    assert proposals(settings(tmp_path, "gone"), space, folder) == [(3,) * 6]
+    assert warm_start(settings(tmp_path, "gone"), space, folder) == [(3,) * 6]
 
 
 def test_an_unknown_name_lists_what_there_is(tmp_path: Path, space: SearchSpace):
     with pytest.raises(ConfigError) as caught:
-        proposals(settings(tmp_path, "resdual"), space, StudyFolder(tmp_path / "new"))
+        warm_start(settings(tmp_path, "resdual"), space, StudyFolder(tmp_path / "new"))
     assert str(caught.value).startswith(
         "search.warm_start: got 'resdual', expected a published network of the space (best_cifar10"
     )
@@ -93,4 +93,4 @@ def test_a_study_of_another_space_is_refused(tmp_path: Path, space: SearchSpace)
     other = search_spaces.get("darts", **SHAPE)
     write_former(tmp_path / "former", other, {other.references()["darts_v2"]: (5.0, 3.0)})
     with pytest.raises(ConfigError, match="got 'former', expected a study of the same search"):
-        proposals(settings(tmp_path, "former"), space, StudyFolder(tmp_path / "new"))
+        warm_start(settings(tmp_path, "former"), space, StudyFolder(tmp_path / "new"))

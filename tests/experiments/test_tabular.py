@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from _shared.tabular import TabularBenchmark
 
 from nas.core.errors import ConfigError
 from nas.core.space import Genotype
 from nas.results.hypervolume import non_dominated
 from nas.search import algorithms
-from nas.study.tabular import TabularBenchmark
 
 OPTIMAL = {"pixel3": 50, "raspi4": 57, "fpga": 15, "2080ti_256": 45, "gold_6226": 43}
 """Architectures on the front of CIFAR-10 validation error and latency."""

@@ -1,9 +1,12 @@
-"""What can be said of a search before it begins, or where it found nothing, in lines for people."""
+"""What a study tells people: who is told, what a search can reach, and how long it takes."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
@@ -15,11 +18,60 @@ from nas.core.trial import Job, Trial, full_trainings
 from nas.search.feasibility import FeasibilityReport
 from nas.search.problem import SearchProblem
 from nas.search.stopping import StopSettings, seconds_left
-from nas.study.reporter import duration
 from nas.training.job import TrainingJob
 
 TIMED_SHARES = (0.25, 0.5, 0.75)
 """Networks whose training is timed: quantiles of the multiply-accumulate operations."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchPlan:
+    """What a search is about to do.
+
+    Attributes:
+        evaluations: Full trainings at which it ends, those of earlier runs included.
+        stop: Its other limits.
+        recorded: Trials that the ledger holds already.
+        workers: Candidates evaluated at a time.
+        simulated: Whether the workers' seconds are simulated, so that nobody waits for them.
+        lookahead: Candidates pending at a time.
+        columns: Column of every objective in tables of trials, by the objective's name.
+        reference_point: Of the hypervolume, by the objective's name.
+    """
+
+    evaluations: int
+    stop: StopSettings
+    recorded: tuple[Trial, ...]
+    workers: int
+    simulated: bool
+    lookahead: int
+    columns: Mapping[str, str]
+    reference_point: Mapping[str, float]
+
+
+class Reporter(Protocol):
+    """Told of the progress of a study."""
+
+    def stage(self, text: str) -> None:
+        """Take note that a stage begins, or of a line worth reading."""
+
+    def search(self, plan: SearchPlan) -> AbstractContextManager[None]:
+        """Show the progress of a search for the time of a `with` block."""
+
+    def trial(self, trial: Trial, *, feasible: bool) -> None:
+        """Take note of a trial that has ended, now or in an earlier run.
+
+        Args:
+            trial: The trial.
+            feasible: Whether it is complete and keeps every constraint.
+        """
+
+
+def duration(seconds: float) -> str:
+    """Return a time in the unit in which it is read most easily."""
+    if seconds < 90:
+        return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def feasibility_lines(problem: SearchProblem, report: FeasibilityReport) -> list[str]:
