@@ -97,7 +97,6 @@ def search(
         >>> study.pareto(where="latency_ms_measured < 2")  # doctest: +SKIP
         >>> study.export("knee", "out/photos")  # doctest: +SKIP
     """
-    from nas.cli.console import ConsoleReporter
     from nas.study.composition import compose
     from nas.study.reading import read
 
@@ -121,7 +120,7 @@ def search(
     values |= dict(settings or {})
     folder = None if config_dir is None else Path(config_dir)
     # The overrides begin, so that an experiment's choices give way to the arguments.
-    config = compose([*overrides, *choices], config_dir=folder, settings=_plain(values))
+    config = compose([*overrides, *choices], config_dir=folder, settings=values)
     try:
         checked = read(config)
     except UnknownNameError as error:
@@ -132,7 +131,7 @@ def search(
     # Ray and PyTorch take seconds to load, so a setting that cannot be used is refused before.
     from nas.study.run import run
 
-    return Study(run(checked, reporter or ConsoleReporter()).path, checked.ledger_url)
+    return Study(run(checked, reporter).path, checked.ledger_url)
 
 
 def _data(data: Component | Path | None) -> Component | None:
@@ -149,18 +148,3 @@ def _data(data: Component | Path | None) -> Component | None:
     if isinstance(data, str) and path.name == data:
         return data  # of the user's own module, which is imported later
     raise ConfigError("data", str(data), "a folder of images, an .npz file or a data set's name")
-
-
-def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return values that a configuration can hold: lists for tuples, text for paths."""
-    return {name: _value(value) for name, value in values.items()}
-
-
-def _value(value: Any) -> Any:
-    if isinstance(value, Path):
-        return str(value)
-    if isinstance(value, Mapping):
-        return _plain(value)
-    if isinstance(value, tuple | list):
-        return [_value(item) for item in value]
-    return value

@@ -20,8 +20,9 @@ from tables import Table, fbnet, nasbench201, ofa
 from latency_predictors.calibration.few_shot import Columns, FewShotModel, Matrix, design
 from nas.core.files import write_json_atomically
 from nas.core.prediction import FloatArray
+from nas.devices.measuring.environment import describe_host
 from nas.network.blocks import IntArray
-from nas.study.record import hardware, versions
+from nas.study.record import versions
 
 FOLDER = Path(__file__).parent
 DRAWS = 10
@@ -194,7 +195,7 @@ def main() -> None:
             "means": overall.round(4).to_dict("records"),
             "minutes": round((time.perf_counter() - started) / 60, 1),
             "versions": versions(),
-            "hardware": {k: v for k, v in hardware().items() if k != "host"},
+            "hardware": {k: v for k, v in describe_host().items() if k != "hostname"},
         },
     )
 

@@ -34,7 +34,6 @@ sys.path.append(str(Path(__file__).resolve().parents[1]))
 from _shared.markdown import markdown
 
 from nas import data
-from nas.cli.console import ConsoleReporter
 from nas.cluster.connection import connected
 from nas.core.seeding import training_seed
 from nas.core.trial import Candidate
@@ -42,6 +41,7 @@ from nas.network.trained import Preprocessing
 from nas.results.hypervolume import knee, non_dominated
 from nas.study.composition import compose
 from nas.study.reading import read
+from nas.study.reporting import Reporter
 from nas.study.run import run
 from nas.study.settings import StudySettings
 from nas.training.job import TrainingJob
@@ -169,7 +169,7 @@ def studies(folder: Path, name: str, given: Sequence[str]) -> list[dict[str, obj
     for seed in SEEDS:
         overrides = [f"name={name}{seed}", f"seed={seed}", f"runs={folder}", *SETTINGS, *given]
         settings = read(compose(overrides))
-        study = run(settings, ConsoleReporter())
+        study = run(settings, Reporter())
         members = study.trials().query("verified").drop_duplicates("arch_id")
         images = len(settings.data.test_split())
         found = rows_of(settings, members, images)

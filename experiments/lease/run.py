@@ -28,10 +28,10 @@ from nas.core.lease import FOLDER_VARIABLE
 from nas.core.measurement import Device
 from nas.core.recipe import Recipe
 from nas.core.trial import Candidate
+from nas.devices.measuring.environment import describe_host
 from nas.network.assembly import Assembler
 from nas.network.space import SearchSpace
 from nas.network.trained import Preprocessing
-from nas.study.record import hardware
 from nas.training.job import TrainingJob
 
 WORKERS = 2
@@ -143,7 +143,7 @@ def main() -> None:
         print(f"{name}: median {summary['median']:.2f}, largest {summary['largest']:.2f}")
     write_json_atomically(
         arguments.out,
-        {**result, "latency_ms": found, "workers": WORKERS, "hardware": hardware()},
+        {**result, "latency_ms": found, "workers": WORKERS, "hardware": describe_host()},
     )
 
 

@@ -18,8 +18,8 @@ from typing import Any
 
 from nas import results
 from nas.core.files import write_json_atomically
+from nas.devices.measuring.environment import describe_host
 from nas.results.study import StudyResults
-from nas.study.record import hardware
 
 EXPERIMENTS = ("quickstart", "fashion_mnist")
 HERE = Path(__file__).resolve().parent
@@ -54,7 +54,7 @@ def figures(study: StudyResults, search_s: float, export_s: float) -> dict[str, 
         "latency_deviation_percent_median_abs": 100 * float(deviation.abs().median()),
         "latency_deviation_percent_max_abs": 100 * float(deviation.abs().max()),
         "versions": study.record["versions"],
-        "hardware": {k: v for k, v in hardware().items() if k != "host"},
+        "hardware": {k: v for k, v in describe_host().items() if k != "hostname"},
     }
 
 

@@ -19,12 +19,13 @@ import search_spaces
 from nas import results
 from nas.core.files import write_json_atomically
 from nas.core.trial import Trial
+from nas.devices.measuring.environment import describe_host
 from nas.results.database import sqlite_url
 from nas.results.ledger import Ledger
 from nas.study.composition import compose
 from nas.study.reading import read
-from nas.study.record import hardware, versions
-from nas.study.reporting import SearchPlan
+from nas.study.record import versions
+from nas.study.reporting import Reporter, SearchPlan
 from nas.study.run import run
 
 EVALUATIONS = 48
@@ -36,7 +37,7 @@ LEDGER_SIZES = (1, 100, 1000)
 LEDGER_REPEATS = 20
 
 
-class Stopwatch:
+class Stopwatch(Reporter):
     """A reporter that times the search and stays silent."""
 
     def __init__(self) -> None:
@@ -131,7 +132,7 @@ def main() -> None:
             "search": search_overhead(Path(folder)),
             "ledger": ledger_cost(Path(folder)),
             "versions": versions(),
-            "hardware": {k: v for k, v in hardware().items() if k != "host"},
+            "hardware": {k: v for k, v in describe_host().items() if k != "hostname"},
         }
     write_json_atomically(Path(__file__).with_name("results.json"), record)
     print(json.dumps(record, indent=2))

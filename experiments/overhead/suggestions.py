@@ -20,9 +20,10 @@ from nas.core.files import write_json_atomically
 from nas.core.objective import Facts
 from nas.core.space import Genotype
 from nas.core.trial import SearchAlgorithm, Trial
+from nas.devices.measuring.environment import describe_host
 from nas.search import algorithms
 from nas.search.problem import SearchProblem
-from nas.study.record import hardware, versions
+from nas.study.record import versions
 
 TRIALS = 1000
 TRIALS_AT = (50, 100, 350, 1000)
@@ -123,7 +124,7 @@ def main() -> None:
         f"guided_s_at_{GROWN}_trials": grown_cost(problem, "guided"),
         f"nsga2_generations_of_{GENERATION}_s": generation_cost(problem),
         "versions": versions(),
-        "hardware": {k: v for k, v in hardware().items() if k != "host"},
+        "hardware": {k: v for k, v in describe_host().items() if k != "hostname"},
     }
     write_json_atomically(Path(__file__).with_name("suggestions.json"), record)
     print(json.dumps(record, indent=2))

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from nas.core.files import write_json_atomically
-from nas.study.record import hardware, versions
+from nas.devices.measuring.environment import describe_host
+from nas.study.record import versions
 
 GENOTYPES = 100_000
 REPEATS = 5
@@ -81,7 +82,7 @@ def main() -> None:
         "genotypes": GENOTYPES,
         "presets": rows,
         "versions": versions(),
-        "hardware": {k: v for k, v in hardware().items() if k != "host"},
+        "hardware": {k: v for k, v in describe_host().items() if k != "hostname"},
     }
     write_json_atomically(Path(__file__).with_name("results.json"), record)
 

@@ -17,8 +17,9 @@ from matplotlib.figure import Figure
 
 from nas import results
 from nas.core.files import write_json_atomically
+from nas.devices.measuring.environment import describe_host
 from nas.results.hypervolume import hypervolume
-from nas.study.record import hardware, versions
+from nas.study.record import versions
 
 HERE = Path(__file__).resolve().parent
 RUNS = HERE / "runs"
@@ -94,7 +95,7 @@ def main() -> None:
             for (algorithm, seed), curve in by.items()
         ],
         "versions": versions(),
-        "hardware": {k: v for k, v in hardware().items() if k != "host"},
+        "hardware": {k: v for k, v in describe_host().items() if k != "hostname"},
     }
     write_json_atomically(HERE / "results.json", record)
     print(json.dumps(record["runs"], indent=2))

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
     from nas.core.prediction import LatencyPredictor
-    from nas.study.settings import CalibrationSettings
 
 
 def calibrate(arguments: Sequence[str]) -> int:
@@ -36,43 +35,18 @@ def _run(config: DictConfig) -> None:
         f"{settings.predictor.samples} networks for images of {shape} and "
         f"{settings.space.num_classes} classes; measurements are kept in {settings.store.folder}"
     )
+    from latency_predictors.calibration.accuracy import held_out_accuracy
+    from latency_predictors.calibration.sampling import load_samples
+    from nas.cli.console import print_records
     from nas.devices.measuring.environment import threads_line
     from nas.study.calibration import accuracy_line, calibrate
 
     if line := threads_line(settings.device):
         _write(line)
-
     calibration = calibrate(settings)
-    _print_comparison(calibration.predictor)
+    predictor, cost = calibration.predictor, calibration.cost
+    _print_comparison(predictor)
     _write(accuracy_line(calibration))
-    _print_accuracy(settings, calibration.predictor)
-    _print_end(settings, calibration.cost)
-
-
-def _print_comparison(predictor: LatencyPredictor) -> None:
-    """Print the errors of all candidates, and which one was chosen."""
-    from nas.cli.console import print_records
-
-    if not predictor.compared:
-        errors = predictor.held_out_errors()
-        _write(f"cross-validated error: {_percent(float(np.sqrt(np.mean(errors**2))))} (rms)")
-        return
-    ranked = sorted(predictor.compared.items(), key=lambda pair: pair[1])
-    chosen = ranked[0][0]
-    records = [
-        {"predictor": name, "error (rms)": _percent(error), "chosen": "*" if name == chosen else ""}
-        for name, error in ranked
-    ]
-    print_records(records, list(records[0]))
-    _write(f"chosen: {chosen}, which predicts samples best that it was not fitted to")
-
-
-def _print_accuracy(settings: CalibrationSettings, predictor: LatencyPredictor) -> None:
-    """Print how accurate held-out predictions are, beside a second measurement."""
-    from latency_predictors.calibration.accuracy import held_out_accuracy
-    from latency_predictors.calibration.sampling import load_samples
-    from nas.cli.console import print_records
-
     genotypes, latency_ms, _ = load_samples(settings.folder, settings.space)
     rows = held_out_accuracy(
         predictor,
@@ -85,21 +59,36 @@ def _print_accuracy(settings: CalibrationSettings, predictor: LatencyPredictor) 
         seed=settings.seed,
     )
     print_records(rows, list(rows[0]))
-
-
-def _print_end(settings: CalibrationSettings, cost: Mapping[str, Any]) -> None:
     reused = ""
     if cost["reused"]:
         took = f"in {cost['seconds_reused']:.0f} s"
         reused = f", {cost['reused']} had been measured before, {took}"
-    minutes = cost["seconds"] / 60
-    _write(f"{cost['measured']} networks measured{reused}; {minutes:.1f} min in all")
+    _write(f"{cost['measured']} networks measured{reused}; {cost['seconds'] / 60:.1f} min in all")
     folder = settings.folder.as_posix()
     _write(f"{folder}: in Python, latency_predictors.load({folder!r}).predict(genotypes)")
 
 
-def _percent(error: float) -> str:
-    return f"{100 * error:.1f} %"
+def _print_comparison(predictor: LatencyPredictor) -> None:
+    """Print the errors of all candidates, and which one was chosen."""
+    from nas.cli.console import print_records
+
+    if not predictor.compared:
+        errors = predictor.held_out_errors()
+        rms = np.sqrt(np.mean(errors**2))
+        _write(f"cross-validated error: {100 * rms:.1f} % (rms)")
+        return
+    ranked = sorted(predictor.compared.items(), key=lambda pair: pair[1])
+    chosen = ranked[0][0]
+    records = [
+        {
+            "predictor": name,
+            "error (rms)": f"{100 * error:.1f} %",
+            "chosen": "*" if name == chosen else "",
+        }
+        for name, error in ranked
+    ]
+    print_records(records, list(records[0]))
+    _write(f"chosen: {chosen}, which predicts samples best that it was not fitted to")
 
 
 def _write(line: str) -> None:

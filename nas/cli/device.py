@@ -54,18 +54,25 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 
 def run(parsed: argparse.Namespace) -> int:
-    """Run the action that was chosen."""
-    return _ACTIONS[parsed.action](parsed)
+    """Run the action that was chosen; return the exit status."""
+    return _list(parsed) if parsed.action == "list" else _measure(parsed)
 
 
 def _list(parsed: argparse.Namespace) -> int:
+    import nas.devices
     from nas.cli.console import print_records
+    from nas.devices import runtimes
     from nas.devices.measuring.environment import describe_host
 
-    devices, runtimes = list_devices(), list_runtimes()
+    summaries = {name: nas.devices.component(name).__doc__ or "" for name in nas.devices.names()}
+    devices = [
+        {"device": name, "what it is": summary.strip().partition("\n")[0]}
+        for name, summary in summaries.items()
+    ]
+    records = [_runtime_record(name) for name in runtimes.names()]
     if parsed.json:
-        record = {"host": describe_host(), "devices": devices, "runtimes": runtimes}
-        return _print_json(record)
+        record = {"host": describe_host(), "devices": devices, "runtimes": records}
+        return print_json(record)
     print_records(devices, ("device", "what it is"))
     rows = [
         {
@@ -74,50 +81,30 @@ def _list(parsed: argparse.Namespace) -> int:
             "providers": ", ".join(each["providers"]) or None,
             "precisions": ", ".join(each["precisions"]),
         }
-        for each in runtimes
+        for each in records
     ]
     print_records(rows, ("runtime", "version", "providers", "precisions", "takes"))
     return 0
 
 
-def list_devices() -> list[dict[str, Any]]:
-    """Return a record for every registered device."""
-    import nas.devices
-
-    return [
-        {"device": name, "what it is": _summary(nas.devices.component(name))}
-        for name in nas.devices.names()
-    ]
-
-
-def list_runtimes() -> list[dict[str, Any]]:
-    """Return a record for every registered runtime, installed or not."""
+def _runtime_record(name: str) -> dict[str, Any]:
+    """Return what is known of a registered runtime, installed or not."""
     from nas.devices import runtimes
 
-    records = []
-    for name in runtimes.names():
-        cls = runtimes.component(name)
-        try:
-            version, install = cls.version(), None
-        except DeviceError as error:
-            version, install = None, str(error)
-        own = [f.name for f in dataclasses.fields(cls)]
-        records.append(
-            {
-                "runtime": name,
-                "version": version,
-                "install": install,
-                "providers": list(cls.providers()) if version else [],
-                "precisions": list(cls.precisions),
-                "takes": cls.takes,
-                "settings": own,
-            }
-        )
-    return records
-
-
-def _summary(cls: type) -> str:
-    return (cls.__doc__ or "").strip().splitlines()[0]
+    cls = runtimes.component(name)
+    try:
+        version, install = cls.version(), None
+    except DeviceError as error:
+        version, install = None, str(error)
+    return {
+        "runtime": name,
+        "version": version,
+        "install": install,
+        "providers": list(cls.providers()) if version else [],
+        "precisions": list(cls.precisions),
+        "takes": cls.takes,
+        "settings": [field.name for field in dataclasses.fields(cls)],
+    }
 
 
 def _measure(parsed: argparse.Namespace) -> int:
@@ -137,13 +124,12 @@ def _measure(parsed: argparse.Namespace) -> int:
         sys.stderr.write(f"nas: {line}\n")
     measurement = device.measure(parsed.model, shape)
     if parsed.json:
-        return _print_json(measurement.to_dict())
-    print_measurement(parsed.model, measurement)
+        return print_json(measurement.to_dict())
+    _print_measurement(parsed.model, measurement)
     return 0
 
 
-def print_measurement(model: Path, measurement: Measurement) -> None:
-    """Print a measurement as a table of names and values."""
+def _print_measurement(model: Path, measurement: Measurement) -> None:
     from nas.cli.console import print_records
 
     half_ms = measurement.relative_ci * measurement.latency_ms
@@ -162,9 +148,7 @@ def print_measurement(model: Path, measurement: Measurement) -> None:
     print_records(kept, ("what", "value"))
 
 
-def _print_json(record: dict[str, Any]) -> int:
+def print_json(record: dict[str, Any] | list[dict[str, Any]]) -> int:
+    """Print a record, or several; return the exit status."""
     sys.stdout.write(json.dumps(record, indent=2) + "\n")
     return 0
-
-
-_ACTIONS = {"list": _list, "measure": _measure}

@@ -7,15 +7,14 @@ from __future__ import annotations
 
 import argparse
 import errno
-import json
 import os
 import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from nas.cli import device
+from nas.cli.device import print_json
 from nas.cli.parser import parser
 from nas.core.errors import HwnasError
 
@@ -92,7 +91,7 @@ def _studies(parsed: argparse.Namespace) -> int:
 
     records = results.studies(parsed.runs)
     if parsed.json:
-        return _print_json(records)
+        return print_json(records)
     columns = ("name", "status", "trials_complete", "trials_failed", "values_of", "error_best")
     print_records(records, columns)
     return 0
@@ -107,7 +106,7 @@ def _pareto(parsed: argparse.Namespace) -> int:
     objectives = parsed.objectives.split(",") if parsed.objectives else None
     front = study.pareto(parsed.where, objectives, parsed.sort, parsed.fidelity)
     if parsed.json:
-        return _print_json(records(front))
+        return print_json(records(front))
     print_front(study, front)
     return 0
 
@@ -130,7 +129,7 @@ def _spaces(parsed: argparse.Namespace) -> int:
 
     records = spaces.list_spaces()
     if parsed.json:
-        return _print_json(records)
+        return print_json(records)
     spaces.print_spaces(records)
     return 0
 
@@ -144,7 +143,7 @@ def _show(parsed: argparse.Namespace) -> int:
     space, genotype = spaces.find(parsed.space, parsed.network, parsed.preset, parsed.settings)
     record = spaces.description(space, genotype)
     if parsed.json:
-        return _print_json(record)
+        return print_json(record)
     spaces.print_network(record)
     path = parsed.out or Path(f"{record['arch_id']}.png")
     draw_graphs(space.graphs(genotype), f"{parsed.space} {record['arch_id']}", path)
@@ -163,11 +162,6 @@ def _fetch(parsed: argparse.Namespace) -> int:
     # `fetch` also repairs what is in the cache, so it is left out only where nothing is.
     folder = data.SYSTEM_FOLDER if installed and not cached else data.fetch()
     sys.stdout.write(f"{folder}\n")
-    return 0
-
-
-def _print_json(records: list[dict[str, Any]] | dict[str, Any]) -> int:
-    sys.stdout.write(json.dumps(records, indent=2) + "\n")
     return 0
 
 

@@ -53,19 +53,15 @@ def parser() -> argparse.ArgumentParser:
     whole = argparse.ArgumentParser(prog="nas", description=ABOUT)
     whole.add_argument("--version", action="version", version=f"%(prog)s {nas.__version__}")
     commands = whole.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    _add_configured(commands)
+    for name, (about, _) in CONFIGURED.items():
+        # Its arguments are read by `settings_parser`.
+        commands.add_parser(name, help=about)
     _add_studies(commands)
     _add_spaces(commands)
     fetch = commands.add_parser("fetch", help="download a data set, unless it is here already")
     fetch.add_argument("data", choices=["fashion_mnist"])
     device.add_parser(commands)
     return whole
-
-
-def _add_configured(commands: Commands) -> None:
-    """Name the commands whose arguments `settings_parser` reads."""
-    for name, (about, _) in CONFIGURED.items():
-        commands.add_parser(name, help=about)
 
 
 def settings_parser(command: str) -> argparse.ArgumentParser:

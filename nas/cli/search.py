@@ -163,7 +163,7 @@ def _dotted(values: Mapping[str, Any], path: str) -> list[str]:
 
 
 def _run(config: DictConfig) -> None:
-    from nas.cli.console import ConsoleReporter, print_front
+    from nas.cli.console import print_front
     from nas.study.reading import read
 
     settings = read(config)
@@ -172,7 +172,7 @@ def _run(config: DictConfig) -> None:
     from nas.results.report import write_pareto_csv
     from nas.study.run import run
 
-    study = run(settings, ConsoleReporter())
+    study = run(settings)
     write_pareto_csv(study, study.path / "pareto.csv")
     plot_pareto(study, study.path / "pareto.png")
     print_front(study)
@@ -187,10 +187,9 @@ def _run(config: DictConfig) -> None:
 
 
 def _check(config: DictConfig) -> None:
-    from nas.cli.console import ConsoleReporter
     from nas.study.reading import read
 
     settings = read(config)
     from nas.study.run import check
 
-    check(settings, ConsoleReporter())
+    check(settings)

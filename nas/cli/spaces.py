@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from nas.core.errors import ConfigError, HwnasError, UnknownNameError
+from nas.core.errors import ConfigError, UnknownNameError
 from nas.core.space import Genotype, Preset
 from nas.network.space import SearchSpace
 
@@ -87,23 +87,26 @@ def _genotype(text: str) -> list[int] | None:
         return None
 
 
-def parse_settings(overrides: Iterable[str]) -> dict[str, Any]:
+def parse_settings(overrides: Sequence[str]) -> dict[str, Any]:
     """Return settings that were given as `NAME=VALUE`, values in YAML.
 
     Raises:
         HwnasError: One is not of that form.
     """
+    import yaml
     from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
+
+    from nas.study.checking import resolved
 
     for override in overrides:
-        if "=" not in override:
+        name, equals, _ = override.partition("=")
+        if not (name and equals):
             raise ConfigError("setting", override, "NAME=VALUE")
     try:
-        container = OmegaConf.to_container(OmegaConf.from_dotlist(list(overrides)), resolve=True)
-    except OmegaConfBaseException as error:
-        raise HwnasError(f"settings {' '.join(overrides)}: {error}") from error
-    return {str(key): value for key, value in dict(container).items()}  # type: ignore[arg-type]
+        return resolved(OmegaConf.from_dotlist(list(overrides)))
+    except yaml.YAMLError as error:
+        got = " ".join(overrides)
+        raise ConfigError("setting", got, "NAME=VALUE with a value in YAML") from error
 
 
 def description(space: SearchSpace, genotype: Genotype) -> dict[str, Any]:
@@ -145,7 +148,7 @@ def print_network(record: dict[str, Any]) -> None:
     from rich import box
     from rich.table import Table
 
-    from nas.cli.console import console
+    from nas.study.reporting import console
 
     table = Table(box=box.SIMPLE_HEAD)
     for heading in ("block", "module", "reads", "output"):

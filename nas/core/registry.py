@@ -106,7 +106,7 @@ class Registry(Generic[T]):
             **{
                 field: holders[field].get(**nested_settings(cls, field, value))
                 if field in holders and isinstance(value, Mapping | str)
-                else _tuples(value)
+                else tuples(value)
                 for field, value in fields.items()
             }
         )
@@ -165,5 +165,6 @@ def nested_registries(cls: type) -> dict[str, Registry[Any]]:
     return {f.name: f.metadata[_REGISTRY] for f in fields if _REGISTRY in f.metadata}
 
 
-def _tuples(value: Any) -> Any:
-    return tuple(_tuples(item) for item in value) if isinstance(value, list) else value
+def tuples(value: Any) -> Any:
+    """Return `value` with a tuple in place of every list."""
+    return tuple(tuples(item) for item in value) if isinstance(value, list) else value

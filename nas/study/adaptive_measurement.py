@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import numpy as np
 
 from nas.core.files import write_json_atomically
 from nas.core.measurement import Measurement
+from nas.core.prediction import FloatArray
 from nas.search.adaptive_measurement import MeasuredCandidate, TimedMeasurement
 
 
@@ -31,37 +32,30 @@ class MeasuredCandidatesFile:
     def add(self, candidate: MeasuredCandidate) -> None:
         """Record one candidate durably; see `MeasuredCandidateRecord`."""
         self._measured[candidate.arch_id] = candidate
-        write_json_atomically(
-            self._path, {"measured": [_row_of_candidate(each) for each in self.all()]}
-        )
-
-    def all(self) -> Sequence[MeasuredCandidate]:
-        """Return everything, in the order in which it was decided."""
-        return list(self._measured.values())
+        rows = [_row_of_candidate(each) for each in self._measured.values()]
+        write_json_atomically(self._path, {"measured": rows})
 
     def summary(self) -> dict[str, Any]:
         """Return how many were measured and why, what it cost, and how far predictions were off."""
-        every = self.all()
+        every = list(self._measured.values())
+        reasons = Counter(candidate.reason for candidate in every)
         taken = [(candidate, candidate.taken) for candidate in every if candidate.taken is not None]
         measured_ms = np.array([t.measurement.latency_ms for _, t in taken])
-        errors = np.array([candidate.predicted_ms for candidate, _ in taken]) / measured_ms - 1
-        updated = (
-            np.array([candidate.updated_ms for candidate, _ in taken], float) / measured_ms - 1
+        low_ms, high_ms, predicted_ms, updated_ms = (
+            np.array([getattr(candidate, name) for candidate, _ in taken], float)
+            for name in ("low_ms", "high_ms", "predicted_ms", "updated_ms")
         )
-        covered = [r.low_ms <= t.measurement.latency_ms <= r.high_ms for r, t in taken]
+        covered = (low_ms <= measured_ms) & (measured_ms <= high_ms)
         return {
             "measured": len(every),
-            "by_reason": {
-                reason: sum(candidate.reason == reason for candidate in every)
-                for reason in ("constraint", "front")
-            },
-            "not_trained": sum(r.reason == "constraint" and not r.kept for r in every),
+            "by_reason": {reason: reasons[reason] for reason in ("constraint", "front")},
+            "not_trained": sum(each.reason == "constraint" and not each.kept for each in every),
             "failed": len(every) - len(taken),
             "seconds": sum(candidate.seconds for candidate in every),
             "seconds_reused": sum(t.seconds for _, t in taken if t.reused),
-            "prediction_error_percent": _median_and_largest(100 * np.abs(errors)),
-            "prediction_error_percent_after_learning": _median_and_largest(100 * np.abs(updated)),
-            "within_interval_percent": 100 * float(np.mean(covered)) if covered else None,
+            "prediction_error_percent": _errors_percent(predicted_ms, measured_ms),
+            "prediction_error_percent_after_learning": _errors_percent(updated_ms, measured_ms),
+            "within_interval_percent": 100 * float(np.mean(covered)) if taken else None,
         }
 
 
@@ -82,9 +76,10 @@ def adaptive_measurement_line(candidate: MeasuredCandidate) -> str:
     return f"  {candidate.arch_id} {interval}; {measured}{outcome}"
 
 
-def _median_and_largest(percent: np.ndarray[Any, np.dtype[np.float64]]) -> dict[str, float] | None:
-    if not len(percent):
+def _errors_percent(predicted_ms: FloatArray, measured_ms: FloatArray) -> dict[str, float] | None:
+    if not len(measured_ms):
         return None
+    percent = 100 * np.abs(predicted_ms / measured_ms - 1)
     return {"median": float(np.median(percent)), "largest": float(np.max(percent))}
 
 

@@ -18,7 +18,7 @@ from omegaconf.errors import (
 )
 
 from nas.core.errors import ConfigError, HwnasError
-from nas.core.registry import Registry, nested_registries, nested_settings
+from nas.core.registry import Registry, nested_registries, nested_settings, tuples
 
 T = TypeVar("T")
 
@@ -131,8 +131,14 @@ def structured(cls: type[T], node: Any, path: str) -> T:
     """
     own, held = _own_and_held(cls, node)
     merged = _merged(cls, own, path)
+    registries = nested_registries(cls)
     try:
-        built = _hashable(cast("T", OmegaConf.to_object(merged)))
+        built = OmegaConf.to_object(merged)
+        # A configuration has lists where a frozen dataclass declares tuples.
+        changes = {k: tuples(value) for k, value in vars(built).items() if isinstance(value, list)}
+        for field, inner in held.items():
+            changes[field] = component(registries[field], inner, f"{_prefix(path)}{field}")
+        return cast("T", dataclasses.replace(cast("Any", built), **changes))
     except OmegaConfBaseException as error:
         raise _config_error(error, cls, own, path) from error
     except ConfigError as error:
@@ -140,13 +146,6 @@ def structured(cls: type[T], node: Any, path: str) -> T:
         if error.argument.startswith("recipe."):
             raise HwnasError(f"{_prefix(path)}{error}") from error
         raise
-    registries = nested_registries(cls)
-    parts = {
-        field: component(registries[field], inner, f"{_prefix(path)}{field}")
-        for field, inner in held.items()
-        if field in (node or {})
-    }
-    return dataclasses.replace(built, **parts) if parts else built  # type: ignore[type-var]
 
 
 def _class_and_fields(registry: Registry[T], node: Any) -> tuple[type[T], dict[str, Any]]:
@@ -174,24 +173,13 @@ def _merged(cls: type, node: Any, path: str) -> DictConfig:
 
 
 def _config_error(error: OmegaConfBaseException, cls: type, node: Any, path: str) -> ConfigError:
-    key = str(error.full_key or error.key or "")
-    got = _got(OmegaConf.create(node or {}), key)
+    key, given = str(error.full_key or error.key or ""), OmegaConf.create(node or {})
+    got = OmegaConf.select(given, key, default=None) if key else OmegaConf.to_container(given)
     return ConfigError(f"{_prefix(path)}{key}", got, _expectation(error, cls))
 
 
 def _prefix(path: str) -> str:
     return f"{path}." if path else ""
-
-
-def _hashable(built: T) -> T:
-    """Turn the lists of a configuration into the tuples that a frozen dataclass declares."""
-    values = {f.name: getattr(built, f.name) for f in dataclasses.fields(built)}  # type: ignore[arg-type]
-    lists = {name: _tuples(value) for name, value in values.items() if isinstance(value, list)}
-    return dataclasses.replace(built, **lists)  # type: ignore[type-var]
-
-
-def _tuples(value: Any) -> Any:
-    return tuple(_tuples(item) for item in value) if isinstance(value, list) else value
 
 
 def _writable(schema: Any) -> Any:
@@ -201,10 +189,6 @@ def _writable(schema: Any) -> Any:
         if isinstance(schema._get_node(key), DictConfig) and schema[key] is not None:
             _writable(schema[key])
     return schema
-
-
-def _got(node: Any, key: str) -> Any:
-    return OmegaConf.select(node, key, default=None) if key else OmegaConf.to_container(node)
 
 
 def _expectation(error: OmegaConfBaseException, cls: type) -> str:

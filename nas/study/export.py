@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import safetensors.torch
 
 import search_spaces
 from nas.core.errors import ConfigError, HwnasError
 from nas.core.measurement import Measurement
 from nas.export.folder import verify, write
-from nas.network.trained import WEIGHTS, Preprocessing, TrainedNetwork
+from nas.network.trained import TrainedNetwork
 from nas.results.columns import columns_of
 from nas.results.study import StudyResults
 from nas.study.checking import component, import_modules
@@ -59,59 +58,27 @@ def export(study: StudyResults, pick: str, out: Path, *, refit: bool = False) ->
     is_onnx = deployment["file"] == "model.onnx"
     written = write(
         out,
-        _trained(study, folder.record(), row, parts, refit=refit),
+        _trained(study, row, parts),
         measurement=Measurement.from_dict(measured),
         deployed=None if is_onnx else parts / deployment["file"],
-        labels={name: column.label() for name, column in columns_of(folder.record()).items()},
+        labels={name: column.label() for name, column in columns_of(study.record).items()},
     )
     return written, verify(written)
 
 
-def _trained(
-    study: StudyResults,
-    record: dict[str, Any],
-    row: pd.Series[Any],
-    parts: Path,
-    *,
-    refit: bool,
-) -> TrainedNetwork:
-    import_modules(record["imports"])
-    space = component(search_spaces.registry, record["space"], "space")
-    architecture = space.architecture(row["genotype"])
-    if architecture.arch_id != row["arch_id"]:
+def _trained(study: StudyResults, row: pd.Series[Any], parts: Path) -> TrainedNetwork:
+    """Return the network in the folder `parts`, with all that is known of it."""
+    import_modules(study.record["imports"])
+    space = component(search_spaces.registry, study.record["space"], "space")
+    if space.architecture(row["genotype"]).arch_id != row["arch_id"]:
         line = f"study {study.name!r}: architecture {row['arch_id']} is another one by now"
         fix = "export with the release and the modules that the study was searched with"
         raise HwnasError(f"{line}: the code of the search space has changed; {fix}")
-    module = space.build(row["genotype"])
-    module.load_state_dict(safetensors.torch.load_file(parts / WEIGHTS))
-    training = json.loads((parts / "training.json").read_text("utf-8"))
+    network = TrainedNetwork.load(parts, space.build(row["genotype"]))
+    facts = dict(network.provenance)
+    facts["training"] |= {**facts.pop("recipe"), "seed": facts.pop("seed")}
     result = json.loads((parts / "result.json").read_text("utf-8"))
-    return TrainedNetwork(
-        module=module.eval(),
-        preprocessing=Preprocessing(
-            mean=training["mean"], std=training["std"], image_size=space.input_shape[1:]
-        ),
-        outputs=tuple(record["task"]["outputs"]),
-        provenance={
-            "arch_id": architecture.arch_id,
-            "space": {
-                "class": f"{type(space).__module__}.{type(space).__name__}",
-                "settings": dataclasses.asdict(space),
-                "space_id": architecture.space_id,
-            },
-            "genotype": architecture.genotype,
-            "choices": space.decode(architecture.genotype),
-            "reading": record["task"]["reading"],
-            "dataset": record["data"],
-            "training": {
-                **training["recipe"],
-                "split": "train and validation" if refit else "train",
-                "images": training["train_images"],
-            },
-            "study": {"name": study.name, "seed": record["seed"], **record["versions"]},
-        },
-        metrics=_figures(row, result),
-    )
+    return dataclasses.replace(network, provenance=facts, metrics=_figures(row, result))
 
 
 def _figures(row: pd.Series[Any], result: dict[str, Any]) -> dict[str, float]:

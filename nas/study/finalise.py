@@ -8,9 +8,9 @@ nothing.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -101,15 +101,14 @@ class Finalisation:
         fix = "loosen search.constraints under another name or raise search.evaluations"
         return f"no trial meets {limits}; {kept}, {fix}"
 
-    def _picks(self) -> Sequence[Candidate]:
+    def _picks(self) -> list[Candidate]:
         """Return the architectures that the names of picks stand for in the verified front."""
         picked = {}
         for name in PICKS:
-            try:
+            # The front may be empty, or have no measured latency.
+            with contextlib.suppress(ConfigError):
                 row = self.results.pick(name)
-            except ConfigError:  # the front is empty, or has no measured latency
-                continue
-            picked[str(row["arch_id"])] = self._member(row)
+                picked[str(row["arch_id"])] = self._member(row)
         return list(picked.values())
 
     def _member(self, row: pd.Series[Any]) -> Candidate:

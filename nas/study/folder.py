@@ -7,7 +7,6 @@ import json
 import os
 import socket
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any, cast
@@ -15,7 +14,7 @@ from typing import IO, Any, cast
 from omegaconf import OmegaConf
 
 from nas.core.errors import ConfigError, HwnasError
-from nas.core.files import write_json_atomically
+from nas.core.files import write_bytes_atomically, write_json_atomically
 
 try:
     import fcntl
@@ -46,51 +45,41 @@ SEARCH_SETTINGS = (
 FINALISE_SETTINGS = (*SEARCH_SETTINGS, "finalise.recipe")
 """Settings that verified architectures depend on."""
 
-FREE_SETTINGS = tuple(
-    f"device.{name}" for name in ("command", "python", "address", "timeout_seconds")
-)
+FREE_SETTINGS = ("device.command", "device.python", "device.address", "device.timeout_seconds")
 """Settings that say how a device elsewhere is reached, and change nothing that it measures."""
 
 
-@dataclass(frozen=True)
 class StudyFolder:
-    """The folder of one study.
+    """The folder of one study, and where its parts lie.
 
     Attributes:
         path: `RUNS/NAME`.
+        record_path: `study.json`.
+        predictor: Folder of the calibrated latency predictor.
+        adaptive_measurement: File of what was measured during the search.
+        prepared: Folder of what the evaluation prepares once for the search.
+        checkpoints: Folder where partial trainings wait for more of it.
+        finalised: Holds a folder for every verified architecture, named by its `arch_id`.
+        refitted: The same for those that were trained on train and validation images together.
+        place: Where the folder lies: host and path.
     """
 
-    path: Path
-
-    @property
-    def record_path(self) -> Path:
-        """Where `study.json` lies."""
-        return self.path / "study.json"
+    def __init__(self, path: Path) -> None:
+        """Name the parts of the study in the folder `path`, which may not exist yet."""
+        self.path = path
+        self.record_path = path / "study.json"
+        self.predictor = path / "predictor"
+        self.adaptive_measurement = path / "adaptive_measurement.json"
+        self.prepared = path / "prepared"
+        self.checkpoints = path / "checkpoints"
+        self.finalised = path / "finalised"
+        self.refitted = self.finalised / "refit"
+        self.place = f"{socket.gethostname()}:{path.resolve().as_posix()}"
 
     @property
     def begun(self) -> bool:
         """Whether the study has begun, so that its record is there."""
         return self.record_path.is_file()
-
-    @property
-    def predictor(self) -> Path:
-        """Where the calibrated latency predictor lies."""
-        return self.path / "predictor"
-
-    @property
-    def adaptive_measurement(self) -> Path:
-        """Where it is recorded what was measured during the search."""
-        return self.path / "adaptive_measurement.json"
-
-    @property
-    def checkpoints(self) -> Path:
-        """Where partial trainings wait for more of it."""
-        return self.path / "checkpoints"
-
-    @property
-    def prepared(self) -> Path:
-        """Folder of what the evaluation prepares once for the search."""
-        return self.path / "prepared"
 
     @property
     def ledger_url(self) -> str:
@@ -101,24 +90,9 @@ class StudyFolder:
         return sqlite_url(self.path / "ledger.db")
 
     @property
-    def place(self) -> str:
-        """Where the folder lies: host and path."""
-        return f"{socket.gethostname()}:{self.path.resolve().as_posix()}"
-
-    @property
     def ledger_owner(self) -> str:
         """Identity of the study in its ledger: where it began; it stays when the folder moves."""
         return str(self.record().get("ledger_owner", "")) if self.begun else self.place
-
-    @property
-    def finalised(self) -> Path:
-        """Where every verified architecture has a folder, named by its `arch_id`."""
-        return self.path / "finalised"
-
-    @property
-    def refitted(self) -> Path:
-        """The same for those that were trained again on train and validation images together."""
-        return self.finalised / "refit"
 
     def record(self) -> dict[str, Any]:
         """Return what `study.json` holds."""
@@ -195,13 +169,12 @@ class StudyFolder:
 
     def save(self, config: Mapping[str, Any]) -> None:
         """Save a resolved configuration as `config.yaml`."""
-        part = self.path / ".config.yaml.part"
-        part.write_text(OmegaConf.to_yaml(OmegaConf.create(dict(config))), "utf-8")
-        part.replace(self.path / "config.yaml")
+        text = OmegaConf.to_yaml(OmegaConf.create(dict(config)))
+        write_bytes_atomically(self.path / "config.yaml", text.encode())
 
     def _fixed(self) -> tuple[str, ...]:
         """Return the settings that what lies in the folder depends on."""
-        if any(self.path.glob("finalised/*/training.json")):
+        if any(self.path.glob("finalised/*/network.json")):
             return FINALISE_SETTINGS
         if self.begun:
             return SEARCH_SETTINGS
@@ -218,13 +191,13 @@ def _select(config: Mapping[str, Any], name: str) -> Any:
 
 def _difference(name: str, old: Any, new: Any) -> tuple[str, Any, Any] | None:
     """Return the first setting in which two values of the setting `name` differ, and both."""
-    if name in FREE_SETTINGS:
+    if name in FREE_SETTINGS or old == new:
         return None
-    if isinstance(old, Mapping) and isinstance(new, Mapping):
-        pairs = ((key, old.get(key), new.get(key)) for key in dict.fromkeys([*old, *new]))
-        found = (_difference(f"{name}.{key}", *values) for key, *values in pairs)
-        return next((difference for difference in found if difference), None)
-    return None if old == new else (name, old, new)
+    if not (isinstance(old, Mapping) and isinstance(new, Mapping)):
+        return name, old, new
+    pairs = ((key, old.get(key), new.get(key)) for key in dict.fromkeys([*old, *new]))
+    found = (_difference(f"{name}.{key}", *values) for key, *values in pairs)
+    return next((difference for difference in found if difference), None)
 
 
 def now_utc() -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import platform
 from collections.abc import Mapping, Sequence
 from importlib import metadata
@@ -18,9 +17,9 @@ from nas import data, devices, objectives, results, tasks
 from nas.core.dataset import SearchSplits, fingerprint_difference
 from nas.core.errors import ConfigError, DataError, HwnasError
 from nas.core.files import write_json_atomically
-from nas.core.host import usable_cores
 from nas.core.seeding import stream
 from nas.core.space import Genotype
+from nas.devices.measuring.environment import describe_host
 from nas.network.space import SearchSpace
 from nas.search.problem import SearchProblem
 from nas.study.calibration import Calibration
@@ -89,7 +88,7 @@ def begin(
             "published": settings.published,
             "calibration": None if calibration is None else calibration.cost,
             "versions": versions(),
-            "hardware": hardware(),
+            "hardware": {**describe_host(), "memory_mb": psutil.virtual_memory().total / 1e6},
         },
     )
 
@@ -195,15 +194,3 @@ def versions() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             found[package] = "not installed"
     return found
-
-
-def hardware() -> dict[str, Any]:
-    """Return the host's processor, cores and memory."""
-    return {
-        "host": platform.node(),
-        "machine": platform.machine(),
-        "system": platform.platform(),
-        "logical_cores": os.cpu_count(),
-        "usable_cores": usable_cores(),
-        "memory_mb": round(psutil.virtual_memory().total / 1e6),
-    }

@@ -1,27 +1,29 @@
-"""What a study tells people: who is told, what a search can reach, and how long it takes."""
+"""What a study tells of its progress."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+import contextlib
+import math
+import time
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any
 
-import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from latency_predictors import PredictorSettings
-from nas.core.errors import CandidateFailure
-from nas.core.objective import Constraint, Objective
-from nas.core.space import Genotype
-from nas.core.trial import Job, Trial, full_trainings
-from nas.search.feasibility import FeasibilityReport
-from nas.search.problem import SearchProblem
+from nas.core.trial import Trial, full_trainings
+from nas.results.hypervolume import hypervolume
 from nas.search.stopping import StopSettings, seconds_left
-from nas.training.job import TrainingJob
 
-TIMED_SHARES = (0.25, 0.5, 0.75)
-"""Networks whose training is timed: quantiles of the multiply-accumulate operations."""
+PLAIN_WIDTH = 250
+"""Columns of the output where it is no terminal: wider than any table, so that none wraps."""
+
+
+def console() -> Console:
+    """Return a console for standard output; without a terminal it writes plain lines."""
+    plain = Console()
+    return plain if plain.is_terminal else Console(width=PLAIN_WIDTH)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,22 +51,105 @@ class SearchPlan:
     reference_point: Mapping[str, float]
 
 
-class Reporter(Protocol):
-    """Told of the progress of a study."""
+class Reporter:
+    """Shows a study's progress: a live bar on a terminal, a line for each trial elsewhere.
+
+    To be told of the progress in another way, override the three methods.
+    """
+
+    def __init__(self) -> None:
+        """Start the clock."""
+        self._console = console()
+        self._started = time.monotonic()
+        self._progress: Progress | None = None
+        self._task: Any = None
+        self._plan: SearchPlan | None = None
+        self._trials: list[Trial] = []
+        self._points: list[list[float]] = []
 
     def stage(self, text: str) -> None:
-        """Take note that a stage begins, or of a line worth reading."""
+        """Print that a stage begins, or another line worth reading."""
+        line = f"[{time.monotonic() - self._started:6.0f} s] {text}"
+        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
 
-    def search(self, plan: SearchPlan) -> AbstractContextManager[None]:
+    @contextlib.contextmanager
+    def search(self, plan: SearchPlan) -> Iterator[None]:
         """Show the progress of a search for the time of a `with` block."""
+        self._plan = plan
+        self.stage(_announcement(plan))
+        if not self._console.is_terminal:
+            yield
+            return
+        columns = (
+            TextColumn("search"),
+            BarColumn(bar_width=16),
+            MofNCompleteColumn(),
+            TextColumn("{task.description}"),
+            TimeElapsedColumn(),
+        )
+        # Redrawing costs the driver processor time that the workers could use.
+        with Progress(*columns, console=self._console, refresh_per_second=1) as self._progress:
+            self._task = self._progress.add_task("", total=plan.evaluations)
+            yield
+        self._progress = None
 
     def trial(self, trial: Trial, *, feasible: bool) -> None:
-        """Take note of a trial that has ended, now or in an earlier run.
+        """Show a trial that has ended, now or in an earlier run.
 
         Args:
             trial: The trial.
             feasible: Whether it is complete and keeps every constraint.
         """
+        assert self._plan is not None, "trials come within `search`"
+        self._trials.append(trial)
+        point = [trial.values.get(name, math.nan) for name in self._plan.columns]
+        if feasible and trial.full and all(map(math.isfinite, point)):
+            self._points.append(point)
+        done = full_trainings(self._trials)
+        if self._progress is not None:
+            self._progress.update(self._task, completed=done, description=self._summary(self._plan))
+        elif trial.number not in {earlier.number for earlier in self._plan.recorded}:
+            count = f"{done:.4g}/{self._plan.evaluations}"
+            result = _result(trial, self._plan.columns)
+            self.stage(f"{count} {trial.arch_id} {result} | {self._summary(self._plan)}")
+
+    def _summary(self, plan: SearchPlan) -> str:
+        parts = []
+        names = list(plan.columns)
+        if self._points and "error" in names:
+            best = min(point[names.index("error")] for point in self._points)
+            parts.append(f"best error {best:.2f} %")
+        if self._points:
+            volume = hypervolume(self._points, [plan.reference_point[name] for name in names])
+            parts.append(f"hypervolume {volume:.4g}")
+        done = full_trainings(self._trials)
+        if done < plan.evaluations and not plan.simulated:
+            mean_s = sum(trial.seconds for trial in self._trials) / done
+            left_s = seconds_left(plan.evaluations, plan.stop, self._trials, mean_s, plan.workers)
+            parts.append(f"{duration(left_s)} left")
+        return ", ".join(parts)
+
+
+def _announcement(plan: SearchPlan) -> str:
+    recorded = full_trainings(plan.recorded)
+    new = plan.evaluations - recorded
+    if new <= 0:
+        return f"all {plan.evaluations} architectures are in the ledger"
+    workers = "simulated workers" if plan.simulated else "workers"
+    line = f"evaluating {new:.4g} architectures on {plan.workers} {workers}"
+    if plan.recorded:
+        line = f"{recorded:.4g} architectures are in the ledger; {line}"
+    if plan.workers > plan.lookahead:
+        idle = plan.workers - plan.lookahead
+        line += f"; {idle} workers will idle: raise search.lookahead under another name"
+    return line
+
+
+def _result(trial: Trial, columns: Mapping[str, str]) -> str:
+    if trial.failure is not None:
+        return f"failed: {trial.failure}"
+    values = ", ".join(f"{columns[name]} {value:.4g}" for name, value in trial.values.items())
+    return values if trial.full else f"{values} after {100 * trial.fidelity:.3g} % of the training"
 
 
 def duration(seconds: float) -> str:
@@ -72,130 +157,3 @@ def duration(seconds: float) -> str:
     if seconds < 90:
         return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
-
-
-def feasibility_lines(problem: SearchProblem, report: FeasibilityReport) -> list[str]:
-    """Return what a report has found: a line for all limits, one for each, one for each range."""
-    lines = []
-    if report.keeping:
-        share = _share(len(report.feasible), report.samples)
-        judged = len(report.keeping) == len(problem.constraints)
-        limits = "every limit" if judged else "those limits that can be judged now"
-        lines.append(f"{share} of {report.samples} random architectures keep {limits}")
-    alone = all(report.keeping.values()) and len(report.keeping) > 1
-    if alone and not report.feasible:
-        lines.append("  each limit by itself can be kept: together they leave hardly anything")
-    lines += [f"  {_limit_line(constraint, problem, report)}" for constraint in problem.constraints]
-    for name, objective in {**problem.objectives, **problem.limited}.items():
-        lines.append(f"  {_range_line(name, objective, problem, report)}")
-    return lines
-
-
-def _limit_line(constraint: Constraint, problem: SearchProblem, report: FeasibilityReport) -> str:
-    kept = report.keeping.get(constraint)
-    if kept is None:
-        return f"{constraint}: cannot be judged before {_awaited(problem, constraint.objective)}"
-    return f"{constraint}: kept by {_share(kept, report.samples)}"
-
-
-def _awaited(problem: SearchProblem, name: str) -> str:
-    """Return what has to happen before a value is known."""
-    objective = {**problem.objectives, **problem.limited}[name]
-    return "training" if objective.ready(problem.facts) else "the device is calibrated"
-
-
-def _range_line(
-    name: str, objective: Objective, problem: SearchProblem, report: FeasibilityReport
-) -> str:
-    if not objective.ready(problem.facts):
-        return f"{name}: known once the device is calibrated"
-    if name not in report.reach:
-        return f"{name}: known after training only"
-    reach, within = report.reach[name], report.within.get(name)
-    line = f"{name}: reaches from {reach.low:.4g} to {reach.high:.4g} {objective.unit}"
-    if within is None or within == reach:
-        return line
-    return f"{line}; within the limits from {within.low:.4g} to {within.high:.4g}"
-
-
-def _share(count: int, of: int) -> str:
-    return f"{100 * count / of:.3g} %"
-
-
-def calibration_line(settings: PredictorSettings) -> str:
-    """Return what a calibration that has not been made would take."""
-    samples, seconds = settings.samples, settings.seconds_per_sample
-    return (
-        f"the device is not calibrated for this study: that would measure {samples} networks for "
-        f"up to {seconds:g} s each ({duration(samples * seconds)}), and export them; those that "
-        "were measured before are not measured again"
-    )
-
-
-def time_line(
-    job: Job,
-    genotypes: Sequence[Genotype],
-    trials: Sequence[Trial],
-    *,
-    evaluations: int,
-    stop: StopSettings,
-    workers: int | None,
-    gpus: bool,
-) -> str:
-    """Return how long the rest of a search takes, and how that was estimated.
-
-    Args:
-        job: What evaluates candidates.
-        genotypes: Candidates as they may come.
-        trials: Those that have ended; where there are any, their seconds are the estimate.
-        evaluations: Full trainings at which the search ends.
-        stop: Its other limits.
-        workers: Candidates at a time; `None` if that cannot be told yet.
-        gpus: Whether candidates are trained on GPUs, which this process may not have.
-    """
-    done = full_trainings(trials)
-    left = max(evaluations - done, 0)
-    if not isinstance(job, TrainingJob):
-        return f"{left:.4g} candidates are looked up, which takes simulated time only"
-    if trials:
-        each_s = sum(trial.seconds for trial in trials) / done
-        how = f"mean of the {len(trials)} trials so far"
-    elif gpus:
-        return "how long the search takes is not estimated: its candidates are trained on GPUs"
-    else:
-        try:
-            each_s = float(np.mean([job.estimated_seconds(g) for g in _spread(job, genotypes)]))
-        except CandidateFailure as failure:
-            return f"how long the search takes is not estimated: a network failed ({failure})"
-        how = "a few steps of a small, a middle and a large network, each alone on this host"
-    on = "one worker" if workers in (None, 1) else f"{workers} workers"
-    left_s = seconds_left(evaluations, stop, trials, each_s, workers or 1)
-    left = min(left, round(left_s * (workers or 1) / max(each_s, 1e-9)))
-    line = (
-        f"about {duration(left_s)} of search: {left:.4g} candidates of {duration(each_s)} on {on}"
-    )
-    return f"{line} (estimate: {how})"
-
-
-def _spread(job: TrainingJob, genotypes: Sequence[Genotype]) -> list[Genotype]:
-    """Return a small, a middle and a large network."""
-    order = np.argsort(job.space.costs(genotypes)["macs_m"].to_numpy(), kind="stable")
-    return [genotypes[order[int(share * (len(order) - 1))]] for share in TIMED_SHARES]
-
-
-def nothing_complete_line(trials: Sequence[Trial], stopped_by: str) -> str:
-    """Return why a search has no front, and what to do about it.
-
-    Args:
-        trials: All of them; none is complete.
-        stopped_by: The limit at which the search ended.
-    """
-    if not trials:
-        return "no trial is complete: every candidate breaks a limit when it is measured"
-    [(cause, count)] = Counter(str(trial.failure) for trial in trials).most_common(1)
-    often = f"{count} of {len(trials)} trials failed" if count > 1 else "failed"
-    line = f"no trial is complete: {often}: {cause}"
-    if stopped_by != "failures":
-        return line
-    fix = "mend that and give the study another name, or raise search.stop.failures to go on"
-    return f"{line}; the search gave up, its trials are kept; {fix}"

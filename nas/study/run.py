@@ -32,7 +32,7 @@ from nas.search.loop import SearchLoop
 from nas.search.problem import SearchProblem
 from nas.search.proposer import WarmStart
 from nas.search.stopping import ROUNDING, Stopping
-from nas.study import noise, record, reporting
+from nas.study import noise, preview, record
 from nas.study.adaptive_measurement import MeasuredCandidatesFile, adaptive_measurement_line
 from nas.study.calibration import (
     Calibration,
@@ -49,18 +49,19 @@ from nas.study.settings import StudySettings
 from nas.training.job import TrainingJob, check_resolution
 
 
-def run(settings: StudySettings, reporter: Reporter) -> StudyResults:
+def run(settings: StudySettings, reporter: Reporter | None = None) -> StudyResults:
     """Run a study, or go on with one.
 
     Args:
         settings: What to do.
-        reporter: Told of the progress.
+        reporter: Told of the progress; prints it unless another one is given.
 
     Raises:
         HwnasError: Something in the settings or the surroundings is wrong; what was finished is
             kept.
     """
     folder = StudyFolder(Path(settings.runs).expanduser() / settings.name)
+    reporter = reporter or Reporter()
     finished = _finished(settings, folder)
     if finished is not None:
         reporter.stage(f"{folder.path}: finished before, nothing is left to do")
@@ -80,19 +81,19 @@ def run(settings: StudySettings, reporter: Reporter) -> StudyResults:
                 raise DeviceError(f"{error}; {fix}") from error
 
 
-def check(settings: StudySettings, reporter: Reporter) -> None:
+def check(settings: StudySettings, reporter: Reporter | None = None) -> None:
     """Say what a study would look for and how long that takes; nothing is measured or written.
 
     Args:
         settings: What to do.
-        reporter: Told what is found.
+        reporter: Told what is found; prints it unless another one is given.
 
     Raises:
         HwnasError: Something in the settings or the surroundings is wrong.
         NoFeasibleArchitectureError: Nothing is found that keeps the limits.
     """
     folder = StudyFolder(Path(settings.runs).expanduser() / settings.name)
-    study = _Study(settings, folder, reporter)
+    study = _Study(settings, folder, reporter or Reporter())
     folder.check(settings.config)
     study.check()
 
@@ -160,7 +161,7 @@ class _Study:
             trials = self._search(problem, ledger, first, feasible)
         results = StudyResults(folder.path, self._ledger_url)
         if not any(trial.complete for trial in trials):
-            line = reporting.nothing_complete_line(trials, folder.record()["stop"]["by"])
+            line = preview.nothing_complete_line(trials, folder.record()["stop"]["by"])
             raise HwnasError(f"study {settings.name!r}: {line}")
         # A study whose front could not be verified as a whole tries again when it is started again.
         complete = Finalisation(
@@ -180,7 +181,7 @@ class _Study:
         if is_calibrated(self.folder.predictor):
             calibration = Calibration.load(self.folder.predictor, self.space)
         elif self._needs_calibration:
-            self.reporter.stage(reporting.calibration_line(self.settings.predictor))
+            self.reporter.stage(preview.calibration_line(self.settings.predictor))
         feasible = self._survey(self._problem(calibration))
         here = self.settings.ray.address is None
         workers = self.settings.evaluation.workers_here() if here else None
@@ -234,7 +235,7 @@ class _Study:
             NoFeasibleArchitectureError: None is found; names the nearest values.
         """
         found = feasibility_report(problem, stream(self.settings.seed, "survey"))
-        for line in reporting.feasibility_lines(problem, found):
+        for line in preview.feasibility_lines(problem, found):
             self.reporter.stage(line)
         one = problem.sample_feasible(stream(self.settings.seed, "feasible"))
         assert one is not None, "with nothing seen, there is one or an error"
@@ -243,7 +244,7 @@ class _Study:
     def _say_time(
         self, feasible: Sequence[Genotype], trials: Sequence[Trial], workers: int | None
     ) -> None:
-        line = reporting.time_line(
+        line = preview.time_line(
             self._job,
             feasible,
             trials,

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-import search_spaces
+from nas import data
 from nas.core.dataset import Examples
 from nas.core.errors import DataError, ExportError
 from nas.core.files import write_json_atomically
@@ -28,8 +28,9 @@ from nas.export.parity import TOLERANCE, check_parity, max_abs_difference
 from nas.export.record import DEPLOYED
 from nas.network.onnx import export_onnx
 from nas.network.quantisation import CALIBRATION_IMAGES
-from nas.network.trained import Preprocessing, TrainedNetwork
+from nas.network.trained import FACTS, Preprocessing, TrainedNetwork
 from nas.search.problem import SearchProblem
+from nas.study.record import versions
 from nas.study.reporting import Reporter
 from nas.study.settings import StudySettings
 from nas.training.job import JudgingJob, TrainingJob
@@ -40,12 +41,7 @@ PARITY_IMAGES = 16
 BATCH = 100
 """Images that are handed to the device's process at a time."""
 
-TRAINED, MEASURED, JUDGED, TESTED = (
-    "training.json",
-    "measurement.json",
-    "deployment.json",
-    "result.json",
-)
+TRAINED, MEASURED, JUDGED, TESTED = FACTS, "measurement.json", "deployment.json", "result.json"
 """What lies in an architecture's folder after each step."""
 
 
@@ -128,25 +124,36 @@ class Verification:
         if outcome is None or outcome.weights is None:
             self.reporter.stage(f"  {count} {member.arch_id} failed: {evaluation.failure}")
             return
-        metrics = None if self.validation is None else dict(outcome.metrics)
-        space = search_spaces.registry.settings(self.problem.space)
-        network = job.trained_network(member, outcome, space=space, study=self.settings.name)
-        network = dataclasses.replace(network, metrics=metrics or {})
+        space, settings = self.problem.space, self.settings
+        architecture = space.architecture(member.genotype)
+        network = job.trained_network(
+            member,
+            outcome,
+            space={
+                "class": f"{type(space).__module__}.{type(space).__name__}",
+                "settings": dataclasses.asdict(space),
+                "space_id": architecture.space_id,
+            },
+            genotype=architecture.genotype,
+            choices=space.decode(architecture.genotype),
+            reading=self.train.task.reading,
+            dataset=data.registry.settings(settings.data),
+            training={
+                "split": "train and validation" if self.validation is None else "train",
+                "images": len(job.train),
+                "seconds": evaluation.seconds,
+            },
+            study={"name": settings.name, "seed": settings.seed, **versions()},
+        )
+        judged = ""
+        if self.validation is None:
+            network = dataclasses.replace(network, metrics={})
+        else:
+            judged = f", validation error {network.metrics['error']:.2f} %"
         folder = self.folder / member.arch_id
         folder.mkdir(parents=True, exist_ok=True)
         network.save(folder)
-        record = {
-            "metrics": metrics,
-            "validation_images": None if self.validation is None else len(self.validation),
-            "train_images": len(job.train),
-            "seconds": evaluation.seconds,
-            "recipe": dataclasses.asdict(job.recipe),
-            "mean": job.preprocessing.mean,
-            "std": job.preprocessing.std,
-        }
-        write_json_atomically(self._path(member, TRAINED), record)
         line = f"  {count} {member.arch_id} trained in {evaluation.seconds:.0f} s"
-        judged = "" if metrics is None else f", validation error {metrics['error']:.2f} %"
         self.reporter.stage(line + judged)
 
     def _measure(self, members: Sequence[Candidate]) -> None:
@@ -272,7 +279,7 @@ class Verification:
             "number": member.number,
             "error_final": None,
             **tested,
-            "validation_images": training["validation_images"],
+            "validation_images": None if self.validation is None else len(self.validation),
             "latency_ms_measured": measurement.latency_ms,
             "latency_ms_measured_ci": measurement.relative_ci * measurement.latency_ms,
             "latency_ms_median": measurement.median_ms,
@@ -280,10 +287,10 @@ class Verification:
             "peak_memory_mb_measured": measurement.peak_memory_mb,
             "model_size_mb": measurement.model_size_mb,
             "energy_mj_measured": measurement.energy_mj,
-            "seconds": training["seconds"],
+            "seconds": training["provenance"]["training"]["seconds"],
         }
         metrics = training["metrics"]
-        if metrics is not None:
+        if metrics:
             if not deployment["as_network"]:
                 numbers |= _columns(metrics, "final_fp32")
                 metrics = deployment["metrics"]

@@ -13,12 +13,11 @@ import pytest
 from nas_command import Ended, Finished
 from rich.console import Console
 
-from nas.cli import console
-from nas.cli.console import ConsoleReporter
 from nas.core.trial import Trial
 from nas.results.study import StudyResults
 from nas.search.stopping import StopSettings
-from nas.study.reporting import SearchPlan
+from nas.study import reporting
+from nas.study.reporting import Reporter, SearchPlan
 
 PLAN = SearchPlan(
     evaluations=4,
@@ -48,12 +47,12 @@ def trial(number: int, error: float, latency_ms: float = 1.0, failure: str | Non
 def printed(monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[str]]:
     """Return what is printed where there is no terminal."""
     file = io.StringIO()
-    monkeypatch.setattr(console, "console", lambda: Console(file=file, width=250))
+    monkeypatch.setattr(reporting, "console", lambda: Console(file=file, width=250))
     return lambda: file.getvalue().splitlines()
 
 
 def test_a_line_says_what_came_out_and_how_it_stands(printed: Callable[[], list[str]]) -> None:
-    reporter = ConsoleReporter()
+    reporter = Reporter()
     with reporter.search(PLAN):
         reporter.trial(trial(0, 40.0), feasible=True)
         reporter.trial(trial(1, 0.0, failure="diverged: loss is nan"), feasible=False)
@@ -77,7 +76,7 @@ def test_a_line_says_what_came_out_and_how_it_stands(printed: Callable[[], list[
 def test_trials_of_an_earlier_run_are_counted_and_not_repeated(
     printed: Callable[[], list[str]],
 ) -> None:
-    reporter = ConsoleReporter()
+    reporter = Reporter()
     with reporter.search(
         SearchPlan(**{**vars(PLAN), "recorded": (trial(0, 40.0),), "workers": 9, "lookahead": 2})
     ):
@@ -93,7 +92,7 @@ def test_trials_of_an_earlier_run_are_counted_and_not_repeated(
 
 
 def test_a_limit_of_time_says_how_much_is_left(printed: Callable[[], list[str]]) -> None:
-    reporter = ConsoleReporter()
+    reporter = Reporter()
     limit = StopSettings(wall_clock_s=240.0)
     with reporter.search(dataclasses.replace(PLAN, evaluations=1000, stop=limit)):
         reporter.trial(dataclasses.replace(trial(0, 40.0), ended_s=120.0), feasible=True)
@@ -101,7 +100,7 @@ def test_a_limit_of_time_says_how_much_is_left(printed: Callable[[], list[str]])
 
 
 def test_a_partial_training_counts_as_its_share(printed: Callable[[], list[str]]) -> None:
-    reporter = ConsoleReporter()
+    reporter = Reporter()
     with reporter.search(PLAN):
         reporter.trial(dataclasses.replace(trial(0, 1.0), fidelity=0.25), feasible=True)
         reporter.trial(dataclasses.replace(trial(0, 40.0), number=1), feasible=True)
@@ -114,7 +113,7 @@ def test_a_partial_training_counts_as_its_share(printed: Callable[[], list[str]]
 
 
 def test_a_long_line_does_not_wrap(printed: Callable[[], list[str]]) -> None:
-    ConsoleReporter().stage("word " * 200)
+    Reporter().stage("word " * 200)
     assert len(printed()) == 1
 
 
@@ -136,8 +135,8 @@ def test_an_empty_front_is_told(
 def test_a_terminal_shows_one_live_line(monkeypatch: pytest.MonkeyPatch) -> None:
     file = io.StringIO()
     terminal = Console(file=file, width=80, force_terminal=True, color_system=None)
-    monkeypatch.setattr(console, "console", lambda: terminal)
-    reporter = ConsoleReporter()
+    monkeypatch.setattr(reporting, "console", lambda: terminal)
+    reporter = Reporter()
     with reporter.search(PLAN):
         reporter.trial(trial(0, 40.0), feasible=True)
         reporter.trial(trial(1, 20.0), feasible=True)

@@ -31,7 +31,7 @@ def test_a_study_goes_on_where_it_lost_its_board(tmp_path: Path) -> None:
         assert errors.count("\n") == 1
         assert "ssh -F none" in errors
         assert errors.endswith("kept, run the same command again to go on\n")
-        trained = sorted(folder.glob("finalised/*/training.json"))
+        trained = sorted(folder.glob("finalised/*/network.json"))
         times = [path.stat().st_mtime_ns for path in trained]
         assert trained
         trials = StudyResults(folder).trials()

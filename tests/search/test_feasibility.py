@@ -16,7 +16,7 @@ from nas.core.space import Genotype
 from nas.objectives.builtin import LatencyMs
 from nas.search.feasibility import feasibility_report
 from nas.search.problem import SearchProblem
-from nas.study.reporting import feasibility_lines
+from nas.study.preview import feasibility_lines
 
 
 def lines(at: SearchProblem) -> str:

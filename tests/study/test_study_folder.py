@@ -35,7 +35,7 @@ def verified(folder: StudyFolder) -> None:
     begun(folder)
     part = folder.finalised / "abc"
     part.mkdir(parents=True)
-    (part / "training.json").write_text("{}")
+    (part / "network.json").write_text("{}")
 
 
 def calibrated(folder: StudyFolder) -> None:
