@@ -70,7 +70,10 @@ def test_settings_change_the_space(here: Here):
         (("show", "nasbench201", "0,0,0,0,0,0", "--preset", "x"), "preset of nasbench201: got 'x'"),
         (("show", "nasbench201", "0,0,0,0,0,0", "colour=3"), "search space 'nasbench201': got"),
         (("show", "nasbench201", "0,0,0,0,0,0", "colour"), "setting: got 'colour', expected NAME="),
-        (("show", "nasbench201", "0,0,0,0,0,0", "widths=[1"), "setting: got 'widths=[1', expected NAME="),
+        (
+            ("show", "nasbench201", "0,0,0,0,0,0", "widths=[1"),
+            "setting: got 'widths=[1', expected NAME=",
+        ),
         (("show", "nasbench201", "0,0,0,0,0,0", "--import", "not_there"), "imports: got"),
         (("show", "nasbench201", "1,1,1,1,1,1", "--out", "no/where.png"), "no/where.png: cannot"),
     ],
