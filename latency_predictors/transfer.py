@@ -19,10 +19,9 @@ import search_spaces
 from latency_predictors import PredictorSettings, load, register
 from latency_predictors.calibration.few_shot import Columns, FewShotModel, Matrix, design
 from latency_predictors.calibration.regression import Regression
-from nas.core.errors import ConfigError
+from nas.core.errors import ConfigError, one_line
 from nas.core.prediction import FloatArray, LatencyPredictor
 from nas.core.space import Genotype
-from nas.core.text import one_line
 from nas.network.blocks import IntArray
 from nas.network.space import SearchSpace
 

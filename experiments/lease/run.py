@@ -24,7 +24,7 @@ import search_spaces
 from latency_predictors.calibration.sampling import choose
 from nas import data, evaluation
 from nas.core.files import write_json_atomically
-from nas.core.lease import FOLDER_VARIABLE
+from nas.core.host import LEASE_FOLDER_VARIABLE
 from nas.core.measurement import Device
 from nas.core.recipe import Recipe
 from nas.core.trial import Candidate
@@ -61,7 +61,7 @@ def training(space: SearchSpace, *, lease: bool) -> Iterator[None]:
     genotypes = choose(space, WORKERS + 2, seed=1)[-WORKERS:]
     settings = evaluation.get("training", workers=WORKERS)
     with tempfile.TemporaryDirectory() as elsewhere, contextlib.ExitStack() as stack:
-        with _environment({} if lease else {FOLDER_VARIABLE: elsewhere}):
+        with _environment({} if lease else {LEASE_FOLDER_VARIABLE: elsewhere}):
             stack.enter_context(settings.connected(None))
         evaluator = stack.enter_context(closing(settings.start(job)))
         evaluator.submit(

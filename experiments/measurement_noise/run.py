@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 import nas.devices
 from nas.core.files import write_json_atomically
-from nas.core.lease import measuring
+from nas.core.host import measuring
 from nas.core.measurement import Measurement
 from nas.devices import runtimes
 from nas.devices.measuring.environment import describe_host, load_average

@@ -11,9 +11,8 @@ from typing import Any
 
 import ray
 
-from nas.core.errors import ConfigError
+from nas.core.errors import ConfigError, first_line
 from nas.core.host import usable_cores
-from nas.core.text import first_line
 
 CONNECT_TIMEOUT_S = 10.0
 """Seconds in which a cluster's head must answer."""

@@ -13,9 +13,8 @@ from typing import Any
 import ray
 from ray import exceptions
 
-from nas.core.errors import CandidateFailure, ConfigError
-from nas.core.lease import training_step
-from nas.core.text import first_line
+from nas.core.errors import CandidateFailure, ConfigError, first_line
+from nas.core.host import training_step
 from nas.core.trial import Candidate, Evaluation, Evaluator, Job
 
 KILL_AFTER_S = 60.0

@@ -84,3 +84,20 @@ class CandidateFailure(Exception):  # noqa: N818 - a failed trial is an outcome,
     def __str__(self) -> str:
         """Return `cause: detail`."""
         return f"{self.cause}: {self.detail}"
+
+
+def one_line(text: object, most: int = 300) -> str:
+    """Return a text, such as that of an error, on one line of at most `most` characters.
+
+    An exception without a text is called by its type.
+    """
+    line = " ".join(str(text).split())
+    if not line and isinstance(text, BaseException):
+        return type(text).__name__
+    return line if len(line) <= most else f"{line[:most]} ..."
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's text; what follows there is often its SQL or a help."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

@@ -1,4 +1,12 @@
-"""The cores that a process may use, and work that keeps to one of them."""
+"""The host: the cores that a process may use, and who has the host for itself.
+
+Trainings share the host, a measurement has it alone. Two lock files serve all processes of this
+host and user, whichever study, cluster or job they belong to; so they lie in `/tmp` and not in a
+temporary folder that a job may have of its own. Trainings hold `room` shared, for one step at a
+time; a measurement holds it exclusively. Whoever wants `room` first passes `door`, which a waiting
+measurement keeps shut, so that a stream of trainings cannot starve it. The kernel releases the
+locks of a process that dies.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +16,14 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+
+try:
+    import fcntl
+except ImportError:  # Windows has no flock; there the caller must keep the host quiet
+    fcntl = None  # type: ignore[assignment]
+
+LEASE_FOLDER_VARIABLE = "HWNAS_LEASE"
+"""Environment variable with another folder for the lock files."""
 
 _CGROUPS, _MEMBERSHIP = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 
@@ -49,6 +65,22 @@ def one_thread() -> Iterator[None]:
             torch.set_num_threads(threads)
 
 
+@contextlib.contextmanager
+def training_step() -> Iterator[None]:
+    """Hold the host for one training step; waits while a measurement is being taken."""
+    with contextlib.ExitStack() as held:
+        with _locked("door", exclusive=False):
+            held.enter_context(_locked("room", exclusive=False))
+        yield
+
+
+@contextlib.contextmanager
+def measuring() -> Iterator[None]:
+    """Hold the host for a measurement; waits until every running training step has ended."""
+    with _locked("door", exclusive=True), _locked("room", exclusive=True):
+        yield
+
+
 def _quota(cgroups: Path, membership: Path) -> float:
     """Return the smallest CPU quota of a process's control groups in cores, infinite for none.
 
@@ -58,7 +90,7 @@ def _quota(cgroups: Path, membership: Path) -> float:
             controllers; cgroups(7).
     """
     quota = math.inf
-    for line in _read(membership).splitlines():
+    for line in _text_of(membership).splitlines():
         _, controllers, path = line.split(":", 2)
         if controllers and "cpu" not in controllers.split(","):
             continue
@@ -72,8 +104,8 @@ def _quota(cgroups: Path, membership: Path) -> float:
 
 def _group_quota(group: Path) -> float:
     """Return the CPU quota of one control group in cores, infinite for none."""
-    version_1 = _read(group / "cpu.cfs_quota_us"), _read(group / "cpu.cfs_period_us")
-    words = _read(group / "cpu.max").split() or [text.strip() for text in version_1]
+    version_1 = _text_of(group / "cpu.cfs_quota_us"), _text_of(group / "cpu.cfs_period_us")
+    words = _text_of(group / "cpu.max").split() or [text.strip() for text in version_1]
     try:
         quota_us, period_us = (int(word) for word in words)
     except ValueError:  # "max", or no such group
@@ -81,8 +113,25 @@ def _group_quota(group: Path) -> float:
     return quota_us / period_us if quota_us > 0 and period_us > 0 else math.inf
 
 
-def _read(path: Path) -> str:
+def _text_of(path: Path) -> str:
     try:
         return path.read_text()
     except OSError:
         return ""
+
+
+@contextlib.contextmanager
+def _locked(name: str, *, exclusive: bool) -> Iterator[None]:
+    if fcntl is None:
+        yield
+        return
+    with (_lease_folder() / name).open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH)
+        yield
+
+
+def _lease_folder() -> Path:
+    user = os.getuid() if hasattr(os, "getuid") else 0
+    folder = Path(os.environ.get(LEASE_FOLDER_VARIABLE) or f"/tmp/hwnas-lease-{user}")
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder

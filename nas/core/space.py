@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from nas.core.identity import hashed
+from nas.core.files import hashed
 
 Genotype = tuple[int, ...]
 """One integer choice per gene of a space."""

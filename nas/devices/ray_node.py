@@ -7,8 +7,7 @@ import re
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from nas.core.errors import ConfigError, DeviceError
-from nas.core.text import first_line
+from nas.core.errors import ConfigError, DeviceError, first_line
 from nas.devices import register
 from nas.devices.measuring.device import ProcessDevice
 from nas.devices.measuring.process import MeasuringProcess

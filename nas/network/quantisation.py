@@ -23,9 +23,8 @@ from onnxruntime import quantization
 from onnxruntime.capi import onnxruntime_pybind11_state as state
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
-from nas.core.errors import ExportError
+from nas.core.errors import ExportError, one_line
 from nas.core.measurement import CALIBRATION_KEY, ImageArray
-from nas.core.text import one_line
 from nas.network.onnx import write_model
 
 CALIBRATION_IMAGES = 64

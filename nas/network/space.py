@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nas.core.errors import ConfigError, GenotypeError
-from nas.core.identity import hashed
+from nas.core.files import hashed
 from nas.core.source import source_of
 from nas.core.space import Architecture, Gene, Genotype, Graph, Preset
 

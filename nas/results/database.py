@@ -23,8 +23,7 @@ from sqlalchemy.exc import (
     SQLAlchemyError,
 )
 
-from nas.core.errors import LedgerError
-from nas.core.text import first_line
+from nas.core.errors import LedgerError, first_line
 
 LOCK_TIMEOUT_SECONDS = 20
 OPENING_ATTEMPTS = 5

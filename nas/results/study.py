@@ -14,9 +14,8 @@ import sqlalchemy
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from nas.core.errors import ConfigError, HwnasError, LedgerError, UnknownNameError
+from nas.core.errors import ConfigError, HwnasError, LedgerError, UnknownNameError, first_line
 from nas.core.objective import Constraint
-from nas.core.text import first_line
 from nas.core.trial import FULL
 from nas.results.database import sqlite_url, translated
 from nas.results.frame import (

@@ -12,7 +12,7 @@ import torch
 
 from nas.core.dataset import Examples
 from nas.core.errors import ConfigError
-from nas.core.lease import training_step
+from nas.core.host import training_step
 from nas.core.recipe import Recipe
 from nas.core.space import Genotype
 from nas.core.trial import Candidate, Outcome

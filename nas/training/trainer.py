@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from nas.core.dataset import Examples
 from nas.core.errors import CandidateFailure
-from nas.core.lease import training_step
+from nas.core.host import training_step
 from nas.core.recipe import Recipe
 from nas.core.task import Sums, Task
 from nas.core.trial import FULL

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nas.core.identity import hashed
+from nas.core.files import hashed
 from nas.core.space import Architecture
 
 

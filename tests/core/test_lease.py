@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from nas.core.lease import FOLDER_VARIABLE, measuring, training_step
+from nas.core.host import LEASE_FOLDER_VARIABLE, measuring, training_step
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="no file locks there")
 
@@ -18,7 +18,7 @@ PATIENCE_S = 60  # how long a busy machine may take; nothing waits that long whe
 
 TRAIN = """
 import time
-from nas.core.lease import training_step
+from nas.core.host import training_step
 while True:
     with training_step():
         print("step", flush=True)
@@ -26,7 +26,7 @@ while True:
 """
 HOLD = """
 import time
-from nas.core.lease import {lease}
+from nas.core.host import {lease}
 with {lease}():
     print("held", flush=True)
     time.sleep(1000)
@@ -36,7 +36,7 @@ with {lease}():
 @pytest.fixture(autouse=True)
 def own_lease(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep apart from what else is measured on this host."""
-    monkeypatch.setenv(FOLDER_VARIABLE, str(tmp_path / "lease"))
+    monkeypatch.setenv(LEASE_FOLDER_VARIABLE, str(tmp_path / "lease"))
 
 
 @contextmanager
@@ -123,7 +123,7 @@ def test_an_exception_gives_the_lease_back():
 def test_a_job_with_a_temporary_folder_of_its_own_shares_the_lease(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.delenv(FOLDER_VARIABLE)
+    monkeypatch.delenv(LEASE_FOLDER_VARIABLE)
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     with training_step():
         assert not list(tmp_path.iterdir())

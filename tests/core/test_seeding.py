@@ -61,7 +61,7 @@ def test_training_seed_is_the_same_in_every_process():
 
 def test_importing_the_core_is_light():
     code = (
-        "import sys, nas.core.trial, nas.core.lease, nas.core.objective, nas.core.registry\n"
+        "import sys, nas.core.trial, nas.core.host, nas.core.objective, nas.core.registry\n"
         "print([m for m in ('torch', 'ray', 'pandas', 'sklearn') if m in sys.modules])"
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -18,7 +18,7 @@ from fast_device import FAST
 
 import nas
 import nas.devices
-from nas.core.lease import FOLDER_VARIABLE
+from nas.core.host import LEASE_FOLDER_VARIABLE
 from nas.core.measurement import Device
 
 _PATIENCE_SECONDS = 30.0
@@ -92,7 +92,7 @@ class SshServer:
         given = " ".join(f"-o {option}" for option in (*options, "LogLevel=ERROR"))
         login = f"-p {self.port} -i {self.folder}/user_key {getpass.getuser()}@127.0.0.1"
         root = Path(nas.__file__).parent.parent
-        variables = f"PYTHONPATH={root} {FOLDER_VARIABLE}={self.lease}"
+        variables = f"PYTHONPATH={root} {LEASE_FOLDER_VARIABLE}={self.lease}"
         return {
             "command": f"ssh -F none {given} {login}",
             "python": f"env {variables} {sys.executable}",

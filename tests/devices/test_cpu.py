@@ -17,7 +17,7 @@ from torch import nn
 
 import nas.devices
 from nas.core.errors import ConfigError
-from nas.core.lease import FOLDER_VARIABLE
+from nas.core.host import LEASE_FOLDER_VARIABLE
 from nas.core.measurement import Device, Measurement
 
 
@@ -119,7 +119,7 @@ def test_wrong_settings_are_named(field: str, value: Any):
 
 
 HOLDER = """
-from nas.core.lease import training_step
+from nas.core.host import training_step
 with training_step():
     print("held", flush=True)
     input()
@@ -130,7 +130,7 @@ with training_step():
 def test_measurement_waits_for_a_training_step(
     conv_model: ModelFactory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setenv(FOLDER_VARIABLE, str(tmp_path / "lease"))
+    monkeypatch.setenv(LEASE_FOLDER_VARIABLE, str(tmp_path / "lease"))
     model, done = conv_model(1), threading.Event()
 
     def measure() -> None:

@@ -18,7 +18,7 @@ from ssh_server import SshServer
 
 import nas.devices
 from nas.core.errors import ConfigError, DeviceError
-from nas.core.lease import FOLDER_VARIABLE, measuring
+from nas.core.host import LEASE_FOLDER_VARIABLE, measuring
 from nas.core.measurement import Device
 from nas.devices.measuring.process import COMMAND, MeasuringProcess
 from nas.devices.measuring.runtime import random_images
@@ -115,7 +115,7 @@ def _is_free(board: SshServer) -> bool:
 def test_two_searches_at_once_wait_for_each_other(
     board: SshServer, conv_model: ModelFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv(FOLDER_VARIABLE, str(board.lease))
+    monkeypatch.setenv(LEASE_FOLDER_VARIABLE, str(board.lease))
     with measuring():
         jobs = [InBackground(board.device(timeout_seconds=5.0), [conv_model(1)]) for _ in range(2)]
         time.sleep(8)  # longer than the time limit: waiting for the board is no silence
@@ -185,7 +185,7 @@ def test_a_folder_of_files_arrives_whole(tmp_path: Path) -> None:
 def test_a_client_that_is_silent_loses_the_lease(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv(FOLDER_VARIABLE, str(tmp_path))
+    monkeypatch.setenv(LEASE_FOLDER_VARIABLE, str(tmp_path))
     code = "from nas.devices.measuring import worker\nworker.SILENCE_SECONDS = 1\nworker.main()\n"
     command = (sys.executable, "-c", code)
     with MeasuringProcess(timeout_seconds=60, command=command) as process:

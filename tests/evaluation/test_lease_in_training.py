@@ -17,7 +17,7 @@ from torch import nn
 import nas.devices
 from nas.cluster.connection import connected
 from nas.cluster.ray_evaluator import RayEvaluator
-from nas.core.lease import FOLDER_VARIABLE
+from nas.core.host import LEASE_FOLDER_VARIABLE
 from nas.core.trial import Candidate
 from nas.devices.measuring import device as device_module
 from nas.devices.measuring.process import MeasuringProcess
@@ -32,7 +32,7 @@ PATIENCE_S = 100
 def lease(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Keep apart from what else is measured on this host; workers inherit it."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv(FOLDER_VARIABLE, str(tmp_path_factory.mktemp("lease")))
+        patch.setenv(LEASE_FOLDER_VARIABLE, str(tmp_path_factory.mktemp("lease")))
         patch.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=os.pathsep)
         with connected(None):
             yield

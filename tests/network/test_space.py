@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from nas.core.errors import ConfigError, GenotypeError
-from nas.core.identity import hashed
+from nas.core.files import hashed
 from nas.core.space import Gene
 from nas.network.blocks import Block, Choices, ModuleSpec
 from nas.network.space import SearchSpace

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from nas.core.lease import FOLDER_VARIABLE
+from nas.core.host import LEASE_FOLDER_VARIABLE
 
 
 @pytest.fixture(autouse=True, scope="package")
@@ -21,4 +21,4 @@ def one_thread() -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def own_lease(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep apart from what else is measured on this host."""
-    monkeypatch.setenv(FOLDER_VARIABLE, str(tmp_path / "lease"))
+    monkeypatch.setenv(LEASE_FOLDER_VARIABLE, str(tmp_path / "lease"))

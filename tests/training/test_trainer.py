@@ -14,7 +14,7 @@ from torch import nn
 from nas import data
 from nas.core.dataset import Examples, SearchSplits
 from nas.core.errors import CandidateFailure
-from nas.core.lease import measuring
+from nas.core.host import measuring
 from nas.core.recipe import Recipe
 from nas.network.trained import Preprocessing
 from nas.training.trainer import evaluate, train

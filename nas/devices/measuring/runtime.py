@@ -23,9 +23,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from nas.core.errors import ConfigError, DeviceError
+from nas.core.errors import ConfigError, DeviceError, one_line
 from nas.core.measurement import ImageArray
-from nas.core.text import one_line
 
 if TYPE_CHECKING:
     from torch import nn

@@ -26,7 +26,7 @@ import numpy as np
 
 import nas
 from nas.core.errors import HwnasError
-from nas.core.lease import measuring
+from nas.core.host import measuring
 from nas.core.measurement import ImageArray
 from nas.devices import runtimes
 from nas.devices.measuring import resources

@@ -14,8 +14,7 @@ import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from nas.core.files import write_json_atomically
-from nas.core.identity import hashed
+from nas.core.files import hashed, write_json_atomically
 from nas.core.measurement import Device, Measurement
 
 
