@@ -30,8 +30,7 @@ class TableDevice(Device):
     hardware: str = "pixel3"
 
     def __post_init__(self) -> None:
-        """Check that the table has the device."""
-        tables.get(self.table).latency_ms(self.hardware)
+        self._table.latency_ms(self.hardware)  # which refuses a device that it does not have
 
     def published_ms(self, genotypes: Sequence[Genotype], device: str | None = None) -> FloatArray:
         """Return the published latencies of genotypes, in milliseconds, shape `(n,)`.
@@ -43,8 +42,8 @@ class TableDevice(Device):
         Raises:
             GenotypeError: A genotype is not in the table.
         """
-        latency_ms = self._latency_ms if device is None else self._table.latency_ms(device)
-        return latency_ms[self._table.rows(genotypes)]
+        hardware = self.hardware if device is None else device
+        return self._table.latency_ms(hardware)[self._table.rows(genotypes)]
 
     @property
     def published(self) -> Mapping[str, str]:
@@ -66,10 +65,6 @@ class TableDevice(Device):
 
     measure_files = outputs = prepare
 
-    @property
+    @cached_property
     def _table(self) -> Table:
         return tables.get(self.table)
-
-    @cached_property
-    def _latency_ms(self) -> FloatArray:
-        return self._table.latency_ms(self.hardware)

@@ -42,10 +42,10 @@ def test_measuring_imports_nothing_heavy(conv_model: ModelFactory):
 def test_killed_process_is_reported_with_its_signal():
     with MeasuringProcess(timeout_seconds=GENEROUS_SECONDS) as process:
         process.ask("start", about="start", **START)
-        os.kill(process.pid, signal.SIGKILL)
+        os.kill(process._process.pid, signal.SIGKILL)
         with pytest.raises(DeviceError, match=r"net.onnx: .*died during 'load' \(signal SIGKILL"):
             process.ask("load", about="net.onnx", path="x", input_shape=[1], choices={})
-    assert not psutil.pid_exists(process.pid)
+    assert not psutil.pid_exists(process._process.pid)
 
 
 def test_crash_is_reported_with_the_tail_of_its_stderr():
@@ -54,7 +54,7 @@ def test_crash_is_reported_with_the_tail_of_its_stderr():
         pytest.raises(DeviceError, match=r"exit status 1.*IndexError: list index out of range"),
     ):
         process.ask("block", about="net.onnx", index=7, inferences=1)
-    assert not psutil.pid_exists(process.pid)
+    assert not psutil.pid_exists(process._process.pid)
 
 
 def test_hanging_process_is_ended():
@@ -64,7 +64,7 @@ def test_hanging_process_is_ended():
         pytest.raises(DeviceError, match=r"no answer to 'load' within 2.5 s and was ended"),
     ):
         process.ask("load", about="net.onnx", work_seconds=0.5)
-    assert not psutil.pid_exists(process.pid)
+    assert not psutil.pid_exists(process._process.pid)
 
 
 @pytest.mark.parametrize("garbage", ["hello", "[1, 2]", "\\xff\\xfe"])
@@ -75,7 +75,7 @@ def test_garbage_is_reported(garbage: str):
         pytest.raises(DeviceError, match="expected a JSON object"),
     ):
         process.ask("load", about="net.onnx")
-    assert not psutil.pid_exists(process.pid)
+    assert not psutil.pid_exists(process._process.pid)
 
 
 def test_program_that_cannot_be_started_is_reported(tmp_path: Path):
@@ -89,7 +89,7 @@ def test_leaving_the_context_by_an_error_leaves_no_process_behind():
         MeasuringProcess(timeout_seconds=GENEROUS_SECONDS) as process,
     ):
         raise KeyError
-    assert not psutil.pid_exists(process.pid)
+    assert not psutil.pid_exists(process._process.pid)
 
 
 def test_print_of_a_library_does_not_disturb_the_answers():

@@ -27,7 +27,7 @@ from nas.core.registry import nested
 from nas.devices import runtimes
 from nas.devices.measuring.environment import hardware
 from nas.devices.measuring.process import MeasuringProcess
-from nas.devices.measuring.protocol import ProtocolSettings, Rounds, relative_ci, run_rounds
+from nas.devices.measuring.protocol import ProtocolSettings, relative_ci, run_rounds
 from nas.devices.measuring.runtime import Execution, Runtime
 from nas.devices.measuring.worker import decoded, encoded
 
@@ -43,15 +43,6 @@ _ENERGY_SECONDS = 1.0
 _SAMPLE = "median ms per inference of one block, its first inference not counted"
 _INTERVAL = "95 %, order statistics of the samples"
 _INPUT = "standard normal float32, seed 0, in place before the run"
-
-
-@dataclass(frozen=True)
-class _Timing:
-    rounds: Rounds
-    inferences: list[int]
-    environment: dict[str, Any]
-    facts: list[dict[str, Any]]
-    energy: list[dict[str, Any]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,27 +137,7 @@ class ProcessDevice(ProtocolSettings, Device):
         networks = [_prepared(file) for file in files]
         self._version()  # which fails where the runtime is missing
         peaks = [self._peak(each, input_shape) if memory else {} for each in networks]
-        timing = self._time(networks, input_shape, seed, energy=memory)
-        spent = timing.energy or [{}] * len(networks)
-        return [
-            Measurement(
-                samples_ms=tuple(samples_ms),
-                relative_ci=relative_ci(samples_ms),
-                peak_memory_mb=peaks[i].get("mb"),
-                protocol=self._protocol(timing, i, seed),
-                device=self._device(networks[i].choices),
-                environment={
-                    **timing.environment,
-                    **timing.facts[i],
-                    "memory_method": peaks[i].get("method"),
-                    "energy_source": spent[i].get("source"),
-                },
-                model_size_mb=networks[i].size_mb,
-                energy_mj=spent[i].get("mj"),
-                loading_memory_mb=peaks[i].get("loading_mb"),
-            )
-            for i, samples_ms in enumerate(timing.rounds.samples_ms)
-        ]
+        return self._time(networks, input_shape, seed, peaks)
 
     def outputs(
         self, file: PreparedNetwork | Path, batches: Iterable[ImageArray]
@@ -244,9 +215,9 @@ class ProcessDevice(ProtocolSettings, Device):
         networks: Sequence[PreparedNetwork],
         input_shape: tuple[int, int, int],
         seed: int,
-        *,
-        energy: bool,
-    ) -> _Timing:
+        peaks: Sequence[Mapping[str, Any]],
+    ) -> list[Measurement]:
+        """Time networks whose peak memory is known, or is not asked for, and then nor is energy."""
         about = [*(str(network.path) for network in networks), "sentinel"]
         with self._started() as process:
             facts = [
@@ -276,23 +247,54 @@ class ProcessDevice(ProtocolSettings, Device):
 
             rounds = run_rounds(run_block, inferences, self, seed=seed)
             environment |= process.ask("load_average", about="load average")
-            spent = [
-                process.ask(
-                    "energy",
-                    about=name,
-                    work_seconds=_ENERGY_SECONDS,
-                    index=i,
-                    seconds=_ENERGY_SECONDS,
-                    provider=self._provider,
-                )
-                for i, name in enumerate(about[:-1] if energy else [])
+            energy = [
+                self._energy(process, i, about[i]) if peaks[i] else {} for i in range(len(networks))
             ]
         environment |= {
             "runtime": self._runtime_name,
             "runtime_version": self._version(),
             "sentinel_ms": float(np.percentile(rounds.sentinel_ms, QUIET_PERCENTILE)),
         }
-        return _Timing(rounds, inferences[:-1], environment, facts, spent)
+        protocol = self._protocol_settings() | {
+            "sample": _SAMPLE,
+            "latency_percentile": QUIET_PERCENTILE,
+            "interval": _INTERVAL,
+            "input": _INPUT,
+            "seed": seed,
+            "networks": len(networks),
+            "rounds": rounds.kept,
+            "rounds_repeated": rounds.repeated,
+        }
+        return [
+            Measurement(
+                samples_ms=tuple(samples_ms),
+                relative_ci=relative_ci(samples_ms),
+                peak_memory_mb=peaks[i].get("mb"),
+                protocol={**protocol, "inferences_per_block": inferences[i]},
+                device=self._device(networks[i].choices),
+                environment={
+                    **environment,
+                    **facts[i],
+                    "memory_method": peaks[i].get("method"),
+                    "energy_source": energy[i].get("source"),
+                },
+                model_size_mb=networks[i].size_mb,
+                energy_mj=energy[i].get("mj"),
+                loading_memory_mb=peaks[i].get("loading_mb"),
+            )
+            for i, samples_ms in enumerate(rounds.samples_ms)
+        ]
+
+    def _energy(self, process: MeasuringProcess, index: int, about: str) -> dict[str, Any]:
+        seconds, provider = _ENERGY_SECONDS, self._provider
+        return process.ask(
+            "energy",
+            about=about,
+            work_seconds=seconds,
+            index=index,
+            seconds=seconds,
+            provider=provider,
+        )
 
     def _load(
         self,
@@ -323,19 +325,6 @@ class ProcessDevice(ProtocolSettings, Device):
     def _protocol_settings(self) -> dict[str, Any]:
         names = [field.name for field in dataclasses.fields(ProtocolSettings)]
         return {name: getattr(self, name) for name in names}
-
-    def _protocol(self, timing: _Timing, index: int, seed: int) -> dict[str, Any]:
-        return self._protocol_settings() | {
-            "sample": _SAMPLE,
-            "latency_percentile": QUIET_PERCENTILE,
-            "interval": _INTERVAL,
-            "input": _INPUT,
-            "seed": seed,
-            "networks": len(timing.inferences),
-            "rounds": timing.rounds.kept,
-            "rounds_repeated": timing.rounds.repeated,
-            "inferences_per_block": timing.inferences[index],
-        }
 
 
 def _prepared(file: PreparedNetwork | Path) -> PreparedNetwork:

@@ -80,11 +80,6 @@ class MeasuringProcess:
     def __exit__(self, *unused: object) -> None:
         self.close()
 
-    @property
-    def pid(self) -> int:
-        """Process id."""
-        return self._process.pid
-
     def ask(
         self, op: str, *, about: str, work_seconds: float = 0.0, **arguments: Any
     ) -> dict[str, Any]:
@@ -204,9 +199,8 @@ class MeasuringProcess:
         return line if self._place is None else f"{self._place}: {line}"
 
     def _last_words(self) -> str:
-        size = self._stderr.seek(0, os.SEEK_END)
-        self._stderr.seek(max(0, size - _TAIL_BYTES))
-        lines = self._stderr.read().decode("utf-8", errors="replace").split("\n")
+        self._stderr.seek(0)
+        lines = self._stderr.read()[-_TAIL_BYTES:].decode("utf-8", errors="replace").split("\n")
         words = [line.strip() for line in lines if line.strip()]
         return " | ".join(words[-_TAIL_LINES:]) or "none"
 
@@ -214,5 +208,5 @@ class MeasuringProcess:
 def _environment() -> dict[str, str]:
     # The child must import this very package, wherever the parent found it.
     root = str(Path(nas.__path__[0]).parent)
-    inherited = os.environ.get("PYTHONPATH")
-    return os.environ | {"PYTHONPATH": os.pathsep.join([root, *([inherited] if inherited else [])])}
+    paths = filter(None, [root, os.environ.get("PYTHONPATH")])
+    return os.environ | {"PYTHONPATH": os.pathsep.join(paths)}

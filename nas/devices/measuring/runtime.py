@@ -18,7 +18,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -120,7 +119,7 @@ class Runtime(ABC):
     takes_onnx: ClassVar[bool] = True
     """Whether `prepare` takes ONNX files; else it takes networks only."""
     precisions: ClassVar[tuple[str, ...]] = ("fp32",)
-    constants: ClassVar[Mapping[str, Any]] = MappingProxyType({})
+    constants: ClassVar[dict[str, Any]] = {}
     """What else bears on speed and is always set the same way; recorded with the settings."""
 
     def check(self, execution: Execution) -> None:
@@ -213,7 +212,7 @@ class Runtime(ABC):
 
     def record(self) -> dict[str, Any]:
         """Return all settings as JSON values."""
-        return asdict(self) | dict(self.constants)
+        return asdict(self) | self.constants
 
     def start(self) -> None:
         """Make sure that networks can be loaded at all.

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -45,9 +43,7 @@ class Mnn(Runtime):
     extra: ClassVar[str | None] = "mnn"
     takes: ClassVar[str] = "mnn"
     # MNN's own default lets the processor calculate in half precision.
-    constants: ClassVar[Mapping[str, Any]] = MappingProxyType(
-        {"backend": "CPU", "precision_mode": "high"}
-    )
+    constants: ClassVar[dict[str, Any]] = {"backend": "CPU", "precision_mode": "high"}
 
     def prepare(
         self,

@@ -5,10 +5,8 @@ from __future__ import annotations
 import json
 import tempfile
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, ClassVar
 
 from nas.core.errors import ConfigError
@@ -49,9 +47,7 @@ class OnnxRuntime(Runtime):
 
     package: ClassVar[str] = "onnxruntime"
     precisions: ClassVar[tuple[str, ...]] = ("fp32", "int8")
-    constants: ClassVar[Mapping[str, Any]] = MappingProxyType(
-        {"execution_mode": "sequential", "inter_op_threads": 1}
-    )
+    constants: ClassVar[dict[str, Any]] = {"execution_mode": "sequential", "inter_op_threads": 1}
 
     provider: str = "cpu"
     allow_spinning: bool = False

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import io
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, ClassVar
 
 import numpy as np
@@ -41,9 +39,12 @@ class OpenVino(Runtime):
     extra: ClassVar[str | None] = "openvino"
     precisions: ClassVar[tuple[str, ...]] = ("fp32", "int8")
     # Without the hint the plugin calculates in bfloat16 wherever the processor can.
-    constants: ClassVar[Mapping[str, Any]] = MappingProxyType(
-        {"performance_hint": "LATENCY", "streams": 1, "float_precision": "f32", "pinning": False}
-    )
+    constants: ClassVar[dict[str, Any]] = {
+        "performance_hint": "LATENCY",
+        "streams": 1,
+        "float_precision": "f32",
+        "pinning": False,
+    }
 
     provider: str = "cpu"
 

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -44,7 +42,7 @@ class Torch(Runtime):
     package: ClassVar[str] = "torch"
     takes: ClassVar[str] = "pt2"
     takes_onnx: ClassVar[bool] = False
-    constants: ClassVar[Mapping[str, Any]] = MappingProxyType({"inter_op_threads": 1})
+    constants: ClassVar[dict[str, Any]] = {"inter_op_threads": 1}
 
     compiled: bool = False
 
