@@ -11,13 +11,11 @@ import ast
 import importlib.util
 import sys
 import textwrap
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from functools import cached_property
+from collections.abc import Mapping
 from pathlib import Path
 from pprint import pformat
 from string import Template
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import nn
 
@@ -30,13 +28,13 @@ PLAIN_PACKAGES = frozenset({"torch", "safetensors"}) | sys.stdlib_module_names
 
 _LINE_LENGTH = 100
 _INSTALLED = {"site-packages", "dist-packages"}
-_IMPORTS = """\
-from pathlib import Path
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
-from torch import nn
-"""
+_IMPORTS = (
+    "from pathlib import Path",
+    "import torch",
+    "from safetensors import SafetensorError",
+    "from safetensors.torch import load_file",
+    "from torch import nn",
+)
 _RESERVED = ("BLOCKS", "ARGUMENTS", "PIXEL_SCALE", "PIXEL_MEAN", "PIXEL_STD", "load", "preprocess")
 
 _FUNCTIONS = Template('''\
@@ -159,150 +157,130 @@ def _literal(value: Any, what: str) -> str:
     return text
 
 
-@dataclass(frozen=True)
-class _Import:
-    """One name that an import statement binds; `name` is empty for `import module`."""
+class _Import(NamedTuple):
+    """What one name of an import statement stands for; `name` is empty for `import module`."""
 
     module: str
     name: str
-    bound: str
-    typing_only: bool = False
+    line: str
 
     @property
     def package(self) -> str:
         return self.module.partition(".")[0]
 
-    def line(self) -> str:
-        if self.name:
-            alias = "" if self.bound == self.name else f" as {self.bound}"
-            return f"from {self.module} import {self.name}{alias}"
-        alias = "" if self.bound == self.package else f" as {self.bound}"
-        return f"import {self.module}{alias}"
 
+class _File:
+    """The top level of one Python file: imports by the name that they bind, and statements."""
 
-@dataclass
-class _Module:
-    """The top level of one file, and which of its statements are needed."""
-
-    name: str
-    needed: set[int] = field(default_factory=set)
-    aliases: dict[str, str] = field(default_factory=dict)
-
-    @cached_property
-    def spec(self) -> Any:
-        found = None if self.name == "__main__" else importlib.util.find_spec(self.name)
-        if found is None or not (found.origin or "").endswith(".py"):
+    def __init__(self, name: str) -> None:
+        spec = None if name == "__main__" else importlib.util.find_spec(name)
+        if spec is None or not (spec.origin or "").endswith(".py"):
             raise ExportError(
-                f"{self.name}: has no source file; write the layers into a file of their own"
+                f"{name}: has no source file; write the layers into a file of their own"
             )
-        return found
+        text = Path(str(spec.origin)).read_text("utf-8")
+        self.name, self.package, self.lines = name, spec.parent or "", text.splitlines()
+        self.imports: dict[str, _Import] = {}
+        self.typing_only: set[str] = set()
+        self.statements: list[ast.stmt] = []
+        self.needed: set[int] = set()
+        self.aliases: dict[str, str] = {}
+        for statement in ast.parse(text).body:
+            if isinstance(statement, ast.If) and "TYPE_CHECKING" in _names(statement.test):
+                for each in statement.body:
+                    self.typing_only |= self.imported(each).keys()
+                    self.imports |= self.imported(each)
+            elif isinstance(statement, ast.Import | ast.ImportFrom):
+                self.imports |= self.imported(statement)
+            else:
+                self.statements.append(statement)
 
-    @cached_property
-    def text(self) -> str:
-        return Path(self.spec.origin).read_text("utf-8")
-
-    @cached_property
-    def statements(self) -> list[ast.stmt]:
-        return ast.parse(self.text).body
-
-    @cached_property
-    def imports(self) -> dict[str, _Import]:
-        """Of the top level, those for annotations included, by the name that they bind."""
+    def imported(self, statement: ast.AST) -> dict[str, _Import]:
+        """Return what an import statement binds; nothing for any other, or for `__future__`."""
         found = {}
-        for statement in self.statements:
-            typing_only = isinstance(statement, ast.If) and "TYPE_CHECKING" in _names(
-                statement.test
-            )
-            inner = statement.body if isinstance(statement, ast.If) and typing_only else [statement]
-            for each in inner:
-                for imported in self.imported(each, typing_only):
-                    found[imported.bound] = imported
-        return found
-
-    def imported(self, statement: ast.AST, typing_only: bool = False) -> Iterator[_Import]:
         if isinstance(statement, ast.Import):
             for alias in statement.names:
                 bound = alias.asname or alias.name.partition(".")[0]
-                yield _Import(alias.name, "", bound, typing_only)
+                found[bound] = _Import(alias.name, "", ast.unparse(ast.Import([alias])))
         elif isinstance(statement, ast.ImportFrom) and statement.module != "__future__":
-            module = statement.module or ""
-            if statement.level:
-                relative = "." * statement.level + module
-                module = importlib.util.resolve_name(relative, self.spec.parent)
+            relative = "." * statement.level + (statement.module or "")
+            module = importlib.util.resolve_name(relative, self.package)
             for alias in statement.names:
-                yield _Import(module, alias.name, alias.asname or alias.name, typing_only)
+                line = ast.unparse(ast.ImportFrom(module, [alias], 0))
+                found[alias.asname or alias.name] = _Import(module, alias.name, line)
+        return found
 
-    def is_definition(self, statement: ast.stmt) -> bool:
-        if isinstance(statement, ast.If) and "TYPE_CHECKING" in _names(statement.test):
-            return False
-        return not isinstance(statement, ast.Import | ast.ImportFrom)
+    def binds(self, name: str) -> bool:
+        return name in self.imports or any(name in _bound(each) for each in self.statements)
 
-    def source(self, number: int) -> str:
+    def texts(self) -> list[str]:
+        """Return the needed statements, as they are written."""
+        aliases = [f"{bound} = {name}" for bound, name in self.aliases.items()]
+        return aliases + [self._text(number) for number in sorted(self.needed)]
+
+    def _text(self, number: int) -> str:
         """Return a statement with its decorators, its comments and the docstring of a constant."""
-        lines, statement = self.text.splitlines(), self.statements[number]
+        statement, *following = self.statements[number : number + 2]
         decorators = getattr(statement, "decorator_list", [])
-        first = min([statement.lineno, *(each.lineno for each in decorators)]) - 1
-        while first and lines[first - 1].startswith("#"):
+        first = min(each.lineno for each in [statement, *decorators]) - 1
+        while first and self.lines[first - 1].startswith("#"):
             first -= 1
-        last, following = statement.end_lineno, self.statements[number + 1 : number + 2]
-        is_constant = isinstance(statement, ast.Assign | ast.AnnAssign)
-        for each in following if is_constant else ():
+        last = statement.end_lineno
+        for each in following if isinstance(statement, ast.Assign | ast.AnnAssign) else ():
             if isinstance(each, ast.Expr) and isinstance(each.value, ast.Constant):
                 last = each.end_lineno
-        return "\n".join(lines[first:last])
+        return "\n".join(self.lines[first:last])
 
 
 class _Definitions:
-    """Follows names from statement to statement."""
+    """The statements that a network needs, found by following names from file to file."""
 
     def __init__(self) -> None:
-        self._modules: dict[str, _Module] = {}
-        self._owners: dict[str, str] = dict.fromkeys(_RESERVED, "model.py")
-        self._imports: dict[str, _Import] = {}
-        own = _Module("model.py")
-        for statement in ast.parse(_IMPORTS).body:
-            for imported in own.imported(statement):
-                self._imports[imported.bound] = imported
-                self._claim(imported.bound, imported.line(), "model.py")
+        self._files: dict[str, _File] = {}
+        self._owners = dict.fromkeys(_RESERVED, "model.py")
+        self._imports: set[str] = set()
+        for line in _IMPORTS:
+            name = line.rpartition(" ")[2]
+            self._import(name, line, "model.py")
 
     def need_class(self, root: type) -> None:
-        """Take a class of a module's top level with everything that it uses."""
+        """Take a class of a file's top level with everything that it uses."""
         if root.__qualname__ != root.__name__:
             raise ExportError(
                 f"module class: got {root.__qualname__}, which is defined inside another class or "
                 "function, expected one of the module's top level; move it there"
             )
-        self._need(root.__module__, root.__name__, "model.py")
+        self._need(self._file(root.__module__), root.__name__, "model.py")
 
     def texts(self) -> list[str]:
-        """Return the needed statements, module by module, each behind those that it imports."""
-        texts = []
-        for module in self._ordered():
-            parts = [module.source(i) for i in sorted(module.needed)]
-            parts = [f"{bound} = {name}" for bound, name in module.aliases.items()] + parts
-            if parts:
-                texts.append(f"# From {module.name}\n\n" + "\n\n\n".join(parts))
-        return texts
+        """Return the needed statements, file by file, each behind those that it imports."""
+        found = [(file.name, file.texts()) for file in self._ordered()]
+        return [f"# From {name}\n\n" + "\n\n\n".join(texts) for name, texts in found if texts]
 
     def import_lines(self) -> list[str]:
         """Return the import statements, whole modules first."""
-        lines = sorted(imported.line() for imported in self._imports.values())
-        return sorted(set(lines), key=lambda line: (line.startswith("from"), line))
+        return sorted(self._imports, key=lambda line: (line.startswith("from"), line))
 
-    def _ordered(self) -> Iterator[_Module]:
-        done: set[str] = set()
+    def _ordered(self) -> list[_File]:
+        seen: set[str] = set()
+        ordered: list[_File] = []
 
-        def visit(module: _Module) -> Iterator[_Module]:
-            if module.name in done:
-                return
-            done.add(module.name)
-            for imported in module.imports.values():
-                if imported.module in self._modules:
-                    yield from visit(self._modules[imported.module])
-            yield module
+        def visit(file: _File) -> None:
+            seen.add(file.name)
+            for imported in file.imports.values():
+                if imported.module in self._files and imported.module not in seen:
+                    visit(self._files[imported.module])
+            ordered.append(file)
 
-        for module in list(self._modules.values()):
-            yield from visit(module)
+        for file in self._files.values():
+            if file.name not in seen:
+                visit(file)
+        return ordered
+
+    def _file(self, name: str) -> _File:
+        if name not in self._files:
+            self._files[name] = _File(name)
+        return self._files[name]
 
     def _claim(self, name: str, owner: str, user: str) -> None:
         former = self._owners.setdefault(name, owner)
@@ -312,50 +290,53 @@ class _Definitions:
                 "one meaning a name; rename one of them"
             )
 
-    def _need(self, module_name: str, name: str, user: str) -> None:
-        module = self._modules.setdefault(module_name, _Module(module_name))
-        if name in module.imports:
-            self._need_import(module, module.imports[name], user)
-            return
-        for number, statement in enumerate(module.statements):
-            if not module.is_definition(statement) or number in module.needed:
-                continue
-            if name in _bound(statement) or (not _bound(statement) and name in _names(statement)):
-                module.needed.add(number)
-                for bound in _bound(statement):
-                    self._claim(bound, module_name, user)
-                self._need_used(module, statement, f"{module_name}.{name}")
+    def _import(self, bound: str, line: str, user: str) -> None:
+        self._claim(bound, line, user)
+        self._imports.add(line)
 
-    def _need_used(self, module: _Module, statement: ast.stmt, user: str) -> None:
+    def _need(self, file: _File, name: str, user: str) -> None:
+        if name in file.imports:
+            self._need_import(file, name, user)
+            return
+        for number, statement in enumerate(file.statements):
+            bound = _bound(statement)
+            if number in file.needed or name not in (bound or _names(statement)):
+                continue
+            file.needed.add(number)
+            for each in bound:
+                self._claim(each, file.name, user)
+            self._need_used(file, statement, f"{file.name}.{name}")
+
+    def _need_used(self, file: _File, statement: ast.stmt, user: str) -> None:
         for node in ast.walk(statement):
-            for imported in module.imported(node):
+            for imported in file.imported(node).values():
                 if imported.package not in PLAIN_PACKAGES:
                     raise ExportError(
                         f"{user}: imports {imported.module!r} inside a function or condition, "
                         "expected imports at the top of the file"
                     )
         for used in sorted(_names(statement)):
-            self._need(module.name, used, user)
+            self._need(file, used, user)
 
-    def _need_import(self, module: _Module, imported: _Import, user: str) -> None:
+    def _need_import(self, file: _File, bound: str, user: str) -> None:
+        imported = file.imports[bound]
         if imported.package in PLAIN_PACKAGES:
-            self._claim(imported.bound, imported.line(), user)
-            self._imports[imported.bound] = imported
+            self._import(bound, imported.line, user)
         elif not _is_own(imported.package):
-            if not imported.typing_only:
+            if bound not in file.typing_only:
                 raise ExportError(
                     f"{user}: imports {imported.module!r}, which model.py cannot; expected layers "
                     "that use torch and the standard library alone; move what needs it elsewhere"
                 )
-        elif not imported.name or _is_module(f"{imported.module}.{imported.name}"):
+        elif not self._file(imported.module).binds(imported.name):
             raise ExportError(
-                f"{user}: uses a whole module ({imported.line()}); import the names that it needs"
+                f"{user}: uses a whole module ({imported.line}); import the names that it needs"
             )
         else:
-            self._need(imported.module, imported.name, user)
-            if imported.bound != imported.name and imported.bound not in module.aliases:
-                self._claim(imported.bound, module.name, user)
-                module.aliases[imported.bound] = imported.name
+            self._need(self._file(imported.module), imported.name, user)
+            if bound != imported.name and bound not in file.aliases:
+                self._claim(bound, file.name, user)
+                file.aliases[bound] = imported.name
 
 
 def _is_own(package: str) -> bool:
@@ -364,13 +345,6 @@ def _is_own(package: str) -> bool:
     places = [] if spec is None else [spec.origin or "", *(spec.submodule_search_locations or ())]
     own = package in {"nas", "search_spaces"}
     return own or not any(_INSTALLED.intersection(Path(place).parts) for place in places)
-
-
-def _is_module(name: str) -> bool:
-    try:
-        return importlib.util.find_spec(name) is not None
-    except (ImportError, ValueError):
-        return False
 
 
 def _names(node: ast.AST) -> set[str]:
