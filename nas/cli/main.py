@@ -100,7 +100,7 @@ def _studies(parsed: argparse.Namespace) -> int:
 def _pareto(parsed: argparse.Namespace) -> int:
     from nas import results
     from nas.cli.console import print_front
-    from nas.results.study import records
+    from nas.results.frame import records
 
     study = results.open(parsed.study, parsed.runs)
     objectives = parsed.objectives.split(",") if parsed.objectives else None

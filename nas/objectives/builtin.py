@@ -87,44 +87,45 @@ class PeakMemoryMb(Objective):
         return facts.memory.predict_mb(genotypes)
 
 
+class _Counted(Objective):
+    """A sum of counted costs; `costs` names their columns."""
+
+    costs: ClassVar[tuple[str, ...]]
+
+    def before_training(self, genotypes: Sequence[Genotype], facts: Facts) -> FloatArray:
+        """Return the sum in the objective's unit, shape `(n,)`."""
+        table = facts.costs(genotypes)
+        return table[list(self.costs)].sum(axis=1, skipna=False).to_numpy(float)
+
+
 @register("counted_memory_mb")
 @dataclass(frozen=True, kw_only=True)
-class CountedMemoryMb(Objective):
+class CountedMemoryMb(_Counted):
     """Memory of one inference: weights and the most activations alive at once, counted.
 
-    It needs no device, and it is less than what a runtime takes.
+    In 10^6 bytes. It needs no device, and it is less than what a runtime takes.
     """
 
     unit: ClassVar[str] = "MB"
     column: ClassVar[str] = "counted_memory_mb"
-
-    def before_training(self, genotypes: Sequence[Genotype], facts: Facts) -> FloatArray:
-        """Return the counted megabytes (10^6 bytes), shape `(n,)`."""
-        costs = facts.costs(genotypes)
-        return (costs["model_size_mb"] + costs["peak_activation_mb"]).to_numpy(float)
+    costs: ClassVar[tuple[str, ...]] = ("model_size_mb", "peak_activation_mb")
 
 
 @register("params_m")
 @dataclass(frozen=True, kw_only=True)
-class ParamsM(Objective):
+class ParamsM(_Counted):
     """Trainable parameters, in millions."""
 
     unit: ClassVar[str] = "10^6"
     column: ClassVar[str] = "params_m"
-
-    def before_training(self, genotypes: Sequence[Genotype], facts: Facts) -> FloatArray:
-        """Return the counted parameters in millions, shape `(n,)`."""
-        return facts.costs(genotypes)["params_m"].to_numpy(float)
+    costs: ClassVar[tuple[str, ...]] = ("params_m",)
 
 
 @register("macs_m")
 @dataclass(frozen=True, kw_only=True)
-class MacsM(Objective):
+class MacsM(_Counted):
     """Multiply-accumulate operations of one inference, in millions."""
 
     unit: ClassVar[str] = "10^6"
     column: ClassVar[str] = "macs_m"
-
-    def before_training(self, genotypes: Sequence[Genotype], facts: Facts) -> FloatArray:
-        """Return the counted operations in millions, shape `(n,)`."""
-        return facts.costs(genotypes)["macs_m"].to_numpy(float)
+    costs: ClassVar[tuple[str, ...]] = ("macs_m",)

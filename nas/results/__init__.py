@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nas.core.errors import HwnasError
+from nas.core.trial import FULL
+
 if TYPE_CHECKING:
     from nas.results.study import StudyResults
+
+RECORD = "study.json"
+"""File of a study's folder that says what the study is."""
+
+_logger = logging.getLogger(__name__)
 
 
 def open(path_or_name: str | Path, runs: str | Path = "runs") -> StudyResults:  # noqa: A001
@@ -20,14 +29,60 @@ def open(path_or_name: str | Path, runs: str | Path = "runs") -> StudyResults:  
         HwnasError: There is no such study (the message lists those that are there), or its
             `study.json` cannot be read.
     """
-    from nas.results.catalog import find
     from nas.results.study import StudyResults
 
-    return StudyResults(find(Path(path_or_name), Path(runs)))
+    for folder in (Path(path_or_name), Path(runs, path_or_name)):
+        if (folder / RECORD).is_file():
+            return StudyResults(folder)
+    known = ", ".join(sorted(folder.name for folder in _folders(runs))) or "none"
+    raise HwnasError(f"study: got {str(path_or_name)!r}, expected a study of {runs}/: {known}")
 
 
 def studies(runs: str | Path = "runs") -> list[dict[str, Any]]:
-    """Summarise all studies, newest first; see `nas.results.catalog.summaries`."""
-    from nas.results.catalog import summaries
+    """Summarise all studies of a folder, newest first.
 
-    return summaries(Path(runs))
+    A study that cannot be read is left out, with a warning in the log.
+
+    Args:
+        runs: Folder that holds the studies; need not exist.
+
+    Returns:
+        One record a study: `name`, `created_utc`, `status` ("searching", "searched" or
+        "finalised"), `trials_complete`, `trials_failed`, `values_of` ("verified" where the
+        following are of verified architectures, "search" where they are as the search saw them),
+        `error_best` (validation, %; `None` without any), `hypervolume`, `hypervolume_share`,
+        `path`.
+    """
+    from nas.results.study import StudyResults
+
+    found: list[dict[str, Any]] = []
+    for folder in _folders(runs):
+        try:
+            found.append(_summary(StudyResults(folder)))
+        except HwnasError as error:
+            _logger.warning("left out: %s", error)
+    return sorted(found, key=lambda summary: summary["created_utc"], reverse=True)
+
+
+def _folders(runs: str | Path) -> list[Path]:
+    return sorted(record.parent for record in Path(runs).glob(f"*/{RECORD}"))
+
+
+def _summary(study: StudyResults) -> dict[str, Any]:
+    trials = study.trials()
+    full = trials[trials["fidelity"] == FULL]
+    verified = bool(trials["verified"].any())
+    column = "error_final" if verified else "error"
+    errors = full[column].dropna() if column in full else full["number"][:0]
+    return {
+        "name": study.name,
+        "created_utc": study.created_utc,
+        "status": study.status,
+        "trials_complete": int((trials["status"] == "complete").sum()),
+        "trials_failed": int((trials["status"] == "failed").sum()),
+        "values_of": "verified" if verified else "search",
+        "error_best": float(errors.min()) if len(errors) else None,
+        "hypervolume": study.hypervolume(),
+        "hypervolume_share": study.hypervolume_share(),
+        "path": str(study.path),
+    }

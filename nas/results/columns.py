@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 CONFIDENCE_INTERVAL = "_ci"
@@ -70,10 +71,9 @@ def _error(name: str, quantity: str, heading: str, *, fp32: bool = False) -> Col
     )
 
 
-def _latency(name: str, kind: str, heading: str, **more: Any) -> Column:
-    return Column(
-        name=name, quantity="latency", unit="ms", kind=kind, heading=heading, on_device=True, **more
-    )
+_latency = partial(Column, quantity="latency", unit="ms", on_device=True)
+_memory = partial(Column, quantity="peak memory", unit="MB", on_device=True)
+_measured = partial(Column, kind="measured", verified=True, on_device=True)
 
 
 def _interval(of: Column) -> Column:
@@ -84,12 +84,17 @@ def _interval(of: Column) -> Column:
 
 
 _MEASURED = _latency(
-    "latency_ms_measured", "measured", "measured", verified=True, in_search=True, own=True
+    name="latency_ms_measured",
+    kind="measured",
+    heading="measured",
+    verified=True,
+    in_search=True,
+    own=True,
 )
 _MEASURED_FP32 = _latency(
-    "latency_ms_measured_fp32",
-    "measured",
-    "measured fp32",
+    name="latency_ms_measured_fp32",
+    kind="measured",
+    heading="measured fp32",
     arithmetic="fp32",
     verified=True,
     optional=True,
@@ -104,12 +109,12 @@ _DECLARED = (
     _error("error_test", "test {metric}", "test {metric}"),
     _error("error_test_fp32", "test {metric}", "test {metric}", fp32=True),
     _error("error_test_refit", "test {metric} after the refit", "test {metric} refit"),
-    _latency("latency_ms_predicted", "predicted", "predicted", own=True),
+    _latency(name="latency_ms_predicted", kind="predicted", heading="predicted", own=True),
     _MEASURED,
     _interval(_MEASURED),
     _MEASURED_FP32,
     _interval(_MEASURED_FP32),
-    _latency("latency_ms_published", "published", "published", optional=True),
+    _latency(name="latency_ms_published", kind="published", heading="published", optional=True),
     Column(
         name="latency_deviation_percent",
         quantity="measured above predicted latency",
@@ -118,49 +123,15 @@ _DECLARED = (
         number_format="+.1f",
         own=True,
     ),
-    Column(
-        name="latency_ms_median",
-        quantity="median latency",
-        unit="ms",
-        kind="measured",
-        verified=True,
-        on_device=True,
-    ),
-    Column(
-        name="latency_ms_p95",
-        quantity="95th percentile of latency",
-        unit="ms",
-        kind="measured",
-        verified=True,
-        on_device=True,
-    ),
+    _measured(name="latency_ms_median", quantity="median latency", unit="ms"),
+    _measured(name="latency_ms_p95", quantity="95th percentile of latency", unit="ms"),
     Column(name="counted_memory_mb", quantity="memory", unit="MB", kind="counted"),
-    Column(
-        name="peak_memory_mb_predicted",
-        quantity="peak memory",
-        unit="MB",
-        kind="predicted",
-        on_device=True,
-    ),
-    Column(
-        name="peak_memory_mb_measured",
-        quantity="peak memory",
-        unit="MB",
-        kind="measured",
-        heading="measured",
-        verified=True,
-        on_device=True,
-        own=True,
+    _memory(name="peak_memory_mb_predicted", kind="predicted"),
+    _memory(
+        name="peak_memory_mb_measured", kind="measured", heading="measured", verified=True, own=True
     ),
     Column(name="model_size_mb", quantity="model size", unit="MB", verified=True),
-    Column(
-        name="energy_mj_measured",
-        quantity="energy",
-        unit="mJ",
-        kind="measured",
-        verified=True,
-        on_device=True,
-    ),
+    _measured(name="energy_mj_measured", quantity="energy", unit="mJ"),
     Column(name="params_m", quantity="parameters", unit="M", heading="params"),
     Column(name="macs_m", quantity="multiply-accumulates", unit="M", heading="MACs"),
 )
@@ -176,14 +147,15 @@ MEASURED = tuple(column.name for column in _DECLARED if column.in_search)
 """Columns in which architectures that were measured during the search have values as well."""
 
 
-def columns_of(record: Mapping[str, Any]) -> dict[str, Column]:
+def columns_of(record: Mapping[str, Any], names: Iterable[str] = ()) -> dict[str, Column]:
     """Return the columns that have a fixed meaning, those of errors by the metric of the task.
 
     Args:
         record: The study's `study.json`.
+        names: Further columns, which stand for themselves where they have no fixed meaning.
     """
     name, unit = task_metric(record)
-    return {
+    declared = {
         column.name: dataclasses.replace(
             column,
             quantity=column.quantity.format(metric=name),
@@ -192,6 +164,8 @@ def columns_of(record: Mapping[str, Any]) -> dict[str, Column]:
         )
         for column in _DECLARED
     }
+    others = [other for other in names if other not in declared]
+    return declared | {other: Column(name=other, quantity=other) for other in others}
 
 
 def task_metric(record: Mapping[str, Any]) -> tuple[str, str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,39 +29,42 @@ IDENTITY = (
 
 
 def trials_frame(
+    folder: Path,
+    record: Mapping[str, Any],
     trials: Sequence[Trial],
-    columns: Mapping[str, str],
-    verified_columns: Mapping[str, str],
     constraints: Sequence[Constraint],
-    verified: Mapping[str, Mapping[str, Any]],
-    measured: Mapping[str, dict[str, float]] | None = None,
 ) -> pd.DataFrame:
     """Return the table of a study's trials.
 
     Args:
+        folder: The study's, with what was verified and what was measured in the search.
+        record: Its `study.json`: the column of every objective and of every limited value.
         trials: Of the ledger.
-        columns: Column of every objective and of every limited value, by its name.
-        verified_columns: The columns of the same in verified architectures.
         constraints: Of the study.
-        verified: Records of the verified architectures, by `arch_id`.
-        measured: Columns of architectures that were measured during the search, by `arch_id`.
 
     Returns:
         Columns `IDENTITY`, the objectives', the facts', `VERIFIED`, and two of truth values:
         `verified`, of a full training only, and `feasible`, whether a complete trial keeps all
         constraints, judged by values of `verified_columns` where there are any. A missing value is
         NaN.
+
+    Raises:
+        HwnasError: The record of a verified architecture, or of those measured, cannot be read.
     """
-    measured = measured or {}
-    added = {*VERIFIED, *verified_columns.values()} - set(columns.values())
-    rows = [
-        _row(trial, columns)
-        | (measured.get(trial.arch_id, {}) if trial.complete else {})
-        | (_chosen(verified.get(trial.arch_id, {}), added) if trial.complete and trial.full else {})
-        for trial in trials
-    ]
+    columns, verified_columns = record["columns"], record["verified_columns"]
+    verified, measured = _read_verified(folder), _read_measured(folder)
+    of_verified = list(dict.fromkeys([*VERIFIED, *verified_columns.values()]))
+    rows = []
+    for trial in trials:
+        row = _row(trial, columns)
+        if trial.complete:
+            row |= measured.get(trial.arch_id, {})
+        if trial.complete and trial.full:
+            known = verified.get(trial.arch_id, {})
+            added = set(of_verified) - set(columns.values())
+            row |= {name: value for name, value in known.items() if name in added}
+        rows.append(row)
     known = [name for row in rows for name in row if name not in VERIFIED]
-    of_verified = [*VERIFIED, *verified_columns.values()]
     names = list(dict.fromkeys([*IDENTITY, *columns.values(), *known, *of_verified]))
     frame = pd.DataFrame(rows, columns=names)
     numbers = [name for name in names if name not in IDENTITY]
@@ -77,15 +80,8 @@ def trials_frame(
     return frame
 
 
-def read_verified(folder: Path) -> dict[str, dict[str, Any]]:
-    """Return the records of a study's verified architectures, by `arch_id`.
-
-    Args:
-        folder: The study's folder.
-
-    Raises:
-        HwnasError: A record cannot be read; names the file.
-    """
+def _read_verified(folder: Path) -> dict[str, dict[str, Any]]:
+    """Return the records of a study's verified architectures, by `arch_id`."""
     found = {
         path.parent.name: read_json(path) for path in sorted(folder.glob("finalised/*/result.json"))
     }
@@ -96,17 +92,12 @@ def read_verified(folder: Path) -> dict[str, dict[str, Any]]:
     return found
 
 
-def read_measured_candidates(path: Path) -> dict[str, dict[str, float]]:
+def _read_measured(folder: Path) -> dict[str, dict[str, float]]:
     """Return the columns of the architectures that a search measured, by `arch_id`.
 
     What is predicted of them is what was predicted once the predictor had learned from them.
-
-    Args:
-        path: The study's `adaptive_measurement.json`; need not exist.
-
-    Raises:
-        HwnasError: The file cannot be read.
     """
+    path = folder / "adaptive_measurement.json"
     rows = read_json(path)["measured"] if path.is_file() else []
     return {row["arch_id"]: row["columns"] for row in rows if row["columns"]}
 
@@ -135,26 +126,10 @@ def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def _row(trial: Trial, columns: Mapping[str, str]) -> dict[str, Any]:
-    values = {columns[name]: value for name, value in trial.values.items()}
-    # A fact may bear the name of a column that is kept for verified values: it is a prediction.
-    facts = {
-        f"{name}_predicted" if name in VERIFIED and name not in MEASURED else name: value
-        for name, value in trial.facts.items()
-    }
-    return {
-        "number": trial.number,
-        "arch_id": trial.arch_id,
-        "genotype": trial.genotype,
-        "status": "complete" if trial.complete else "failed",
-        "failure": trial.failure,
-        "seed": trial.seed,
-        "fidelity": trial.fidelity,
-        "seconds": trial.seconds,
-        "ended_s": trial.ended_s,
-        **facts,
-        **values,
-    }
-
-
-def _chosen(record: Mapping[str, Any], names: Collection[str]) -> dict[str, Any]:
-    return {name: value for name, value in record.items() if name in names}
+    row = {name: getattr(trial, name) for name in IDENTITY if name != "status"}
+    row["status"] = "complete" if trial.complete else "failed"
+    for name, value in trial.facts.items():
+        # A fact may bear the name of a column that is kept for verified values: it is a prediction.
+        kept = name in VERIFIED and name not in MEASURED
+        row[f"{name}_predicted" if kept else name] = value
+    return row | {columns[name]: value for name, value in trial.values.items()}

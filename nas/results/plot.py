@@ -14,11 +14,11 @@ from matplotlib.ticker import ScalarFormatter
 from nas.core.errors import HwnasError
 from nas.core.trial import FULL
 from nas.results.columns import CONFIDENCE_INTERVAL, Column, columns_of, device_label
-from nas.results.hypervolume import knee
+from nas.results.report import report_frame
 from nas.results.study import StudyResults
 
 SIZE_INCHES, DPI = (12.0, 7.5), 100
-_GREY, _BLUE, _RED = "#a8b0b8", "#2f6db3", "#c8381f"
+_GREY, _BLUE, _RED, _BLACK = "#a8b0b8", "#2f6db3", "#c8381f", "#303030"
 _WIDE = 20.0
 
 
@@ -33,14 +33,6 @@ class _View:
     colour: str | None
     joined: bool
     known: dict[str, Column]
-
-    def label(self, column: str, device: str = "") -> str:
-        """Return the text for the axis of a column; its name where it has no fixed meaning."""
-        return self.known[column].label(device) if column in self.known else column
-
-    def unit(self, column: str) -> str:
-        """Return the unit of a column; empty where it has none or is not known."""
-        return self.known[column].unit if column in self.known else ""
 
 
 def plot_pareto(study: StudyResults, path_png: Path) -> None:
@@ -76,16 +68,16 @@ def pareto_figure(study: StudyResults) -> Figure:
     trials = trials[drawn].dropna(subset=[view.x, view.y])
     _draw_trials(figure, axes, trials, view)
     _draw_search_front(axes, study, view)
-    front = study.pareto()
+    front = report_frame(study)
     _draw_verified(axes, trials[trials["verified"]], front, view)
-    _draw_knee(axes, front, study.front_columns(front), view)
+    _draw_knee(axes, front[front["knee"]], view)
     _finish(axes, study, view, trials)
     return figure
 
 
 def _view(study: StudyResults) -> _View:
     columns, verified = list(study.columns.values()), list(study.verified_columns.values())
-    known = columns_of(study.record)
+    known = columns_of(study.record, [*columns, *verified])
     if len(columns) == 1:
         return _View("number", columns[0], "number", verified[0], None, joined=False, known=known)
     colour, joined = (columns[2] if columns[2:] else None), len(columns) == 2
@@ -101,7 +93,7 @@ def _draw_trials(figure: Figure, axes: Axes, trials: pd.DataFrame, view: _View) 
     drawn = axes.scatter(
         trials[view.x], trials[view.y], c=trials[view.colour], cmap="viridis", label=text, **style
     )
-    figure.colorbar(drawn, ax=axes, label=view.label(view.colour), pad=0.01)
+    figure.colorbar(drawn, ax=axes, label=view.known[view.colour].label(), pad=0.01)
 
 
 def _draw_search_front(axes: Axes, study: StudyResults, view: _View) -> None:
@@ -126,7 +118,9 @@ def _draw_verified(axes: Axes, verified: pd.DataFrame, front: pd.DataFrame, view
         points = verified[chosen].sort_values(x)
         if points.empty:
             continue
-        joined = view.joined and alpha == 1.0
+        line: dict[str, Any] = {"fmt": "D"}
+        if view.joined and alpha == 1.0:
+            line |= {"linestyle": "-", "linewidth": 1.8, "drawstyle": "steps-post"}
         axes.errorbar(
             points[x],
             points[y],
@@ -134,38 +128,31 @@ def _draw_verified(axes: Axes, verified: pd.DataFrame, front: pd.DataFrame, view
             color=_RED,
             alpha=alpha,
             label=f"{text} (measured, 95 % interval)" if bars in points else text,
-            **_marks(joined=joined),
+            markersize=7,
+            capsize=4,
+            elinewidth=1.5,
+            zorder=3,
+            **line,
         )
 
 
-def _marks(*, joined: bool) -> dict[str, Any]:
-    marks: dict[str, Any] = {"fmt": "D", "markersize": 7, "capsize": 4, "elinewidth": 1.5}
-    line = {"linestyle": "-", "linewidth": 1.8, "drawstyle": "steps-post"}
-    return marks | {"zorder": 3} | (line if joined else {})
-
-
-def _draw_knee(axes: Axes, front: pd.DataFrame, columns: list[str], view: _View) -> None:
-    if front.empty:
-        return
-    row = front.iloc[knee(front[columns].to_numpy(dtype=float))]
-    verified = bool(row["verified"])
-    x = float(row[view.x_verified if verified else view.x])
-    y = float(row[view.y_verified if verified else view.y])
-    axes.plot(x, y, marker="o", markersize=19, markeredgewidth=1.8, zorder=4, **_ring())
-    axes.annotate(
-        f"knee {row['arch_id']}\n{y:.3g} {view.unit(view.y)}, {x:.3g} {view.unit(view.x)}",
-        (x, y),
-        xytext=(36, 70),
-        textcoords="offset points",
-        fontsize=12,
-        arrowprops={"arrowstyle": "-", "color": "#303030"},
-        bbox={"boxstyle": "round,pad=0.3", "facecolor": "white", "edgecolor": "none"},
-        zorder=5,
-    )
-
-
-def _ring() -> dict[str, Any]:
-    return {"markerfacecolor": "none", "markeredgecolor": "#303030", "linestyle": "none"}
+def _draw_knee(axes: Axes, knees: pd.DataFrame, view: _View) -> None:
+    for row in knees.to_dict("records"):
+        x = row[view.x_verified if row["verified"] else view.x]
+        y = row[view.y_verified if row["verified"] else view.y]
+        style = {"markeredgewidth": 1.8, "markerfacecolor": "none", "markeredgecolor": _BLACK}
+        axes.plot(x, y, marker="o", markersize=19, linestyle="none", zorder=4, **style)
+        x_unit, y_unit = view.known[view.x].unit, view.known[view.y].unit
+        axes.annotate(
+            f"knee {row['arch_id']}\n{y:.3g} {y_unit}, {x:.3g} {x_unit}",
+            (x, y),
+            xytext=(36, 70),
+            textcoords="offset points",
+            fontsize=12,
+            arrowprops={"arrowstyle": "-", "color": _BLACK},
+            bbox={"boxstyle": "round,pad=0.3", "facecolor": "white", "edgecolor": "none"},
+            zorder=5,
+        )
 
 
 def _finish(axes: Axes, study: StudyResults, view: _View, trials: pd.DataFrame) -> None:
@@ -193,8 +180,7 @@ def _is_wide(values: pd.Series[float]) -> bool:
 
 def _axis_label(view: _View, column: str, verified: str, study: StudyResults, device: str) -> str:
     if column == "error" and column in study.published:
-        return f"{study.published[column]} ({view.unit(column)})"
+        return f"{study.published[column]} ({view.known[column].unit})"
     # Points of the search and verified ones share the axis; the legend tells them apart.
-    if verified != column:
-        return view.label(verified, device).removeprefix("measured ")
-    return view.label(column, device)
+    label = view.known[verified].label(device)
+    return label if verified == column else label.removeprefix("measured ")

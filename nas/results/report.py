@@ -92,14 +92,14 @@ def _caption(study: StudyResults, front: pd.DataFrame | None) -> str:
 
 def _shown_columns(study: StudyResults, frame: pd.DataFrame) -> list[Column]:
     """Return the columns that a front is shown with, those of its objectives among them."""
-    known = columns_of(study.record)
+    names = [*study.columns.values(), *study.verified_columns.values()]
+    known = columns_of(study.record, names)
     if "error" in study.published:
         heading = f"published {task_metric(study.record)[0]}"
         known["error"] = dataclasses.replace(known["error"], heading=heading)
     shown = {name: column for name, column in known.items() if column.heading}
-    for name in [*study.columns.values(), *study.verified_columns.values()]:
-        column = known.get(name, Column(name=name, quantity=name))
-        shown.setdefault(name, dataclasses.replace(column, heading=name, unit=""))
+    for name in names:
+        shown.setdefault(name, dataclasses.replace(known[name], heading=name, unit=""))
     published = bool(study.published)
     return [
         column

@@ -17,21 +17,13 @@ from omegaconf.errors import OmegaConfBaseException
 from nas.core.errors import ConfigError, HwnasError, LedgerError, UnknownNameError, first_line
 from nas.core.objective import Constraint
 from nas.core.trial import FULL
+from nas.results import RECORD
 from nas.results.database import sqlite_url, translated
-from nas.results.frame import (
-    read_json,
-    read_measured_candidates,
-    read_verified,
-    records,
-    trials_frame,
-)
+from nas.results.frame import read_json, trials_frame
 from nas.results.hypervolume import hypervolume, knee, non_dominated
 from nas.results.ledger import Ledger
 from nas.results.query import matching
 
-__all__ = ["PICKS", "RECORD", "StudyResults", "records"]
-
-RECORD = "study.json"
 _KEYS = (
     "name",
     "created_utc",
@@ -165,17 +157,7 @@ class StudyResults:
         Raises:
             HwnasError: The ledger or a verified architecture's record cannot be read.
         """
-        trials = self._ledger.trials()
-        verified = read_verified(self.path)
-        measured = read_measured_candidates(self.path / "adaptive_measurement.json")
-        return trials_frame(
-            trials,
-            self.record["columns"],
-            self.record["verified_columns"],
-            self.constraints,
-            verified,
-            measured,
-        )
+        return trials_frame(self.path, self.record, self._ledger.trials(), self.constraints)
 
     def pareto(
         self,
