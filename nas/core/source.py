@@ -60,11 +60,14 @@ def _counts(name: str, own: set[str]) -> bool:
         return True
     if top in _PLATFORM or top in sys.stdlib_module_names:
         return False
-    spec = _spec(top)
-    if spec is None:
-        return top in sys.modules
-    places = [spec.origin or "", *(spec.submodule_search_locations or ())]
-    return not any(_LIBRARIES.intersection(Path(place).parts) for place in places)
+    return not is_installed(top) and (_spec(top) is not None or top in sys.modules)
+
+
+def is_installed(package: str) -> bool:
+    """Return whether a package lies where pip installs, so that it is not the user's own code."""
+    spec = _spec(package)
+    places = [] if spec is None else [spec.origin or "", *(spec.submodule_search_locations or ())]
+    return any(_LIBRARIES.intersection(Path(place).parts) for place in places)
 
 
 def _spec(name: str) -> ModuleSpec | None:

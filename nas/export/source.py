@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 from torch import nn
 
 from nas.core.errors import ExportError
+from nas.core.source import is_installed
 from nas.network.module import Network, PlacedBlock
 from nas.network.trained import Preprocessing
 
@@ -27,7 +28,7 @@ PLAIN_PACKAGES = frozenset({"torch", "safetensors"}) | sys.stdlib_module_names
 """What `model.py` may import."""
 
 _LINE_LENGTH = 100
-_INSTALLED = {"site-packages", "dist-packages"}
+_PLATFORM = {"nas", "search_spaces"}
 _IMPORTS = (
     "from pathlib import Path",
     "import torch",
@@ -322,7 +323,7 @@ class _Definitions:
         imported = file.imports[bound]
         if imported.package in PLAIN_PACKAGES:
             self._import(bound, imported.line, user)
-        elif not _is_own(imported.package):
+        elif imported.package not in _PLATFORM and is_installed(imported.package):
             if bound not in file.typing_only:
                 raise ExportError(
                     f"{user}: imports {imported.module!r}, which model.py cannot; expected layers "
@@ -337,14 +338,6 @@ class _Definitions:
             if bound != imported.name and bound not in file.aliases:
                 self._claim(bound, file.name, user)
                 file.aliases[bound] = imported.name
-
-
-def _is_own(package: str) -> bool:
-    """Return whether a package is source code of this project or of the user."""
-    spec = importlib.util.find_spec(package)
-    places = [] if spec is None else [spec.origin or "", *(spec.submodule_search_locations or ())]
-    own = package in {"nas", "search_spaces"}
-    return own or not any(_INSTALLED.intersection(Path(place).parts) for place in places)
 
 
 def _names(node: ast.AST) -> set[str]:

@@ -64,8 +64,8 @@ def trials_frame(
             added = set(of_verified) - set(columns.values())
             row |= {name: value for name, value in known.items() if name in added}
         rows.append(row)
-    known = [name for row in rows for name in row if name not in VERIFIED]
-    names = list(dict.fromkeys([*IDENTITY, *columns.values(), *known, *of_verified]))
+    facts = [name for row in rows for name in row if name not in VERIFIED]
+    names = list(dict.fromkeys([*IDENTITY, *columns.values(), *facts, *of_verified]))
     frame = pd.DataFrame(rows, columns=names)
     numbers = [name for name in names if name not in IDENTITY]
     frame = frame.astype(dict.fromkeys([*numbers, "fidelity", "seconds", "ended_s"], "float64"))
