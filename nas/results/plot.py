@@ -140,8 +140,9 @@ def _draw_knee(axes: Axes, knees: pd.DataFrame, view: _View) -> None:
     for row in knees.to_dict("records"):
         x = row[view.x_verified if row["verified"] else view.x]
         y = row[view.y_verified if row["verified"] else view.y]
-        style = {"markeredgewidth": 1.8, "markerfacecolor": "none", "markeredgecolor": _BLACK}
-        axes.plot(x, y, marker="o", markersize=19, linestyle="none", zorder=4, **style)
+        style: dict[str, Any] = {"markerfacecolor": "none", "markeredgecolor": _BLACK}
+        style |= {"markersize": 19, "markeredgewidth": 1.8, "linestyle": "none", "zorder": 4}
+        axes.plot(x, y, marker="o", **style)
         x_unit, y_unit = view.known[view.x].unit, view.known[view.y].unit
         axes.annotate(
             f"knee {row['arch_id']}\n{y:.3g} {y_unit}, {x:.3g} {x_unit}",
