@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import operator
 import re
 from abc import ABC
 from collections.abc import Callable, Mapping, Sequence
@@ -98,13 +97,8 @@ class Objective(ABC):
         raise KeyError(f"{self.column} is known before training; got metrics {sorted(metrics)}")
 
 
-_OPERATORS: dict[str, Callable[[float, float], bool]] = {
-    "<=": operator.le,
-    "<": operator.lt,
-    ">=": operator.ge,
-    ">": operator.gt,
-}
-_CONSTRAINT = re.compile(r"^\s*([a-z_][a-z0-9_]*)\s*(<=|>=|<|>)\s*([-+0-9.eE]+)\s*$")
+_NUMBER = r"[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?"
+_CONSTRAINT = re.compile(rf"\s*([a-z_][a-z0-9_]*)\s*(<=|>=|<|>)\s*({_NUMBER})\s*")
 
 
 @dataclass(frozen=True)
@@ -128,16 +122,15 @@ class Constraint:
         Raises:
             ConfigError: The text has another form.
         """
-        match = _CONSTRAINT.match(text)
-        limit = _number(match[3]) if match else None
-        if match is None or limit is None:
+        match = _CONSTRAINT.fullmatch(text)
+        if match is None or math.isinf(float(match[3])):
             expected = "OBJECTIVE <=|<|>=|> NUMBER"
             raise ConfigError("search.constraints", text, expected, 'write "latency_ms <= 2"')
-        return cls(match[1], match[2], limit)
+        return cls(match[1], match[2], float(match[3]))
 
     def met(self, value: float) -> bool:
         """Return whether `value` keeps the limit; a value that is not a number does not."""
-        return _OPERATORS[self.relation](value, self.limit)
+        return self.violation(value) <= 0
 
     def violation(self, value: Values) -> Values:
         """Return by how much a value, or each of several, breaks the limit.
@@ -155,11 +148,3 @@ class Constraint:
         short = f"{self.limit:g}"
         limit = short if float(short) == self.limit else repr(self.limit)
         return f"{self.objective} {self.relation} {limit}"
-
-
-def _number(text: str) -> float | None:
-    try:
-        number = float(text)
-    except ValueError:
-        return None
-    return number if math.isfinite(number) else None

@@ -48,7 +48,23 @@ class Prediction:
         return np.maximum(self.mean_ms - half, 0), self.mean_ms + half
 
 
-class LatencyPredictor(ABC):
+class CalibratedPredictor(ABC):
+    """Maps architectures to what was measured of others on one device."""
+
+    @abstractmethod
+    def held_out_errors(self) -> FloatArray:
+        """Return how far each sample of the calibration is predicted from the others.
+
+        Returns:
+            Predicted by measured value, less 1, shape `(n,)`.
+        """
+
+    @abstractmethod
+    def save(self, path: Path) -> None:
+        """Write the predictor into the folder `path`, as arrays and JSON."""
+
+
+class LatencyPredictor(CalibratedPredictor):
     """Maps architectures to milliseconds on the device that it was calibrated on.
 
     Attributes:
@@ -66,20 +82,8 @@ class LatencyPredictor(ABC):
             genotypes: A sequence, or an array of shape `(n, genes)`.
         """
 
-    @abstractmethod
-    def held_out_errors(self) -> FloatArray:
-        """Return how far each sample of the calibration is predicted from the others.
 
-        Returns:
-            Predicted by measured latency, less 1, shape `(n,)`.
-        """
-
-    @abstractmethod
-    def save(self, path: Path) -> None:
-        """Write the predictor into the folder `path`, as arrays and JSON."""
-
-
-class MemoryPredictor(ABC):
+class MemoryPredictor(CalibratedPredictor):
     """Maps architectures to peak memory on the device that it was calibrated on."""
 
     @abstractmethod
@@ -89,18 +93,6 @@ class MemoryPredictor(ABC):
         Args:
             genotypes: A sequence, or an array of shape `(n, genes)`.
         """
-
-    @abstractmethod
-    def held_out_errors(self) -> FloatArray:
-        """Return how far each sample of the calibration is predicted from the others.
-
-        Returns:
-            Predicted by measured peak, less 1, shape `(n,)`.
-        """
-
-    @abstractmethod
-    def save(self, path: Path) -> None:
-        """Write the predictor into the folder `path`, as arrays and JSON."""
 
 
 class LearningPredictor(LatencyPredictor):
@@ -115,13 +107,10 @@ class LearningPredictor(LatencyPredictor):
         self.current = current
 
     def predict(self, genotypes: Sequence[Genotype] | npt.NDArray[np.int64]) -> Prediction:
-        """Predict by the current predictor; see `LatencyPredictor.predict`."""
         return self.current.predict(genotypes)
 
     def held_out_errors(self) -> FloatArray:
-        """Return those of the current predictor; see `LatencyPredictor.held_out_errors`."""
         return self.current.held_out_errors()
 
     def save(self, path: Path) -> None:
-        """Write the current predictor; see `LatencyPredictor.save`."""
         self.current.save(path)

@@ -6,9 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from nas.core.dataset import Dataset, Examples, SearchSplits
-from nas.data import register
-from nas.data.splitting import three_way
+from nas.core.dataset import Examples, SearchSplits
+from nas.data import StratifiedDataset, register
 from nas.tasks.classification import Classification
 
 CLASS_NAMES = tuple("0123456789")
@@ -16,20 +15,18 @@ CLASS_NAMES = tuple("0123456789")
 
 @register("digits")
 @dataclass(frozen=True, kw_only=True)
-class Digits(Dataset):
-    """1,797 grey images `(1, 8, 8)` of ten digits, split 60/20/20 by class.
+class Digits(StratifiedDataset):
+    """1,797 grey images `(1, 8, 8)` of ten digits, split 60/20/20 by class unless told otherwise.
 
     The test part of the UCI set "Optical Recognition of Handwritten Digits" (Alpaydin and Kaynak,
     1998), as `sklearn.datasets.load_digits` has it. Its grey values 0..16 are spread over 0..255.
     """
 
     def search_splits(self) -> SearchSplits:
-        """Load the train and the validation split (1,079 and 359 images)."""
         splits = self._splits()
         return SearchSplits(splits["train"], splits["validation"])
 
     def test_split(self) -> Examples:
-        """Load the test split (359 images)."""
         return self._splits()["test"]
 
     def _splits(self) -> dict[str, Examples]:
@@ -39,12 +36,5 @@ class Digits(Dataset):
         pixels = np.round(values * (255 / 16)).astype(np.uint8).reshape(-1, 1, 8, 8)
         labels = classes.astype(np.int64)
         every = Examples(pixels, labels, Classification(class_names=CLASS_NAMES))
-        splits = three_way(
-            {"train": labels},
-            validation_share=0.2,
-            test_share=0.2,
-            seed=self.split_seed,
-            class_names=CLASS_NAMES,
-            source="digits",
-        )
+        splits = self.three_way({"train": labels}, CLASS_NAMES, "digits")
         return {name: every.take(at) for name, (_, at) in splits.items()}

@@ -7,6 +7,7 @@ import hashlib
 import http.client
 import math
 import os
+import struct
 import tempfile
 import urllib.request
 import zlib
@@ -18,8 +19,7 @@ import numpy.typing as npt
 
 from nas.core.dataset import Dataset, Examples, SearchSplits, files_stamp
 from nas.core.errors import ConfigError, DataError
-from nas.data import register
-from nas.data.splitting import hold_out
+from nas.data import hold_out, register
 from nas.tasks.classification import Classification
 
 CLASS_NAMES = (
@@ -78,19 +78,17 @@ class FashionMnist(Dataset):
             raise ConfigError("data.validation_size", self.validation_size, expected)
 
     def search_splits(self) -> SearchSplits:
-        """Load the train (50,000) and validation (10,000) split; the test files stay closed."""
-        images = _read(self._folder(), "train", _TRAIN_IMAGES)
+        # The test files stay closed.
+        images = _read_part(self._folder(), "train", _TRAIN_IMAGES)
         train, validation = hold_out(
             images.targets, self.validation_size, self.split_seed, "Fashion-MNIST"
         )
         return SearchSplits(images.take(train), images.take(validation))
 
     def test_split(self) -> Examples:
-        """Load the official 10,000 test images."""
-        return _read(self._folder(), "t10k", _TEST_IMAGES)
+        return _read_part(self._folder(), "t10k", _TEST_IMAGES)
 
     def stamp(self) -> str:
-        """Return the stamp of the four files."""
         folder = self._folder()
         return files_stamp(self, [folder / name for name in MD5])
 
@@ -170,7 +168,7 @@ def _md5(content: bytes) -> str:
     return hashlib.md5(content, usedforsecurity=False).hexdigest()
 
 
-def _read(folder: Path, part: str, count: int) -> Examples:
+def _read_part(folder: Path, part: str, count: int) -> Examples:
     """Read the images and labels of `part` (`train` or `t10k`)."""
     pixels = _read_idx(folder / f"{part}-images-idx3-ubyte.gz", (count, 28, 28))
     labels_path = folder / f"{part}-labels-idx1-ubyte.gz"
@@ -193,14 +191,10 @@ def _read_idx(path: Path, shape: tuple[int, ...]) -> npt.NDArray[np.uint8]:
         content = gzip.decompress(path.read_bytes())
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{path}: got {error}, expected an intact gzip file; {fix}") from error
-    magic = 0x0800 + len(shape)
-    if (got := int.from_bytes(content[:4])) != magic:
-        raise DataError(f"{path}: got IDX magic 0x{got:08x}, expected 0x{magic:08x}; {fix}")
-    header = 4 * (1 + len(shape))
-    sizes = tuple(int.from_bytes(content[i : i + 4]) for i in range(4, header, 4))
-    if sizes != shape:
-        raise DataError(f"{path}: got sizes {sizes}, expected {shape}; {fix}")
-    values = np.frombuffer(content, dtype=np.uint8)[header:]
+    header = struct.pack(f">{1 + len(shape)}I", 0x0800 + len(shape), *shape)
+    if (got := content[: len(header)]) != header:
+        raise DataError(f"{path}: got IDX header {got.hex()}, expected {header.hex()}; {fix}")
+    values = np.frombuffer(content, dtype=np.uint8, offset=len(header))
     if values.size != math.prod(shape):
         raise DataError(f"{path}: got {values.size} values, expected {math.prod(shape)}; {fix}")
     return values.reshape(shape)

@@ -14,10 +14,9 @@ import numpy.typing as npt
 from PIL import Image, ImageOps
 
 from nas.core.dataset import Examples, SearchSplits, files_stamp
-from nas.core.errors import ConfigError, DataError
+from nas.core.errors import ConfigError, DataError, one_line
 from nas.core.host import usable_cores
-from nas.data import register
-from nas.data.splitting import SPLITS, UserDataset, check_classes, three_way
+from nas.data import SPLITS, StratifiedDataset, register
 from nas.tasks.classification import Classification
 
 FORMATS = (
@@ -45,7 +44,7 @@ _SYSTEM_FOLDERS = ("__MACOSX", "@eaDir")
 # Names of folders that hold a split, of which only those in `SPLITS` are understood.
 _LIKE_SPLITS = {*SPLITS, "dev", "eval", "testing", "tests", "training", "val", "valid"}
 
-# Of classes, suffixes and broken files, how many are named in one line.
+# Of classes, broken files and reasons to pass files over, how many are named in one line.
 _NAMED = 5
 
 # Images that a thread decodes before it asks for more.
@@ -53,9 +52,6 @@ _CHUNK = 32
 
 # Files and their labels `(n,)`.
 _Files = tuple[list[Path], npt.NDArray[np.int64]]
-
-# Of a folder, its device and inode.
-_Identity = tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -67,7 +63,7 @@ class _Listing:
 
 @register("image_folder")
 @dataclass(frozen=True, kw_only=True)
-class ImageFolder(UserDataset):
+class ImageFolder(StratifiedDataset):
     """Images in `path/CLASS/FILE`, or in `path/train/CLASS/FILE` beside `validation` and `test`.
 
     A split without a folder of its own is cut from the train images by class. Classes are
@@ -76,11 +72,13 @@ class ImageFolder(UserDataset):
     in the notes of the splits; of an animation the first image counts.
 
     Attributes:
+        path: The folder.
         image_size: Height and width in pixels: the shorter side is resized to it, then the
             centre is cropped. If not given, all images must have the same size.
         grayscale: Whether to give one channel instead of three.
     """
 
+    path: str
     image_size: int | None = None
     grayscale: bool = False
 
@@ -91,25 +89,14 @@ class ImageFolder(UserDataset):
             raise ConfigError("data.image_size", self.image_size, "a positive number of pixels")
 
     def search_splits(self) -> SearchSplits:
-        """Load the train and the validation split.
-
-        Raises:
-            DataError: A folder or an image is missing or not as expected; names it.
-        """
         listing = self._listing()
-        train, validation = self._load(listing, "train", "validation")
+        train, validation = self._decode_splits(listing, "train", "validation")
         return SearchSplits(train, validation, (listing.note,))
 
     def test_split(self) -> Examples:
-        """Load the test split.
-
-        Raises:
-            DataError: A folder or an image is missing or not as expected; names it.
-        """
-        return self._load(self._listing(), "test")[0]
+        return self._decode_splits(self._listing(), "test")[0]
 
     def stamp(self) -> str:
-        """Return the stamp of all images."""
         return files_stamp(
             self, (at for files, _ in self._listing().splits.values() for at in files)
         )
@@ -117,33 +104,32 @@ class ImageFolder(UserDataset):
     def _listing(self) -> _Listing:
         """List the files and labels of every split, without opening a file."""
         root = Path(self.path).expanduser()
-        folders = _pool_folders(root)
-        class_names = _class_names(folders)
         passed: Counter[str] = Counter()
-        seen = _read_already(folders, class_names)
-        pools = {name: _list_pool(at, class_names, seen, passed) for name, at in folders.items()}
-        for path in (entry for folder in {root, *folders.values()} for entry in _entries(folder)):
-            if _hidden(path.name):
-                passed["hidden"] += 1
-            elif not path.is_dir():
-                passed["outside the class folders"] += 1
-        splits = three_way(
-            {name: labels for name, (_, labels) in pools.items()},
-            validation_share=self.validation_share,
-            test_share=self.test_share,
-            seed=self.split_seed,
-            class_names=class_names,
-            source=str(root),
-        )
+        try:
+            folders = _pool_folders(root)
+            names = _classes_of_folders(folders)
+            seen = _reserved(folders, names)
+            pools = {split: _list_pool(at, names, seen, passed) for split, at in folders.items()}
+            for path in (entry for at in {root, *folders.values()} for entry in at.iterdir()):
+                if _hidden(path.name):
+                    passed["hidden"] += 1
+                elif not path.is_dir():
+                    passed["outside the class folders"] += 1
+        except OSError as error:
+            raise DataError(
+                f"{_shown(Path(error.filename))}: cannot be listed ({error.strerror}), expected a"
+                " folder that this user may read; change its permissions or remove it"
+            ) from error
+        labels = {split: labels for split, (_, labels) in pools.items()}
         listed = {}
-        for name, (pool, at) in splits.items():
-            files, labels = pools[pool]
-            listed[name] = ([files[i] for i in at], labels[at])
-        counts = np.bincount(np.concatenate([labels for _, labels in pools.values()]))
-        note = f"{root}: {_read_line(class_names, counts.tolist())}{_passed_line(passed)}"
-        return _Listing(Classification(class_names=class_names), listed, note)
+        for split, (pool, positions) in self.three_way(labels, names, str(root)).items():
+            files = pools[pool][0]
+            listed[split] = ([files[i] for i in positions], labels[pool][positions])
+        counts = np.bincount(np.concatenate(list(labels.values()))).tolist()
+        note = f"{root}: {_read_line(names, counts)}{_passed_line(passed)}"
+        return _Listing(Classification(class_names=names), listed, note)
 
-    def _load(self, listing: _Listing, *names: str) -> list[Examples]:
+    def _decode_splits(self, listing: _Listing, *names: str) -> list[Examples]:
         """Decode splits; if that fails, the test split as well, to name all broken files."""
         reference, size = self._reference(listing.splits["train"][0])
         loaded, broken = [], list[str]()
@@ -215,8 +201,7 @@ class ImageFolder(UserDataset):
                 converted = image.convert("L" if self.grayscale else "RGB")
         except Exception as error:
             # A broken file may fail a decoder in any way.
-            reason = " ".join(str(error).split()) or type(error).__name__
-            raise DataError(f"{_shown(file)}: cannot be read ({reason})") from error
+            raise DataError(f"{_shown(file)}: cannot be read ({one_line(error)})") from error
         # Pillow clips such values to 255 instead of scaling them.
         if mode in ("I", "F") or mode.startswith("I;"):
             raise DataError(f"{_shown(file)}: got pixel mode {mode!r}")
@@ -252,40 +237,20 @@ def _read_line(class_names: Sequence[str], counts: Sequence[int]) -> str:
 
 
 def _passed_line(passed: Counter[str]) -> str:
-    """Say what was passed over, given counts of reasons and of suffixes (`.txt`, or empty)."""
-    named = sorted(key for key in passed if not key or key.startswith("."))
-    suffixes = Counter({key: passed[key] for key in named})
-    reasons = [f"{n} {key}" for key, n in passed.items() if n and key not in suffixes]
-    if suffixes:
-        common = [ascii(key)[1:-1] or "none" for key, _ in suffixes.most_common(_NAMED)]
-        more = ", ..." if len(suffixes) > _NAMED else ""
-        shown = ", ".join(common) + more
-        reasons.append(f"{suffixes.total()} with a suffix that is no image's ({shown})")
-    if not reasons:
+    """Say what was passed over, given counts of reasons."""
+    if not passed:
         return ""
-    return f"; {passed.total()} files or folders passed over: {', '.join(reasons)}"
+    common = [f"{count} {ascii(reason)[1:-1]}" for reason, count in passed.most_common(_NAMED)]
+    more = ", ..." if len(passed) > _NAMED else ""
+    return f"; {passed.total()} files or folders passed over: {', '.join(common)}{more}"
 
 
 def _hidden(name: str) -> bool:
     return name.startswith(".") or name in _SYSTEM_FOLDERS
 
 
-def _entries(folder: Path) -> list[Path]:
-    try:
-        return sorted(folder.iterdir())
-    except OSError as error:
-        raise _cannot_list(error) from error
-
-
-def _cannot_list(error: OSError) -> DataError:
-    return DataError(
-        f"{_shown(Path(error.filename))}: cannot be listed ({error.strerror}), expected a folder"
-        " that this user may read; change its permissions or remove it"
-    )
-
-
 def _subfolders(folder: Path) -> list[Path]:
-    return [path for path in _entries(folder) if path.is_dir() and not _hidden(path.name)]
+    return sorted(path for path in folder.iterdir() if path.is_dir() and not _hidden(path.name))
 
 
 def _pool_folders(root: Path) -> dict[str, Path]:
@@ -305,7 +270,7 @@ def _pool_folders(root: Path) -> dict[str, Path]:
     return {name: folders[name] for name in SPLITS if name in folders}
 
 
-def _class_names(folders: dict[str, Path]) -> tuple[str, ...]:
+def _classes_of_folders(folders: dict[str, Path]) -> tuple[str, ...]:
     """Return the classes, which must be the same in every folder."""
     names = {pool: tuple(p.name for p in _subfolders(path)) for pool, path in folders.items()}
     expected = names["train"]
@@ -336,53 +301,50 @@ def _class_names(folders: dict[str, Path]) -> tuple[str, ...]:
 
 
 def _list_pool(
-    folder: Path, class_names: Sequence[str], seen: set[_Identity], passed: Counter[str]
+    folder: Path, class_names: Sequence[str], seen: set[Path], passed: Counter[str]
 ) -> _Files:
     """List the images of every class, in an order that no file system changes."""
     per_class = [_list_class(folder / name, seen, passed) for name in class_names]
     labels = np.repeat(np.arange(len(class_names), dtype=np.int64), [len(f) for f in per_class])
-    check_classes(labels, class_names, str(folder))
     return [file for files in per_class for file in files], labels
 
 
-def _list_class(top: Path, seen: set[_Identity], passed: Counter[str]) -> list[Path]:
+def _list_class(top: Path, seen: set[Path], passed: Counter[str]) -> list[Path]:
     """List the images of a class, those in its sub-folders included."""
     suffixes = {s for s, name in Image.registered_extensions().items() if name in FORMATS}
     images = []
     for place, folders, files in os.walk(top, onerror=_stop, followlinks=True):
-        passed["hidden"] += sum(map(_hidden, (*folders, *files)))
-        for file in (Path(place, name) for name in files if not _hidden(name)):
+        for file in (Path(place, name) for name in files):
             suffix = file.suffix.lower()
-            if suffix in suffixes:
+            if _hidden(file.name):
+                passed["hidden"] += 1
+            elif suffix in suffixes:
                 images.append(file)
             else:
-                passed[suffix] += 1
+                passed[suffix or "without a suffix"] += 1
         # Sorted, so that no file system decides through which of two links a folder is read.
-        visible, folders[:] = sorted(name for name in folders if not _hidden(name)), []
-        for name in visible:
-            if (identity := _identity(Path(place, name))) in seen:
+        found, folders[:] = sorted(folders), []
+        for name in found:
+            if _hidden(name):
+                passed["hidden"] += 1
+            elif (target := Path(place, name).resolve()) in seen:
                 passed["linked to what is read elsewhere"] += 1
             else:
-                seen.add(identity)
+                seen.add(target)
                 folders.append(name)
     return sorted(images)
 
 
 def _stop(error: OSError) -> None:
-    raise _cannot_list(error) from error
+    raise error
 
 
-def _identity(folder: Path) -> _Identity:
-    found = folder.stat()
-    return found.st_dev, found.st_ino
-
-
-def _read_already(folders: dict[str, Path], class_names: Sequence[str]) -> set[_Identity]:
+def _reserved(folders: dict[str, Path], class_names: Sequence[str]) -> set[Path]:
     """Return the folders that no link within a class may lead to.
 
     These are the folders of all classes, of which the link would give the images another class or
     split, and all folders around them, of which a link back makes a loop.
     """
-    classes = [folder / name for folder in folders.values() for name in class_names]
-    around = [path for folder in folders.values() for path in (folder, *folder.resolve().parents)]
-    return {_identity(path) for path in (*classes, *around)}
+    classes = [(folder / name).resolve() for folder in folders.values() for name in class_names]
+    around = [path for folder in folders.values() for path in (folder / "any").resolve().parents]
+    return {*classes, *around}

@@ -31,16 +31,11 @@ class Published(Dataset):
         tables.get(self.table).dataset(self.dataset)
 
     def search_splits(self) -> SearchSplits:
-        """Return two splits of the right shape that hold no image; classes have numbers."""
+        # Two splits of the right shape that hold no image; classes have numbers.
         data = tables.get(self.table).dataset(self.dataset)
         task = Classification(class_names=tuple(map(str, range(data.num_classes))))
         empty = Examples(np.zeros((0, *data.input_shape), np.uint8), np.zeros(0, np.int64), task)
         return SearchSplits(empty, empty)
 
     def test_split(self) -> Examples:
-        """Refuse: there are no images to test on.
-
-        Raises:
-            DataError: Always.
-        """
         raise DataError(f"data published: {self.dataset} of {self.table} has results, no images")

@@ -9,7 +9,7 @@ stand beside them.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import ClassVar
@@ -92,7 +92,7 @@ class Table(ABC):
         """Return on which images the errors were measured; raises as `error` does."""
         splits = self.dataset(dataset).splits
         if epochs not in splits:
-            expected = f"one that is published: {_listed(splits)}"
+            expected = f"one that is published: {', '.join(map(str, splits))}"
             raise ConfigError("evaluation.epochs", epochs, expected)
         return splits[epochs]
 
@@ -108,7 +108,7 @@ class Table(ABC):
             ConfigError: Nothing is published of this device.
         """
         if device not in self.devices:
-            expected = f"a device of the table: {_listed(self.devices)}"
+            expected = f"a device of the table: {', '.join(self.devices)}"
             raise ConfigError("device.hardware", device, expected)
         return self._latency_ms(device).astype(float)
 
@@ -119,7 +119,7 @@ class Table(ABC):
             ConfigError: Nothing is published of it.
         """
         if name not in self.data:
-            expected = f"a data set of the table: {_listed(self.data)}"
+            expected = f"a data set of the table: {', '.join(self.data)}"
             raise ConfigError("data.dataset", name, expected)
         return self.data[name]
 
@@ -132,40 +132,16 @@ class Table(ABC):
         Raises:
             GenotypeError: One of them is not in the table.
         """
-        base, codes, order = self._index
-        genes = self.genotypes.shape[1]
-        wanted = np.asarray(genotypes, np.int64)
-        if not len(wanted):
-            return np.zeros(0, np.int64)
-        if wanted.shape != (len(wanted), genes):
-            raise _missing(wanted[0])
-        places = np.searchsorted(codes, wanted @ _powers(base, genes))
-        rows: IntArray = order[places.clip(max=len(codes) - 1)]
-        strange = (self.genotypes[rows] != wanted).any(axis=1)
-        if strange.any():
-            raise _missing(wanted[strange][0])
-        return rows
+        wanted = genotypes.tolist() if isinstance(genotypes, np.ndarray) else genotypes
+        try:
+            return np.array([self._row_of[tuple(genotype)] for genotype in wanted], np.int64)
+        except KeyError as error:
+            got = list(error.args[0])
+            raise GenotypeError(f"genotype: got {got}, which is no row of the table") from error
 
     @cached_property
-    def _index(self) -> tuple[int, IntArray, IntArray]:
-        """One more than the largest choice, sorted codes of the genotypes, and their rows."""
-        base = int(self.genotypes.max()) + 1
-        codes = self.genotypes @ _powers(base, self.genotypes.shape[1])
-        order = np.argsort(codes)
-        return base, codes[order], order
-
-
-def _missing(genotype: IntArray) -> GenotypeError:
-    return GenotypeError(f"genotype: got {genotype.tolist()}, which is no row of the table")
-
-
-def _powers(base: int, count: int) -> IntArray:
-    powers: IntArray = np.array([base**i for i in reversed(range(count))], np.int64)
-    return powers
-
-
-def _listed(names: Collection[object]) -> str:
-    return ", ".join(map(str, names))
+    def _row_of(self) -> dict[Genotype, int]:
+        return {tuple(genotype): row for row, genotype in enumerate(self.genotypes.tolist())}
 
 
 registry: Registry[Table] = Registry("table", __name__)

@@ -79,13 +79,11 @@ class NasBench201(Table):
 
     @property
     def devices(self) -> Mapping[str, str]:
-        """The 27 devices; see `Table.devices`."""
         names = load_nasbench201()["lat_devices"].tolist()
         return {name: "estimated" if name in ESTIMATED else "measured" for name in names}
 
     @cached_property
     def genotypes(self) -> IntArray:
-        """The cells in the benchmark's own numbering; see `Table.genotypes`."""
         return load_nasbench201()["ops"].astype(np.int64)
 
     def _accuracy(self, dataset: str, epochs: int) -> npt.NDArray[np.floating]:

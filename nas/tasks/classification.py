@@ -45,27 +45,22 @@ class Classification(Task):
 
     @property
     def output_shapes(self) -> Mapping[str, tuple[int | str, ...]]:
-        """One logit a class; see `Task.output_shapes`."""
         return {"logits": (self.output_size,)}
 
     @property
     def output_size(self) -> int:
-        """Number of classes."""
         return len(self.class_names)
 
     @property
     def output_names(self) -> tuple[str, ...]:
-        """The classes."""
         return self.class_names
 
     @property
     def summary(self) -> str:
-        """Number of classes, in words."""
         return f"{self.output_size} classes"
 
     @property
     def reading(self) -> str:
-        """The largest logit is that of the most probable class."""
         return (
             "`outputs` holds a logit for every class, in the order above; the largest one is that "
             "of the most probable class. Every image is given one of these classes, whatever it "
@@ -73,8 +68,7 @@ class Classification(Task):
         )
 
     def check(self, targets: Array) -> None:
-        """Check that targets are classes; see `Task.check`."""
-        form = f"(n,) integers from 0 to {self.output_size - 1}"
+        form = f"(n,) integers from 0 to {self.output_size - 1}, one for each of {self.summary}"
         if targets.ndim != 1 or targets.dtype.kind not in "iu":
             got = f"shape {targets.shape} and type {targets.dtype}"
             raise DataError(f"targets of a classification: got {got}, expected {form}")
@@ -83,37 +77,30 @@ class Classification(Task):
             raise DataError(f"targets of a classification: got {got}, expected {form}")
 
     def loss(self, outputs: torch.Tensor, targets: torch.Tensor, recipe: Recipe) -> torch.Tensor:
-        """Return the cross entropy; see `Task.loss`."""
         from torch.nn import functional as F
 
         return F.cross_entropy(outputs, targets, label_smoothing=recipe.label_smoothing)
 
     def sums(self, outputs: Array, targets: Array) -> Sums:
-        """Return the numbers of wrong and of all images; see `Task.sums`."""
         right = (outputs.argmax(axis=1) == targets) & np.isfinite(outputs).all(axis=1)
         return np.array([np.sum(~right), len(targets)], dtype=np.float64)
 
     def scores(self, sums: Sums) -> dict[str, float]:
-        """Return the share of wrong images in percent."""
         wrong, total = sums
         return {"error": float(100 * wrong / total)}
 
     def trivial(self, train: Array, validation: Array) -> dict[str, float]:
-        """Return the error of always guessing the most frequent class; see `Task.trivial`."""
         if not len(validation):
             return {"error": 100 * (1 - 1 / self.output_size)}
         guess = np.bincount(train).argmax()
         return {"error": float(100 * np.mean(validation != guess))}
 
     def strata(self, targets: Array) -> npt.NDArray[np.int64]:
-        """Return the classes."""
         return targets
 
     def counts(self, targets: Array) -> dict[str, int]:
-        """Return the number of images of every class."""
         numbers = np.bincount(targets, minlength=self.output_size).tolist()
         return dict(zip(self.class_names, numbers, strict=True))
 
     def read(self, outputs: Array) -> Sequence[str]:
-        """Return the name of the most probable class of every image."""
         return [self.class_names[i] for i in outputs.argmax(axis=1)]

@@ -54,7 +54,8 @@ def test_what_cannot_be_read_is_shown_with_the_form_expected(text: str):
 def test_a_violation_is_positive_exactly_where_the_limit_is_not_met(relation: str):
     constraint = Constraint("x", relation, 2.0)
     for value in (1.0, math.nextafter(2.0, 0), 2.0, math.nextafter(2.0, 3), 3.0):
-        assert constraint.met(value) == (constraint.violation(value) <= 0)
+        kept = {"<=": value <= 2, "<": value < 2, ">=": value >= 2, ">": value > 2}[relation]
+        assert constraint.met(value) == (constraint.violation(value) <= 0) == kept
 
 
 def test_a_violation_grows_with_the_distance():

@@ -207,9 +207,12 @@ IMAGES = np.zeros((3, 28, 28), dtype=np.uint8)
     [
         (b"no gzip at all", "Not a gzipped file"),
         (gzip.compress(idx(IMAGES))[:-20], "expected an intact gzip file"),
-        (gzip.compress(b""), "got IDX magic 0x00000000, expected 0x00000803"),
-        (gzip.compress(idx(IMAGES, 0x0801)), "got IDX magic 0x00000801, expected 0x00000803"),
-        (gzip.compress(idx(IMAGES)), r"got sizes \(3, 28, 28\), expected \(10000, 28, 28\)"),
+        (gzip.compress(b""), "got IDX header , expected 00000803"),
+        (gzip.compress(idx(IMAGES, 0x0801)), "got IDX header 00000801.*, expected 00000803"),
+        (
+            gzip.compress(idx(IMAGES)),
+            "header 0000080300000003.*, expected 0000080300002710",
+        ),
         (
             gzip.compress(struct.pack(">4I", 0x0803, 10_000, 28, 28) + bytes(100)),
             "got 100 values, expected 7840000",

@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 
 from nas.core.errors import ConfigError, DataError
-from nas.data.splitting import UserDataset, check_classes, hold_out, three_way
+from nas.data import StratifiedDataset, hold_out
+from nas.data.digits import Digits
 
 
 def split(pools: dict[str, np.ndarray], classes: int = 2, **settings: float):
-    shares = {"validation_share": 0.2, "test_share": 0.2} | settings
     names = [f"class{i}" for i in range(classes)]
-    return three_way(pools, seed=0, class_names=names, source="somewhere", **shares)
+    return Digits(**settings).three_way(pools, names, "somewhere")
 
 
 @pytest.mark.parametrize("n", [10, 33, 100, 1001])
@@ -60,7 +60,7 @@ def test_seed_out_of_range_is_a_config_error(seed: int) -> None:
 
 def test_one_class_is_refused() -> None:
     with pytest.raises(DataError, match=r"got 1 class\(es\), expected 2 or more"):
-        check_classes(np.zeros(5, dtype=np.int64), ["only"], "somewhere")
+        split({"train": np.zeros(5, dtype=np.int64)}, classes=1)
 
 
 @pytest.mark.parametrize(
@@ -71,12 +71,13 @@ def test_one_class_is_refused() -> None:
         ({"validation_share": 0.5, "test_share": 0.5}, r"got 1.0, expected less than 1"),
     ],
 )
-@pytest.mark.parametrize("name", ["image_folder", "npz"])
+@pytest.mark.parametrize("name", ["digits", "image_folder", "npz"])
 def test_shares_that_leave_nothing_are_refused(
     name: str, shares: dict[str, float], message: str
 ) -> None:
     import nas.data
 
-    assert issubclass(nas.data.component(name), UserDataset)
+    where = {} if name == "digits" else {"path": "anywhere"}
+    assert issubclass(nas.data.component(name), StratifiedDataset)
     with pytest.raises(ConfigError, match=message):
-        nas.data.get(name, path="anywhere", **shares)
+        nas.data.get(name, **where, **shares)
