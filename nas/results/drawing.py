@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from nas.core.errors import HwnasError
+from nas.core.files import write_bytes_atomically
 from nas.core.space import Graph
 
 DPI = 120
@@ -49,10 +50,9 @@ def draw_graphs(graphs: Mapping[str, Graph], title: str, path_png: Path) -> None
     figure.draw_without_rendering()
     for axes, (name, graph) in zip(columns[:, 0], drawn.items(), strict=True):
         _draw_edges(axes, graph, nodes[name])
-    try:
-        figure.savefig(path_png)
-    except OSError as error:
-        raise HwnasError(f"{path_png}: cannot be written ({error}); choose another file") from error
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png")
+    write_bytes_atomically(path_png, picture.getvalue())
 
 
 def _without_empty(graph: Graph) -> Graph:

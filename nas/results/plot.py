@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import ScalarFormatter
 
-from nas.core.errors import HwnasError
+from nas.core.files import write_bytes_atomically
 from nas.core.trial import FULL
 from nas.results.columns import CONFIDENCE_INTERVAL, Column, columns_of, device_label
 from nas.results.report import report_frame
@@ -41,11 +42,9 @@ def plot_pareto(study: StudyResults, path_png: Path) -> None:
     Raises:
         HwnasError: The study cannot be read, or the file cannot be written.
     """
-    figure = pareto_figure(study)
-    try:
-        figure.savefig(path_png, format="png")
-    except OSError as error:
-        raise HwnasError(f"{path_png}: cannot be written ({error.strerror})") from error
+    picture = io.BytesIO()
+    pareto_figure(study).savefig(picture, format="png")
+    write_bytes_atomically(path_png, picture.getvalue())
 
 
 def pareto_figure(study: StudyResults) -> Figure:

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from rich.table import Table
 
-from nas.core.errors import HwnasError
+from nas.core.files import write_bytes_atomically
 from nas.core.trial import FULL
 from nas.results.columns import CONFIDENCE_INTERVAL, Column, columns_of, device_label, task_metric
 from nas.results.hypervolume import knee
@@ -45,10 +45,7 @@ def write_pareto_csv(study: StudyResults, path: Path) -> None:
     """
     frame = report_frame(study)
     frame["genotype"] = [json.dumps(list(genotype)) for genotype in frame["genotype"]]
-    try:
-        frame.to_csv(path, index=False)
-    except OSError as error:
-        raise HwnasError(f"{path}: cannot be written ({error.strerror})") from error
+    write_bytes_atomically(path, frame.to_csv(index=False).encode())
 
 
 def table(study: StudyResults, front: pd.DataFrame | None = None) -> Table:
