@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+# Two processes; the tests of one file run in the same one, since they share fixtures.
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
 
 .PHONY: help quickstart test test-slow nightly lint data lock clean
 
@@ -40,11 +42,11 @@ lint: $(INSTALLED)
 
 test: lint
 	@echo ">> tests"
-	$(BIN)/python -m pytest -m "not slow"
+	$(PYTEST) -m "not slow"
 
 test-slow: $(INSTALLED)
 	@echo ">> slow tests"
-	$(BIN)/python -m pytest -m slow
+	$(PYTEST) -m slow
 
 nightly: test test-slow
 	@for run in experiments/*/run.py; do echo ">> $$run"; $(BIN)/python $$run || exit 1; done

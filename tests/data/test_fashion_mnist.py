@@ -218,6 +218,7 @@ IMAGES = np.zeros((3, 28, 28), dtype=np.uint8)
             "got 100 values, expected 7840000",
         ),
     ],
+    ids=["text", "cut", "empty", "kind", "count", "values"],
 )
 def test_broken_images_name_file_got_and_expected(
     tmp_path: Path, content: bytes, message: str

@@ -1,60 +1,26 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
+from small_spaces import mobilenet_of_few_blocks, small_mobilenet
 from synthetic_device import latencies_ms
 
 import latency_predictors
-import search_spaces
 from latency_predictors.calibration.sampling import choose
 from nas.core.space import Genotype
 from nas.network.space import SearchSpace
 
 
-@pytest.fixture(autouse=True, scope="package")
-def one_thread() -> Iterator[None]:
-    """Small matrices are worked on faster without threads that wait for each other."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture(scope="package")
 def space() -> SearchSpace:
-    return search_spaces.get(
-        "mobilenet",
-        input_shape=(1, 8, 8),
-        num_classes=10,
-        resolutions=(8, 12, 16),
-        stem_stride=1,
-        stage_channels=(16, 24),
-        stage_strides=(1, 2),
-        max_depth=2,
-    )
+    return small_mobilenet()
 
 
 @pytest.fixture(scope="package")
 def few_blocks() -> SearchSpace:
-    """A space of few distinct blocks, so that the files of its networks are soon written."""
-    return search_spaces.get(
-        "mobilenet",
-        input_shape=(1, 8, 8),
-        num_classes=10,
-        resolutions=(8,),
-        widths=(1.0,),
-        kernels=(3, 5),
-        expansions=(2, 4),
-        activations=("relu6",),
-        stem_stride=1,
-        stage_channels=(16, 24),
-        stage_strides=(1, 2),
-        max_depth=2,
-    )
+    return mobilenet_of_few_blocks()
 
 
 @pytest.fixture(scope="package")

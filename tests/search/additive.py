@@ -137,4 +137,4 @@ def searched(
 
 if __name__ == "__main__":
     run = algorithms.get(sys.argv[1]).start(problem(), seed=5)
-    sys.stdout.write(json.dumps([trial.genotype for trial in searched(run, problem(), 60)]))
+    sys.stdout.write(json.dumps([trial.genotype for trial in searched(run, problem(), 40)]))

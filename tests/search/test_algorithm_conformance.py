@@ -50,7 +50,7 @@ def test_asking_for_several_at_once(settings: AlgorithmSettings):
 
 def test_equal_seeds_propose_the_same_and_others_do_not(settings: AlgorithmSettings):
     at = problem()
-    first, again, other = (searched(settings.start(at, seed), at, 60) for seed in (5, 5, 6))
+    first, again, other = (searched(settings.start(at, seed), at, 40) for seed in (5, 5, 6))
     assert first == again
     assert [t.genotype for t in first] != [t.genotype for t in other]
 
@@ -59,7 +59,7 @@ def test_another_process_proposes_the_same(settings: AlgorithmSettings):
     name = algorithms.registry.settings(settings)["name"]
     command = [sys.executable, str(Path(additive.__file__)), name]
     ran = subprocess.run(command, capture_output=True, text=True, check=True)
-    here = [t.genotype for t in searched(settings.start(problem(), 5), problem(), 60)]
+    here = [t.genotype for t in searched(settings.start(problem(), 5), problem(), 40)]
     assert [tuple(genotype) for genotype in json.loads(ran.stdout)] == here
 
 
@@ -114,7 +114,7 @@ def test_what_it_was_told_of_it_does_not_propose(settings: AlgorithmSettings):
 @pytest.mark.parametrize("objectives", ["loss", "cost"])
 def test_one_objective_is_enough(settings: AlgorithmSettings, objectives: str):
     at = problem(objectives=objectives)
-    assert len(searched(settings.start(at, 0), at, 60)) == 60
+    assert len(searched(settings.start(at, 0), at, 40)) == 40
 
 
 def test_equal_values_are_survived(settings: AlgorithmSettings):
@@ -122,22 +122,22 @@ def test_equal_values_are_survived(settings: AlgorithmSettings):
     run = settings.start(at, 0)
     alike = evaluated(at, 0, (0,) * 12)
     seen = []
-    for number in range(60):
+    for number in range(40):
         (genotype,) = run.ask(1)
         seen.append(genotype)
         run.tell([replace(alike, number=number, genotype=genotype)])
-    assert len(set(seen)) == 60
+    assert len(set(seen)) == 40
 
 
 def test_failed_trials_only_are_survived(settings: AlgorithmSettings):
     at = problem()
     run = settings.start(at, 0)
     seen = []
-    for number in range(60):
+    for number in range(40):
         (genotype,) = run.ask(1)
         seen.append(genotype)
         run.tell([evaluated(at, number, genotype, failed=True)])
-    assert len(set(seen)) == 60
+    assert len(set(seen)) == 40
 
 
 def test_equal_trials_and_pending_ones_lead_to_the_same_proposal(settings: AlgorithmSettings):
@@ -168,7 +168,7 @@ def test_what_was_refused_is_not_pending_and_not_proposed_again(settings: Algori
     at = problem(constraints=["cost <= 1.5"])
     run = settings.start(at, 0)
     proposed: list[Genotype] = []
-    for number in range(60):
+    for number in range(40):
         refused = proposed[-1:] if number % 3 else []
         (genotype,) = run.ask(1)
         proposed.append(genotype)
@@ -179,7 +179,7 @@ def test_what_was_refused_is_not_pending_and_not_proposed_again(settings: Algori
             assert holders == ["seen"]
         if number % 3 == 2:
             run.tell([evaluated(at, number // 3, genotype)])
-    assert len(set(proposed)) == 60
+    assert len(set(proposed)) == 40
     if isinstance(run, SamplerRun):
         assert not run._study.get_trials(states=[TrialState.RUNNING])
 
@@ -264,7 +264,7 @@ def test_limits_that_exclude_each_other_end_the_search(settings: AlgorithmSettin
 
 def test_limits_known_after_training_do_not_stop_a_search(settings: AlgorithmSettings):
     at = problem(constraints=["loss <= 0.01"])
-    assert len(searched(settings.start(at, 0), at, 60)) == 60
+    assert len(searched(settings.start(at, 0), at, 40)) == 40
 
 
 @pytest.mark.parametrize("name", [n for n in algorithms.names() if n != "random_search"])

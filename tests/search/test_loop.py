@@ -259,9 +259,11 @@ def test_the_searching_process_keeps_to_one_thread():
             found.add(torch.get_num_threads())
             return super().ask(n, pending)
 
-    at = problem()
+    at, threads = problem(), torch.get_num_threads()
     with threadpoolctl.threadpool_limits(2):
+        torch.set_num_threads(2)
         replace(loop(ListRecord(), at=at), algorithm=Watching(at, 0)).run()
+    torch.set_num_threads(threads)
     assert found == {1}
 
 
