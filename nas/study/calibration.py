@@ -1,9 +1,11 @@
-"""A calibrated latency predictor, with what it rests on and what it cost, in a folder."""
+"""What a study measures to know latencies: samples before the search, candidates during it."""
 
 from __future__ import annotations
 
 import dataclasses
+import json
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,12 +17,13 @@ import latency_predictors
 from latency_predictors.calibration import sampling
 from latency_predictors.calibration.memory import PeakMemory, measured_memory
 from nas.core.errors import DeviceError
+from nas.core.files import write_json_atomically
 from nas.core.measurement import Measurement
 from nas.core.prediction import FloatArray, LatencyPredictor, MemoryPredictor
 from nas.core.seeding import stream
 from nas.core.space import Genotype
 from nas.network.space import SearchSpace
-from nas.search.adaptive_measurement import TimedMeasurement
+from nas.search.adaptive_measurement import MeasuredCandidate, TimedMeasurement
 from nas.study.settings import CalibrationSettings
 
 MEMORY = "memory"
@@ -44,20 +47,17 @@ class Calibration:
     cost: dict[str, Any]
 
     @classmethod
-    def load(cls, folder: Path, space: SearchSpace) -> Calibration:
-        """Read what `calibrate` has left.
+    def load(cls, folder: Path, space: SearchSpace) -> Calibration | None:
+        """Read what `calibrate` has left; `None` unless it came to its end.
 
         Raises:
             ConfigError: It was calibrated for another space, or for other code of the same.
         """
+        if not (folder / "predictor.json").is_file():
+            return None
         cost = sampling.load_samples(folder, space)[2]
         memory = PeakMemory.load(folder / MEMORY) if (folder / MEMORY).is_dir() else None
         return cls(latency_predictors.load(folder), memory, cost)
-
-
-def is_calibrated(folder: Path) -> bool:
-    """Return whether `calibrate` came to its end in `folder`."""
-    return (folder / "predictor.json").is_file()
 
 
 def calibrate(settings: CalibrationSettings) -> Calibration:
@@ -73,7 +73,14 @@ def calibrate(settings: CalibrationSettings) -> Calibration:
     genotypes, measurements = sampling.measure_samples(
         space, settings.device, settings.predictor, choice, store, memory=settings.memory
     )
-    peak = _peak_memory(space, genotypes, measurements) if settings.memory else None
+    peak = None
+    if settings.memory:
+        if not measured_memory(measurements):
+            raise DeviceError(
+                "objective peak_memory_mb: the device cannot tell how much memory a network takes; "
+                "use counted_memory_mb"
+            )
+        peak = PeakMemory.fit(space, genotypes, measurements)
     latency_ms = np.array([m.latency_ms for m in measurements])
     predictor = settings.predictor.fit(space, genotypes, latency_ms)
     cost = {
@@ -88,17 +95,6 @@ def calibrate(settings: CalibrationSettings) -> Calibration:
         peak.save(settings.folder / MEMORY)
     predictor.save(settings.folder)
     return Calibration(predictor, peak, cost)
-
-
-def _peak_memory(
-    space: SearchSpace, genotypes: Sequence[Genotype], measurements: Sequence[Measurement]
-) -> PeakMemory:
-    if not measured_memory(measurements):
-        raise DeviceError(
-            "objective peak_memory_mb: the device cannot tell how much memory a network takes; "
-            "use counted_memory_mb"
-        )
-    return PeakMemory.fit(space, genotypes, measurements)
 
 
 def accuracy_line(calibration: Calibration) -> str:
@@ -155,3 +151,96 @@ def measurer(settings: CalibrationSettings) -> Callable[[Genotype], TimedMeasure
         return TimedMeasurement(measurement=measurement, seconds=took_s, reused=reused)
 
     return measure
+
+
+class MeasuredCandidatesFile:
+    """The candidates that a search sent to the device; one that goes on recalls them."""
+
+    def __init__(self, path: Path) -> None:
+        """Read the file `path`, if it exists."""
+        self._path = path
+        rows = json.loads(path.read_text("utf-8"))["measured"] if path.is_file() else []
+        self._measured = {row["arch_id"]: _candidate_of_row(row) for row in rows}
+
+    def find(self, arch_id: str) -> MeasuredCandidate | None:
+        """Return what was recorded of an architecture; see `MeasuredCandidateRecord`."""
+        return self._measured.get(arch_id)
+
+    def add(self, candidate: MeasuredCandidate) -> None:
+        """Record one candidate durably; see `MeasuredCandidateRecord`."""
+        self._measured[candidate.arch_id] = candidate
+        rows = [_row_of_candidate(each) for each in self._measured.values()]
+        write_json_atomically(self._path, {"measured": rows})
+
+    def summary(self) -> dict[str, Any]:
+        """Return how many were measured and why, what it cost, and how far predictions were off."""
+        every = list(self._measured.values())
+        reasons = Counter(candidate.reason for candidate in every)
+        taken = [(candidate, candidate.taken) for candidate in every if candidate.taken is not None]
+        measured_ms = np.array([t.measurement.latency_ms for _, t in taken])
+        low_ms, high_ms, predicted_ms, updated_ms = (
+            np.array([getattr(candidate, name) for candidate, _ in taken], float)
+            for name in ("low_ms", "high_ms", "predicted_ms", "updated_ms")
+        )
+        covered = (low_ms <= measured_ms) & (measured_ms <= high_ms)
+        return {
+            "measured": len(every),
+            "by_reason": {reason: reasons[reason] for reason in ("constraint", "front")},
+            "not_trained": sum(each.reason == "constraint" and not each.kept for each in every),
+            "failed": len(every) - len(taken),
+            "seconds": sum(candidate.seconds for candidate in every),
+            "seconds_reused": sum(t.seconds for _, t in taken if t.reused),
+            "prediction_error_percent": _errors_percent(predicted_ms, measured_ms),
+            "prediction_error_percent_after_learning": _errors_percent(updated_ms, measured_ms),
+            "within_interval_percent": 100 * float(np.mean(covered)) if taken else None,
+        }
+
+
+def adaptive_measurement_line(candidate: MeasuredCandidate) -> str:
+    """Return what became of a candidate, for people."""
+    what = {"constraint": "a limit", "front": "the front"}[candidate.reason]
+    interval = (
+        f"predicted {candidate.low_ms:.3g} to {candidate.high_ms:.3g} ms, which straddles {what}"
+    )
+    if candidate.taken is None:
+        return f"  {candidate.arch_id} {interval}; not measured, so it counts: {candidate.failure}"
+    measurement = candidate.taken.measurement
+    ci_ms = measurement.relative_ci * measurement.latency_ms
+    outcome = "" if candidate.kept else "; breaks the limit"
+    if not candidate.kept and candidate.reason == "constraint":
+        outcome += ", so it is not trained"
+    measured = f"measured {measurement.latency_ms:.4g} ± {ci_ms:.1g} ms"
+    return f"  {candidate.arch_id} {interval}; {measured}{outcome}"
+
+
+def _errors_percent(predicted_ms: FloatArray, measured_ms: FloatArray) -> dict[str, float] | None:
+    if not len(measured_ms):
+        return None
+    percent = 100 * np.abs(predicted_ms / measured_ms - 1)
+    return {"median": float(np.median(percent)), "largest": float(np.max(percent))}
+
+
+def _row_of_candidate(candidate: MeasuredCandidate) -> dict[str, Any]:
+    row: dict[str, Any] = dataclasses.asdict(candidate)
+    row["columns"] = {}
+    if candidate.taken is not None:
+        measurement = candidate.taken.measurement
+        row["taken"]["measurement"] = measurement.to_dict()
+        row["columns"] = {
+            "latency_ms_predicted": candidate.updated_ms,
+            "latency_ms_predicted_std": candidate.updated_std_ms,
+            "latency_ms_measured": measurement.latency_ms,
+            "latency_ms_measured_ci": measurement.relative_ci * measurement.latency_ms,
+        }
+    return row
+
+
+def _candidate_of_row(row: dict[str, Any]) -> MeasuredCandidate:
+    fields = {field.name: row[field.name] for field in dataclasses.fields(MeasuredCandidate)}
+    if (taken := fields["taken"]) is not None:
+        measurement = Measurement.from_dict(taken["measurement"])
+        fields["taken"] = TimedMeasurement(**{**taken, "measurement": measurement})
+    # JSON has no infinities: an interval of few samples has no ends.
+    if fields["high_ms"] is None:
+        fields["high_ms"] = float("inf")
+    return MeasuredCandidate(**{**fields, "genotype": tuple(fields["genotype"])})

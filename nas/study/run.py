@@ -33,12 +33,12 @@ from nas.search.problem import SearchProblem
 from nas.search.proposer import WarmStart
 from nas.search.stopping import ROUNDING, Stopping
 from nas.study import noise, preview, record
-from nas.study.adaptive_measurement import MeasuredCandidatesFile, adaptive_measurement_line
 from nas.study.calibration import (
     Calibration,
+    MeasuredCandidatesFile,
     accuracy_line,
+    adaptive_measurement_line,
     calibrate,
-    is_calibrated,
     learner,
     measurer,
 )
@@ -177,10 +177,8 @@ class _Study:
     def check(self) -> None:
         """Say what can be said without measuring, training or writing anything."""
         self._checked()
-        calibration = None
-        if is_calibrated(self.folder.predictor):
-            calibration = Calibration.load(self.folder.predictor, self.space)
-        elif self._needs_calibration:
+        calibration = Calibration.load(self.folder.predictor, self.space)
+        if calibration is None and self._needs_calibration:
             self.reporter.stage(preview.calibration_line(self.settings.predictor))
         feasible = self._survey(self._problem(calibration))
         here = self.settings.ray.address is None
@@ -259,8 +257,8 @@ class _Study:
         """Return the study's calibration, made now unless that was done before."""
         if not self._needs_calibration:
             return None
-        if is_calibrated(self.folder.predictor):
-            return Calibration.load(self.folder.predictor, self.space)
+        if (calibration := Calibration.load(self.folder.predictor, self.space)) is not None:
+            return calibration
         samples = self.settings.predictor.samples
         self._say(threads_line(self.settings.device))
         self.reporter.stage(f"calibrating the latency predictor on {samples} networks")

@@ -149,7 +149,9 @@ class Verification:
         if self.validation is None:
             network = dataclasses.replace(network, metrics={})
         else:
-            judged = f", validation error {network.metrics['error']:.2f} %"
+            metric = self.train.task.metrics[0]
+            value = network.metrics[metric.name]
+            judged = f", validation {metric.name} {value:.2f} {metric.unit}"
         folder = self.folder / member.arch_id
         folder.mkdir(parents=True, exist_ok=True)
         network.save(folder)
