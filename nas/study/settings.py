@@ -150,9 +150,8 @@ class SearchSettings:
                 raise ConfigError(f"search.{name}", getattr(self, name), "1 or more")
         if self.mode not in MODES:
             raise ConfigError("search.mode", self.mode, "one of " + ", ".join(MODES))
-        _check_texts("search.objectives", self.objectives)
-        _check_texts("search.constraints", self.constraints)
-        _check_texts("search.warm_start", self.warm_start)
+        for name in ("objectives", "constraints", "warm_start"):
+            _check_texts(f"search.{name}", getattr(self, name))
         if not self.objectives or len(set(self.objectives)) < len(self.objectives):
             got = list(self.objectives)
             raise ConfigError("search.objectives", got, "at least one objective, each once")

@@ -73,29 +73,24 @@ class Verification:
 
     def run(self, members: Sequence[Candidate]) -> bool:
         """Take the steps that are left; return whether all architectures are verified."""
-        if untrained := self._without(members, TRAINED):
-            self.reporter.stage(f"training {_architectures(untrained)} by finalise.recipe")
-            self._train(untrained)
-        trained = self._with(members, TRAINED)
-        if unmeasured := self._without(trained, MEASURED):
-            self.reporter.stage(f"exporting and measuring {_architectures(unmeasured)}")
-            self._measure(unmeasured)
-        for member in self._without(self._with(members, MEASURED), JUDGED):
-            self._judge(member)
-        if untested := self._without(self._with(members, JUDGED), TESTED):
-            self._test(untested)
-        return not self._without(members, TESTED)
-
-    def _with(self, members: Sequence[Candidate], name: str) -> list[Candidate]:
-        return [member for member in members if self._path(member, name).is_file()]
-
-    def _without(self, members: Sequence[Candidate], name: str) -> list[Candidate]:
-        return [member for member in members if not self._path(member, name).is_file()]
+        steps = {
+            TRAINED: self._train,
+            MEASURED: self._measure,
+            JUDGED: self._judge,
+            TESTED: self._test,
+        }
+        left = list(members)
+        for name, step in steps.items():
+            if undone := [member for member in left if not self._path(member, name).is_file()]:
+                step(undone)
+            left = [member for member in left if self._path(member, name).is_file()]
+        return len(left) == len(members)
 
     def _path(self, member: Candidate, name: str) -> Path:
         return self.folder / member.arch_id / name
 
     def _train(self, members: Sequence[Candidate]) -> None:
+        self.reporter.stage(f"training {_architectures(members)} by finalise.recipe")
         job = TrainingJob(
             space=self.problem.space,
             train=self.train,
@@ -160,6 +155,7 @@ class Verification:
 
     def _measure(self, members: Sequence[Candidate]) -> None:
         """Export and measure trained members, all of them interleaved."""
+        self.reporter.stage(f"exporting and measuring {_architectures(members)}")
         space, device = self.problem.space, self.settings.device
         if line := threads_line(device):
             self.reporter.stage(line)
@@ -206,31 +202,31 @@ class Verification:
             took = f"{quantised.latency_ms:.3g} ms, in fp32 {fp32.latency_ms:.3g} ms"
             self.reporter.stage(f"  {member.arch_id} is slower quantised: {took}")
 
-    def _judge(self, member: Candidate) -> None:
-        """Compare the deployed file's outputs with the network's; count its errors if they differ.
+    def _judge(self, members: Sequence[Candidate]) -> None:
+        """Compare the deployed files' outputs with the networks'; count errors where they differ.
 
-        The runtime of the device runs the file.
+        The runtime of the device runs the files.
         """
-        file = next(self.folder.glob(f"{member.arch_id}/{DEPLOYED}.*"), None)
-        file = file or self._path(member, "model.onnx")
         device = self.settings.device
-        deployed = self._deployed(member, file)
-        [outputs] = device.outputs(deployed, [self._parity_images])
-        network = self._network(member).module
-        difference = max_abs_difference(network, self._parity_images, outputs)
-        record = {
-            "file": file.name,
-            "max_abs_difference": difference,
-            "as_network": difference <= TOLERANCE,
-            "metrics": None,
-        }
-        if not record["as_network"]:
-            if not device.quantises(deployed.choices):
-                line = f"outputs on the device differ from PyTorch's by up to {difference:.2g}"
-                self.reporter.stage(f"  {member.arch_id}: {line}; it is judged by the device's")
-            if self.validation is not None:
-                record["metrics"] = self._metrics_deployed(deployed, self.validation)
-        write_json_atomically(self._path(member, JUDGED), record)
+        for member in members:
+            file = next(self.folder.glob(f"{member.arch_id}/{DEPLOYED}.*"), None)
+            deployed = self._deployed(member, file or self._path(member, "model.onnx"))
+            [outputs] = device.outputs(deployed, [self._parity_images])
+            network = self._network(member).module
+            difference = max_abs_difference(network, self._parity_images, outputs)
+            record = {
+                "file": deployed.path.name,
+                "max_abs_difference": difference,
+                "as_network": difference <= TOLERANCE,
+                "metrics": None,
+            }
+            if not record["as_network"]:
+                if not device.quantises(deployed.choices):
+                    line = f"outputs on the device differ from PyTorch's by up to {difference:.2g}"
+                    self.reporter.stage(f"  {member.arch_id}: {line}; it is judged by the device's")
+                if self.validation is not None:
+                    record["metrics"] = self._metrics_deployed(deployed, self.validation)
+            write_json_atomically(self._path(member, JUDGED), record)
 
     def _deployed(self, member: Candidate, file: Path) -> PreparedNetwork:
         return PreparedNetwork(file, self.problem.space.deployment(member.genotype))
