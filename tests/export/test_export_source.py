@@ -163,6 +163,18 @@ def test_statements_that_change_a_constant_are_carried(
     assert "SIZES.append(3)" in source_of_class(define(tmp_path, monkeypatch, "changed", text))
 
 
+def test_a_name_that_a_package_passes_on_is_carried(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = tmp_path / "passing_on"
+    package.mkdir()
+    (package / "__init__.py").write_text("from .scale import scale\n")
+    (package / "scale.py").write_text("def scale(x):\n    return 2 * x\n")
+    text = "from torch import nn\n\nfrom passing_on import scale\n\n" + NET.format("scale(x)")
+    source = source_of_class(define(tmp_path, monkeypatch, "uses_package", text))
+    assert "scale" in top_level_names(source)
+
+
 def test_a_platform_import_inside_a_function_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
