@@ -205,7 +205,7 @@ def test_what_was_measured_is_judged_by_the_measurement():
 def test_number_of_workers_changes_nothing(algorithm: str, constraints: tuple[str, ...]):
     first, *others = (
         search(*constraints, workers=workers, order_seed=seed, algorithm=algorithm)
-        for workers, seed in [(1, 0), (2, 1), (5, 3), (50, 5)]
+        for workers, seed in [(1, 0), (5, 3), (50, 5)]
     )
     assert first.record.rows
     for other in others:

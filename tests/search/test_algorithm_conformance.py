@@ -32,8 +32,8 @@ def settings(request: pytest.FixtureRequest) -> AlgorithmSettings:
 
 def test_proposals_are_canonical_in_range_and_new(settings: AlgorithmSettings):
     at = problem(AdditiveSpace(count=6, switched=True))
-    genotypes = [trial.genotype for trial in searched(settings.start(at, 0), at, 150)]
-    assert len(genotypes) == len(set(genotypes)) == 150
+    genotypes = [trial.genotype for trial in searched(settings.start(at, 0), at, 100)]
+    assert len(genotypes) == len(set(genotypes)) == 100
     assert all(at.space.canonical(g) == g for g in genotypes)
     assert all(type(choice) is int for g in genotypes for choice in g)
 
@@ -66,9 +66,9 @@ def test_another_process_proposes_the_same(settings: AlgorithmSettings):
 def test_replaying_stored_trials_leads_to_the_same_proposal(settings: AlgorithmSettings):
     at = problem()
     run = settings.start(at, 3)
-    trials = searched(run, at, 50)
+    trials = searched(run, at, 30)
     replayed = settings.start(at, 3)
-    assert searched(replayed, at, 50) == trials
+    assert searched(replayed, at, 30) == trials
     assert replayed.ask(3) == run.ask(3)
 
 
@@ -144,7 +144,7 @@ def test_equal_trials_and_pending_ones_lead_to_the_same_proposal(settings: Algor
     at = problem()
     first, again = (settings.start(at, 3) for _ in range(2))
     pending: list[Genotype] = []
-    for number in range(40):
+    for number in range(30):
         (genotype,) = first.ask(1, pending_trials(at, pending))
         assert again.ask(1, pending_trials(at, pending)) == [genotype]
         pending.append(genotype)

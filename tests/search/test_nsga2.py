@@ -35,7 +35,7 @@ def test_a_planted_optimum_is_found(seed: int):
 
 def test_its_fronts_are_better_than_random_search_at_equal_budget():
     at = problem()
-    for seed in range(5):
+    for seed in range(3):
         found, drawn = (
             front_volume(searched(algorithms.get(name).start(at, seed), at, 600))
             for name in ("nsga2", "random_search")
