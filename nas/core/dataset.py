@@ -265,12 +265,11 @@ def fingerprint_difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> st
 
 
 def _unlike(got: Any, expected: Any) -> str:
-    """Say in what two settings differ; of long lists only the part that begins to differ."""
+    """Say in what two settings differ; of lists only the part that begins to differ."""
+    where = ""
     if isinstance(got, list) and isinstance(expected, list):
-        first = 0
-        if max(len(got), len(expected)) > _SHOWN_NAMES:
-            pairs = enumerate(zip_longest(got, expected))
-            first = next(number for number, (a, b) in pairs if a != b)
-        shown = slice(first, first + _SHOWN_NAMES)
-        got, expected = got[shown], expected[shown]
-    return f"got {got}, expected {expected}"
+        pairs = enumerate(zip_longest(got, expected))
+        first = next(number for number, (a, b) in pairs if a != b)
+        got, expected = (names[first : first + _SHOWN_NAMES] for names in (got, expected))
+        where = f"from number {first + 1} on, "
+    return f"{where}got {got}, expected {expected}"

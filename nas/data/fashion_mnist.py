@@ -8,7 +8,6 @@ import http.client
 import math
 import os
 import struct
-import tempfile
 import urllib.request
 import zlib
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ import numpy.typing as npt
 
 from nas.core.dataset import Dataset, Examples, SearchSplits, files_stamp
 from nas.core.errors import ConfigError, DataError
+from nas.core.files import write_bytes_atomically
 from nas.data import hold_out, register
 from nas.tasks.classification import Classification
 
@@ -131,6 +131,7 @@ def fetch(folder: Path | None = None, address: str = ADDRESS) -> Path:
 
     Raises:
         DataError: A file cannot be downloaded, or is not the published one.
+        HwnasError: A file cannot be written.
     """
     folder = cache_folder() if folder is None else folder
     for name, md5 in MD5.items():
@@ -155,13 +156,9 @@ def _download(url: str, target: Path, md5: str) -> None:
         raise DataError(f"{url}: got a file with MD5 {_md5(content)}, expected {md5}")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        # Another process may be fetching the same file, so the partial one needs its own name.
-        with tempfile.TemporaryDirectory(dir=target.parent) as folder:
-            partial = Path(folder) / target.name
-            partial.write_bytes(content)
-            partial.replace(target)
     except OSError as error:
-        raise DataError(f"{target}: cannot be written ({error})") from error
+        raise DataError(f"{target.parent}: cannot be made ({error})") from error
+    write_bytes_atomically(target, content)
 
 
 def _md5(content: bytes) -> str:
