@@ -1,19 +1,19 @@
-"""Named components, found by the file they stand in.
+"""Named components, found in the files of a package.
 
-A component is a keyword-only frozen dataclass; its fields are its configuration. The module
-`PACKAGE/NAME.py` registers the component `NAME`, so a new one is one new file and nothing else.
-Components that share most of their code may stand in one module, a family, which the package
-lists; other shared code stands in a sub-package of that folder. Modules are imported when a
-component is asked for, so listing names stays cheap. A component may hold another one in a field
-declared with `nested`, whose configuration is the other one's name and fields, or its name alone.
+A component is a keyword-only frozen dataclass; its fields are its configuration. A module of the
+package registers it with a decorator, `@register("NAME")`, so a new one is one new file and nothing
+else. Names are read from the text of the modules, which are imported when a component is asked for:
+listing them stays cheap. A component may hold another one in a field declared with `nested`, whose
+configuration is the other one's name and fields, or its name alone.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import importlib
-import pkgutil
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from nas.core.errors import ConfigError, UnknownNameError
@@ -22,25 +22,22 @@ T = TypeVar("T")
 
 _REGISTRY, _DEFAULT = "hwnas_registry", "hwnas_default"
 
+# The decorator of a component, at the beginning of a line.
+_REGISTERS = re.compile(r"""^@(?:\w+\.)*register\(["'](\w+)["']\)""", re.MULTILINE)
+
 
 class Registry(Generic[T]):
     """The components of one kind."""
 
-    def __init__(
-        self, kind: str, package: str, families: Mapping[str, Sequence[str]] | None = None
-    ) -> None:
+    def __init__(self, kind: str, package: str) -> None:
         """Look for components in `package`.
 
         Args:
             kind: What the components are, for messages ("search space").
-            package: Import name of the package whose modules are the components.
-            families: Modules of the package that register several components, or another name
-                than their own, with the names that they register.
+            package: Import name of the package whose modules register the components.
         """
         self.kind = kind
         self._package = package
-        self._families = families or {}
-        self._module_of = {n: module for module, names in self._families.items() for n in names}
         self._classes: dict[str, type[T]] = {}
 
     def register(self, name: str) -> Callable[[type[T]], type[T]]:
@@ -62,10 +59,16 @@ class Registry(Generic[T]):
 
     def names(self) -> tuple[str, ...]:
         """Return all registered names, sorted, without importing any component."""
-        path = importlib.import_module(self._package).__path__
-        found = {module.name for module in pkgutil.iter_modules(path) if not module.ispkg}
-        alone = found - set(self._families)
-        return tuple(sorted(alone | set(self._module_of) | set(self._classes)))
+        return tuple(sorted({*self._modules(), *self._classes}))
+
+    def _modules(self) -> dict[str, str]:
+        """Return the module that registers each name."""
+        found: dict[str, str] = {}
+        for folder in importlib.import_module(self._package).__path__:
+            for file in Path(folder).glob("*.py"):
+                names = _REGISTERS.findall(file.read_text(encoding="utf-8"))
+                found |= dict.fromkeys(names, f"{self._package}.{file.stem}")
+        return found
 
     def component(self, name: str) -> type[T]:
         """Return the class registered as `name`.
@@ -74,12 +77,10 @@ class Registry(Generic[T]):
             UnknownNameError: No component has that name.
         """
         if name not in self._classes:
-            if name not in self.names():
+            module = self._modules().get(name)
+            if module is None:
                 raise UnknownNameError(self.kind, name, self.names())
-            module = f"{self._package}.{self._module_of.get(name, name)}"
             importlib.import_module(module)
-            if name not in self._classes:
-                raise TypeError(f"{self.kind} {name!r}: {module} must register it")
         return self._classes[name]
 
     def get(self, name: str, **fields: Any) -> T:

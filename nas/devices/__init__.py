@@ -3,9 +3,7 @@
 from nas.core.measurement import Device
 from nas.core.registry import Registry
 
-registry: Registry[Device] = Registry(
-    "device", __name__, families={"machines": ("cpu", "gpu", "remote")}
-)
+registry: Registry[Device] = Registry("device", __name__)
 register = registry.register
 component = registry.component
 names = registry.names

@@ -83,9 +83,7 @@ class EvaluationSettings(ABC):
         """
 
 
-registry: Registry[EvaluationSettings] = Registry(
-    "evaluation", __name__, families={"checkpoints": ()}
-)
+registry: Registry[EvaluationSettings] = Registry("evaluation", __name__)
 register = registry.register
 component = registry.component
 names = registry.names

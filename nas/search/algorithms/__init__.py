@@ -1,7 +1,7 @@
-"""Search algorithms: one a file, or a family of them.
+"""Search algorithms.
 
-`baselines`, `optuna_samplers` and `pymoo_algorithms` are families: modules of several algorithms
-that are small, or share most of their code.
+`baselines`, `optuna_samplers` and `pymoo_algorithms` hold several that are small, or share most of
+their code.
 """
 
 from __future__ import annotations
@@ -49,15 +49,7 @@ class GeneticSettings(AlgorithmSettings):
             raise ConfigError("search.algorithm.mutated_genes", self.mutated_genes, "more than 0")
 
 
-registry: Registry[AlgorithmSettings] = Registry(
-    "search algorithm",
-    __name__,
-    families={
-        "baselines": ("pareto_local_search", "random_search", "regularised_evolution"),
-        "optuna_samplers": ("optuna_nsga2", "tpe"),
-        "pymoo_algorithms": ("nsga2", "nsga3", "sms_emoa"),
-    },
-)
+registry: Registry[AlgorithmSettings] = Registry("search algorithm", __name__)
 register = registry.register
 component = registry.component
 names = registry.names

@@ -84,9 +84,7 @@ class FidelitySettings(ABC):
         """
 
 
-registry: Registry[FidelitySettings] = Registry(
-    "fidelity", __name__, families={"successive_halving": ("mo_asha", "mo_hyperband")}
-)
+registry: Registry[FidelitySettings] = Registry("fidelity", __name__)
 register = registry.register
 component = registry.component
 names = registry.names
