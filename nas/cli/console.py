@@ -21,7 +21,7 @@ def print_records(records: Sequence[Mapping[str, Any]], columns: Sequence[str]) 
     """Print records as a table of some of their keys."""
     table = Table(*columns, box=box.SIMPLE_HEAD)
     for record in records:
-        table.add_row(*(_text(record.get(column)) for column in columns))
+        table.add_row(*(_as_markup(record.get(column)) for column in columns))
     console().print(table)
 
 
@@ -45,7 +45,7 @@ def print_front(study: StudyResults, front: pd.DataFrame | None = None) -> None:
         )
 
 
-def _text(value: Any) -> str:
+def _as_markup(value: Any) -> str:
     if value is None:
         return "-"
     # Brackets are no markup here.

@@ -60,7 +60,7 @@ def find(
         raise UnknownNameError(f"preset of {name}", preset, presets)
     chosen = presets.values() if preset is None else [presets[preset]]
     spaces = [search_spaces.get(name, **{**p.settings, **given}) for p in chosen]
-    genotype = _genotype(which)
+    genotype = _genotype_in(which)
     if genotype is not None:
         fitting = [space for space in spaces if len(space.genes) == len(genotype)]
         space = (fitting or spaces)[0]
@@ -79,7 +79,7 @@ def _presets(name: str) -> Sequence[Preset]:
     return search_spaces.component(name).presets() or [UNNAMED]
 
 
-def _genotype(text: str) -> list[int] | None:
+def _genotype_in(text: str) -> list[int] | None:
     parts = text.strip("[]() ").split(",")
     try:
         return [int(part) for part in parts if part.strip()]

@@ -59,7 +59,7 @@ def model_card(
         measurement: On the device, where there is one.
         labels: What a figure is and its unit, by the figure's name.
     """
-    parts = [f"# {title(record)}", _summary(record)]
+    parts = [f"# {title(record)}", _opening(record)]
     figures = record["figures"]
     if figures:
         parts.append("## Figures\n\n" + _table(figures, labels))
@@ -73,7 +73,7 @@ def model_card(
     return "\n\n".join(parts) + "\n"
 
 
-def _summary(record: Mapping[str, Any]) -> str:
+def _opening(record: Mapping[str, Any]) -> str:
     channels, height, width = record["input_shape"]
     names = record["outputs"]
     listed = ", ".join(names) if len(names) <= _MOST_OUTPUTS_LISTED else "see architecture.json"

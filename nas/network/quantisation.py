@@ -125,7 +125,7 @@ def _calibration(
 
 
 def _quantised(source: Path, reader: _Reader) -> onnx.ModelProto:
-    with tempfile.TemporaryDirectory(prefix="hwnas-") as folder, _silence():
+    with tempfile.TemporaryDirectory(prefix="hwnas-") as folder, _quantiser_warnings_off():
         prepared, written = Path(folder) / "prepared.onnx", Path(folder) / "quantised.onnx"
         try:
             # Shapes are fixed, so that the inference of symbolic ones has nothing to add.
@@ -145,7 +145,7 @@ def _quantised(source: Path, reader: _Reader) -> onnx.ModelProto:
 
 
 @contextlib.contextmanager
-def _silence() -> Iterator[None]:
+def _quantiser_warnings_off() -> Iterator[None]:
     # The quantiser warns of every weight without a channel axis, which it then treats as one.
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)

@@ -55,8 +55,8 @@ def restore(
         The current epoch's order of images.
     """
     tensors = safetensors.torch.load(checkpoint)
-    network.load_state_dict(_part(tensors, _NETWORK))
-    momentum = {int(i): {"momentum_buffer": t} for i, t in _part(tensors, _MOMENTUM).items()}
+    network.load_state_dict(_with_prefix(tensors, _NETWORK))
+    momentum = {int(i): {"momentum_buffer": t} for i, t in _with_prefix(tensors, _MOMENTUM).items()}
     optimizer.load_state_dict({**optimizer.state_dict(), "state": momentum})
     step, rates = int(tensors["step"]), tensors["rates"].tolist()
     # A schedule counts its own construction as a step.
@@ -71,6 +71,6 @@ def restore(
     return tensors["order"]
 
 
-def _part(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
+def _with_prefix(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
     found = {name: value for name, value in tensors.items() if name.startswith(prefix)}
     return {name.removeprefix(prefix): value for name, value in found.items()}
