@@ -1,36 +1,56 @@
 """The parts that the networks of a space are made of: kernels, or whole blocks.
 
-Every block is split once for each distinct module, shapes and memory layouts of its inputs. A
-network is then a row of numbers, one a block, from which sums over its parts are looked up.
+Every distinct module is split once for the shapes and memory layouts of its inputs. A network is
+then a row of numbers, one a block, from which sums over its parts are looked up.
 """
 
 from __future__ import annotations
 
-from collections import Counter
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 from scipy import sparse
 
 from latency_predictors.calibration.fusion import Fused, Kernel, fuse
 from nas.core.prediction import FloatArray
 from nas.core.space import Genotype
-from nas.network.blocks import IntArray
-from nas.network.costs import Trace
+from nas.network.blocks import IntArray, ModuleSpec
+from nas.network.costs import Shape, Trace, trace_spec
+from nas.network.interpreter import ROWS_AT_ONCE, Ids, Interpretation
 from nas.network.space import SearchSpace
-from nas.network.tally import BlockRun, PairNumbers, Walk
 
 Split: TypeAlias = Callable[[Trace, tuple[bool, ...]], Fused]
 """Returns the parts of a module, given of every input whether its channels are blocked."""
 
-Ids: TypeAlias = npt.NDArray[np.int32]
-
 MOST_SHARED = 1 << 20
 """More distinct kernels of tensors than a space has."""
+
+
+@dataclass(frozen=True)
+class _State:
+    """What is known of a tensor: its shape, whether channels are blocked, and the deployment."""
+
+    shape: Shape
+    blocked: bool
+    deployed: int
+
+
+@dataclass(frozen=True)
+class _Split:
+    """A module's parts.
+
+    Attributes:
+        own: Numbers of the parts.
+        shared: What is done to an input alone, which other blocks may do as well: the input and a
+            number for what is done.
+    """
+
+    own: tuple[int, ...] = ()
+    shared: tuple[tuple[int, int], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -38,7 +58,7 @@ class NetworkParts:
     """The parts of `n` networks.
 
     Attributes:
-        rows: Of the table, one a block, shape `(n, blocks)`; row 0 has no parts.
+        rows: Of the table, one a block, shape `(blocks, n)`; row 0 has no parts.
         shared: How often each part occurs that several blocks share, shape `(n, parts)`.
     """
 
@@ -69,15 +89,10 @@ class PartTable:
         self._space = space
         self._split = split
         self._numbers: dict[Kernel, int] = {}
-        self._rows: list[tuple[int, ...]] = [()]
-        self._row_numbers: dict[tuple[int, ...], int] = {(): 0}
-        self._splits: dict[
-            tuple[int, tuple[bool, ...], int],
-            tuple[Trace, tuple[int, bool, list[tuple[int, int]]]],
-        ] = {}
-        self._blocks: dict[int, _SplitBlock] = {}
+        self._interpreter = space.interpreter(self._step)
         self._shared: dict[tuple[str, int], int] = {}
         self._incidence = sparse.csr_array((0, 0))
+        self._places = np.zeros((2, 0, 0), np.int64)
         names = [gene.name for gene in space.genes]
         self._deployed = [names.index(name) for name in space.deployment_genes]
         self._deployed_sizes = [len(space.genes[i].choices) for i in self._deployed]
@@ -85,17 +100,64 @@ class PartTable:
     def find(self, genotypes: Sequence[Genotype] | IntArray) -> NetworkParts:
         """Return the parts of networks."""
         checked = self._space.matrix(genotypes)
-        found = [(rows, *self._walk(walk)) for rows, walk in self._space.walks(checked)]
-        blocks = max(of_blocks.shape[1] for _, of_blocks, _ in found)
-        numbers = np.zeros((len(checked), blocks), np.int32)
-        places = []
-        for rows, of_blocks, shared in found:
-            numbers[rows, : of_blocks.shape[1]] = of_blocks
-            places.append(np.stack([rows[shared[0]], shared[1]]))
-        row_of, part_of = np.concatenate(places, axis=1)
+        rows, row_of, part_of = [], [], []
+        for start in range(0, max(len(checked), 1), ROWS_AT_ONCE):
+            portion = checked[start : start + ROWS_AT_ONCE]
+            networks = self._interpreter(portion, self._inputs(portion))
+            rows.append(networks.outcomes[1:])
+            network, part = self._shared_parts(networks)
+            row_of.append(start + network)
+            part_of.append(part)
+        pairs = np.concatenate(row_of), np.concatenate(part_of)
         shape = (len(checked), len(self.parts))
-        shared_counts = sparse.csr_array((np.ones(len(row_of)), (row_of, part_of)), shape=shape)
-        return NetworkParts(numbers, shared_counts)
+        shared = sparse.csr_array((np.ones(len(pairs[0])), pairs), shape=shape)
+        return NetworkParts(np.concatenate(rows, axis=1), shared)
+
+    def _inputs(self, genotypes: IntArray) -> Ids:
+        """Return the states of the networks' images, shape `(n,)`."""
+        deployed = np.zeros(len(genotypes), np.int64)
+        if self._deployed:
+            chosen = genotypes[:, self._deployed].T
+            deployed = np.asarray(np.ravel_multi_index(tuple(chosen), self._deployed_sizes))
+        shape, number = self._space.input_shape, self._interpreter.state
+        known = [number(_State(shape, False, i)) for i in range(math.prod(self._deployed_sizes))]
+        return np.array(known, np.int32)[deployed]
+
+    def _shared_parts(self, networks: Interpretation) -> tuple[IntArray, IntArray]:
+        """Return pairs of networks and parts; equal computations on one tensor are done once."""
+        actions, slots = self._shared_places()
+        first = np.zeros(len(networks.outcomes), np.int64)
+        lengths = [len(read) for read in networks.reads.values()]
+        first[list(networks.reads)] = np.cumsum([0, *lengths])[:-1]
+        reads = np.concatenate(
+            [np.zeros((0, networks.outcomes.shape[1]), np.int32), *networks.reads.values()]
+        )
+        done = [np.zeros(0, np.int64)]
+        for action, slot in zip(actions, slots, strict=True):
+            block, network = np.nonzero(action[networks.outcomes] >= 0)
+            outcome = networks.outcomes[block, network]
+            tensor = reads[first[block] + slot[outcome], network]
+            key = network * len(networks.outcomes) + tensor
+            done.append(key * MOST_SHARED + action[outcome])
+        # Sorting is faster than np.unique, which hashes.
+        every = np.sort(np.concatenate(done))
+        once = every[np.flatnonzero(np.diff(every, prepend=-1))]
+        part_of = np.array([part for _, part in self._shared] or [0], np.int64)
+        return once // (len(networks.outcomes) * MOST_SHARED), part_of[once % MOST_SHARED]
+
+    def _shared_places(self) -> IntArray:
+        """Return the actions of every row of the table and their inputs, `(2, most, rows)`.
+
+        An action is -1 where there is none.
+        """
+        splits = self._interpreter.outcomes
+        if self._places.shape[2] != len(splits):
+            most = max(len(split.shared) for split in splits[1:]) if len(splits) > 1 else 0
+            self._places = np.full((2, most, len(splits)), -1, np.int64)
+            for row, split in enumerate(splits[1:], 1):
+                for i, (slot, action) in enumerate(split.shared):
+                    self._places[:, i, row] = action, slot
+        return self._places
 
     def sums(self, networks: NetworkParts, values: FloatArray) -> FloatArray:
         """Return sums over the parts of networks, shape `(n, columns)`.
@@ -106,7 +168,7 @@ class PartTable:
         """
         of_rows = self.incidence @ values
         sums: FloatArray = networks.shared @ values[: networks.shared.shape[1]]
-        for rows in networks.rows.T:
+        for rows in networks.rows:
             sums += of_rows.take(rows, axis=0)
         return sums
 
@@ -114,17 +176,19 @@ class PartTable:
         """Return how often every part occurs in every network, shape `(n, parts)`."""
         networks = self.find(genotypes)
         counts: FloatArray = networks.shared.toarray()
-        for rows in networks.rows.T:
+        for rows in networks.rows:
             counts += self.incidence[rows].toarray()
         return counts
 
     @property
     def incidence(self) -> sparse.csr_array:
         """How often every part occurs in every row of the table, shape `(rows, parts)`."""
-        if self._incidence.shape != (len(self._rows), len(self.parts)):
-            row_of = np.repeat(np.arange(len(self._rows)), [len(row) for row in self._rows])
-            part_of = np.array([part for row in self._rows for part in row], np.int64)
-            shape = (len(self._rows), len(self.parts))
+        splits = self._interpreter.outcomes
+        if self._incidence.shape != (len(splits), len(self.parts)):
+            rows = [(), *(split.own for split in splits[1:])]
+            row_of = np.repeat(np.arange(len(rows)), [len(row) for row in rows])
+            part_of = np.array([part for row in rows for part in row], np.int64)
+            shape = (len(rows), len(self.parts))
             self._incidence = sparse.csr_array(
                 (np.ones(len(part_of)), (row_of, part_of)), shape=shape
             )
@@ -137,34 +201,11 @@ class PartTable:
             self.parts.append(part)
         return self._numbers[part]
 
-    def split(
-        self, trace: Trace | None, blocked: tuple[bool, ...], deployed: int
-    ) -> tuple[int, bool, list[tuple[int, int]]]:
-        """Split a module.
-
-        Args:
-            trace: Of the module; `None` for none.
-            blocked: Of every input, whether its channels are blocked.
-            deployed: Number of the choices of the deployment.
-
-        Returns:
-            The row of the table, whether the output is blocked, and what is done to an input
-            alone, which other blocks may do as well: the input and a number for what is done.
-        """
-        if trace is None:
-            return 0, False, []
-        blocked = blocked[: len(trace.input_values)]
-        # Equal modules on equal shapes share one trace. To hash its contents would take longer than
-        # to split it; the entry holds the trace, so no other one can have its id.
-        key = (id(trace), blocked, deployed)
-        if key not in self._splits:
-            self._splits[key] = (trace, self._split_anew(trace, blocked, deployed))
-        return self._splits[key][1]
-
-    def _split_anew(
-        self, trace: Trace, blocked: tuple[bool, ...], deployed: int
-    ) -> tuple[int, bool, list[tuple[int, int]]]:
-        fused = self._split(trace, blocked)
+    def _step(self, spec: ModuleSpec, inputs: Sequence[_State]) -> tuple[_Split, _State]:
+        """Split a module, given what is known of its inputs."""
+        trace = trace_spec(spec.key, tuple(state.shape for state in inputs))
+        fused = self._split(trace, tuple(state.blocked for state in inputs))
+        deployed = inputs[0].deployed
         own, shared = [], []
         for kernel in fused.kernels:
             number = self.add(replace(kernel, origin=None, deployment=deployed))
@@ -173,98 +214,8 @@ class PartTable:
             else:
                 key = (kernel.origin[1], number)
                 shared.append((kernel.origin[0], self._shared.setdefault(key, len(self._shared))))
-        row = self._row_numbers.setdefault(tuple(own), len(self._rows))
-        if row == len(self._rows):
-            self._rows.append(tuple(own))
-        return row, fused.blocked, shared
-
-    def _walk(self, walk: Walk) -> tuple[Ids, IntArray]:
-        """Return rows of the table, shape `(n, blocks)`, and pairs of networks and shared parts."""
-        n = len(walk.genotypes)
-        blocked = np.zeros((walk.tensors, n), np.int32)  # the images are not
-        deployed: npt.NDArray[np.int32] = np.zeros(n, np.int32)
-        if self._deployed:
-            chosen = walk.genotypes[:, self._deployed].T
-            deployed = np.asarray(np.ravel_multi_index(chosen, self._deployed_sizes), np.int32)
-        rows, done = [], [np.zeros(0, np.int64)]
-        networks = np.arange(n)
-        for run in walk.runs:
-            block = self._blocks.setdefault(run.position, _SplitBlock(self))
-            found = block.find(run, walk, blocked, deployed)
-            rows.append(block.rows[found])
-            blocked[run.position] = block.blocked[found]
-            for (slot, _), actions in block.shared.items():
-                action = actions[found]
-                there = np.flatnonzero(action >= 0)
-                tensor = run.inputs[slot].tensor
-                which = tensor if isinstance(tensor, int) else tensor[there]
-                done.append((networks[there] * walk.tensors + which) * MOST_SHARED + action[there])
-        # Equal computations on one tensor are done once.
-        # Sorting is faster than np.unique, which hashes.
-        every = np.sort(np.concatenate(done))
-        once = every[np.flatnonzero(np.diff(every, prepend=-1))]
-        part_of = np.array([part for _, part in self._shared] or [0], np.int64)
-        pairs = np.stack([once // (walk.tensors * MOST_SHARED), part_of[once % MOST_SHARED]])
-        return np.stack(rows, 1) if rows else np.zeros((n, 0), np.int32), pairs
-
-
-class _SplitBlock:
-    """Rows of the table for one block, by its trace and the layouts of its inputs.
-
-    Attributes:
-        rows: Of the table.
-        blocked: Whether the output has blocked channels.
-        shared: For the i-th thing that is done to an input and that other blocks may do as well,
-            by the input and i: a number for it, -1 for nothing.
-    """
-
-    def __init__(self, table: PartTable) -> None:
-        self._table = table
-        self._levels = [PairNumbers()]
-        self.rows = np.zeros(0, np.int32)
-        self.blocked = np.zeros(0, np.int32)
-        self.shared: dict[tuple[int, int], Ids] = {}
-
-    def find(self, run: BlockRun, walk: Walk, blocked: Ids, deployed: Ids) -> Ids:
-        """Return positions in `rows`, shape `(n,)`."""
-        found = self._levels[0](run.found, deployed)
-        if len(self._levels) <= len(run.inputs):
-            self._levels += [PairNumbers() for _ in range(len(run.inputs) + 1 - len(self._levels))]
-            self.rows, self.blocked, self.shared = self.rows[:0], self.blocked[:0], {}
-        for level, read in zip(self._levels[1:], run.inputs, strict=True):
-            flags = walk.at(blocked, read.tensor)
-            found = level(found, flags if read.there is None else flags * read.there)
-        if len(self._levels[-1].pairs) > len(self.rows):
-            self._split_new(run)
-        return found
-
-    def _split_new(self, run: BlockRun) -> None:
-        first = len(self.rows)
-        rows, blocked = [], []
-        actions: dict[tuple[int, int], dict[int, int]] = {}
-        for number in range(first, len(self._levels[-1].pairs)):
-            flags = []
-            trace = number
-            for level in reversed(self._levels):
-                trace, flag = level.pairs[trace]
-                flags.append(flag)
-            deployed = flags.pop()
-            layouts = tuple(bool(flag) for flag in reversed(flags))
-            row, layout, shared = self._table.split(run.block.traces[trace], layouts, deployed)
-            rows.append(row)
-            blocked.append(layout)
-            seen: Counter[int] = Counter()
-            for slot, action in shared:
-                actions.setdefault((slot, seen[slot]), {})[number] = action
-                seen[slot] += 1
-        self.rows = np.append(self.rows, np.array(rows, np.int32))
-        self.blocked = np.append(self.blocked, np.array(blocked, np.int32))
-        for key in self.shared.keys() | actions.keys():
-            added = np.full(len(rows), -1, np.int32)
-            for number, action in actions.get(key, {}).items():
-                added[number - first] = action
-            known = self.shared.get(key, np.full(first, -1, np.int32))
-            self.shared[key] = np.append(known, added)
+        output = _State(trace.output_shape, fused.blocked, deployed)
+        return _Split(tuple(own), tuple(shared)), output
 
 
 def _whole(trace: Trace, blocked: tuple[bool, ...]) -> Fused:

@@ -1,4 +1,4 @@
-"""The ONNX file of a network, for one image at a time."""
+"""The files of a network, ONNX's and that of `torch.export`, for one image at a time."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ import torch
 from google.protobuf.message import DecodeError
 from torch import Tensor, nn
 
-from nas.core.errors import ExportError
+from nas.core.errors import ExportError, HwnasError
+from nas.core.files import write_bytes_atomically
 
 INPUT_NAME = "images"
 OUTPUT_NAME = "outputs"
@@ -54,6 +55,40 @@ def export_onnx(
     return write_model(convert(network, (images,), ([INPUT_NAME], [OUTPUT_NAME])), path)
 
 
+def export_program(network: nn.Module, input_shape: tuple[int, int, int], path: Path) -> Path:
+    """Write `network` as one file of `torch.export`: images `(1, C, H, W)` -> outputs.
+
+    The network is exported in evaluation mode; its own mode is as before afterwards. The file
+    appears whole or not at all.
+
+    Args:
+        network: Maps images `(N, C, H, W)` to outputs `(N, ...)`.
+        input_shape: `(channels, height, width)` of one image.
+        path: Of the file to write; its folder exists.
+
+    Returns:
+        `path`.
+
+    Raises:
+        ExportError: The network cannot be expressed as a program, or the file cannot be written.
+    """
+    images = _zeros_for(network, input_shape)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part{path.suffix}")
+    try:
+        with evaluation_mode(network), torch.no_grad():
+            program = torch.export.export(network, (images,))
+        torch.export.save(program, part)
+        part.replace(path)
+    except (RuntimeError, ValueError, TypeError, AttributeError, OSError) as error:
+        part.unlink(missing_ok=True)
+        reason = " ".join(str(error).split())[:300]
+        raise ExportError(
+            f"{type(network).__name__}: cannot be exported with torch.export for images of shape "
+            f"{tuple(images.shape)} ({reason})"
+        ) from error
+    return path
+
+
 def image_shape(path: Path) -> tuple[int, int, int]:
     """Return `(channels, height, width)` of the only input of an ONNX file.
 
@@ -89,7 +124,10 @@ def write_model(model: onnx.ModelProto, path: Path) -> Path:
     Raises:
         ExportError: The file cannot be written.
     """
-    _write_atomically(path, model.SerializeToString(deterministic=True))
+    try:
+        write_bytes_atomically(path, model.SerializeToString(deterministic=True))
+    except HwnasError as error:
+        raise ExportError(str(error)) from error
     return path
 
 
@@ -190,15 +228,3 @@ def _strip_metadata(graph: onnx.GraphProto) -> None:
             _strip_metadata(attribute.g)
         for inner in attribute.graphs:
             _strip_metadata(inner)
-
-
-def _write_atomically(path: Path, content: bytes) -> None:
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        part.write_bytes(content)
-        part.replace(path)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise ExportError(
-            f"{path}: cannot be written ({error.strerror}); expected a writable folder"
-        ) from error

@@ -5,7 +5,7 @@ from __future__ import annotations
 import keyword
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,13 +14,12 @@ from torch import nn
 
 from nas.core.space import Gene, Genotype, Graph
 from nas.network.blocks import INPUT, Block, IntArray, ModuleSpec
-from nas.network.costs import Costs, Shape, Trace, trace_spec
+from nas.network.costs import BYTES_PER_VALUE, Costs, Shape, Trace, trace_spec
+from nas.network.interpreter import ROWS_AT_ONCE, Cases, Interpretation, Interpreter, Step
 from nas.network.module import PlacedBlock
 from nas.network.table import BlockTable
-from nas.network.tally import Tally, Walk
 
-ROWS_AT_ONCE = 4096
-"""Genotypes are counted in portions that stay in the processor's cache."""
+SUMMED = ("params", "macs", "activations", "model_bytes")
 
 MOST_SHARED_CASES = 1 << 20
 
@@ -56,12 +55,12 @@ class Plan:
             self.tables.append(BlockTable(block, names, self.genes))
             if not block.auxiliary:
                 names[block.name] = position
-        self._tally = Tally(self.tables, input_shape)
+        self._traces = self.interpreter(_trace_step)
+        self._peaks = Cases(self._peak_of)
         readers = Counter(gene for table in self.tables for gene in table.genes)
         self._own = {gene for gene, count in readers.items() if count == 1} - {*self._deployed}
         firsts = [(table, table.first_of_equals(self._own)) for table in self.tables]
         self._equals = [(table, first) for table, first in firsts if first is not None]
-        self._deciding = sorted({gene for table in self.tables for gene in table.deciding})
 
     def active(self, genotypes: IntArray) -> npt.NDArray[np.bool_]:
         """Return which genes are read for every row of `(n, g)` genotypes, shape `(n, g)`."""
@@ -122,7 +121,7 @@ class Plan:
         sources = {0: 0}
         placed = []
         for position, table in enumerate(self.tables, 1):
-            variant = table.variants[int(table.variant_of(row)[0])]
+            variant = table.variants[int(table.variant_of(row, {})[0])]
             read = [sources[i] for i in variant.inputs]
             sources[position] = read[0] if variant.spec is None else position
             if variant.spec is None or (table.block.auxiliary and not auxiliary):
@@ -181,27 +180,67 @@ class Plan:
         return Costs(**totals, layers=tuple(layers))
 
     def tally(self, genotypes: IntArray) -> dict[str, IntArray]:
-        """Return `params`, `macs`, `activations`, ... of every row, each of shape `(n,)`."""
-        portions = self._portions(genotypes)
-        tallies = [self._tally(genotypes[rows]) for rows in portions]
-        order = np.concatenate(portions)
-        costs = {name: np.empty(len(genotypes), np.int64) for name in tallies[0]}
-        for name, values in costs.items():
-            values[order] = np.concatenate([tally[name] for tally in tallies])
+        """Return `params`, `macs`, `activations`, ... of every row, each of shape `(n,)`.
+
+        They are exactly those of a trace of the whole network: sums over the blocks' own traces
+        and, of memory, the maximum by liveness over all blocks.
+        """
+        starts = range(0, max(len(genotypes), 1), ROWS_AT_ONCE)
+        tallies = [self._tally(genotypes[start : start + ROWS_AT_ONCE]) for start in starts]
+        return {name: np.concatenate([each[name] for each in tallies]) for name in tallies[0]}
+
+    def _tally(self, genotypes: IntArray) -> dict[str, IntArray]:
+        run = self._traces(genotypes, self._traces.state(self.input_shape))
+        costs = {}
+        for name in SUMMED:
+            of_traces = [0, *(getattr(trace, name) for trace in self._traces.outcomes[1:])]
+            costs[name] = np.array(of_traces, np.int64)[run.outcomes].sum(axis=0)
+        costs["peak_activation_bytes"] = self._peak_values(run) * BYTES_PER_VALUE
         return costs
 
-    def walks(self, genotypes: IntArray) -> Iterator[tuple[IntArray, Walk]]:
-        """Go through the blocks of the networks of `(n, g)` genotypes, in portions of rows."""
-        for rows in self._portions(genotypes):
-            yield rows, self._tally.walk(genotypes[rows])
+    def _peak_values(self, run: Interpretation) -> IntArray:
+        """Return the most values alive at once, shape `(n,)`.
 
-    def _portions(self, genotypes: IntArray) -> list[IntArray]:
-        """Return positions of rows that are counted at once."""
-        # Genotypes with the same blocks side by side, so that absent ones are passed over.
-        deciding = [genotypes[:, gene] for gene in reversed(self._deciding)]
-        order = np.lexsort(deciding) if deciding else np.arange(len(genotypes))
-        starts = range(0, max(len(genotypes), 1), ROWS_AT_ONCE)
-        return [order[start : start + ROWS_AT_ONCE] for start in starts]
+        While a block runs, whatever later blocks still read is alive beside its own tensors.
+        """
+        networks = np.arange(run.outcomes.shape[1])
+        last_reader = np.full_like(run.states, -1)
+        for position, read in run.reads.items():
+            last_reader[read, networks] = position
+        last_reader[-1] = -1  # nobody reads what is not there
+        last_reader[run.output, networks] = len(run.outcomes)
+        values = np.array([0, *(math.prod(shape) for shape in self._traces.states[1:])], np.int64)
+        sizes = values[run.states]
+        held = sizes[0]
+        peak = held.copy()
+        for position, read in run.reads.items():
+            kept = last_reader[read, networks] > position
+            # Of every input, the first one that is the same tensor.
+            same = (read[:, None] == read).argmax(axis=1)
+            size = np.where(same == np.arange(len(read))[:, None], sizes[read, networks], 0)
+            others = held - size.sum(axis=0)
+            inside = self._peaks.numbers([run.outcomes[position], *(2 * same + kept)])
+            np.maximum(peak, others + inside, out=peak)
+            output = sizes[position] * (last_reader[position] > position)
+            held = others + (size * kept).sum(axis=0) + output
+        return peak
+
+    def _peak_of(self, case: tuple[int, ...]) -> int:
+        """Return the most values alive in a block, by its trace and what becomes of its inputs."""
+        trace = self._traces.outcomes[case[0]]
+        if trace is None:
+            return 0
+        inputs = case[1 : 1 + len(trace.input_values)]
+        return int(trace.peak_values([i % 2 > 0 for i in inputs], [i // 2 for i in inputs]))
+
+    def interpreter(self, step: Step) -> Interpreter:
+        """Return what goes through the blocks of many networks; see `Interpreter`."""
+        return Interpreter(self.tables, step)
+
+
+def _trace_step(spec: ModuleSpec, shapes: Sequence[Shape]) -> tuple[Trace, Shape]:
+    trace = trace_spec(spec.key, tuple(shapes))
+    return trace, trace.output_shape
 
 
 def _trace(block: PlacedBlock) -> Trace:

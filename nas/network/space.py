@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any
@@ -22,13 +22,25 @@ if TYPE_CHECKING:
 
     from nas.network.blocks import Block, IntArray
     from nas.network.costs import Costs
-    from nas.network.encoding import GraphEncoding
+    from nas.network.interpreter import Interpreter, Step
     from nas.network.module import Network, PlacedBlock
     from nas.network.plan import Plan
-    from nas.network.tally import Walk
 
 MEGA = 1e6
 """Counts are given in millions and sizes in 10^6 bytes."""
+
+
+@dataclass(frozen=True)
+class GraphEncoding:
+    """Graphs of `n` architectures with `m` nodes each; the cells of one stand side by side.
+
+    Attributes:
+        operations: Position of every node's operation in `space.operations`, shape `(n, m)`.
+        adjacency: Whether node `j` reads node `i`, at `[:, i, j]`, shape `(n, m, m)`.
+    """
+
+    operations: IntArray
+    adjacency: npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -274,9 +286,19 @@ class SearchSpace(ABC):
 
     def encode_graphs(self, genotypes: Sequence[Sequence[int]] | IntArray) -> GraphEncoding:
         """Encode the graphs of genotypes for a learned model; see `GraphEncoding`."""
-        from nas.network.encoding import encode
-
-        return encode(self, self.matrix(genotypes))
+        known = {operation: i for i, operation in enumerate(self.operations)}
+        rows, matrices = [], []
+        for genotype in self.matrix(genotypes).tolist():
+            labels: list[int] = []
+            edges: list[tuple[int, int]] = []
+            for graph in self.graphs(genotype).values():
+                edges += [(i + len(labels), j + len(labels)) for i, j in graph.edges]
+                labels += [known[operation] for operation in graph.operations]
+            adjacency = np.zeros((len(labels), len(labels)), bool)
+            adjacency[tuple(np.array(edges, int).reshape(-1, 2).T)] = True
+            rows.append(labels)
+            matrices.append(adjacency)
+        return GraphEncoding(np.array(rows, np.int64), np.array(matrices, bool))
 
     def architecture(self, genotype: Sequence[int]) -> Architecture:
         """Return the architecture that `genotype` stands for."""
@@ -321,15 +343,12 @@ class SearchSpace(ABC):
             self.initialise(network)
         return network
 
-    def walks(self, genotypes: IntArray) -> Iterator[tuple[IntArray, Walk]]:
-        """Go through the blocks of networks in execution order, many genotypes side by side.
+    def interpreter(self, step: Step) -> Interpreter:
+        """Return what goes through the blocks of many networks at once, with `step` for a module.
 
-        A module is traced when it is first met.
-
-        Yields:
-            Positions of some rows of the checked genotypes, shape `(n, g)`, and their blocks.
+        It takes checked genotypes, shape `(n, g)`; see `Interpreter`.
         """
-        return self._plan.walks(genotypes)
+        return self._plan.interpreter(step)
 
     def count(self, genotype: Sequence[int]) -> Costs:
         """Return the exact costs of one genotype's network, layer by layer."""

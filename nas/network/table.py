@@ -139,10 +139,19 @@ class BlockTable:
             code += genotypes[:, position] * radix
         return code
 
-    def variant_of(self, genotypes: IntArray) -> npt.NDArray[np.int32]:
-        """Return the position in `variants` for every row of `(n, g)` genotypes."""
+    def variant_of(
+        self, genotypes: IntArray, codes: dict[tuple[int, ...], IntArray]
+    ) -> npt.NDArray[np.int32]:
+        """Return the position in `variants` for every row of `(n, g)` genotypes.
+
+        Args:
+            genotypes: Of the networks.
+            codes: Of the same genotypes by the genes that were read; those of this block are added.
+        """
         if self.dense:
-            return self._variant_of[self.codes(genotypes)]
+            if self.genes not in codes:
+                codes[self.genes] = self.codes(genotypes)
+            return self._variant_of[codes[self.genes]]
         rows = (self._choose(row)[1] for row in genotypes.tolist())
         return np.fromiter(rows, np.int32, len(genotypes))
 
@@ -203,14 +212,6 @@ class BlockTable:
         for axis in axes:
             sizes[axis] = 1
         return np.asarray(counts.reshape(sizes), np.int64)
-
-    @cached_property
-    def deciding(self) -> tuple[int, ...]:
-        """The genes on which it depends which others the block reads; known of a dense table."""
-        if not self.dense:
-            return ()
-        axes = enumerate(self.genes)
-        return tuple(g for axis, g in axes if np.diff(self._mask_grid, axis=axis).any())
 
     @cached_property
     def reading(self) -> tuple[Any, ...]:

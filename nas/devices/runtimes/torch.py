@@ -67,7 +67,7 @@ class Torch(Runtime):
                 "runtime torch: got a file, expected the network as an nn.Module, or a .pt2 file "
                 "of torch.export; an ONNX file says what other runtimes run, so use one of those"
             )
-        from nas.network.program import export_program
+        from nas.network.onnx import export_program
 
         return export_program(model, input_shape, stem.with_suffix(f".{self.takes}"))
 

@@ -17,8 +17,7 @@ import numpy.typing as npt
 
 from nas.core.space import Genotype
 from nas.network.blocks import IntArray
-from nas.network.encoding import GraphEncoding
-from nas.network.space import SearchSpace
+from nas.network.space import GraphEncoding, SearchSpace
 
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
