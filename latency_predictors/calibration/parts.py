@@ -40,20 +40,6 @@ class _State:
 
 
 @dataclass(frozen=True)
-class _Split:
-    """A module's parts.
-
-    Attributes:
-        own: Numbers of the parts.
-        shared: What is done to an input alone, which other blocks may do as well: the input and a
-            number for what is done.
-    """
-
-    own: tuple[int, ...] = ()
-    shared: tuple[tuple[int, int], ...] = ()
-
-
-@dataclass(frozen=True)
 class NetworkParts:
     """The parts of `n` networks.
 
@@ -91,8 +77,11 @@ class PartTable:
         self._numbers: dict[Kernel, int] = {}
         self._interpreter = space.interpreter(self._step)
         self._shared: dict[tuple[str, int], int] = {}
+        # The parts of every row of the table, one row after the other, and where each begins.
+        self._own: list[int] = []
+        self._own_starts = [0, 0]
         self._incidence = sparse.csr_array((0, 0))
-        self._places = np.zeros((2, 0, 0), np.int64)
+        self._places = np.full((2, 0, 1), -1, np.int64)
         names = [gene.name for gene in space.genes]
         self._deployed = [names.index(name) for name in space.deployment_genes]
         self._deployed_sizes = [len(space.genes[i].choices) for i in self._deployed]
@@ -150,12 +139,13 @@ class PartTable:
 
         An action is -1 where there is none.
         """
-        splits = self._interpreter.outcomes
-        if self._places.shape[2] != len(splits):
-            most = max(len(split.shared) for split in splits[1:]) if len(splits) > 1 else 0
-            self._places = np.full((2, most, len(splits)), -1, np.int64)
-            for row, split in enumerate(splits[1:], 1):
-                for i, (slot, action) in enumerate(split.shared):
+        _, most, known = self._places.shape
+        if new := self._interpreter.outcomes[known:]:
+            more = max(0, max(map(len, new)) - most)
+            grown = ((0, 0), (0, more), (0, len(new)))
+            self._places = np.pad(self._places, grown, constant_values=-1)
+            for row, places in enumerate(new, known):
+                for i, (slot, action) in enumerate(places):
                     self._places[:, i, row] = action, slot
         return self._places
 
@@ -183,15 +173,10 @@ class PartTable:
     @property
     def incidence(self) -> sparse.csr_array:
         """How often every part occurs in every row of the table, shape `(rows, parts)`."""
-        splits = self._interpreter.outcomes
-        if self._incidence.shape != (len(splits), len(self.parts)):
-            rows = [(), *(split.own for split in splits[1:])]
-            row_of = np.repeat(np.arange(len(rows)), [len(row) for row in rows])
-            part_of = np.array([part for row in rows for part in row], np.int64)
-            shape = (len(rows), len(self.parts))
-            self._incidence = sparse.csr_array(
-                (np.ones(len(part_of)), (row_of, part_of)), shape=shape
-            )
+        shape = (len(self._own_starts) - 1, len(self.parts))
+        if self._incidence.shape != shape:
+            own = np.array(self._own, np.int64), np.array(self._own_starts, np.int64)
+            self._incidence = sparse.csr_array((np.ones(len(self._own)), *own), shape=shape)
         return self._incidence
 
     def add(self, part: Kernel) -> int:
@@ -201,21 +186,28 @@ class PartTable:
             self.parts.append(part)
         return self._numbers[part]
 
-    def _step(self, spec: ModuleSpec, inputs: Sequence[_State]) -> tuple[_Split, _State]:
-        """Split a module, given what is known of its inputs."""
+    def _step(
+        self, spec: ModuleSpec, inputs: Sequence[_State]
+    ) -> tuple[list[tuple[int, int]], _State]:
+        """Split a module, given what is known of its inputs, into a new row of the table.
+
+        Returns:
+            What is done to an input alone, which other blocks may do as well: the input and a
+            number for what is done; and what is known of the output.
+        """
         trace = trace_spec(spec.key, tuple(state.shape for state in inputs))
         fused = self._split(trace, tuple(state.blocked for state in inputs))
         deployed = inputs[0].deployed
-        own, shared = [], []
+        shared = []
         for kernel in fused.kernels:
             number = self.add(replace(kernel, origin=None, deployment=deployed))
             if kernel.origin is None:
-                own.append(number)
+                self._own.append(number)
             else:
                 key = (kernel.origin[1], number)
                 shared.append((kernel.origin[0], self._shared.setdefault(key, len(self._shared))))
-        output = _State(trace.output_shape, fused.blocked, deployed)
-        return _Split(tuple(own), tuple(shared)), output
+        self._own_starts.append(len(self._own))
+        return shared, _State(trace.output_shape, fused.blocked, deployed)
 
 
 def _whole(trace: Trace, blocked: tuple[bool, ...]) -> Fused:

@@ -56,11 +56,12 @@ class Plan:
             if not block.auxiliary:
                 names[block.name] = position
         self._traces = self.interpreter(_trace_step)
+        self._summed = np.zeros((len(SUMMED), 1), np.int64)  # the first trace is none
         self._peaks = Cases(self._peak_of)
         readers = Counter(gene for table in self.tables for gene in table.genes)
         self._own = {gene for gene, count in readers.items() if count == 1} - {*self._deployed}
-        firsts = [(table, table.first_of_equals(self._own)) for table in self.tables]
-        self._equals = [(table, first) for table, first in firsts if first is not None]
+        firsts = [(t, t.first_of_equals(self._own)) for t in self.tables if t.dense]
+        self._equals = [(t, first) for t, first in firsts if (first != np.arange(len(first))).any()]
 
     def active(self, genotypes: IntArray) -> npt.NDArray[np.bool_]:
         """Return which genes are read for every row of `(n, g)` genotypes, shape `(n, g)`."""
@@ -192,9 +193,11 @@ class Plan:
     def _tally(self, genotypes: IntArray) -> dict[str, IntArray]:
         run = self._traces(genotypes, self._traces.state(self.input_shape))
         costs = {}
-        for name in SUMMED:
-            of_traces = [0, *(getattr(trace, name) for trace in self._traces.outcomes[1:])]
-            costs[name] = np.array(of_traces, np.int64)[run.outcomes].sum(axis=0)
+        new = self._traces.outcomes[self._summed.shape[1] :]
+        of_new = [[getattr(trace, name) for trace in new] for name in SUMMED]
+        self._summed = np.concatenate([self._summed, np.array(of_new, np.int64)], axis=1)
+        for name, of_traces in zip(SUMMED, self._summed, strict=True):
+            costs[name] = of_traces[run.outcomes].sum(axis=0)
         costs["peak_activation_bytes"] = self._peak_values(run) * BYTES_PER_VALUE
         return costs
 

@@ -127,11 +127,6 @@ class BlockTable:
             self._reads[mask, [read.index(gene) for gene in genes]] = True
         self._variant_of, self._mask_of = variants.ravel(), self._mask_grid.ravel()
 
-    @property
-    def grid(self) -> npt.NDArray[np.int32]:
-        """The position in `variants` with one axis for each of `genes`; of a dense table."""
-        return self._variant_of.reshape(self._mask_grid.shape)
-
     def codes(self, genotypes: IntArray) -> IntArray:
         """Return a number for every row `(n, g)` that tells apart what the block reads."""
         code = np.zeros(len(genotypes), np.int64)
@@ -165,17 +160,15 @@ class BlockTable:
         for row, genotype in zip(read, genotypes.tolist(), strict=True):
             row[list(self._choose(genotype)[0])] = True
 
-    def first_of_equals(self, own: Collection[int]) -> IntArray | None:
-        """Return, for every code, the first code that gives the same module.
+    def first_of_equals(self, own: Collection[int]) -> IntArray:
+        """Return, for every code of a dense table, the first one that gives the same module.
 
         Args:
             own: The genes that may differ between them.
 
         Returns:
-            Codes, shape `(codes,)`; `None` where no two give the same, or the table is not dense.
+            Codes, shape `(codes,)`.
         """
-        if not self.dense:
-            return None
         axes = [axis for axis, gene in enumerate(self.genes) if gene in own]
         others = [axis for axis in range(len(self.genes)) if axis not in axes]
         codes = np.arange(self._variant_of.size).reshape(self._mask_grid.shape)
@@ -184,8 +177,6 @@ class BlockTable:
         # A code's group and module as one number, whose first occurrence is looked for.
         keys = self._variant_of[grouped] + np.arange(rows)[:, None] * len(self.variants)
         _, first, inverse = np.unique(keys.ravel(), return_index=True, return_inverse=True)
-        if len(first) == keys.size:
-            return None
         found = np.empty(self._variant_of.size, np.int64)
         found[grouped.ravel()] = grouped.ravel()[first][inverse]
         return found
@@ -202,16 +193,9 @@ class BlockTable:
         Returns:
             An array with an axis for every gene that the block reads; of length 1 for its own.
         """
-        axes = [axis for axis, gene in enumerate(self.genes) if gene in own]
-        others = [axis for axis in range(len(self.genes)) if axis not in axes]
-        grid = self.grid
-        rows = math.prod(grid.shape[axis] for axis in others)
-        grouped = np.sort(np.transpose(grid, [*others, *axes]).reshape(rows, -1), axis=1)
-        counts = 1 + (np.diff(grouped, axis=1) > 0).sum(axis=1)
-        sizes: list[int] = list(grid.shape)
-        for axis in axes:
-            sizes[axis] = 1
-        return np.asarray(counts.reshape(sizes), np.int64)
+        axes = tuple(axis for axis, gene in enumerate(self.genes) if gene in own)
+        first = self.first_of_equals(own) == np.arange(self._variant_of.size)
+        return np.asarray(first.reshape(self._mask_grid.shape).sum(axis=axes, keepdims=True))
 
     @cached_property
     def reading(self) -> tuple[Any, ...]:
