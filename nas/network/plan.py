@@ -215,7 +215,7 @@ class Plan:
         values = np.array([0, *(math.prod(shape) for shape in self._traces.states[1:])], np.int64)
         sizes = values[run.states]
         held = sizes[0]
-        peak = held.copy()
+        peak: IntArray = held.copy()
         for position, read in run.reads.items():
             kept = last_reader[read, networks] > position
             # Of every input, the first one that is the same tensor.
