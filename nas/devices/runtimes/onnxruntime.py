@@ -71,38 +71,16 @@ class OnnxRuntime(Runtime):
         onnxruntime.disable_telemetry_events()
         return _Session(self, path, images, execution)
 
-    def session(self, path: Path, threads: int, profile: Path | None = None) -> Any:
+    def _session(self, path: Path, threads: int, profile: Path | None = None) -> Any:
         """Return a session, everything that bears on speed set explicitly.
 
-        Args:
-            path: Of an ONNX file.
-            threads: Threads that work on one operator.
-            profile: Start of the name of a file to which the session writes what it runs.
-
-        Raises:
-            ModelError: The provider does not start.
+        What it runs is written to a file whose name begins with `profile`, unless that is `None`.
         """
-        import onnxruntime
-
-        name = _providers()[self.provider]
-        option = _THREAD_OPTIONS.get(self.provider)
-        session = onnxruntime.InferenceSession(
-            str(path),
-            self._options(threads, profile),
-            providers=[(name, {option: str(threads)} if option else {})],
-            enable_fallback=0,
-        )
-        # ONNX Runtime drops a provider whose own libraries are missing, and says so in its log.
-        if name not in session.get_providers():
-            raise ModelError(f"got {session.get_providers()}, expected {name} to start")
-        return session
-
-    def _options(self, threads: int, profile: Path | None) -> Any:
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
+        options.inter_op_num_threads = self.constants["inter_op_threads"]
         options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
         level = getattr(onnxruntime.GraphOptimizationLevel, _LEVELS[self.graph_optimization])
         options.graph_optimization_level = level
@@ -113,7 +91,17 @@ class OnnxRuntime(Runtime):
         if profile is not None:
             options.profile_file_prefix = str(profile)
         options.log_severity_level = 4  # errors become exceptions, which say the same
-        return options
+        name, option = _providers()[self.provider], _THREAD_OPTIONS.get(self.provider)
+        session = onnxruntime.InferenceSession(
+            str(path),
+            options,
+            providers=[(name, {option: str(threads)} if option else {})],
+            enable_fallback=0,
+        )
+        # ONNX Runtime drops a provider whose own libraries are missing, and says so in its log.
+        if name not in session.get_providers():
+            raise ModelError(f"got {session.get_providers()}, expected {name} to start")
+        return session
 
 
 class _Session(LoadedNetwork):
@@ -122,7 +110,7 @@ class _Session(LoadedNetwork):
     ) -> None:
         self._runtime, self._path, self._images = runtime, path, images
         self._execution = execution
-        self._session = runtime.session(path, execution.threads)
+        self._session = runtime._session(path, execution.threads)
         inputs = [(each.name, each.shape, each.type) for each in self._session.get_inputs()]
         check_input(inputs, images, "tensor(float)")
         self._binding = self._bind(self._session)
@@ -179,7 +167,7 @@ class _Session(LoadedNetwork):
     def _profiled(self) -> list[tuple[str, str]]:
         """Return operator and provider of everything that one inference runs."""
         with tempfile.TemporaryDirectory(prefix="hwnas-") as folder:
-            session = self._runtime.session(
+            session = self._runtime._session(
                 self._path, self._execution.threads, Path(folder) / "profile"
             )
             session.run_with_iobinding(self._bind(session))

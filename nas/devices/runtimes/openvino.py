@@ -63,25 +63,20 @@ class OpenVino(Runtime):
             (each.any_name, _sizes(each), each.element_type.to_string()) for each in model.inputs
         ]
         check_input(inputs, images, "f32")
-        compiled = core.compile_model(
-            model, self.provider.upper(), self._properties(execution.threads)
-        )
-        # Where OpenVINO keeps the metadata of an ONNX file.
-        metadata = dict(model.rt_info).get("framework", {})
-        calibration = metadata.get(CALIBRATION_KEY)
-        said = UNKNOWN_CALIBRATION if calibration is None else str(calibration.value)
-        return _Compiled(compiled, images, self, execution, said)
-
-    def _properties(self, threads: int) -> dict[str, Any]:
         properties: dict[str, Any] = {
             "PERFORMANCE_HINT": self.constants["performance_hint"],
             "INFERENCE_PRECISION_HINT": self.constants["float_precision"],
         }
         if self.provider == "cpu":
-            properties["INFERENCE_NUM_THREADS"] = threads
+            properties["INFERENCE_NUM_THREADS"] = execution.threads
             properties["NUM_STREAMS"] = str(self.constants["streams"])
             properties["ENABLE_CPU_PINNING"] = self.constants["pinning"]
-        return properties
+        compiled = core.compile_model(model, self.provider.upper(), properties)
+        # Where OpenVINO keeps the metadata of an ONNX file.
+        metadata = dict(model.rt_info).get("framework", {})
+        calibration = metadata.get(CALIBRATION_KEY)
+        said = UNKNOWN_CALIBRATION if calibration is None else str(calibration.value)
+        return _Compiled(compiled, images, self, execution, said)
 
 
 class _Compiled(LoadedNetwork):
