@@ -69,19 +69,15 @@ class Finalisation:
         They are chosen once for a number of trials: later, verified values would have a say.
         """
         path = self.folder.finalised / "members.json"
-        trials = self.results.trials()
-        made_for = {"trials": len(trials), "limit": self.settings.finalise.limit}
-        if path.is_file():
-            chosen = json.loads(path.read_text("utf-8"))
-            if chosen["made_for"] == made_for:
-                full = trials[trials["fidelity"] == FULL]
-                rows = full.drop_duplicates("arch_id").set_index("arch_id", drop=False)
-                return [self._member(rows.loc[arch_id]) for arch_id in chosen["members"]]
-        members = self._front()
-        path.parent.mkdir(exist_ok=True)
-        record = {"made_for": made_for, "members": [member.arch_id for member in members]}
-        write_json_atomically(path, record)
-        return members
+        limit = self.settings.finalise.limit
+        made_for = {"trials": len(self.results.trials()), "limit": limit}
+        chosen: dict[str, Any] = json.loads(path.read_text("utf-8")) if path.is_file() else {}
+        if chosen.get("made_for") != made_for:
+            members = [dataclasses.asdict(member) for member in self._front()]
+            chosen = {"made_for": made_for, "members": members}
+            path.parent.mkdir(exist_ok=True)
+            write_json_atomically(path, chosen)
+        return [Candidate(**{**m, "genotype": tuple(m["genotype"])}) for m in chosen["members"]]
 
     def _front(self) -> list[Candidate]:
         """Return the front of the search; of a long one those that add the most hypervolume."""
