@@ -31,7 +31,7 @@ MOST_SHARED = 1 << 20
 
 
 @dataclass(frozen=True)
-class _State:
+class _TensorState:
     """What is known of a tensor: its shape, whether channels are blocked, and the deployment."""
 
     shape: Shape
@@ -109,7 +109,9 @@ class PartTable:
             chosen = genotypes[:, self._deployed].T
             deployed = np.asarray(np.ravel_multi_index(tuple(chosen), self._deployed_sizes))
         shape, number = self._space.input_shape, self._interpreter.state
-        known = [number(_State(shape, False, i)) for i in range(math.prod(self._deployed_sizes))]
+        known = [
+            number(_TensorState(shape, False, i)) for i in range(math.prod(self._deployed_sizes))
+        ]
         return np.array(known, np.int32)[deployed]
 
     def _shared_parts(self, networks: Interpretation) -> tuple[IntArray, IntArray]:
@@ -187,8 +189,8 @@ class PartTable:
         return self._numbers[part]
 
     def _step(
-        self, spec: ModuleSpec, inputs: Sequence[_State]
-    ) -> tuple[list[tuple[int, int]], _State]:
+        self, spec: ModuleSpec, inputs: Sequence[_TensorState]
+    ) -> tuple[list[tuple[int, int]], _TensorState]:
         """Split a module, given what is known of its inputs, into a new row of the table.
 
         Returns:
@@ -207,7 +209,7 @@ class PartTable:
                 key = (kernel.origin[1], number)
                 shared.append((kernel.origin[0], self._shared.setdefault(key, len(self._shared))))
         self._own_starts.append(len(self._own))
-        return shared, _State(trace.output_shape, fused.blocked, deployed)
+        return shared, _TensorState(trace.output_shape, fused.blocked, deployed)
 
 
 def _whole(trace: Trace, blocked: tuple[bool, ...]) -> Fused:
