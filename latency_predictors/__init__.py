@@ -1,4 +1,8 @@
-"""Latency predictors: one predictor a file, each calibrated by measurements on one device."""
+"""Latency predictors, each calibrated by measurements on one device.
+
+One predictor a file; `additive` and `regression` are families: modules of several predictors that
+share most of their code. What all share stands in `calibration`.
+"""
 
 from __future__ import annotations
 
@@ -85,7 +89,14 @@ class PredictorSettings:
         """Read a predictor that `LatencyPredictor.save` wrote."""
 
 
-registry: Registry[PredictorSettings] = Registry("latency predictor", __name__)
+registry: Registry[PredictorSettings] = Registry(
+    "latency predictor",
+    __name__,
+    families={
+        "additive": ("block_table", "kernels"),
+        "regression": ("gaussian_process", "macs", "ridge"),
+    },
+)
 register = registry.register
 component = registry.component
 names = registry.names

@@ -69,7 +69,7 @@ class AutoSettings(PredictorSettings):
         genotypes: Sequence[Genotype],
         latency_ms: FloatArray,
     ) -> LatencyPredictor:
-        """Fit the elected one again, without another election; see `PredictorSettings.refit`."""
+        """Fit the elected one again, without another election."""
         elected = min(predictor.compared, key=predictor.compared.__getitem__)
         refitted = get(elected).refit(predictor, space, genotypes, latency_ms)
         object.__setattr__(refitted, "compared", predictor.compared)

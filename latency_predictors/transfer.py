@@ -17,8 +17,8 @@ import numpy as np
 
 import search_spaces
 from latency_predictors import PredictorSettings, load, register
+from latency_predictors.calibration.base import Regression, read_saved
 from latency_predictors.calibration.few_shot import Columns, FewShotModel, Matrix, design
-from latency_predictors.calibration.regression import Regression
 from nas.core.errors import ConfigError, one_line
 from nas.core.prediction import FloatArray, LatencyPredictor
 from nas.core.space import Genotype
@@ -65,11 +65,6 @@ class Sources:
         """The columns, scaled on random architectures that are always the same."""
         population = self.space.samples(POPULATION, np.random.default_rng(0))
         return Columns.of(*self.describe(population))
-
-    def save(self, path: Path) -> None:
-        """Write each predictor into a folder of its own in `path`."""
-        for i, predictor in enumerate(self.predictors):
-            predictor.save(path / str(i))
 
     @property
     def _alike(self) -> FloatArray:
@@ -120,13 +115,7 @@ class Transfer(Regression):
         genotypes: Sequence[Genotype],
         latency_ms: FloatArray,
     ) -> None:
-        """Fit to samples; see `Regression`.
-
-        Args:
-            sources: Predictors of other devices.
-            genotypes: Measured networks.
-            latency_ms: Their latencies, shape `(n,)`, in milliseconds.
-        """
+        """Fit to samples, given predictors of other devices; see `Regression`."""
         self._sources = sources
         self._columns = sources.columns
         self._smallest_ms = SMALLEST * float(np.min(latency_ms))
@@ -137,18 +126,16 @@ class Transfer(Regression):
         return self._columns(*self._sources.describe(genotypes))
 
     def fit(self, features: FloatArray, latency_ms: FloatArray) -> None:
-        """Learn the columns' weights; see `Regression.fit`."""
         self._model = FewShotModel.fit(self._columns, features, latency_ms)
 
     def evaluate(self, features: FloatArray) -> FloatArray:
-        """Evaluate the model; see `Regression.evaluate`."""
         mean_ms, std_ms = self._model(features).T
         return np.stack([np.maximum(mean_ms, self._smallest_ms), std_ms], 1)
 
     def save(self, path: Path) -> None:
-        """Write the samples and the sources; see `LatencyPredictor.save`."""
         super().save(path)
-        self._sources.save(path / SOURCES)
+        for i, predictor in enumerate(self._sources.predictors):
+            predictor.save(path / SOURCES / str(i))
 
 
 @register("transfer")
@@ -172,7 +159,6 @@ class TransferSettings(PredictorSettings):
             raise ConfigError("latency_predictor.sources", list(self.sources), expected)
 
     def first_samples(self, space: SearchSpace, seed: int) -> list[Genotype]:
-        """Choose all samples from what the sources say; see `PredictorSettings.first_samples`."""
         sources = self._read(space)
         drawn = space.samples(max(POOL, 2 * self.samples), np.random.default_rng(seed))
         pool = list(dict.fromkeys(tuple(row) for row in space.matrix(drawn).tolist()))
@@ -186,19 +172,15 @@ class TransferSettings(PredictorSettings):
     def fit(
         self, space: SearchSpace, genotypes: Sequence[Genotype], latency_ms: FloatArray
     ) -> LatencyPredictor:
-        """Fit to measured latencies; see `PredictorSettings.fit`."""
         return Transfer(self._read(space), genotypes, latency_ms)
 
     @classmethod
     def load(cls, path: Path) -> LatencyPredictor:
-        """Read a saved predictor; see `PredictorSettings.load`."""
-        record = json.loads((path / "predictor.json").read_text("utf-8"))
-        space = search_spaces.get(**record["space"])
+        space, arrays, compared = read_saved(path)
         folders = sorted((path / SOURCES).iterdir(), key=lambda folder: int(folder.name))
-        with np.load(path / "predictor.npz", allow_pickle=False) as arrays:
-            genotypes, latency_ms = arrays["genotypes"], arrays["latency_ms"]
-        loaded = Transfer(Sources.read(space, folders), genotypes, latency_ms)
-        loaded.compared = record["compared"]
+        sources = Sources.read(space, folders)
+        loaded = Transfer(sources, arrays["genotypes"], arrays["latency_ms"])
+        loaded.compared = compared
         return loaded
 
     def _read(self, space: SearchSpace) -> Sources:

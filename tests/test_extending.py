@@ -140,7 +140,7 @@ from typing import ClassVar
 import numpy as np
 
 from latency_predictors import register
-from latency_predictors.calibration.regression import Regression, RegressionSettings
+from latency_predictors.calibration.base import Regression, RegressionSettings
 
 
 class ParametersRegression(Regression):

@@ -11,14 +11,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from latency_predictors.additive import BLOCK_WIDTHS, PartsPredictor, best_table
+from latency_predictors.calibration.base import read_saved
 from latency_predictors.calibration.parts import kernels
-from latency_predictors.calibration.summed import PartsPredictor, best_table
-from latency_predictors.gaussian_process import EncodingRegression
-from latency_predictors.kernels import BLOCK_WIDTHS
+from latency_predictors.regression import EncodingRegression
 from nas.core.measurement import Measurement
 from nas.core.prediction import FloatArray, MemoryPredictor
 from nas.core.space import Genotype
@@ -90,7 +89,6 @@ class PeakMemory(MemoryPredictor):
         )
 
     def predict_mb(self, genotypes: Sequence[Genotype] | IntArray) -> FloatArray:
-        """Predict peaks; see `MemoryPredictor.predict_mb`."""
         loading, running, activations = (
             part.predict(genotypes).mean_ms
             for part in (self.loading, self.running, self.activations)
@@ -99,7 +97,6 @@ class PeakMemory(MemoryPredictor):
         return peak_mb
 
     def held_out_errors(self) -> FloatArray:
-        """Return relative errors by cross-validation; see `MemoryPredictor.held_out_errors`."""
         loading = self.loading.held_out[:, 0]
         running = self.running.held_out[:, 0]
         activations = (1 + self.activations.held_out_errors()) * self.running.latency_ms
@@ -107,7 +104,6 @@ class PeakMemory(MemoryPredictor):
         return errors
 
     def save(self, path: Path) -> None:
-        """Write one folder a part; see `MemoryPredictor.save`."""
         self.loading.save(path / LOADING)
         self.running.save(path / RUNNING)
         self.activations.save(path / ACTIVATIONS)
@@ -121,14 +117,12 @@ class PeakMemory(MemoryPredictor):
             ConfigError: The code of the space was another.
         """
         loading, running = (
-            PartsPredictor.load(path / part, kernels) for part in (LOADING, RUNNING)
+            PartsPredictor.load(path / part, part, kernels) for part in (LOADING, RUNNING)
         )
-        with np.load(path / ACTIVATIONS / "predictor.npz", allow_pickle=False) as arrays:
-            samples: dict[str, Any] = dict(arrays)
+        space, samples, _ = read_saved(path / ACTIVATIONS)
+        activations = Activations(space, samples["genotypes"], samples["latency_ms"])
         with np.load(path / "memory.npz", allow_pickle=False) as arrays:
-            measured_mb = arrays["measured_mb"]
-        activations = Activations(loading.space, samples["genotypes"], samples["latency_ms"])
-        return cls(loading.space, loading, running, activations, measured_mb)
+            return cls(space, loading, running, activations, arrays["measured_mb"])
 
 
 def measured_memory(measurements: Sequence[Measurement]) -> bool:

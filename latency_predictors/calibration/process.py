@@ -2,21 +2,22 @@
 
 A network's latency is the sum over its parts. By how much a part deviates from its roofline is a
 Gaussian process over the logarithms of its sizes, so that parts that were never measured learn
-from similar ones; by how much a network deviates from the sum is one over its totals. Only whole
-networks are observed; a sum over a Gaussian process is Gaussian, so the parts follow in closed
-form (Rasmussen and Williams, Gaussian Processes for Machine Learning, 2006, chapter 2).
+from similar ones; by how much a network deviates from the sum is one over its totals: the more
+weights and calls a network has, the less of them stays in the caches from one inference to the
+next, so that the same part takes longer in a larger network. Only whole networks are observed; a
+sum over a Gaussian process is Gaussian, so the parts follow in closed form (Rasmussen and Williams,
+Gaussian Processes for Machine Learning, 2006, chapter 2).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 import torch
 
-from latency_predictors.calibration.deviation import TOTALS, NetworkDeviation
+from latency_predictors.calibration.base import folds
 from latency_predictors.calibration.fusion import Kernel
 from latency_predictors.calibration.roofline import (
     SHARED,
@@ -29,7 +30,6 @@ from latency_predictors.calibration.roofline import (
 from nas.core.host import one_thread
 from nas.core.prediction import FloatArray
 
-FOLDS = 10
 ITERATIONS = 40
 REFINING = 10
 """Iterations that find the hyperparameters again when a few samples are left out."""
@@ -47,22 +47,67 @@ BOUND = 5.0
 FLOOR = 0.05
 """Deviations are relative to a part's roofline, but at least to this share of the median one's."""
 
+TOTALS = ("roofline_ms", "calls", "weights")
+"""Sums over the parts of a network on which its deviation depends."""
+
+
+@dataclass(frozen=True)
+class NetworkDeviation:
+    """A smooth function of a network's totals: the mean of a Gaussian process.
+
+    Attributes:
+        centre: Of the totals' logarithms, shape `(3,)`.
+        length: Over which they matter, shape `(3,)`.
+        samples: Measured networks in these units, shape `(n, 3)`.
+        weights: Of the samples, shape `(n,)`.
+        amplitude: Standard deviation of networks unlike all samples.
+    """
+
+    centre: FloatArray
+    length: FloatArray
+    samples: FloatArray
+    weights: FloatArray
+    amplitude: float
+
+    @classmethod
+    def none(cls) -> NetworkDeviation:
+        """Return the deviation of networks that are the sum of their parts."""
+        size = len(TOTALS)
+        return cls(np.zeros(size), np.ones(size), np.zeros((0, size)), np.zeros(0), 0.0)
+
+    def __call__(self, totals: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Return deviations relative to the roofline, and how unsure they are, shape `(n,)`.
+
+        Args:
+            totals: Of every network, shape `(n, 3)`.
+        """
+        scaled, samples = torch.as_tensor(self.scaled(totals)), torch.as_tensor(self.samples)
+        alike = squared_exponential(scaled, samples).numpy()
+        return alike @ self.weights, self.amplitude * (1 - alike.max(axis=1, initial=0))
+
+    def scaled(self, totals: FloatArray) -> FloatArray:
+        """Return totals in the units of `samples`."""
+        scaled: FloatArray = (_logarithms_of(totals) - self.centre) / self.length
+        return scaled
+
 
 class Learned:
     """What is known of parts and networks.
 
     Attributes:
+        hyperparameters: In logarithms.
         columns: Of every part of the process; see `columns_of`.
         deviation: Of whole networks from their parts' sum.
     """
 
-    def __init__(self, state: _State, log: torch.Tensor) -> None:
-        """Condition on the samples of `state` under hyperparameters, in logarithms."""
-        self._state, self._log = state, log
-        self._factor = torch.linalg.cholesky(state.covariance(log))
-        self._weights = torch.cholesky_solve(state.residual[:, None], self._factor)[:, 0]
-        self.columns = self._columns(state.features, state.encoded)
-        self.deviation = state.deviation(log, self._weights)
+    def __init__(self, samples: Samples, log: torch.Tensor) -> None:
+        """Condition on samples under hyperparameters, in logarithms."""
+        self._samples, self._log = samples, log
+        self.hyperparameters: FloatArray = log.numpy()
+        self._factor = torch.linalg.cholesky(samples.covariance(log))
+        self._weights = torch.cholesky_solve(samples.residual[:, None], self._factor)[:, 0]
+        self.columns = self._columns(samples.features, samples.encoded)
+        self.deviation = samples.deviation(log, self._weights)
 
     @one_thread()
     def columns_of(self, parts: Sequence[Kernel]) -> FloatArray:
@@ -72,14 +117,14 @@ class Learned:
             Shape `(parts, 5)`: latency, how unsure that is with the share of a measurement's
             noise (both in milliseconds), and what the part adds to the totals.
         """
-        process = self._state.process
+        process = self._samples.process
         return self._columns(process.features(parts), process.similarity.encode(parts))
 
     def _columns(self, features: FloatArray, encoded: Encoded) -> FloatArray:
-        state, log = self._state, self._log
-        roofline_ms = features @ state.rates
-        scale = np.maximum(roofline_ms, state.floor)
-        cross = state.parts_covariance(log, encoded) @ state.scaled.T
+        samples, log = self._samples, self._log
+        roofline_ms = features @ samples.rates
+        scale = np.maximum(roofline_ms, samples.floor)
+        cross = samples.parts_covariance(log, encoded) @ samples.scaled.T
         explained = torch.linalg.solve_triangular(self._factor, cross.T, upper=False)
         amplitude, _, kind = _scales(log)
         variance = amplitude**2 + kind**2 - (explained**2).sum(0)
@@ -87,7 +132,7 @@ class Learned:
         mean_ms = roofline_ms + scale * (cross @ self._weights).numpy()
         std_ms = scale * variance.clamp(min=0).sqrt().numpy()
         std_ms += float(log[NOISE].exp()) * np.abs(mean_ms)
-        return np.column_stack([mean_ms, std_ms, state.adds(features)])
+        return np.column_stack([mean_ms, std_ms, samples.adds(features)])
 
     def networks(self, sums: FloatArray) -> FloatArray:
         """Return latencies of networks and how unsure they are, shape `(n, 2)`.
@@ -117,117 +162,59 @@ class PartProcess:
         """Learn the kinds of the parts."""
         self.features = RooflineFeatures(self.parts)
         self.similarity = Similarity(shared=self.shared)
+        lengths = self.similarity.dimensions + (len(TOTALS) if self.shared else 0)
+        medians = [PRIOR[i] for i in sorted(PRIOR)] + [PRIOR_LENGTH] * lengths
+        self.prior = np.log(medians)
 
     @one_thread()
-    def fit(self, counts: FloatArray, latency_ms: FloatArray) -> Learned:
+    def fit(
+        self,
+        counts: FloatArray,
+        latency_ms: FloatArray,
+        *,
+        start: FloatArray | None = None,
+        iterations: int = ITERATIONS,
+    ) -> Learned:
         """Fit to measured networks.
 
         Args:
             counts: How often each part occurs in each network, shape `(n, parts)`.
             latency_ms: Measured, shape `(n,)`.
+            start: Hyperparameters, in logarithms, at which their search starts; `None` for the
+                medians of their priors.
+            iterations: Most iterations of the search.
         """
-        self._log = self._most_probable(counts, latency_ms)
-        return self._condition(counts, latency_ms)
-
-    @property
-    def hyperparameters(self) -> FloatArray:
-        """What `fit` has found beside latencies, in logarithms."""
-        return np.array(self._log.tolist())
+        samples = Samples(self, counts, latency_ms)
+        found = samples.most_probable(self.prior if start is None else start, iterations)
+        return Learned(samples, found)
 
     @one_thread()
     def condition(
         self, hyperparameters: FloatArray, counts: FloatArray, latency_ms: FloatArray
     ) -> Learned:
         """Fit to measured networks as `fit` does, under hyperparameters that it found before."""
-        self._log = torch.as_tensor(hyperparameters)
-        return self._condition(counts, latency_ms)
+        return Learned(Samples(self, counts, latency_ms), torch.as_tensor(hyperparameters))
 
     @one_thread()
-    def cross_validate(self, counts: FloatArray, latency_ms: FloatArray) -> FloatArray:
+    def cross_validate(
+        self, hyperparameters: FloatArray, counts: FloatArray, latency_ms: FloatArray
+    ) -> FloatArray:
         """Return mean and deviation of each sample, predicted without it, shape `(n, 2)`.
 
-        Samples are left out in `FOLDS` portions. Everything is learned anew each time, the
-        hyperparameters too: those of the last `fit` have seen the samples that are left out.
+        Everything is learned anew for each fold, the hyperparameters too: those that `fit` has
+        found, at which their search starts, have seen the samples that are left out.
         """
-        n = len(latency_ms)
-        predicted = np.empty((n, 2))
-        everything = self._log
-        for fold, rest in _folds(n):
-            left = counts[rest], latency_ms[rest]
-            self._log = self._most_probable(*left, start=everything, iterations=REFINING)
-            known = self._condition(*left)
-            predicted[fold] = known.networks(counts[fold] @ known.columns)
-        self._log = everything
+        predicted = np.empty((len(latency_ms), 2))
+        for fold, rest in folds(len(latency_ms)):
+            learned = self.fit(
+                counts[rest], latency_ms[rest], start=hyperparameters, iterations=REFINING
+            )
+            predicted[fold] = learned.networks(counts[fold] @ learned.columns)
         return predicted
 
-    def _most_probable(
-        self,
-        counts: FloatArray,
-        latency_ms: FloatArray,
-        *,
-        start: torch.Tensor | None = None,
-        iterations: int = ITERATIONS,
-    ) -> torch.Tensor:
-        """Return the logarithms of the hyperparameters of greatest posterior probability."""
-        from scipy.optimize import minimize
 
-        state = _State(self, counts, latency_ms)
-        lengths = self.similarity.dimensions + (len(TOTALS) if self.shared else 0)
-        medians = [PRIOR[i] for i in sorted(PRIOR)] + [PRIOR_LENGTH] * lengths
-        prior = torch.tensor(medians, dtype=torch.float64).log()
-
-        def negative_log_posterior(values: FloatArray) -> tuple[float, FloatArray]:
-            log = torch.tensor(values, dtype=torch.float64, requires_grad=True)
-            factor = torch.linalg.cholesky(state.covariance(log))
-            white = torch.linalg.solve_triangular(factor, state.residual[:, None], upper=False)
-            loss = 0.5 * (white**2).sum() + factor.diagonal().log().sum()
-            loss = loss + 0.5 * (((log - prior) / PRIOR_WIDTH) ** 2).sum()
-            (gradient,) = torch.autograd.grad(loss, log)
-            return float(loss.detach()), gradient.numpy()
-
-        found = minimize(
-            negative_log_posterior,
-            (prior if start is None else start).numpy(),
-            jac=True,
-            method="L-BFGS-B",
-            bounds=[(value - BOUND, value + BOUND) for value in prior.tolist()],
-            options={"maxiter": iterations},
-        )
-        return torch.tensor(found.x, dtype=torch.float64)
-
-    def _condition(self, counts: FloatArray, latency_ms: FloatArray) -> Learned:
-        return Learned(_State(self, counts, latency_ms), self._log)
-
-
-@one_thread()
-def roofline_error(parts: Sequence[Kernel], counts: FloatArray, latency_ms: FloatArray) -> float:
-    """Return the root mean square of the relative errors of rooflines alone, by cross-validation.
-
-    Args:
-        parts: All of them.
-        counts: How often each part occurs in each network, shape `(n, parts)`.
-        latency_ms: Measured, shape `(n,)`.
-    """
-    features = RooflineFeatures(parts)(parts)
-    errors = np.empty(len(latency_ms))
-    for fold, rest in _folds(len(latency_ms)):
-        fitted = counts[fold] @ features @ roofline_rates(features, counts[rest], latency_ms[rest])
-        errors[fold] = fitted / latency_ms[fold] - 1
-    return float(np.sqrt(np.mean(errors**2)))
-
-
-def _folds(n: int) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Return positions that are left out, and the rest, for every fold."""
-    order = np.random.default_rng(0).permutation(n)
-    return [(f, np.setdiff1d(order, f)) for f in np.array_split(order, min(FOLDS, n))]
-
-
-def _scales(log: torch.Tensor) -> torch.Tensor:
-    return log[[PART, EPILOGUE, KIND]].exp()
-
-
-class _State:
-    """Samples in the form that the process needs."""
+class Samples:
+    """Measured networks in the form that the process needs."""
 
     def __init__(self, process: PartProcess, counts: FloatArray, latency_ms: FloatArray) -> None:
         self.process = process
@@ -240,6 +227,9 @@ class _State:
         positive = roofline_ms[used][roofline_ms[used] > 0]
         self.floor = FLOOR * float(np.median(positive)) if len(positive) else 1e-6
         self._totals = counts @ self.adds(self.features)
+        logs = _logarithms_of(self._totals)
+        self._centre, self._spread = logs.mean(axis=0), np.maximum(logs.std(axis=0), 1e-6)
+        self._unit = (logs - self._centre) / self._spread
         self._used = self.encoded[torch.as_tensor(used)]
         scale = np.maximum(roofline_ms, self.floor)
         self.scaled = torch.as_tensor(counts[:, used] * scale[used])
@@ -249,13 +239,30 @@ class _State:
         """Return what parts add to the totals of a network, shape `(parts, 3)`."""
         return np.column_stack([features @ self.rates, features[:, -SHARED], features[:, -1]])
 
-    @cached_property
-    def _unit(self) -> NetworkDeviation:
-        """Totals in units of their spread over the samples."""
-        logs = NetworkDeviation.none().scaled(self._totals)
-        spread = np.maximum(logs.std(axis=0), 1e-6)
-        samples = (logs - logs.mean(axis=0)) / spread
-        return NetworkDeviation(logs.mean(axis=0), spread, samples, np.zeros(len(logs)), 0.0)
+    def most_probable(self, start: FloatArray, iterations: int) -> torch.Tensor:
+        """Return the logarithms of the hyperparameters of greatest posterior probability."""
+        from scipy.optimize import minimize
+
+        prior = torch.as_tensor(self.process.prior)
+
+        def negative_log_posterior(values: FloatArray) -> tuple[float, FloatArray]:
+            log = torch.tensor(values, dtype=torch.float64, requires_grad=True)
+            factor = torch.linalg.cholesky(self.covariance(log))
+            white = torch.linalg.solve_triangular(factor, self.residual[:, None], upper=False)
+            loss = 0.5 * (white**2).sum() + factor.diagonal().log().sum()
+            loss = loss + 0.5 * (((log - prior) / PRIOR_WIDTH) ** 2).sum()
+            (gradient,) = torch.autograd.grad(loss, log)
+            return float(loss.detach()), gradient.numpy()
+
+        found = minimize(
+            negative_log_posterior,
+            start,
+            jac=True,
+            method="L-BFGS-B",
+            bounds=[(value - BOUND, value + BOUND) for value in prior.tolist()],
+            options={"maxiter": iterations},
+        )
+        return torch.tensor(found.x, dtype=torch.float64)
 
     def parts_covariance(self, log: torch.Tensor, rows: Encoded) -> torch.Tensor:
         """Return covariances of parts with those that were measured."""
@@ -269,7 +276,7 @@ class _State:
         covariance = covariance + torch.diag((log[NOISE].exp() * self._latency_ms) ** 2)
         if not self.process.shared:
             return covariance
-        scaled = torch.as_tensor(self._unit.samples) / log[-len(TOTALS) :].exp()
+        scaled = torch.as_tensor(self._unit) / log[-len(TOTALS) :].exp()
         roofline_ms = torch.as_tensor(self._totals[:, 0])
         alike = torch.outer(roofline_ms, roofline_ms) * squared_exponential(scaled, scaled)
         return covariance + log[NETWORK].exp() ** 2 * alike
@@ -279,11 +286,35 @@ class _State:
         if not self.process.shared:
             return NetworkDeviation.none()
         length, amplitude = log[-len(TOTALS) :].exp().numpy(), float(log[NETWORK].exp())
-        unit = self._unit
         return NetworkDeviation(
-            centre=unit.centre,
-            length=unit.length * length,
-            samples=unit.samples / length,
+            centre=self._centre,
+            length=self._spread * length,
+            samples=self._unit / length,
             weights=amplitude**2 * self._totals[:, 0] * weights.numpy(),
             amplitude=amplitude,
         )
+
+
+@one_thread()
+def roofline_error(parts: Sequence[Kernel], counts: FloatArray, latency_ms: FloatArray) -> float:
+    """Return the root mean square of the relative errors of rooflines alone, by cross-validation.
+
+    Args:
+        parts: All of them.
+        counts: How often each part occurs in each network, shape `(n, parts)`.
+        latency_ms: Measured, shape `(n,)`.
+    """
+    features = RooflineFeatures(parts)(parts)
+    errors = np.empty(len(latency_ms))
+    for fold, rest in folds(len(latency_ms)):
+        fitted = counts[fold] @ features @ roofline_rates(features, counts[rest], latency_ms[rest])
+        errors[fold] = fitted / latency_ms[fold] - 1
+    return float(np.sqrt(np.mean(errors**2)))
+
+
+def _scales(log: torch.Tensor) -> torch.Tensor:
+    return log[[PART, EPILOGUE, KIND]].exp()
+
+
+def _logarithms_of(totals: FloatArray) -> FloatArray:
+    return np.log(np.maximum(totals, np.finfo(np.float32).tiny))

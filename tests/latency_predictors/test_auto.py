@@ -9,8 +9,7 @@ import pytest
 
 import latency_predictors
 import search_spaces
-from latency_predictors.block_table import BlockTableSettings
-from latency_predictors.kernels import KernelSettings
+from latency_predictors.additive import BlockTableSettings, KernelSettings
 from nas.core.errors import ConfigError
 from nas.network.space import SearchSpace
 

@@ -1,10 +1,8 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 
-from latency_predictors.calibration import deviation
-from latency_predictors.calibration.deviation import TOTALS, NetworkDeviation
+from latency_predictors.calibration.process import TOTALS, NetworkDeviation
 
 SAMPLES = np.array([[1.0, 20.0, 0.5], [3.0, 40.0, 2.0], [10.0, 90.0, 8.0]])
 """Totals of three networks."""
@@ -56,10 +54,3 @@ def test_networks_that_are_sums_do_not_deviate():
 
 def test_totals_of_nothing_are_no_error():
     assert all(np.isfinite(values).all() for values in of_samples()(np.zeros((2, 3))))
-
-
-def test_rows_are_worked_on_in_portions(monkeypatch: pytest.MonkeyPatch):
-    totals = np.random.default_rng(1).uniform(0.5, 20, (23, 3))
-    whole = of_samples(2.0)(totals)
-    monkeypatch.setattr(deviation, "ROWS_AT_ONCE", 4)
-    np.testing.assert_allclose(of_samples(2.0)(totals), whole, rtol=1e-5)

@@ -11,7 +11,7 @@ import pytest
 from whole_networks import kernel_counts, network_kernels, optimised, runtime_counts
 
 import search_spaces
-from latency_predictors.kernels import BLOCK_WIDTHS
+from latency_predictors.additive import BLOCK_WIDTHS
 from nas.core.space import Genotype
 from nas.network.assembly import Assembler
 from nas.network.space import SearchSpace

@@ -8,7 +8,7 @@ from synthetic_device import latencies_ms
 
 import latency_predictors
 from latency_predictors.calibration.sampling import choose
-from latency_predictors.gaussian_process import EncodingRegression
+from latency_predictors.regression import EncodingRegression
 from nas.core.space import Genotype
 from nas.network.space import SearchSpace
 
@@ -88,4 +88,4 @@ def test_more_samples_leave_the_covariance_as_it_was(space: SearchSpace):
     second = settings.refit(first, space, genotypes, latency_ms)
     assert isinstance(first, EncodingRegression)
     assert isinstance(second, EncodingRegression)
-    np.testing.assert_array_equal(second._process.kernel_.theta, first._process.kernel_.theta)
+    np.testing.assert_array_equal(second.process.kernel_.theta, first.process.kernel_.theta)

@@ -13,17 +13,15 @@ import torch
 
 import latency_predictors
 import search_spaces
-from latency_predictors.calibration.process import PartProcess
-from latency_predictors.gaussian_process import EncodingRegression
-from latency_predictors.macs import MacsRegression
-from latency_predictors.ridge import RidgeRegression
+from latency_predictors.calibration.process import Samples
+from latency_predictors.regression import EncodingRegression, MacsRegression, RidgeRegression
 from nas.core.prediction import FloatArray, LatencyPredictor
 from nas.core.space import Genotype
 from nas.network.space import SearchSpace
 
 COMPUTING: dict[str, tuple[type, tuple[str, ...]]] = {
-    "block_table": (PartProcess, ("_most_probable", "_condition")),
-    "kernels": (PartProcess, ("_most_probable", "_condition")),
+    "block_table": (Samples, ("most_probable", "covariance")),
+    "kernels": (Samples, ("most_probable", "covariance")),
     "gaussian_process": (EncodingRegression, ("fit", "evaluate")),
     "ridge": (RidgeRegression, ("fit", "evaluate")),
     "macs": (MacsRegression, ("fit", "evaluate")),

@@ -1,0 +1,158 @@
+"""What calibrated predictors share: they are kept as their samples, and know how well they predict.
+
+Fitting again is a matter of milliseconds and cannot go out of date.
+"""
+
+from __future__ import annotations
+
+import json
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+import search_spaces
+from latency_predictors import PredictorSettings
+from nas.core.errors import ConfigError
+from nas.core.files import write_json_atomically
+from nas.core.host import one_thread
+from nas.core.prediction import FloatArray, LatencyPredictor, Prediction
+from nas.core.space import Genotype
+from nas.network.blocks import IntArray
+from nas.network.space import SearchSpace
+
+FOLDS = 10
+
+
+class CalibratedPredictor(LatencyPredictor):
+    """A predictor that was fitted to samples.
+
+    Attributes:
+        name: Under which the predictor is registered.
+        space: Of the networks.
+        genotypes: Measured networks, shape `(n, genes)`.
+        latency_ms: Their latencies, shape `(n,)`.
+        held_out: The same predicted from the other samples, and how unsure, shape `(n, 2)`.
+    """
+
+    name: str
+    space: SearchSpace
+    genotypes: IntArray
+    latency_ms: FloatArray
+    held_out: FloatArray
+
+    @abstractmethod
+    def estimate(self, genotypes: IntArray) -> FloatArray:
+        """Return latencies and how unsure they are, both in milliseconds, shape `(n, 2)`."""
+
+    @one_thread()
+    def predict(self, genotypes: Sequence[Genotype] | IntArray) -> Prediction:
+        mean_ms, std_ms = self.estimate(self.space.matrix(genotypes)).T
+        scores = np.abs(self.held_out[:, 0] - self.latency_ms) / self.held_out[:, 1]
+        return Prediction(mean_ms, std_ms, np.sort(scores))
+
+    def held_out_errors(self) -> FloatArray:
+        errors: FloatArray = self.held_out[:, 0] / self.latency_ms - 1
+        return errors
+
+    def arrays(self) -> dict[str, npt.NDArray[Any]]:
+        """Return the arrays from which the predictor is fitted again."""
+        return {"genotypes": self.genotypes, "latency_ms": self.latency_ms}
+
+    def save(self, path: Path) -> None:
+        path.mkdir(parents=True, exist_ok=True)
+        np.savez(path / "predictor.npz", **self.arrays())  # type: ignore[arg-type]
+        record = {
+            "predictor": self.name,
+            "space": search_spaces.registry.settings(self.space),
+            "space_id": self.space.space_id,
+            "compared": dict(self.compared),
+        }
+        write_json_atomically(path / "predictor.json", record)
+
+
+def read_saved(path: Path) -> tuple[SearchSpace, dict[str, npt.NDArray[Any]], dict[str, float]]:
+    """Read what `CalibratedPredictor.save` wrote.
+
+    Returns:
+        The space, the arrays, and the predictor's `compared`.
+
+    Raises:
+        ConfigError: The code of the space was another.
+    """
+    record = json.loads((path / "predictor.json").read_text("utf-8"))
+    space = search_spaces.get(**record["space"])
+    if record["space_id"] != space.space_id:
+        expected = "a predictor of the space as its code is today"
+        raise ConfigError("path", str(path), expected, "calibrate it again")
+    with np.load(path / "predictor.npz", allow_pickle=False) as arrays:
+        return space, dict(arrays), record["compared"]
+
+
+def folds(n: int) -> list[tuple[IntArray, IntArray]]:
+    """Return the positions that are left out, and the rest, for every fold of `n` samples."""
+    order = np.random.default_rng(0).permutation(n)
+    return [(fold, np.setdiff1d(order, fold)) for fold in np.array_split(order, min(FOLDS, n))]
+
+
+class Regression(CalibratedPredictor):
+    """A regression on features of an architecture."""
+
+    @one_thread()
+    def __init__(
+        self, space: SearchSpace, genotypes: Sequence[Genotype] | IntArray, latency_ms: FloatArray
+    ) -> None:
+        """Fit to samples.
+
+        Args:
+            space: Of the networks.
+            genotypes: Measured networks.
+            latency_ms: Their latencies, shape `(n,)`, in milliseconds.
+        """
+        self.space = space
+        self.genotypes = space.matrix(genotypes).copy()
+        self.latency_ms = np.asarray(latency_ms, float)
+        features = self.features(self.genotypes)
+        self.held_out = np.empty((len(features), 2))
+        for fold, rest in folds(len(features)):
+            self.fit(features[rest], self.latency_ms[rest])
+            self.held_out[fold] = self.evaluate(features[fold])
+        self.fit(features, self.latency_ms)
+
+    @abstractmethod
+    def features(self, genotypes: IntArray) -> FloatArray:
+        """Return features of rows of genotypes, shape `(n, f)`."""
+
+    @abstractmethod
+    def fit(self, features: FloatArray, latency_ms: FloatArray) -> None:
+        """Fit to samples."""
+
+    @abstractmethod
+    def evaluate(self, features: FloatArray) -> FloatArray:
+        """Return latencies and how unsure they are, both in milliseconds, shape `(n, 2)`."""
+
+    def estimate(self, genotypes: IntArray) -> FloatArray:
+        return self.evaluate(self.features(genotypes))
+
+
+@dataclass(frozen=True, kw_only=True)
+class RegressionSettings(PredictorSettings):
+    """Settings of a regression."""
+
+    regression: ClassVar[type[Regression]]
+
+    def fit(
+        self, space: SearchSpace, genotypes: Sequence[Genotype], latency_ms: FloatArray
+    ) -> LatencyPredictor:
+        return self.regression(space, genotypes, latency_ms)
+
+    @classmethod
+    def load(cls, path: Path) -> LatencyPredictor:
+        space, arrays, compared = read_saved(path)
+        loaded = cls.regression(space, arrays["genotypes"], arrays["latency_ms"])
+        loaded.compared = compared
+        return loaded
