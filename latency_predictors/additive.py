@@ -36,7 +36,7 @@ BLOCK_WIDTHS = (1, 8, 16)
 """Channels of a block in the layouts of ONNX Runtime: none, 8 with AVX, 16 with AVX-512; the one
 that explains the samples best is taken."""
 
-KEPT = ("latency_ms", "held_out", "hyperparameters", "width", "shared")
+KEPT = ("measured", "held_out", "hyperparameters", "width", "shared")
 """What stays when more samples are learned from. Intervals stay scaled by the cross-validation of
 the calibration, whose samples were not chosen for being near a limit or a front."""
 
@@ -48,8 +48,8 @@ class PartsPredictor(CalibratedPredictor):
 
     Attributes:
         genotypes: Measured networks, those of the calibration first.
-        measured_ms: Latencies of all of them.
-        latency_ms: Of those of the calibration alone, shape `(n,)`, as in `held_out`.
+        refitted: What was measured of all of them.
+        measured: Of those of the calibration alone, as in `held_out`.
         hyperparameters: Of the process, in logarithms.
         width: Channels of a block in the runtime's layout, as the samples tell.
         shared: Whether parts learn from similar ones.
@@ -81,21 +81,21 @@ class PartsPredictor(CalibratedPredictor):
         self.name, self.space, self.width, self.shared = name, space, table.width, shared
         self._table = table
         self.genotypes = space.matrix(genotypes).copy()
-        self.measured_ms = np.asarray(latency_ms, float)
+        self.refitted = np.asarray(latency_ms, float)
         counts = table.counts(self.genotypes)
         # In an order that does not depend on what else was looked up before.
         measured = sorted(np.flatnonzero(counts.any(axis=0)), key=lambda i: repr(table.parts[i]))
         counts = counts[:, measured]
         process = PartProcess([table.parts[i] for i in measured], shared=shared)
         if known is None:
-            self._learned = process.fit(counts, self.measured_ms)
+            self._learned = process.fit(counts, self.refitted)
             self.hyperparameters = self._learned.hyperparameters
-            self.latency_ms = self.measured_ms
-            self.held_out = process.cross_validate(self.hyperparameters, counts, self.measured_ms)
+            self.measured = self.refitted
+            self.held_out = process.cross_validate(self.hyperparameters, counts, self.refitted)
         else:
             self.hyperparameters = known["hyperparameters"]
-            self.latency_ms, self.held_out = known["latency_ms"], known["held_out"]
-            self._learned = process.condition(self.hyperparameters, counts, self.measured_ms)
+            self.measured, self.held_out = known["measured"], known["held_out"]
+            self._learned = process.condition(self.hyperparameters, counts, self.refitted)
         self._columns = np.zeros((0, 5))
 
     def estimate(self, genotypes: IntArray) -> FloatArray:
@@ -103,11 +103,11 @@ class PartsPredictor(CalibratedPredictor):
         if new := self._table.parts[len(self._columns) :]:
             self._columns = np.concatenate([self._columns, self._learned.columns_of(new)])
         mean_ms, std_ms = self._learned.networks(self._table.sums(networks, self._columns)).T
-        return np.stack([np.maximum(mean_ms, SMALLEST * self.latency_ms.min()), std_ms], 1)
+        return np.stack([np.maximum(mean_ms, SMALLEST * self.measured.min()), std_ms], 1)
 
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
         kept = {name: np.asarray(getattr(self, name)) for name in KEPT}
-        return {"genotypes": self.genotypes, "measured_ms": self.measured_ms} | kept
+        return {"genotypes": self.genotypes, "refitted": self.refitted} | kept
 
     @classmethod
     def load(
@@ -125,7 +125,7 @@ class PartsPredictor(CalibratedPredictor):
         """
         space, known, compared = read_saved(path)
         table, shared = table_of(space, int(known["width"])), bool(known["shared"])
-        samples = known["genotypes"], known["measured_ms"]
+        samples = known["genotypes"], known["refitted"]
         loaded = cls(name, space, table, *samples, shared=shared, known=known)
         loaded.compared = compared
         return loaded

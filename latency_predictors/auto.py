@@ -59,7 +59,7 @@ class AutoSettings(PredictorSettings):
             for name, predictor in fitted.items()
         }
         best = fitted[min(errors, key=errors.__getitem__)]
-        object.__setattr__(best, "compared", errors)
+        best.compared = errors
         return best
 
     def refit(
@@ -72,7 +72,7 @@ class AutoSettings(PredictorSettings):
         """Fit the elected one again, without another election."""
         elected = min(predictor.compared, key=predictor.compared.__getitem__)
         refitted = get(elected).refit(predictor, space, genotypes, latency_ms)
-        object.__setattr__(refitted, "compared", predictor.compared)
+        refitted.compared = predictor.compared
         return refitted
 
     @classmethod

@@ -179,7 +179,7 @@ class TransferSettings(PredictorSettings):
         space, arrays, compared = read_saved(path)
         folders = sorted((path / SOURCES).iterdir(), key=lambda folder: int(folder.name))
         sources = Sources.read(space, folders)
-        loaded = Transfer(sources, arrays["genotypes"], arrays["latency_ms"])
+        loaded = Transfer(sources, arrays["genotypes"], arrays["measured"])
         loaded.compared = compared
         return loaded
 

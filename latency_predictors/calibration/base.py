@@ -35,33 +35,34 @@ class CalibratedPredictor(LatencyPredictor):
         name: Under which the predictor is registered.
         space: Of the networks.
         genotypes: Measured networks, shape `(n, genes)`.
-        latency_ms: Their latencies, shape `(n,)`.
+        measured: What was measured of them, shape `(n,)`: milliseconds, or the megabytes of
+            `latency_predictors.calibration.memory`.
         held_out: The same predicted from the other samples, and how unsure, shape `(n, 2)`.
     """
 
     name: str
     space: SearchSpace
     genotypes: IntArray
-    latency_ms: FloatArray
+    measured: FloatArray
     held_out: FloatArray
 
     @abstractmethod
     def estimate(self, genotypes: IntArray) -> FloatArray:
-        """Return latencies and how unsure they are, both in milliseconds, shape `(n, 2)`."""
+        """Return predictions and how unsure they are, in the unit of `measured`, `(n, 2)`."""
 
     @one_thread()
     def predict(self, genotypes: Sequence[Genotype] | IntArray) -> Prediction:
         mean_ms, std_ms = self.estimate(self.space.matrix(genotypes)).T
-        scores = np.abs(self.held_out[:, 0] - self.latency_ms) / self.held_out[:, 1]
+        scores = np.abs(self.held_out[:, 0] - self.measured) / self.held_out[:, 1]
         return Prediction(mean_ms, std_ms, np.sort(scores))
 
     def held_out_errors(self) -> FloatArray:
-        errors: FloatArray = self.held_out[:, 0] / self.latency_ms - 1
+        errors: FloatArray = self.held_out[:, 0] / self.measured - 1
         return errors
 
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
         """Return the arrays from which the predictor is fitted again."""
-        return {"genotypes": self.genotypes, "latency_ms": self.latency_ms}
+        return {"genotypes": self.genotypes, "measured": self.measured}
 
     def save(self, path: Path) -> None:
         path.mkdir(parents=True, exist_ok=True)
@@ -115,13 +116,13 @@ class Regression(CalibratedPredictor):
         """
         self.space = space
         self.genotypes = space.matrix(genotypes).copy()
-        self.latency_ms = np.asarray(latency_ms, float)
+        self.measured = np.asarray(latency_ms, float)
         features = self.features(self.genotypes)
         self.held_out = np.empty((len(features), 2))
         for fold, rest in folds(len(features)):
-            self.fit(features[rest], self.latency_ms[rest])
+            self.fit(features[rest], self.measured[rest])
             self.held_out[fold] = self.evaluate(features[fold])
-        self.fit(features, self.latency_ms)
+        self.fit(features, self.measured)
 
     @abstractmethod
     def features(self, genotypes: IntArray) -> FloatArray:
@@ -153,6 +154,6 @@ class RegressionSettings(PredictorSettings):
     @classmethod
     def load(cls, path: Path) -> LatencyPredictor:
         space, arrays, compared = read_saved(path)
-        loaded = cls.regression(space, arrays["genotypes"], arrays["latency_ms"])
+        loaded = cls.regression(space, arrays["genotypes"], arrays["measured"])
         loaded.compared = compared
         return loaded

@@ -15,9 +15,10 @@ from pathlib import Path
 import numpy as np
 
 from latency_predictors.additive import BLOCK_WIDTHS, PartsPredictor, best_table
-from latency_predictors.calibration.base import read_saved
+from latency_predictors.calibration.base import CalibratedPredictor, read_saved
 from latency_predictors.calibration.parts import kernels
 from latency_predictors.regression import EncodingRegression
+from nas.core.host import one_thread
 from nas.core.measurement import Measurement
 from nas.core.prediction import FloatArray, MemoryPredictor
 from nas.core.space import Genotype
@@ -52,19 +53,15 @@ class PeakMemory(MemoryPredictor):
     """Predicts the peak memory of a network in a process of its own, above the runtime's own.
 
     Attributes:
-        space: Of the networks.
         loading: Of the kernels, the megabytes that they take when a network is loaded.
         running: The same of what they add when it is run.
         activations: What is added, once more: by the network's sizes. Both estimates err in other
             networks, so that their mean is better than either.
-        measured_mb: Peaks of the calibration, shape `(n,)`.
     """
 
-    space: SearchSpace
     loading: PartsPredictor
     running: PartsPredictor
     activations: Activations
-    measured_mb: FloatArray
 
     @classmethod
     def fit(
@@ -81,33 +78,33 @@ class PeakMemory(MemoryPredictor):
         loading_mb = np.array([m.loading_memory_mb for m in measurements], float)
         added_mb = np.maximum(peak_mb - loading_mb, SMALLEST_MB)
         return cls(
-            space=space,
             loading=_learned(LOADING, space, genotypes, loading_mb),
             running=_learned(RUNNING, space, genotypes, added_mb),
             activations=Activations(space, genotypes, added_mb),
-            measured_mb=peak_mb,
         )
 
+    @one_thread()
     def predict_mb(self, genotypes: Sequence[Genotype] | IntArray) -> FloatArray:
-        loading, running, activations = (
-            part.predict(genotypes).mean_ms
-            for part in (self.loading, self.running, self.activations)
-        )
-        peak_mb: FloatArray = loading + (running + activations) / 2
-        return peak_mb
+        rows = self.loading.space.matrix(genotypes)
+        return self._peak_mb(*(part.estimate(rows) for part in self._parts))
 
     def held_out_errors(self) -> FloatArray:
-        loading = self.loading.held_out[:, 0]
-        running = self.running.held_out[:, 0]
-        activations = (1 + self.activations.held_out_errors()) * self.running.latency_ms
-        errors: FloatArray = (loading + (running + activations) / 2) / self.measured_mb - 1
-        return errors
+        measured_mb = self.loading.measured + self.running.measured
+        return self._peak_mb(*(part.held_out for part in self._parts)) / measured_mb - 1
+
+    @property
+    def _parts(self) -> tuple[CalibratedPredictor, ...]:
+        return self.loading, self.running, self.activations
+
+    @staticmethod
+    def _peak_mb(loading: FloatArray, running: FloatArray, activations: FloatArray) -> FloatArray:
+        peak_mb: FloatArray = loading[:, 0] + (running[:, 0] + activations[:, 0]) / 2
+        return peak_mb
 
     def save(self, path: Path) -> None:
         self.loading.save(path / LOADING)
         self.running.save(path / RUNNING)
         self.activations.save(path / ACTIVATIONS)
-        np.savez(path / "memory.npz", measured_mb=self.measured_mb)
 
     @classmethod
     def load(cls, path: Path) -> PeakMemory:
@@ -120,9 +117,7 @@ class PeakMemory(MemoryPredictor):
             PartsPredictor.load(path / part, part, kernels) for part in (LOADING, RUNNING)
         )
         space, samples, _ = read_saved(path / ACTIVATIONS)
-        activations = Activations(space, samples["genotypes"], samples["latency_ms"])
-        with np.load(path / "memory.npz", allow_pickle=False) as arrays:
-            return cls(space, loading, running, activations, arrays["measured_mb"])
+        return cls(loading, running, Activations(space, samples["genotypes"], samples["measured"]))
 
 
 def measured_memory(measurements: Sequence[Measurement]) -> bool:

@@ -8,7 +8,6 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,7 +37,6 @@ CONTENDERS = 16
 
 SPREAD_SHARE = 0.6
 """Share of the samples that are spread over the space; the rest are chosen by a first fit."""
-
 
 PORTION = 100
 """Networks that are measured together where a store keeps them: what a crash loses at most. The
@@ -92,12 +90,14 @@ def measure_genotypes(
     """
     names = [space.architecture(genotype).arch_id for genotype in genotypes]
     known: dict[str, Measurement] = {}
-    for name in names if store else ():
-        assert store is not None
-        if (found := store.find(device, name, seconds, memory=memory)) is not None:
+    for name in names:
+        found = None if store is None else store.find(device, name, seconds, memory=memory)
+        if found is not None:
             known[name] = found
     missing = {n: g for n, g in zip(names, genotypes, strict=True) if n not in known}
-    for portion in _portions(list(missing), whole=store is None):
+    # All at once where nothing keeps them anyway.
+    portions = 1 if store is None else math.ceil(len(missing) / PORTION)
+    for portion in np.array_split(list(missing), portions) if missing else ():
         started = time.monotonic()
         with tempfile.TemporaryDirectory(prefix="hwnas-") as folder:
             chosen = [missing[name] for name in portion]
@@ -112,9 +112,9 @@ def measure_genotypes(
             )
         known |= zip(portion, taken, strict=True)
         took_s = (time.monotonic() - started) / len(portion)
-        for name in portion if store else ():
-            assert store is not None
-            store.add(device, name, seconds, known[name], took_s)
+        if store is not None:
+            for name in portion:
+                store.add(device, name, seconds, known[name], took_s)
     return [known[name] for name in names]
 
 
@@ -125,13 +125,6 @@ def _models(
     if device.takes_onnx:
         return _assembler(space).write(genotypes, folder)
     return [space.build(genotype) for genotype in genotypes]
-
-
-def _portions(names: Sequence[str], *, whole: bool) -> list[list[str]]:
-    """Split into equal portions of up to `PORTION`; all at once if nothing keeps them anyway."""
-    count = min(1, len(names)) if whole else math.ceil(len(names) / PORTION)
-    bounds = [round(i * len(names) / max(count, 1)) for i in range(count + 1)]
-    return [list(names[low:high]) for low, high in pairwise(bounds)]
 
 
 @lru_cache(maxsize=4)
