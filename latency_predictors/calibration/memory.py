@@ -90,7 +90,9 @@ class PeakMemory(MemoryPredictor):
 
     def held_out_errors(self) -> FloatArray:
         measured_mb = self.loading.measured + self.running.measured
-        return self._peak_mb(*(part.held_out for part in self._parts)) / measured_mb - 1
+        predicted_mb = self._peak_mb(*(part.held_out for part in self._parts))
+        errors: FloatArray = predicted_mb / measured_mb - 1
+        return errors
 
     @property
     def _parts(self) -> tuple[CalibratedPredictor, ...]:

@@ -317,4 +317,5 @@ def _scales(log: torch.Tensor) -> torch.Tensor:
 
 
 def _logarithms_of(totals: FloatArray) -> FloatArray:
-    return np.log(np.maximum(totals, np.finfo(np.float32).tiny))
+    logs: FloatArray = np.log(np.maximum(totals, np.finfo(np.float32).tiny))
+    return logs

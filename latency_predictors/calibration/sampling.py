@@ -97,7 +97,8 @@ def measure_genotypes(
     missing = {n: g for n, g in zip(names, genotypes, strict=True) if n not in known}
     # All at once where nothing keeps them anyway.
     portions = 1 if store is None else math.ceil(len(missing) / PORTION)
-    for portion in np.array_split(list(missing), portions) if missing else ():
+    for part in np.array_split(list(missing), portions) if missing else ():
+        portion: list[str] = part.tolist()
         started = time.monotonic()
         with tempfile.TemporaryDirectory(prefix="hwnas-") as folder:
             chosen = [missing[name] for name in portion]
