@@ -1,7 +1,7 @@
 """Latency predictors, each calibrated by measurements on one device.
 
-One predictor a file; `additive` and `regression` are families: modules of several predictors that
-share most of their code. What all share stands in `calibration`.
+Predictors that share most of their code stand in one file, as in `additive` and `regression`; what
+all share stands in `calibration`.
 """
 
 from __future__ import annotations
@@ -89,14 +89,7 @@ class PredictorSettings:
         """Read a predictor that `LatencyPredictor.save` wrote."""
 
 
-registry: Registry[PredictorSettings] = Registry(
-    "latency predictor",
-    __name__,
-    families={
-        "additive": ("block_table", "kernels"),
-        "regression": ("gaussian_process", "macs", "ridge"),
-    },
-)
+registry: Registry[PredictorSettings] = Registry("latency predictor", __name__)
 register = registry.register
 component = registry.component
 names = registry.names

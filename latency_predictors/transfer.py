@@ -112,7 +112,7 @@ class Transfer(Regression):
     def __init__(
         self,
         sources: Sources,
-        genotypes: Sequence[Genotype],
+        genotypes: Sequence[Genotype] | IntArray,
         latency_ms: FloatArray,
     ) -> None:
         """Fit to samples, given predictors of other devices; see `Regression`."""
