@@ -54,11 +54,23 @@ class SearchProblem:
 
         Without a calibrated predictor, what it would say is not among them.
         """
-        columns = self._columns({**self.limited, **self.objectives}, genotypes)
+        columns = self.known_columns(genotypes)
         return [
             {name: float(values[i]) for name, values in columns.items()}
             for i in range(len(genotypes))
         ]
+
+    def known_columns(
+        self, genotypes: Sequence[Genotype], names: Collection[str] | None = None
+    ) -> dict[str, FloatArray]:
+        """Return the same by name, each of shape `(n,)`; of these names only, if any are given."""
+        columns = {}
+        for name, objective in {**self.limited, **self.objectives}.items():
+            if (names is None or name in names) and objective.ready(self.facts):
+                values = objective.before_training(genotypes, self.facts)
+                if values is not None:
+                    columns[name] = values
+        return columns
 
     def known_violations(self, genotypes: Sequence[Genotype]) -> dict[Constraint, FloatArray]:
         """Return by how much genotypes break each constraint that is known before training.
@@ -66,10 +78,7 @@ class SearchProblem:
         Returns:
             Shape `(n,)` for every such constraint, as `Constraint.violation` has it.
         """
-        every = {**self.limited, **self.objectives}
-        columns = self._columns(
-            {c.objective: every[c.objective] for c in self.constraints}, genotypes
-        )
+        columns = self.known_columns(genotypes, {c.objective for c in self.constraints})
         return {
             c: c.violation(columns[c.objective]) for c in self.constraints if c.objective in columns
         }
@@ -86,19 +95,6 @@ class SearchProblem:
         for violations in self.known_violations(genotypes).values():
             kept &= violations <= 0  # NaN keeps no limit
         return kept
-
-    def _columns(
-        self, objectives: Mapping[str, Objective], genotypes: Sequence[Genotype]
-    ) -> dict[str, FloatArray]:
-        """Return the values of those objectives that are known before training, by name."""
-        columns = {}
-        for name, objective in objectives.items():
-            if not objective.ready(self.facts):
-                continue
-            values = objective.before_training(genotypes, self.facts)
-            if values is not None:
-                columns[name] = values
-        return columns
 
     def kept(self, trial: Trial) -> bool:
         """Return whether a trial is complete and keeps every constraint."""

@@ -15,8 +15,7 @@ from nas.core.space import Genotype
 from nas.core.trial import Trial
 from nas.results.hypervolume import hypervolume, non_dominated
 from nas.search import algorithms
-from nas.search.surrogates.acquisition import Acquisition
-from nas.search.surrogates.candidates import Candidates
+from nas.search.surrogates.acquisition import Acquisition, Candidates
 
 
 def missing_share(benchmark: TabularBenchmark, trials: list[Trial], reference: float) -> float:
@@ -117,13 +116,15 @@ def test_a_failed_promotion_is_not_expected_to_turn_out_well(monkeypatch: pytest
     first, *others = [evaluated(at, i, genotype) for i, genotype in enumerate(run.ask(20))]
     expected: list[Genotype] = []
 
-    def scores(
-        acquisition: Acquisition, candidates: Candidates, unsettled: Candidates
-    ) -> FloatArray:
-        expected[:] = unsettled.tuples
-        return np.zeros(len(candidates))
+    learn = Acquisition.learn
 
-    monkeypatch.setattr(Acquisition, "scores", scores)
+    def noted(
+        acquisition: Acquisition, told: list[Trial], features: FloatArray, unsettled: Candidates
+    ) -> None:
+        expected[:] = unsettled.tuples
+        learn(acquisition, told, features, unsettled)
+
+    monkeypatch.setattr(Acquisition, "learn", noted)
     run.tell([replace(first, fidelity=0.25), *others])
     promoted = pending_trials(at, [first.genotype])
     [proposed] = run.ask(1, promoted)

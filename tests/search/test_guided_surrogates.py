@@ -12,7 +12,7 @@ from scipy.stats import spearmanr
 
 import search_spaces
 from nas.results.hypervolume import hypervolume
-from nas.search.surrogates.candidates import enumerate_space
+from nas.search.algorithms.guided import enumerate_space
 from nas.search.surrogates.expected_improvement import (
     Boxes,
     expected_improvement,
@@ -21,12 +21,11 @@ from nas.search.surrogates.expected_improvement import (
 )
 from nas.search.surrogates.features import Features, Group, cell_columns
 from nas.search.surrogates.gaussian_process import (
-    CandidatePosterior,
     Covariance,
-    MultiFidelityGaussianProcess,
+    GaussianProcess,
     _LogPosterior,
 )
-from nas.search.surrogates.surrogate import Scale, Surrogate, representative
+from nas.search.surrogates.surrogate import Scale, Surrogate, representative, stacked_share
 
 
 def sample(n: int, p: int = 4, seed: int = 0) -> np.ndarray:
@@ -107,52 +106,39 @@ def test_the_gradient_of_the_posterior_is_right():
     np.testing.assert_allclose(gradient, numeric, rtol=1e-3, atol=1e-3)
 
 
-def test_observations_added_one_by_one_count_as_those_given_at_once():
+def test_predictions_that_were_kept_are_those_made_anew():
     covariance = Covariance(GROUPS, np.array([1.0, 2.0]), 1.0, 0.3, 0.1, 0.5)
-    inputs = np.column_stack([sample(30), np.tile([0.0, 0.0, 0.5], 10)])
+    inputs = np.column_stack([sample(30), np.repeat([0.0, 0.9, 0.5], 10)])
     values = np.sin(inputs.sum(axis=1))
-    whole, grown = (
-        MultiFidelityGaussianProcess(covariance, 5),
-        MultiFidelityGaussianProcess(covariance, 5),
-    )
-    whole.add(inputs, values)
-    followed = CandidatePosterior(grown, inputs)
-    for rows in np.split(np.arange(30), [10, 11, 12]):
-        grown.add(inputs[rows], values[rows])
-        followed.follow()
-    at_once = CandidatePosterior(whole, inputs)
-    at_once.follow()
-    np.testing.assert_allclose(followed.mean, at_once.mean, atol=1e-5)
-    np.testing.assert_allclose(followed.variance, at_once.variance, atol=1e-5)
+    rows = None
+    for n in (10, 11, 12, 30):
+        process = GaussianProcess(covariance, inputs[:n], values[:n])
+        rows = process.rows(inputs, rows)
+        kept, anew = process.predict(inputs, rows), process.predict(inputs)
+        np.testing.assert_allclose(kept, anew, atol=1e-5)
 
 
 def test_the_process_is_the_textbook_s_one():
     covariance = Covariance(GROUPS, np.array([1.0, 2.0]), 1.0, 0.3, 0.1, 0.5)
     inputs, at = (np.column_stack([sample(n, seed=n), np.zeros(n)]) for n in (12, 5))
     values = inputs[:, 0]
-    process = MultiFidelityGaussianProcess(covariance, 5)
-    process.add(inputs, values)
-    posterior = CandidatePosterior(process, at)
-    posterior.follow()
+    mean, variance = GaussianProcess(covariance, inputs, values).predict(at)
     gram = covariance(inputs, inputs) + covariance.noise * np.eye(12)
     across = covariance(at, inputs)
-    np.testing.assert_allclose(posterior.mean, across @ np.linalg.solve(gram, values))
+    np.testing.assert_allclose(mean, across @ np.linalg.solve(gram, values), rtol=1e-5)
     prior = np.diag(covariance(at, at)) + covariance.noise
     explained = (across * np.linalg.solve(gram, across.T).T).sum(axis=1)
-    np.testing.assert_allclose(posterior.variance, prior - explained, atol=1e-6)
+    np.testing.assert_allclose(variance, prior - explained, atol=1e-6)
 
 
 def test_what_is_under_evaluation_lowers_the_variance_as_its_result_will():
     covariance = Covariance(GROUPS, np.array([1.0, 2.0]), 1.0, 0.3, 0.1, 0.5)
     inputs = np.column_stack([sample(20), np.zeros(20)])
-    process = MultiFidelityGaussianProcess(covariance, 5)
-    process.add(inputs[:10], inputs[:10, 0])
-    posterior = CandidatePosterior(process, inputs)
-    posterior.follow()
-    foreseen = posterior.variance_after(inputs[10:13])
-    process.add(inputs[10:13], inputs[10:13, 0])
-    posterior.follow()
-    np.testing.assert_allclose(foreseen, posterior.variance, atol=1e-6)
+    before = GaussianProcess(covariance, inputs[:10], inputs[:10, 0])
+    expecting = GaussianProcess(covariance, inputs[:10], inputs[:10, 0], inputs[10:13])
+    after = GaussianProcess(covariance, inputs[:13], inputs[:13, 0])
+    np.testing.assert_allclose(expecting.predict(inputs)[1], after.predict(inputs)[1], atol=1e-6)
+    np.testing.assert_allclose(expecting.predict(inputs)[0], before.predict(inputs)[0], atol=1e-6)
 
 
 def test_outliers_and_zeros_stay_finite_on_the_scale():
@@ -168,12 +154,19 @@ def test_the_trees_share_follows_what_is_learned():
     """A plane is the process's own; a step in one of its features is the trees'."""
     features = sample(120)
     plane, step = Surrogate(GROUPS), Surrogate(GROUPS)
-    plane.learn(features, np.ones(120), 30 + features.sum(axis=1))
-    step.learn(features, np.ones(120), np.where(features[:, 2] > 0, 20.0, 10.0))
+    plane.learn(features, np.ones(120), 30 + features.sum(axis=1), features[:0])
+    step.learn(features, np.ones(120), np.where(features[:, 2] > 0, 20.0, 10.0), features[:0])
     assert plane.trees_share < 0.2 < 0.5 < step.trees_share
-    for surrogate in (plane, step):
-        errors = surrogate.cross_validated
-        assert errors["stack"] <= min(errors["gaussian_process"], errors["trees"]) + 1e-12
+
+
+def test_a_stack_errs_no_more_than_its_members():
+    values, first, second = sample(100, 3).T
+    assert stacked_share(values, values, second) == 0.0
+    assert stacked_share(values, first, values) == 1.0
+    share = stacked_share(values, first, second)
+    assert 0 < share < 1
+    squares = [((first + at * (second - first) - values) ** 2).sum() for at in (0.0, share, 1.0)]
+    assert squares[1] < min(squares[0], squares[2])
 
 
 def test_short_trainings_teach_what_full_ones_are_worth():
@@ -182,8 +175,8 @@ def test_short_trainings_teach_what_full_ones_are_worth():
     full = np.arange(60) < 6
     values = np.exp(np.where(full, worth / 4, worth / 5 + 1.0))
     surrogate = Surrogate(GROUPS)
-    surrogate.learn(features, np.where(full, 1.0, 0.1), values)
-    mean, _ = surrogate.at(features).mean_and_std(features[:0])
+    surrogate.learn(features, np.where(full, 1.0, 0.1), values, features[:0])
+    mean, _ = surrogate.predict(features)
     assert np.corrcoef(mean, worth)[0, 1] > 0.95
     assert abs(np.mean(mean - surrogate.scale(np.exp(worth / 4)))) < 0.2
 

@@ -11,27 +11,26 @@ evolve towards larger expected improvement.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-import numpy.typing as npt
 from pymoo.operators.crossover.ux import UX
 
 from nas.core.errors import ConfigError
+from nas.core.prediction import FloatArray
 from nas.core.space import Genotype
 from nas.core.trial import SearchAlgorithm, Trial
 from nas.network.blocks import IntArray
+from nas.network.space import SearchSpace
 from nas.search.algorithms import AlgorithmSettings, register
 from nas.search.operators import GeneMutation, offspring
 from nas.search.problem import SearchProblem
 from nas.search.proposer import Proposer
-from nas.search.surrogates.acquisition import Acquisition
-from nas.search.surrogates.candidates import Candidates, enumerate_space
+from nas.search.surrogates.acquisition import Acquisition, Candidates
 from nas.search.surrogates.features import Features
-
-FloatArray = npt.NDArray[np.float64]
 
 LEAST_TRIALS = 5
 """Complete trials from which models learn; until then architectures are drawn at random."""
@@ -85,7 +84,7 @@ class Guided(Proposer):
         every = enumerate_space(problem.space, settings.enumerable)
         self._whole = None if every is None else self._candidates(every)
         self._base = self._whole or self._sampled(settings.candidates)
-        self._acquisition = Acquisition(problem, self._base)
+        self._acquisition = Acquisition(problem, self._features.groups, self._base)
         self._plan: list[Genotype] | None = None
         self._failed: set[Genotype] = set()
         self._trials: list[Trial] = []
@@ -137,11 +136,11 @@ class Guided(Proposer):
         """Return the architecture of the largest expected gain; `None` where none is new."""
         new = [trial.genotype for trial in self._trials[len(self._rows) :]]
         self._rows = np.vstack([self._rows, self._features(new)])
-        self._acquisition.learn(self._trials, self._rows)
         unsettled = self._candidates([*pending, *self._partly_trained(pending)])
+        self._acquisition.learn(self._trials, self._rows, unsettled)
         if self._whole is None:
-            return self._evolved(unsettled)
-        rows, scores = self._scored(self._whole, unsettled)
+            return self._evolved()
+        rows, scores = self._scored(self._whole)
         return self._whole.tuples[rows[scores.argmax()]] if len(rows) else None
 
     def _partly_trained(self, pending: Sequence[Genotype]) -> list[Genotype]:
@@ -149,11 +148,11 @@ class Guided(Proposer):
         settled = {trial.genotype for trial in self._trials if trial.full} | self._failed
         return [g for g in partial if g not in settled and g not in pending]
 
-    def _evolved(self, unsettled: Candidates) -> Genotype | None:
+    def _evolved(self) -> Genotype | None:
         """Let candidates evolve towards larger gains, from the front and random architectures."""
         space, settings = self.problem.space, self._settings
         count = settings.candidates // (settings.generations + 1)
-        front = space.matrix(self._acquisition.front())
+        front = space.matrix(self._acquisition.front)
         scores: dict[Genotype, float] = {}
         parents, drawn = front, space.samples(count, self.rng)
         for _ in range(settings.generations):
@@ -161,16 +160,23 @@ class Guided(Proposer):
             distinct = np.unique(np.vstack([drawn, children]), axis=0)
             fresh = [genotype not in scores for genotype in map(tuple, distinct.tolist())]
             candidates = self._candidates(distinct[fresh])
-            rows, gains = self._scored(candidates, unsettled)
+            rows, gains = self._scored(candidates)
             scores |= {candidates.tuples[row]: gain for row, gain in zip(rows, gains, strict=True)}
             best = sorted(scores, key=scores.__getitem__, reverse=True)[: count // 4]
             parents = np.vstack([front, np.array(best, np.int64).reshape(-1, front.shape[1])])
             drawn = drawn[:0]
         return max(scores, key=scores.__getitem__, default=None)
 
-    def _scored(self, candidates: Candidates, unsettled: Candidates) -> tuple[IntArray, FloatArray]:
+    def _scored(self, candidates: Candidates) -> tuple[IntArray, FloatArray]:
         """Return the rows of those that are new and feasible, and their scores."""
-        rows = np.flatnonzero(candidates.feasible & candidates.unseen(self.seen))
-        if len(rows) == 0:
-            return rows, np.empty(0)
-        return rows, self._acquisition.scores(candidates, unsettled)[rows]
+        rows = candidates.eligible(self.seen)
+        return rows, self._acquisition.scores(candidates)[rows] if len(rows) else np.empty(0)
+
+
+def enumerate_space(space: SearchSpace, most: int) -> IntArray | None:
+    """Return all canonical genotypes in lexical order; `None` where there may be over `most`."""
+    sizes = space.cardinalities
+    if math.prod(sizes) > most:
+        return None
+    every = np.indices(sizes).reshape(len(sizes), -1).T
+    return np.unique(space.canonicalise(np.ascontiguousarray(every)), axis=0)

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from weakref import WeakKeyDictionary
+import math
+from collections.abc import Collection, Mapping, Sequence
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 from scipy.special import log_ndtr
 
+from nas.core.prediction import FloatArray
 from nas.core.space import Genotype
 from nas.core.trial import Trial
+from nas.network.blocks import IntArray
 from nas.search.problem import SearchProblem
 from nas.search.ranking import constrained_ranks
-from nas.search.surrogates.candidates import Candidates
 from nas.search.surrogates.expected_improvement import LEAST, log_expected_improvement
-from nas.search.surrogates.surrogate import CandidatePrediction, Surrogate
-
-FloatArray = npt.NDArray[np.float64]
+from nas.search.surrogates.features import Features, Group
+from nas.search.surrogates.surrogate import Surrogate
 
 LOW_QUANTILE = 0.01
 """Share of the promising candidates that may lie below the least known value that counts."""
@@ -33,6 +34,56 @@ LIKELY = 0.25
 """Least probability of keeping learned limits: large gains at long odds rest on a model's tails."""
 
 
+class Candidates:
+    """Architectures among which a search chooses, with what is known of them before training.
+
+    Attributes:
+        genotypes: Canonical, shape `(n, g)`.
+    """
+
+    def __init__(self, problem: SearchProblem, features: Features, genotypes: IntArray) -> None:
+        """Describe canonical `genotypes`, shape `(n, g)`."""
+        self._problem = problem
+        self._features = features
+        self.genotypes = genotypes
+
+    def __len__(self) -> int:
+        return len(self.genotypes)
+
+    @cached_property
+    def tuples(self) -> list[Genotype]:
+        """The genotypes as the rest of a search has them."""
+        return [tuple(row) for row in self.genotypes.tolist()]
+
+    @cached_property
+    def features(self) -> FloatArray:
+        """See `Features`, shape `(n, p)`."""
+        return self._features(self.genotypes)
+
+    @cached_property
+    def known(self) -> Mapping[str, FloatArray]:
+        """Objectives and limited values that are known before training, each of shape `(n,)`."""
+        return self._problem.known_columns(self.tuples)
+
+    @cached_property
+    def feasible(self) -> npt.NDArray[np.bool_]:
+        """Whether no limit is known to be broken, shape `(n,)`."""
+        return self._problem.feasible_rows(self.tuples)
+
+    def refresh(self) -> None:
+        """Ask anew for what is known if that has changed: a latency predictor may learn."""
+        now = self._problem.known_columns(self.tuples[:1])
+        # Many rows at once may be rounded otherwise than a single one.
+        if not all(math.isclose(now[name][0], values[0]) for name, values in self.known.items()):
+            del self.known
+            self.__dict__.pop("feasible", None)
+
+    def eligible(self, seen: Collection[Genotype]) -> IntArray:
+        """Return the rows of those that are feasible and not among `seen`."""
+        new = np.array([genotype not in seen for genotype in self.tuples], bool)
+        return np.flatnonzero(self.feasible & new)
+
+
 class Acquisition:
     """Learns what only evaluations tell, and judges candidates by the hypervolume they may add.
 
@@ -40,82 +91,72 @@ class Acquisition:
     follows the data: of a known objective the largest value of any candidate, of a learned one the
     largest observed that is no outlier. A known objective counts down to the values of promising
     candidates, so that the smallest networks of a space, which learn nothing, are worth nothing.
-
-    Attributes:
-        surrogates: The model of each learned quantity, objectives first, by name.
     """
 
-    def __init__(self, problem: SearchProblem, base: Candidates) -> None:
+    def __init__(self, problem: SearchProblem, groups: tuple[Group, ...], base: Candidates) -> None:
         """Prepare to learn.
 
         Args:
             problem: What is searched for.
+            groups: Of the candidates' features.
             base: Candidates that stand for the whole space.
         """
         self._problem = problem
         self._base = base
         self._quantities = {**problem.limited, **problem.objectives}
         self._known = [n for n in problem.objectives if n in base.known]
-        self._learned = [n for n in problem.objectives if n not in self._known]
+        self._learned = [n for n in problem.objectives if n not in base.known]
         late = [n for n in problem.limited if n not in base.known and n not in self._learned]
-        self.surrogates = {n: Surrogate(base.groups) for n in [*self._learned, *late]}
+        self._surrogates = {n: Surrogate(groups) for n in [*self._learned, *late]}
         least = {name: float(base.known[name].min()) for name in self._known}
         self._floors = {name: NEAR_ZERO * low for name, low in least.items() if low > 0}
-        self._predictions: WeakKeyDictionary[Candidates, dict[str, CandidatePrediction]]
-        self._predictions = WeakKeyDictionary()
 
-    def learn(self, trials: Sequence[Trial], features: FloatArray) -> None:
-        """Take in all complete trials so far.
+    def learn(self, trials: Sequence[Trial], features: FloatArray, unsettled: Candidates) -> None:
+        """Take in all trials so far.
 
         Args:
-            trials: In the order in which they were told.
+            trials: Complete ones, in the order in which they were told.
             features: Of their architectures, shape `(n, p)`.
+            unsettled: Architectures under evaluation, or trained in part, which are taken to turn
+                out as predicted.
         """
         self._base.refresh()
         fidelity = np.array([trial.fidelity for trial in trials])
-        for name, surrogate in self.surrogates.items():
+        for name, surrogate in self._surrogates.items():
             values = np.array([self._value(trial, name) for trial in trials])
-            surrogate.learn(features, fidelity, values)
-        self._trials = trials
-        self._full = full = [trial for trial in trials if trial.full]
-        self._observed = self._points(
-            {
-                name: np.array([self._value(t, name) for t in full])
-                for name in self._problem.objectives
-            }
-        )
+            surrogate.learn(features, fidelity, values, unsettled.features)
+        full = [trial for trial in trials if trial.full]
+        columns = {n: np.array([self._value(t, n) for t in full]) for n in self._problem.objectives}
+        learned = [self._surrogates[name].scale(columns[name]) for name in self._learned]
+        observed = np.column_stack([*learned, *self._known_axes(columns)])
         excess = [max(self._problem.violations(trial), default=0.0) for trial in full]
-        self._excess = np.maximum(excess, 0.0)
-        self._set_frame()
+        kept = np.array(excess) <= 0
+        self._none_kept = not kept.any()
+        self._set_frame(observed)
+        ranks = constrained_ranks(observed, np.maximum(excess, 0.0))
+        # Where nothing is fully trained yet, all make the front.
+        self.front = [t.genotype for t, r in zip(full, ranks, strict=True) if r == 0] or [
+            trial.genotype for trial in trials
+        ]
+        points = [observed[kept]]
+        if len(unsettled):
+            points.append(self._expected(unsettled)[0])
+        self._points = self._clipped(np.vstack(points))
 
-    def scores(self, candidates: Candidates, unsettled: Candidates) -> FloatArray:
+    def scores(self, candidates: Candidates) -> FloatArray:
         """Return the logarithm of the expected feasible hypervolume improvement, shape `(n,)`.
 
         Where limits are learned, it is weighed by the probability that they are kept (Gardner et
         al., "Bayesian optimization with inequality constraints", ICML 2014); as long as no trial
         keeps them, that probability alone counts.
-
-        Args:
-            candidates: Whom to judge.
-            unsettled: Architectures under evaluation, or trained in part, which are taken to turn
-                out as predicted.
         """
-        expected, _ = self._expected(unsettled, None)
-        front = self._clipped(np.vstack([self._observed[self._excess == 0], expected]))
-        mean, std = self._expected(candidates, unsettled)
-        scores = log_expected_improvement(front, self._reference, self._clipped(mean), std)
-        feasibility = self._log_feasibility(candidates, unsettled)
-        if feasibility.any() and (self._excess > 0).all():
+        mean, std = self._at_base if candidates is self._base else self._expected(candidates)
+        scores = log_expected_improvement(self._points, self._reference, self._clipped(mean), std)
+        feasibility = self._log_feasibility(candidates)
+        if feasibility.any() and self._none_kept:
             return feasibility
         unlikely = feasibility < np.log(LIKELY)
         return np.where(unlikely, 3 * LEAST, scores) + feasibility
-
-    def front(self) -> list[Genotype]:
-        """Return the architectures of the front so far; all, where none is fully trained."""
-        if not self._full:
-            return [trial.genotype for trial in self._trials]
-        ranks = constrained_ranks(self._observed, self._excess)
-        return [self._full[i].genotype for i in np.flatnonzero(ranks == 0)]
 
     def _value(self, trial: Trial, name: str) -> float:
         """Return a quantity of a complete trial; as measured, where it was."""
@@ -125,30 +166,23 @@ class Acquisition:
             return trial.facts[measured]
         return trial.values[name] if name in trial.values else trial.facts[objective.column]
 
-    def _models(self, names: Sequence[str]) -> list[Surrogate]:
-        return [self.surrogates[name] for name in names]
-
-    def _set_frame(self) -> None:
+    def _set_frame(self, observed: FloatArray) -> None:
         """Set the reference point and the least values that count."""
         learned = len(self._learned)
-        worst = [float(s.scale(s.scale.ceiling)) for s in self._models(self._learned)]
-        base, std = self._expected(self._base, None)
-        highest = np.vstack([base, self._observed])[:, learned:].max(axis=0)
+        scales = [self._surrogates[name].scale for name in self._learned]
+        worst = [float(scale(scale.ceiling)) for scale in scales]
+        base, std = self._at_base = self._expected(self._base)
+        highest = np.vstack([base, observed])[:, learned:].max(axis=0)
         self._reference = np.concatenate([worst, highest])
         self._low = np.full(len(self._reference), -np.inf)
         observed, promising = (
             points[(points[:, :learned] < worst).all(axis=1), learned:]
-            for points in (self._observed, base + SURELY * std)
+            for points in (observed, base + SURELY * std)
         )
         lows = [points.min(axis=0) for points in [observed] if len(points)]
         lows += [np.quantile(points, LOW_QUANTILE, axis=0) for points in [promising] if len(points)]
         if lows:
             self._low[learned:] = np.min(lows, axis=0)
-
-    def _points(self, columns: Mapping[str, FloatArray]) -> FloatArray:
-        """Return objectives on the hypervolume's axes, learned ones first, shape `(n, m)`."""
-        learned = [self.surrogates[name].scale(columns[name]) for name in self._learned]
-        return np.column_stack([*learned, *self._known_axes(columns)])
 
     def _known_axes(self, columns: Mapping[str, FloatArray]) -> list[FloatArray]:
         return [
@@ -158,34 +192,28 @@ class Acquisition:
             for name in self._known
         ]
 
-    def _expected(
-        self, candidates: Candidates, unsettled: Candidates | None
-    ) -> tuple[FloatArray, FloatArray]:
-        """Return mean and standard deviation of the objectives, shapes `(n, m)`, as `_points`."""
-        predicted = [self._predict(name, candidates, unsettled) for name in self._learned]
+    def _expected(self, candidates: Candidates) -> tuple[FloatArray, FloatArray]:
+        """Return mean and standard deviation on the hypervolume's axes, learned ones first.
+
+        Returns:
+            Shapes `(n, m)`; the deviation of what is known is 0.
+        """
+        predicted = [self._predicted(name, candidates) for name in self._learned]
         known = self._known_axes(candidates.known)
         none = [np.zeros(len(candidates))] * len(known)
         mean = np.column_stack([*(mean for mean, _ in predicted), *known])
         return mean, np.column_stack([*(std for _, std in predicted), *none])
 
-    def _predict(
-        self, name: str, candidates: Candidates, unsettled: Candidates | None
-    ) -> tuple[FloatArray, FloatArray]:
-        """Return mean and standard deviation of a learned quantity on its surrogate's scale."""
-        surrogate = self.surrogates[name]
-        held = self._predictions.setdefault(candidates, {})
-        if name not in held or not held[name].valid:
-            held[name] = surrogate.at(candidates.features)
-        pending = candidates.features[:0] if unsettled is None else unsettled.features
-        return held[name].mean_and_std(pending)
+    def _predicted(self, name: str, candidates: Candidates) -> tuple[FloatArray, FloatArray]:
+        return self._surrogates[name].predict(candidates.features, keep=candidates is self._base)
 
-    def _log_feasibility(self, candidates: Candidates, unsettled: Candidates) -> FloatArray:
+    def _log_feasibility(self, candidates: Candidates) -> FloatArray:
         """Return the logarithm of the probability that all limits on learned quantities hold."""
         total = np.zeros(len(candidates))
         for limit in self._problem.constraints:
-            if limit.objective in self.surrogates:
-                mean, std = self._predict(limit.objective, candidates, unsettled)
-                bound = self.surrogates[limit.objective].scale(limit.limit)
+            if limit.objective in self._surrogates:
+                mean, std = self._predicted(limit.objective, candidates)
+                bound = self._surrogates[limit.objective].scale(limit.limit)
                 sign = 1 if limit.relation in ("<", "<=") else -1
                 total += log_ndtr(sign * (bound - mean) / std)
         return total

@@ -13,11 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nas.search.surrogates.features import Group
-from nas.search.surrogates.gaussian_process import (
-    CandidatePosterior,
-    Covariance,
-    MultiFidelityGaussianProcess,
-)
+from nas.search.surrogates.gaussian_process import Covariance, GaussianProcess
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -99,24 +95,23 @@ class TreeEnsemble:
 
 
 class Surrogate:
-    """Learns one number from features; takes in trials one by one, and is refitted now and then.
+    """Learns one number from features; its parameters are refitted now and then.
 
     Attributes:
         scale: On which it predicts.
         trees_share: Weight of the tree ensemble in the predicted mean, from 0 to 1.
-        cross_validated: Root mean squared error on the scale of `gaussian_process`, `trees` and
-            `stack` in cross-validation: why `trees_share` is what it is.
     """
 
     def __init__(self, groups: tuple[Group, ...]) -> None:
         """Begin without trials; `groups` are those of the features."""
-        self._groups = groups
-        self._covariance: Covariance | None = None
-        self._fitted = self._taken = 0
+        self._covariance = Covariance.typical(groups)
+        self._fitted = 0
+        self._kept: _KeptPrediction | None = None
         self.trees_share = 0.0
-        self.cross_validated: dict[str, float] = {}
 
-    def learn(self, features: FloatArray, fidelity: FloatArray, values: FloatArray) -> None:
+    def learn(
+        self, features: FloatArray, fidelity: FloatArray, values: FloatArray, pending: FloatArray
+    ) -> None:
         """Take in all trials so far.
 
         Args:
@@ -124,95 +119,91 @@ class Surrogate:
                 first of these rows.
             fidelity: Share of the full training that each trial had, shape `(n,)`.
             values: Shape `(n,)`; finite.
+            pending: Features of architectures under evaluation, shape `(b, p)`, whose values are
+                taken to be as predicted.
         """
         inputs = np.column_stack([features, 1.0 - fidelity])
-        if not self._fitted or len(values) >= REFIT_GROWTH * self._fitted:
+        if len(values) >= REFIT_GROWTH * self._fitted:
             self._refit(inputs, values)
-        elif len(values) > self._taken:
-            new = slice(self._taken, len(values))
-            self.process.add(inputs[new], self._standardised(values[new]))
-        self._taken = len(values)
+        taken = np.concatenate([self._chosen, np.arange(self._fitted, len(values))])
+        self._process = GaussianProcess(
+            self._covariance,
+            inputs[taken],
+            self._standardised(values[taken]),
+            full_training(pending),
+        )
+        self._observations = len(taken)
 
-    def at(self, features: FloatArray) -> CandidatePrediction:
-        """Return predictions of full trainings, features `(c, p)`, which follow later trials."""
-        return CandidatePrediction(self, features)
+    def predict(self, features: FloatArray, *, keep: bool = False) -> tuple[FloatArray, FloatArray]:
+        """Predict full trainings.
+
+        Args:
+            features: Of candidates, shape `(c, p)`.
+            keep: Whether to keep what the next call with the same candidates can use.
+
+        Returns:
+            Mean and standard deviation on the surrogate's scale, each of shape `(c,)`.
+        """
+        inputs = full_training(features)
+        kept = self._kept if keep else None
+        rows = self._process.rows(inputs, None if kept is None else kept.rows)
+        trees = self._trees.predict(inputs) if kept is None else kept.trees
+        if keep:
+            self._kept = _KeptPrediction(rows[: self._observations], trees)
+        smooth, variance = self._process.predict(inputs, rows)
+        mean = smooth + self.trees_share * (trees - smooth)
+        std = np.sqrt(np.maximum(variance, 1e-9))
+        return self._centre + self._spread * mean, self._spread * std
 
     def _refit(self, inputs: FloatArray, values: FloatArray) -> None:
-        self._fitted = len(values)
+        self._fitted, self._kept = len(values), None
         self.scale = Scale.of(values)
         scaled = self.scale(values)
-        self.centre, self.spread = float(scaled.mean()), float(scaled.std()) or 1.0
+        self._centre, self._spread = float(scaled.mean()), float(scaled.std()) or 1.0
         standardised = self._standardised(values)
         chosen = representative(scaled, FIT_TRIALS)
-        self._covariance = Covariance.fitted(
-            self._groups, inputs[chosen], standardised[chosen], self._covariance
-        )
-        chosen = representative(scaled, MOST_TRIALS)
-        self.process = self._process(inputs[chosen], standardised[chosen])
-        self.trees = TreeEnsemble(inputs, standardised)
-        self._validate(inputs[chosen], standardised[chosen])
+        self._covariance = self._covariance.fitted(inputs[chosen], standardised[chosen])
+        self._trees = TreeEnsemble(inputs, standardised)
+        self._chosen = representative(scaled, MOST_TRIALS)
+        self._cross_validate(inputs[self._chosen], standardised[self._chosen])
 
-    def _process(
-        self, inputs: FloatArray, standardised: FloatArray
-    ) -> MultiFidelityGaussianProcess:
-        assert self._covariance is not None
-        process = MultiFidelityGaussianProcess(self._covariance, inputs.shape[1])
-        process.add(inputs, standardised)
-        return process
-
-    def _validate(self, inputs: FloatArray, standardised: FloatArray) -> None:
+    def _cross_validate(self, inputs: FloatArray, standardised: FloatArray) -> None:
         """Cross-validate both learners and share out their weights."""
         smooth, trees = np.empty_like(standardised), np.empty_like(standardised)
         for fold in range(FOLDS):
             out = np.arange(len(standardised)) % FOLDS == fold
-            process = self._process(inputs[~out], standardised[~out])
-            smooth[out] = process.across(inputs[out]).T @ process.whitened
-            trees[out] = TreeEnsemble(inputs[~out], standardised[~out]).predict(inputs[out])
-        apart = trees - smooth
-        share = (standardised - smooth) @ apart / max(float(apart @ apart), 1e-12)
-        self.trees_share = float(np.clip(share, 0.0, 1.0))
-        predictions = {"gaussian_process": smooth, "trees": trees}
-        predictions["stack"] = smooth + self.trees_share * apart
-        self.cross_validated = {
-            name: self.spread * float(np.sqrt(np.mean((standardised - predicted) ** 2)))
-            for name, predicted in predictions.items()
-        }
+            rest, values = inputs[~out], standardised[~out]
+            smooth[out] = GaussianProcess(self._covariance, rest, values).predict(inputs[out])[0]
+            trees[out] = TreeEnsemble(rest, values).predict(inputs[out])
+        self.trees_share = stacked_share(standardised, smooth, trees)
 
     def _standardised(self, values: FloatArray) -> FloatArray:
-        standardised: FloatArray = (self.scale(values) - self.centre) / self.spread
+        standardised: FloatArray = (self.scale(values) - self._centre) / self._spread
         return standardised
 
 
-class CandidatePrediction:
-    """What a surrogate says of fixed candidates."""
+@dataclass(frozen=True)
+class _KeptPrediction:
+    """What further trials do not change of a prediction."""
 
-    def __init__(self, surrogate: Surrogate, features: FloatArray) -> None:
-        """Predict at `features`, shape `(c, p)`; valid until the surrogate is refitted."""
-        self._surrogate = surrogate
-        self._process = surrogate.process
-        inputs = full_training(features)
-        self._posterior = CandidatePosterior(surrogate.process, inputs)
-        self._trees = surrogate.trees.predict(inputs)
+    rows: FloatArray
+    trees: FloatArray
 
-    @property
-    def valid(self) -> bool:
-        """Whether the surrogate is still the one that was asked."""
-        return self._process is self._surrogate.process
 
-    def mean_and_std(self, pending: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """Return mean and standard deviation on the surrogate's scale, each of shape `(c,)`.
+def stacked_share(values: FloatArray, first: FloatArray, second: FloatArray) -> float:
+    """Return the weight of the second of two predictions at which their mean errs least.
 
-        Args:
-            pending: Features of architectures under evaluation, shape `(b, p)`, whose values are
-                taken to be as predicted.
-        """
-        self._posterior.follow()
-        share = self._surrogate.trees_share
-        smooth = self._posterior.mean
-        variance = np.maximum(self._posterior.variance_after(full_training(pending)), 1e-9)
-        mean = smooth + share * (self._trees - smooth)
-        spread = self._surrogate.spread
-        return self._surrogate.centre + spread * mean, spread * np.sqrt(variance)
+    Args:
+        values: That were to be predicted, shape `(n,)`.
+        first: Prediction of them; its weight is the rest.
+        second: The other prediction.
+
+    Returns:
+        The least squares solution, between 0 and 1.
+    """
+    apart = second - first
+    share = (values - first) @ apart / max(float(apart @ apart), 1e-12)
+    return float(np.clip(share, 0.0, 1.0))
 
 
 def full_training(features: FloatArray) -> FloatArray:
