@@ -32,7 +32,7 @@ from nas.evaluation.tabular import PublishedJob, SimulatedEvaluator
 from nas.results.hypervolume import non_dominated
 from nas.search import algorithms, fidelity
 from nas.search.loop import SearchLoop
-from nas.search.schedule import Batch
+from nas.search.schedule import Schedule
 from nas.search.stopping import Stopping
 from nas.study.record import versions
 
@@ -96,7 +96,7 @@ def searched(task: TableTask, algorithm: str, rule: str, seed: int) -> list[Tria
         on_trial=lambda _: None,
         study_seed=seed,
         stopping=Stopping(TRAININGS[rule]),
-        schedule=Batch(1),
+        schedule=Schedule(1),
         fidelity=fidelity.get(rule, **RULES[rule]).start(problem),
     )
     return loop.run()

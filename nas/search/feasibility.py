@@ -7,13 +7,14 @@ from the extreme ones, by changes of two genes, tell how far objectives reach.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
 from nas.core.errors import ConfigError
 from nas.core.objective import Constraint
+from nas.core.prediction import FloatArray
 from nas.core.space import Genotype
 from nas.search.problem import SearchProblem
 
@@ -24,25 +25,14 @@ STEPS, NEIGHBOURS = 12, 32
 """Of a walk: its steps, and the architectures among which each of them chooses."""
 
 
-@dataclass
-class Range:
-    """Smallest and largest value that was seen; infinite the wrong way round where none was."""
+class Range(NamedTuple):
+    """Smallest and largest value that was seen."""
 
-    low: float = math.inf
-    high: float = -math.inf
-
-    def add(self, value: float) -> None:
-        """Take note of a value; one that is not a number is left out."""
-        if not math.isnan(value):
-            self.low, self.high = min(self.low, value), max(self.high, value)
-
-    @property
-    def empty(self) -> bool:
-        """Whether no value was seen."""
-        return self.low > self.high
+    low: float
+    high: float
 
 
-@dataclass
+@dataclass(frozen=True)
 class FeasibilityReport:
     """What is known of a space and its limits before anything is trained.
 
@@ -53,14 +43,14 @@ class FeasibilityReport:
             calibration can judge are left out.
         reach: Range of every objective and limited value that is known, over all architectures
             that were looked at.
-        within: The same over those that keep every known limit.
+        within: The same over those that keep every known limit; empty where none does.
     """
 
     samples: int
-    feasible: list[Genotype] = field(default_factory=list)
-    keeping: dict[Constraint, int] = field(default_factory=dict)
-    reach: dict[str, Range] = field(default_factory=dict)
-    within: dict[str, Range] = field(default_factory=dict)
+    feasible: list[Genotype]
+    keeping: dict[Constraint, int]
+    reach: dict[str, Range]
+    within: dict[str, Range]
 
 
 def feasibility_report(
@@ -72,57 +62,44 @@ def feasibility_report(
         ConfigError: An objective is known before training and never a number.
     """
     drawn = [tuple(row) for row in problem.space.samples(samples, rng).tolist()]
-    known = problem.known(drawn)
-    found = FeasibilityReport(samples)
-    judged = [c for c in problem.constraints if c.objective in known[0]]
-    found.keeping = {c: sum(c.met(row[c.objective]) for row in known) for c in judged}
-    _note(found, judged, known)
-    pairs = zip(drawn, known, strict=True)
-    found.feasible = [genotype for genotype, row in pairs if _meets(judged, row)]
-    for name, seen in found.reach.items():
-        if seen.empty:
+    known = problem.known_columns(drawn)
+    looked_at = [known]
+    for name, values in known.items():
+        if np.isnan(values).all():
             expected = f"an objective with values: it is NaN for all of {samples} architectures"
             raise ConfigError("search.objectives", name, expected)
         for sign in (1, -1):
-            values = [sign * row[name] for row in known]
-            start = drawn[int(np.nanargmin(values))]
-            _note(found, judged, _walk(problem, rng, start, _valued(name, sign)))
-    return found
-
-
-def _valued(name: str, sign: int) -> Callable[[Mapping[str, float]], float]:
-    def value(row: Mapping[str, float]) -> float:
-        return math.inf if math.isnan(row[name]) else sign * row[name]
-
-    return value
+            start = drawn[int(np.nanargmin(sign * values))]
+            looked_at += _walk(problem, rng, start, name, sign)
+    every = {name: np.concatenate([columns[name] for columns in looked_at]) for name in known}
+    judged = [c for c in problem.constraints if c.objective in known]
+    met = {c: c.violation(every[c.objective]) <= 0 for c in judged}
+    total = samples + NEIGHBOURS * (len(looked_at) - 1)
+    kept = np.logical_and.reduce([np.ones(total, bool), *met.values()])
+    return FeasibilityReport(
+        samples=samples,
+        feasible=[genotype for genotype, ok in zip(drawn, kept[:samples], strict=True) if ok],
+        keeping={c: int(ok[:samples].sum()) for c, ok in met.items()},
+        reach={name: _range(values) for name, values in every.items()},
+        within={n: _range(v[kept]) for n, v in every.items() if not np.isnan(v[kept]).all()},
+    )
 
 
 def _walk(
-    problem: SearchProblem,
-    rng: np.random.Generator,
-    start: Genotype,
-    value: Callable[[Mapping[str, float]], float],
-) -> list[dict[str, float]]:
-    """Go from architecture to better neighbour; return what is known of all that were seen."""
-    seen: list[dict[str, float]] = []
+    problem: SearchProblem, rng: np.random.Generator, start: Genotype, name: str, sign: int
+) -> list[dict[str, FloatArray]]:
+    """Go to better neighbours, by `sign` times one value; return what is known of all seen."""
+    seen: list[dict[str, FloatArray]] = []
     here, least = start, math.inf
     for _ in range(STEPS):
         near = [problem.space.mutate(here, rng, genes=2) for _ in range(NEIGHBOURS)]
-        rows = problem.known(near)
-        seen += rows
-        best = min(range(NEIGHBOURS), key=lambda i: value(rows[i]))
-        if value(rows[best]) < least:
-            here, least = near[best], value(rows[best])
+        seen.append(problem.known_columns(near))
+        values = np.nan_to_num(sign * seen[-1][name], nan=math.inf)
+        best = int(values.argmin())
+        if values[best] < least:
+            here, least = near[best], float(values[best])
     return seen
 
 
-def _meets(judged: Iterable[Constraint], row: Mapping[str, float]) -> bool:
-    return all(constraint.met(row[constraint.objective]) for constraint in judged)
-
-
-def _note(found: FeasibilityReport, judged: list[Constraint], rows: list[dict[str, float]]) -> None:
-    for row in rows:
-        ranges = [found.reach, found.within] if _meets(judged, row) else [found.reach]
-        for kind in ranges:
-            for name, value in row.items():
-                kind.setdefault(name, Range()).add(value)
+def _range(values: FloatArray) -> Range:
+    return Range(float(np.nanmin(values)), float(np.nanmax(values)))

@@ -13,29 +13,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Protocol
+from dataclasses import dataclass, field, replace
 
 from nas.core.errors import CandidateFailure, LedgerError
 from nas.core.host import one_thread
 from nas.core.seeding import training_seed
 from nas.core.space import Genotype
-from nas.core.trial import Candidate, Evaluation, Evaluator, Outcome, SearchAlgorithm, Trial
+from nas.core.trial import Candidate, Evaluation, Evaluator, SearchAlgorithm, Trial
 from nas.search.adaptive_measurement import AdaptiveMeasurement
-from nas.search.fidelity import FidelityRule, FullTraining, Proposal
+from nas.search.fidelity import FidelityRule, Proposal
 from nas.search.problem import SearchProblem
-from nas.search.schedule import Schedule, SegmentRecord
+from nas.search.schedule import Schedule, TrialRecord
 from nas.search.stopping import EXHAUSTED, Stop, Stopping
-
-
-class TrialRecord(SegmentRecord, Protocol):
-    """Where the loop records trials; the ledger of `nas.results`."""
-
-    def trials(self) -> list[Trial]:
-        """Return all recorded trials."""
-
-    def append(self, trial: Trial) -> None:
-        """Record one trial durably."""
 
 
 @dataclass
@@ -68,18 +57,19 @@ class SearchLoop:
     stopping: Stopping
     schedule: Schedule
     adaptive_measurement: AdaptiveMeasurement | None = None
-    fidelity: FidelityRule = field(default_factory=FullTraining)
+    fidelity: FidelityRule = field(default_factory=FidelityRule)
     stop: Stop | None = field(default=None, init=False)
     _reached: dict[str, float] = field(default_factory=dict, init=False)
     _recorded: dict[int, Trial] = field(default_factory=dict, init=False)
     _waiting: dict[int, Trial] = field(default_factory=dict, init=False)
     _told: list[Trial] = field(default_factory=list, init=False)
     _told_least: int = field(default=0, init=False)
-    _pending: PendingTrials = field(init=False)
-
-    def __post_init__(self) -> None:
-        """Begin with no candidate."""
-        self._pending = PendingTrials(self.problem)
+    # Asked for and not told, in the order in which they were asked for.
+    _pending: dict[int, Candidate] = field(default_factory=dict, init=False)
+    # At the evaluator, with what is known before training: a predictor may learn meanwhile.
+    _running: dict[int, Trial] = field(default_factory=dict, init=False)
+    _now_s: float = field(default=0.0, init=False)
+    _zero_s: float = field(default=0.0, init=False)
 
     @one_thread()
     def run(self) -> list[Trial]:
@@ -97,7 +87,9 @@ class SearchLoop:
         self._recorded = {trial.number: trial for trial in recorded}
         self.stopping.note(recorded)
         self.schedule.begin(self.ledger, recorded)
-        clock = _SearchClock(self.evaluator, recorded)
+        # What came after the last recorded trial is lost with its results.
+        self._now_s = max((trial.ended_s for trial in recorded), default=0.0)
+        self._zero_s = self.evaluator.clock() - self._now_s
         asked = 0
         while True:
             while self._limit(asked) is None and self._tell_before(asked):
@@ -108,9 +100,9 @@ class SearchLoop:
                 else:
                     self._start(asked, proposal)
                     asked += 1
-            if not self._pending.running:
+            if not self._running:
                 break
-            self._receive(self.evaluator.completed(), clock)
+            self._receive(self.evaluator.completed())
         self.stop = self._limit(asked) or EXHAUSTED
         while trials := self.schedule.following(len(self._told), self._waiting):
             self._tell(trials)
@@ -129,7 +121,7 @@ class SearchLoop:
         if promoted is not None:
             return promoted
         measuring = self.adaptive_measurement
-        while proposed := self.algorithm.ask(1, self._pending.candidates):
+        while proposed := self.algorithm.ask(1, tuple(self._pending.values())):
             [genotype] = proposed
             arch_id = self.problem.space.architecture(genotype).arch_id
             if measuring is None or measuring.admit(number, genotype, arch_id):
@@ -150,7 +142,7 @@ class SearchLoop:
         measuring = self.adaptive_measurement
         for trial in trials:
             del self._waiting[trial.number]
-            self._pending.told(trial.number)
+            del self._pending[trial.number]
             self._told.append(trial if measuring is None else measuring.judge(trial, self._told))
         told = self._told[-len(trials) :]
         self.fidelity.tell(told)
@@ -170,15 +162,23 @@ class SearchLoop:
             seed=training_seed(self.study_seed, arch_id),
             fidelity=fidelity,
         )
+        self._pending[number] = candidate
         earlier = self._recorded.get(number)
         if earlier is None:
             facts = dict(self.describe(genotype))
             if self.adaptive_measurement is not None:
                 facts |= self.adaptive_measurement.facts(arch_id)
-            self._pending.run(candidate, facts)
+            self._running[number] = Trial(
+                number=number,
+                genotype=genotype,
+                arch_id=arch_id,
+                seed=candidate.seed,
+                fidelity=fidelity,
+                values=self.problem.known([genotype])[0],
+                facts=facts,
+            )
             self.evaluator.submit([candidate])
         elif (earlier.arch_id, earlier.fidelity) == (arch_id, fidelity):
-            self._pending.recall(candidate)
             self._waiting[number] = earlier
             self.on_trial(earlier)
         else:
@@ -189,112 +189,41 @@ class SearchLoop:
                 "give the study another name"
             )
 
-    def _receive(self, evaluations: Sequence[Evaluation], clock: _SearchClock) -> None:
+    def _receive(self, evaluations: Sequence[Evaluation]) -> None:
         """Record what has ended; what is reported together ended at the same time."""
-        ended_s = clock.next_s()
+        # Later than any before, so that the times tell the order of events.
+        after_s = math.nextafter(self._now_s, math.inf)
+        self._now_s = max(after_s, self.evaluator.clock() - self._zero_s)
         for evaluation in evaluations:
-            trial = self._pending.ended(evaluation, ended_s)
+            trial = self._ended(evaluation)
             self.ledger.append(trial)
             self._waiting[trial.number] = trial
             self.stopping.note([trial])
             self.on_trial(trial)
 
-
-@dataclass(frozen=True)
-class _BeforeTraining:
-    """What was known of a candidate when it was asked for."""
-
-    values: Mapping[str, float]
-    facts: Mapping[str, float]
-
-
-@dataclass
-class PendingTrials:
-    """The candidates that were asked for and whose trials have not been told.
-
-    A predictor may learn while a candidate is trained; its trial holds what was predicted when it
-    was asked for.
-
-    Attributes:
-        problem: What is searched for.
-    """
-
-    problem: SearchProblem
-    _candidates: dict[int, Candidate] = field(default_factory=dict, init=False)
-    _running: dict[int, _BeforeTraining] = field(default_factory=dict, init=False)
-
-    @property
-    def candidates(self) -> tuple[Candidate, ...]:
-        """All of them, in the order in which they were asked for."""
-        return tuple(self._candidates.values())
-
-    @property
-    def running(self) -> bool:
-        """Whether the evaluator has any."""
-        return bool(self._running)
-
-    def run(self, candidate: Candidate, facts: Mapping[str, float]) -> None:
-        """Take note of a candidate that the evaluator gets, and of columns for its trial."""
-        self.recall(candidate)
-        values = self.problem.known([candidate.genotype])[0]
-        self._running[candidate.number] = _BeforeTraining(values, facts)
-
-    def recall(self, candidate: Candidate) -> None:
-        """Take note of a candidate whose trial the ledger holds."""
-        self._candidates[candidate.number] = candidate
-
-    def told(self, number: int) -> None:
-        """Take note that the algorithm knows the trial of a candidate."""
-        del self._candidates[number]
-
-    def ended(self, evaluation: Evaluation, ended_s: float) -> Trial:
-        """Return the trial of a candidate that has ended, at `ended_s` of the search's clock."""
-        candidate = evaluation.candidate
-        known = self._running.pop(candidate.number)
-        facts = dict(known.facts)
+    def _ended(self, evaluation: Evaluation) -> Trial:
+        """Return the trial of a candidate that has ended."""
+        begun = self._running.pop(evaluation.candidate.number)
         values: dict[str, float] = {}
+        facts = dict(begun.facts)
         failure = evaluation.failure
         if evaluation.outcome is not None:
-            found = self._found(known.values, evaluation.outcome)
+            limited, objectives = self.problem.limited, self.problem.objectives
+            found = dict(begun.values)
+            for name, objective in {**limited, **objectives}.items():
+                if name not in found:
+                    found[name] = objective.after_training(evaluation.outcome.metrics)
             not_finite = [f"{name} is {x}" for name, x in found.items() if not math.isfinite(x)]
             if not_finite:
                 failure = str(CandidateFailure("diverged", ", ".join(not_finite)))
             else:
-                values = {name: found[name] for name in self.problem.objectives}
-                facts |= {o.column: found[name] for name, o in self.problem.limited.items()}
-        return Trial(
-            number=candidate.number,
-            genotype=candidate.genotype,
-            arch_id=candidate.arch_id,
-            seed=candidate.seed,
-            fidelity=candidate.fidelity,
+                values = {name: found[name] for name in objectives}
+                facts |= {o.column: found[name] for name, o in limited.items()}
+        return replace(
+            begun,
             values=values,
             facts=facts,
             seconds=evaluation.seconds,
-            ended_s=ended_s,
+            ended_s=self._now_s,
             failure=failure,
         )
-
-    def _found(self, known: Mapping[str, float], outcome: Outcome) -> dict[str, float]:
-        """Return the value of every objective, those that only a constraint names included."""
-        values = dict(known)
-        for name, objective in {**self.problem.limited, **self.problem.objectives}.items():
-            if name not in values:
-                values[name] = objective.after_training(outcome.metrics)
-        return values
-
-
-class _SearchClock:
-    """Seconds that a search has run, all its runs together."""
-
-    def __init__(self, evaluator: Evaluator, recorded: Sequence[Trial]) -> None:
-        """Go on from the last recorded trial; what came after it is lost with its results."""
-        self._evaluator = evaluator
-        self._last_s = max((trial.ended_s for trial in recorded), default=0.0)
-        self._zero_s = evaluator.clock() - self._last_s
-
-    def next_s(self) -> float:
-        """Return the time, later than any before, so that it tells the order of events."""
-        after_s = math.nextafter(self._last_s, math.inf)
-        self._last_s = max(after_s, self._evaluator.clock() - self._zero_s)
-        return self._last_s

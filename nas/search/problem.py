@@ -83,12 +83,8 @@ class SearchProblem:
             c: c.violation(columns[c.objective]) for c in self.constraints if c.objective in columns
         }
 
-    def feasible(self, genotype: Genotype) -> bool:
-        """Return whether no constraint is known to be broken before training."""
-        return bool(self.feasible_rows([genotype])[0])
-
     def feasible_rows(self, genotypes: Sequence[Genotype]) -> npt.NDArray[np.bool_]:
-        """Return `feasible` of several genotypes, shape `(n,)`."""
+        """Return where no constraint is known to be broken before training, shape `(n,)`."""
         kept = np.ones(len(genotypes), bool)
         if not len(kept):
             return kept
@@ -121,19 +117,6 @@ class SearchProblem:
         """
         violations = zip(self.constraints, self.violations(trial), strict=True)
         return sum(max(violation, 0.0) / _scale(c) for c, violation in violations)
-
-    def sample_feasible(
-        self, rng: np.random.Generator, seen: Collection[Genotype] = ()
-    ) -> Genotype | None:
-        """Draw one architecture; see `samples_feasible`.
-
-        Returns:
-            A canonical genotype; `None` where only those of `seen` are found any more.
-
-        Raises:
-            NoFeasibleArchitectureError: As `samples_feasible` does.
-        """
-        return next(iter(self.samples_feasible(1, rng, seen)), None)
 
     def samples_feasible(
         self, n: int, rng: np.random.Generator, seen: Collection[Genotype] = ()
@@ -181,7 +164,7 @@ class _FeasibilitySearch:
     def __init__(self, problem: SearchProblem, seen: Collection[Genotype]) -> None:
         self.found: dict[Genotype, None] = {}
         self.examined = 0
-        self._nearest: dict[Constraint, float] = {}
+        self._least_broken: dict[Constraint, float] = {}
         self._problem = problem
         self._seen = seen
         self._start: Genotype | None = None
@@ -191,7 +174,7 @@ class _FeasibilitySearch:
         """Return, for every constraint, the value seen that keeps or least breaks it."""
         return {
             c: c.limit + (least if c.relation in ("<", "<=") else -least)
-            for c, least in self._nearest.items()
+            for c, least in self._least_broken.items()
         }
 
     def draw(self, n: int, rng: np.random.Generator) -> None:
@@ -200,8 +183,11 @@ class _FeasibilitySearch:
         size = n
         while len(self.found) < n and infeasible < INFEASIBLE_DRAWS:
             drawn = [tuple(row) for row in self._problem.space.samples(size, rng).tolist()]
-            new = [g for g in dict.fromkeys(drawn) if not self._is_known(g)]
-            kept = self._kept(new)
+            new = [genotype for genotype in dict.fromkeys(drawn) if self._is_new(genotype)]
+            excess = self._excess(new)
+            kept = [genotype for genotype, e in zip(new, excess, strict=True) if e == 0]
+            if new and 0 < excess.min() < self._least:
+                self._start, self._least = new[int(excess.argmin())], float(excess.min())
             self.found |= dict.fromkeys(kept[: n - len(self.found)])
             infeasible = 0 if kept else infeasible + len(new)
             duplicates = 0 if new else duplicates + size
@@ -213,42 +199,35 @@ class _FeasibilitySearch:
 
     def walk(self, rng: np.random.Generator) -> bool:
         """Find one more by changing genes one by one, never for the worse; whether it succeeded."""
-        if self._start is not None and self._walk(rng, self._start):
+        if self._start is not None and self._walk_from(self._start, rng):
             return True
         known = sorted({*self._seen, *self.found})
-        return bool(known) and self._walk(rng, known[rng.integers(len(known))])
+        return bool(known) and self._walk_from(known[rng.integers(len(known))], rng)
 
-    def _walk(self, rng: np.random.Generator, start: Genotype) -> bool:
-        space = self._problem.space
-        here, excess = start, self._excess([start])[0]
+    def _walk_from(self, here: Genotype, rng: np.random.Generator) -> bool:
+        excess = self._excess([here])[0]
         for _ in range(WALK_STEPS):
-            step = space.mutate(here, rng)
+            step = self._problem.space.mutate(here, rng)
             step_excess = self._excess([step])[0]
             if step_excess <= excess:
                 here, excess = step, step_excess
-            if excess == 0 and not self._is_known(here):
+            if excess == 0 and self._is_new(here):
                 self.found[here] = None
                 return True
         return False
 
-    def _is_known(self, genotype: Genotype) -> bool:
-        return genotype in self._seen or genotype in self.found
-
-    def _kept(self, genotypes: Sequence[Genotype]) -> list[Genotype]:
-        """Return those that keep the constraints; remember the nearest of the others."""
-        if not genotypes:
-            return []
-        excess = self._excess(genotypes)
-        if 0 < excess.min() < self._least:
-            self._start, self._least = genotypes[int(excess.argmin())], float(excess.min())
-        return [genotype for genotype, e in zip(genotypes, excess, strict=True) if e == 0]
+    def _is_new(self, genotype: Genotype) -> bool:
+        return genotype not in self._seen and genotype not in self.found
 
     def _excess(self, genotypes: Sequence[Genotype]) -> FloatArray:
         """Return the sums of what is broken, each part relative to its limit; 0 if feasible."""
-        self.examined += len(genotypes)
         total = np.zeros(len(genotypes))
+        if not len(total):
+            return total
+        self.examined += len(genotypes)
         for c, violations in self._problem.known_violations(genotypes).items():
-            self._nearest[c] = min(self._nearest.get(c, math.inf), float(violations.min()))
+            least = min(self._least_broken.get(c, math.inf), float(violations.min()))
+            self._least_broken[c] = least
             # NaN keeps no limit.
             total += np.nan_to_num(np.maximum(violations, 0.0), nan=math.inf) / _scale(c)
         return total

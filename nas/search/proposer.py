@@ -41,7 +41,6 @@ class Proposer(SearchAlgorithm):
         self._initial = initial
 
     def ask(self, n: int, pending: Sequence[Candidate] = ()) -> list[Genotype]:
-        """Propose `n` new genotypes; see `SearchAlgorithm.ask`."""
         unsettled = [candidate.genotype for candidate in pending]
         self.seen.update(unsettled)
         proposed: list[Genotype] = []
@@ -121,7 +120,6 @@ class WarmStart(SearchAlgorithm):
         return self._algorithm.multi_fidelity
 
     def ask(self, n: int, pending: Sequence[Candidate] = ()) -> list[Genotype]:
-        """Propose `n` new genotypes; see `SearchAlgorithm.ask`."""
         proposed, self._left = self._left[:n], self._left[n:]
         while len(proposed) < n:
             others = self._algorithm.ask(n - len(proposed), pending)

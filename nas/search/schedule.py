@@ -2,17 +2,17 @@
 
 The order decides what an algorithm knows when it proposes, so a search is replayed by it.
 
-`Batch` tells trials in the order of their numbers. What is proposed then depends on no clock, and
-the search is the same for any number of workers; but behind a slow candidate workers run dry.
+Batch mode, `Schedule`, tells trials in the order of their numbers. What is proposed then depends on
+no clock, and the search is the same for any number of workers; but behind a slow candidate workers
+run dry.
 
-`Asynchronous` tells trials as they end, and asks for a candidate as soon as a worker is free (the
-steady state of ASHA: Li et al., "A system for massively parallel hyperparameter tuning", MLSys
+Asynchronous mode tells trials as they end, and asks for a candidate as soon as a worker is free
+(the steady state of ASHA: Li et al., "A system for massively parallel hyperparameter tuning", MLSys
 2020). What is proposed depends on which candidate ended first, which the ledger records.
 """
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -20,8 +20,14 @@ from typing import Protocol
 from nas.core.trial import RunSegment, Trial
 
 
-class SegmentRecord(Protocol):
-    """Where the segments of a search are recorded; the ledger of `nas.results`."""
+class TrialRecord(Protocol):
+    """Where a search is recorded; the ledger of `nas.results`."""
+
+    def trials(self) -> list[Trial]:
+        """Return all recorded trials."""
+
+    def append(self, trial: Trial) -> None:
+        """Record one trial durably."""
 
     def segments(self) -> list[RunSegment]:
         """Return the segments, in their order."""
@@ -30,35 +36,8 @@ class SegmentRecord(Protocol):
         """Record the segments durably, in place of those before."""
 
 
-class Schedule(ABC):
-    """Says when a candidate's turn has come.
-
-    Attributes:
-        lookahead: Candidates that are pending at a time.
-    """
-
-    lookahead: int
-
-    @abstractmethod
-    def begin(self, record: SegmentRecord, trials: Sequence[Trial]) -> None:
-        """Take note that a search begins, or goes on from recorded trials."""
-
-    @abstractmethod
-    def due(self, number: int) -> int:
-        """Return how many trials are told, at the least, before candidate `number` is asked for."""
-
-    @abstractmethod
-    def following(self, told: int, waiting: Mapping[int, Trial]) -> list[Trial]:
-        """Return the trials that are told next, all at once; none where they have not ended.
-
-        Args:
-            told: Number of trials that have been told.
-            waiting: Trials that have ended and have not been told, by number.
-        """
-
-
-@dataclass(frozen=True)
-class Batch(Schedule):
+@dataclass
+class Schedule:
     """Candidate `k` is asked for once the trials `0 .. k - lookahead` have been told, no others.
 
     Attributes:
@@ -66,16 +45,27 @@ class Batch(Schedule):
     """
 
     lookahead: int
+    _segments: list[RunSegment] = field(init=False)
 
-    def begin(self, record: SegmentRecord, trials: Sequence[Trial]) -> None:
-        """Do nothing: the order of the numbers needs no record."""
+    def __post_init__(self) -> None:
+        """Begin with one segment, which is the whole search."""
+        self._segments = [RunSegment(asked=0, told=0, lookahead=self.lookahead)]
+
+    def begin(self, record: TrialRecord, trials: Sequence[Trial]) -> None:
+        """Take note that a search begins, or goes on from recorded trials."""
 
     def due(self, number: int) -> int:
-        """Return how many trials come first; see `Schedule.due`."""
-        return max(0, number - self.lookahead + 1)
+        """Return how many trials are told, at the least, before candidate `number` is asked for."""
+        segment = next(segment for segment in reversed(self._segments) if segment.asked <= number)
+        return max(segment.told, number - segment.lookahead + 1)
 
     def following(self, told: int, waiting: Mapping[int, Trial]) -> list[Trial]:
-        """Return the next trial by number; see `Schedule.following`."""
+        """Return the trials that are told next, all at once; none where they have not ended.
+
+        Args:
+            told: Number of trials that have been told.
+            waiting: Trials that have ended and have not been told, by number.
+        """
         return [waiting[told]] if told in waiting else []
 
 
@@ -91,27 +81,16 @@ class Asynchronous(Schedule):
         lookahead: Candidates that are pending at a time; one for each worker keeps all busy.
     """
 
-    lookahead: int
-    _segments: list[RunSegment] = field(default_factory=list, init=False)
-
-    def begin(self, record: SegmentRecord, trials: Sequence[Trial]) -> None:
-        """Begin a segment; see `Schedule.begin`."""
+    def begin(self, record: TrialRecord, trials: Sequence[Trial]) -> None:
         asked = 1 + max((trial.number for trial in trials), default=-1)
         # Nothing is left of a segment of which no candidate was recorded.
-        kept = [segment for segment in record.segments() if segment.asked < asked]
         self._segments = [
-            *kept,
+            *(segment for segment in record.segments() if segment.asked < asked),
             RunSegment(asked=asked, told=len(trials), lookahead=self.lookahead),
         ]
         record.set_segments(self._segments)
 
-    def due(self, number: int) -> int:
-        """Return how many trials come first; see `Schedule.due`."""
-        segment = next(segment for segment in reversed(self._segments) if segment.asked <= number)
-        return max(segment.told, number - segment.lookahead + 1)
-
     def following(self, told: int, waiting: Mapping[int, Trial]) -> list[Trial]:
-        """Return the trials that were reported first, by number; see `Schedule.following`."""
         del told
         first_s = min((trial.ended_s for trial in waiting.values()), default=0.0)
         return [waiting[n] for n in sorted(waiting) if waiting[n].ended_s == first_s]

@@ -235,9 +235,7 @@ class _Study:
         found = feasibility_report(problem, stream(self.settings.seed, "survey"))
         for line in preview.feasibility_lines(problem, found):
             self.reporter.stage(line)
-        one = problem.sample_feasible(stream(self.settings.seed, "feasible"))
-        assert one is not None, "with nothing seen, there is one or an error"
-        return found.feasible or [one]
+        return found.feasible or problem.samples_feasible(1, stream(self.settings.seed, "feasible"))
 
     def _say_time(
         self, feasible: Sequence[Genotype], trials: Sequence[Trial], workers: int | None

@@ -25,7 +25,7 @@ from nas.search import algorithms
 from nas.search.adaptive_measurement import AdaptiveMeasurementSettings
 from nas.search.algorithms import AlgorithmSettings
 from nas.search.fidelity import FidelitySettings
-from nas.search.schedule import Asynchronous, Batch, Schedule
+from nas.search.schedule import Asynchronous, Schedule
 from nas.search.stopping import StopSettings
 from nas.study.checking import component
 
@@ -141,7 +141,7 @@ class SearchSettings:
 
     def schedule(self, workers: int) -> Schedule:
         """Return when a search on `workers` asks for candidates."""
-        return Asynchronous(workers) if self.mode == "async" else Batch(self.lookahead)
+        return Asynchronous(workers) if self.mode == "async" else Schedule(self.lookahead)
 
     def __post_init__(self) -> None:
         """Check every setting."""

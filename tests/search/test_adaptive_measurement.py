@@ -24,7 +24,7 @@ from nas.search import algorithms
 from nas.search.adaptive_measurement import AdaptiveMeasurementSettings
 from nas.search.loop import SearchLoop
 from nas.search.proposer import WarmStart
-from nas.search.schedule import Asynchronous, Batch, Schedule
+from nas.search.schedule import Asynchronous, Schedule
 from nas.search.stopping import Stopping
 
 LIMIT_MS = 1.6
@@ -68,7 +68,7 @@ def search(
         on_trial=lambda trial: None,
         study_seed=7,
         stopping=Stopping(evaluations),
-        schedule=schedule or Batch(5),
+        schedule=schedule or Schedule(5),
         adaptive_measurement=adaptive_measurement(at, run.record, run.device, measurements),
     ).run()
     run.trained = evaluator.evaluated
@@ -141,7 +141,7 @@ def test_what_is_refused_is_never_pending_and_all_else_is_told(algorithm: str, w
         on_trial=lambda trial: None,
         study_seed=7,
         stopping=Stopping(30),
-        schedule=Batch(5),
+        schedule=Schedule(5),
         adaptive_measurement=adaptive_measurement(at, record, FakeDevice(), 40),
     ).run()
     refused = [row.genotype for row in record.rows if not row.kept]

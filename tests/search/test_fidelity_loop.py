@@ -15,7 +15,7 @@ from nas.core.trial import Candidate, Trial, full_trainings
 from nas.search import algorithms, fidelity
 from nas.search.algorithms.baselines import RandomSearch
 from nas.search.loop import SearchLoop
-from nas.search.schedule import Asynchronous, Batch, Schedule
+from nas.search.schedule import Asynchronous, Schedule
 from nas.search.stopping import Stopping
 
 BUDGET = 12
@@ -50,7 +50,7 @@ def loop(
         on_trial=lambda trial: None,
         study_seed=7,
         stopping=Stopping(BUDGET),
-        schedule=schedule or Batch(4),
+        schedule=schedule or Schedule(4),
         fidelity=fidelity.get(rule).start(at),
     )
     return replace(search, **changes)  # type: ignore[arg-type]
@@ -76,7 +76,7 @@ def test_architectures_climb_rung_by_rung_within_the_budget(rule: str):
 @pytest.mark.parametrize("mode", ["batch", "async"])
 def test_stopping_anywhere_loses_nothing_and_repeats_nothing(rule: str, mode: str):
     def schedule() -> Schedule:
-        return Batch(4) if mode == "batch" else Asynchronous(3)
+        return Schedule(4) if mode == "batch" else Asynchronous(3)
 
     record = ListRecord()
     expected = loop(record, rule, schedule()).run()

@@ -20,9 +20,9 @@ from nas.results.database import sqlite_url
 from nas.results.ledger import Ledger
 from nas.search import algorithms
 from nas.search.algorithms.baselines import RandomSearch
-from nas.search.loop import SearchLoop, TrialRecord
+from nas.search.loop import SearchLoop
 from nas.search.problem import SearchProblem
-from nas.search.schedule import Batch
+from nas.search.schedule import Schedule, TrialRecord
 from nas.search.stopping import Stopping, StopSettings
 
 Metrics = Callable[[Candidate], Mapping[str, float]]
@@ -120,7 +120,7 @@ def loop(
         on_trial=lambda trial: None,
         study_seed=7,
         stopping=Stopping(evaluations, StopSettings(failures=failures)),
-        schedule=Batch(5),
+        schedule=Schedule(5),
     )
     return replace(search, **changes)
 

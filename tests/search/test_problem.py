@@ -16,8 +16,7 @@ def test_known_are_the_objectives_that_need_no_training():
 
 def test_feasible_is_what_breaks_no_known_limit():
     at = problem(constraints=["cost <= 1", "loss <= 0"])
-    assert at.feasible((1,) * 12)
-    assert not at.feasible((2,) * 12)
+    assert at.feasible_rows([(1,) * 12, (2,) * 12]).tolist() == [True, False]
 
 
 def test_violations_are_those_of_all_limits_in_their_order():
@@ -41,22 +40,20 @@ def test_nothing_to_search_for():
 def test_samples_are_uniform_where_limits_are_wide():
     rng, free = np.random.default_rng(0), np.random.default_rng(0)
     at = problem(constraints=["cost <= 3"])
-    assert [at.sample_feasible(rng) for _ in range(50)] == [
-        at.space.sample(free) for _ in range(50)
-    ]
+    for _ in range(50):
+        assert at.samples_feasible(1, rng) == [at.space.sample(free)]
 
 
 def test_samples_avoid_what_was_seen():
     at = problem(AdditiveSpace(count=2, choices=2))
     seen = {(0, 0), (0, 1), (1, 1)}
-    assert at.sample_feasible(np.random.default_rng(0), seen) == (1, 0)
-    assert at.sample_feasible(np.random.default_rng(0), {*seen, (1, 0)}) is None
+    assert at.samples_feasible(1, np.random.default_rng(0), seen) == [(1, 0)]
+    assert at.samples_feasible(1, np.random.default_rng(0), {*seen, (1, 0)}) == []
 
 
 def test_two_limits_of_different_size_are_met_together():
     at = problem(AdditiveSpace(count=24), constraints=["cost <= 0.3", "cost >= 0.25"])
     rng = np.random.default_rng(0)
     for _ in range(5):
-        genotype = at.sample_feasible(rng)
-        assert genotype is not None
+        [genotype] = at.samples_feasible(1, rng)
         assert 0.25 <= sum(genotype) / 24 <= 0.3

@@ -16,7 +16,7 @@ from nas.results.database import sqlite_url
 from nas.results.ledger import Ledger
 from nas.search import algorithms
 from nas.search.loop import SearchLoop
-from nas.search.schedule import Asynchronous, Batch
+from nas.search.schedule import Asynchronous, Schedule
 
 
 class Overheard(SearchAlgorithm):
@@ -70,7 +70,7 @@ def used(search: SearchLoop, workers: int) -> float:
 def test_asynchronous_workers_never_wait_where_those_of_a_batch_do():
     shares = [
         used(asynchronous(ListRecord(), schedule=schedule, evaluations=200), 4)
-        for schedule in (Asynchronous(4), Batch(4))
+        for schedule in (Asynchronous(4), Schedule(4))
     ]
     # All that is lost is the end, where fewer candidates are left than there are workers.
     assert shares[0] > 0.95

@@ -13,10 +13,10 @@ from nas.core.errors import CandidateFailure, ConfigError
 from nas.core.trial import Candidate, Trial
 from nas.results.hypervolume import hypervolume
 from nas.search.loop import SearchLoop
-from nas.search.schedule import Asynchronous, Batch, Schedule
+from nas.search.schedule import Asynchronous, Schedule
 from nas.search.stopping import Stop, Stopping, StopSettings
 
-SCHEDULES = (Batch(4), Asynchronous(4))
+SCHEDULES = (Schedule(4), Asynchronous(4))
 
 
 def search(
@@ -171,7 +171,7 @@ def test_failures_among_successes_end_nothing():
     assert len(one.run()) == 30
 
 
-@pytest.mark.parametrize("schedule", [Batch(8), Asynchronous(8)], ids=["batch", "async"])
+@pytest.mark.parametrize("schedule", [Schedule(8), Asynchronous(8)], ids=["batch", "async"])
 def test_more_workers_than_architectures(schedule: Schedule):
     at = problem(AdditiveSpace(count=1, choices=3))
     record = ListRecord()

@@ -28,7 +28,6 @@ class RandomSearchSettings(AlgorithmSettings):
     """Random search has no settings."""
 
     def start(self, problem: SearchProblem, seed: int) -> SearchAlgorithm:
-        """Start a run; see `AlgorithmSettings.start`."""
         return RandomSearch(problem, seed)
 
 
@@ -64,7 +63,6 @@ class RegularisedEvolutionSettings(AlgorithmSettings):
             raise ConfigError("search.algorithm.tournament", self.tournament, expected)
 
     def start(self, problem: SearchProblem, seed: int) -> SearchAlgorithm:
-        """Start a run; see `AlgorithmSettings.start`."""
         return RegularisedEvolution(problem, seed, self)
 
 
@@ -129,7 +127,6 @@ class ParetoLocalSearchSettings(AlgorithmSettings):
             raise ConfigError("search.algorithm.initial", self.initial, "1 or more")
 
     def start(self, problem: SearchProblem, seed: int) -> SearchAlgorithm:
-        """Start a run; see `AlgorithmSettings.start`."""
         return ParetoLocalSearch(problem, seed, self)
 
 

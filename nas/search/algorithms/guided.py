@@ -65,7 +65,6 @@ class GuidedSettings(AlgorithmSettings):
                 raise ConfigError(setting, getattr(self, name), f"{least} or more")
 
     def start(self, problem: SearchProblem, seed: int) -> SearchAlgorithm:
-        """Start a run; see `AlgorithmSettings.start`."""
         return Guided(problem, seed, self)
 
 

@@ -50,7 +50,6 @@ class TpeSettings(AlgorithmSettings):
                 raise ConfigError(f"search.algorithm.{name}", getattr(self, name), "1 or more")
 
     def start(self, problem: SearchProblem, seed: int) -> SearchAlgorithm:
-        """Start a run; see `AlgorithmSettings.start`."""
         sampler = TPESampler(
             n_startup_trials=self.startup,
             n_ei_candidates=self.candidates,
@@ -66,7 +65,6 @@ class OptunaNsga2Settings(GeneticSettings):
     """Settings of Optuna's NSGA-II; a mutated gene is drawn anew, ordinal or not."""
 
     def start(self, problem: SearchProblem, seed: int) -> SearchAlgorithm:
-        """Start a run; see `AlgorithmSettings.start`."""
         sampler = NSGAIISampler(
             population_size=self.population,
             crossover_prob=self.crossover_probability,

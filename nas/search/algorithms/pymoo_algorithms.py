@@ -48,7 +48,6 @@ class Nsga2Settings(GeneticSettings):
     """
 
     def start(self, problem: SearchProblem, seed: int) -> SearchAlgorithm:
-        """Start a run; see `AlgorithmSettings.start`."""
         selection = tournament("CV", "rank", "-crowding")
         return GeneticRun(problem, seed, NSGA2(selection=selection, **operators(self, problem)))
 
@@ -62,7 +61,6 @@ class Nsga3Settings(GeneticSettings):
     """
 
     def start(self, problem: SearchProblem, seed: int) -> SearchAlgorithm:
-        """Start a run; see `AlgorithmSettings.start`."""
         algorithm = NSGA3(
             reference_directions(len(problem.objectives), self.population),
             # Parents are drawn; only broken constraints make a difference (section IV.C of the
@@ -105,7 +103,6 @@ class SmsEmoaSettings(GeneticSettings):
     """
 
     def start(self, problem: SearchProblem, seed: int) -> SearchAlgorithm:
-        """Start a run; see `AlgorithmSettings.start`."""
         # With one objective the order by hypervolume is the objective's own, and pymoo has none.
         single = len(problem.objectives) == 1
         algorithm = SMSEMOA(

@@ -30,14 +30,13 @@ class Proposal:
     fidelity: float
 
 
-class FidelityRule(ABC):
-    """A run of a rule.
+class FidelityRule:
+    """A run of a rule; this one trains every architecture fully at once.
 
     What it decides depends on what it was asked and told so far, in its order, and on nothing else,
     so that replaying a ledger reproduces a search.
     """
 
-    @abstractmethod
     def promotion(self, *, exhausted: bool = False) -> Proposal | None:
         """Return the next architecture to train further; each rung is given once.
 
@@ -48,12 +47,14 @@ class FidelityRule(ABC):
         Returns:
             `None` where it is the turn of a new architecture, or of none.
         """
+        del exhausted
+        return None
 
-    @abstractmethod
     def enter(self, genotype: Genotype) -> float:
         """Return the fidelity with which a new architecture begins, which is trained now."""
+        del genotype
+        return FULL
 
-    @abstractmethod
     def tell(self, trials: Sequence[Trial]) -> None:
         """Take note of trials that have ended, failed ones included."""
 
@@ -102,32 +103,13 @@ class FullSettings(FidelitySettings):
         return (FULL,)
 
     def start(self, problem: SearchProblem) -> FidelityRule:
-        """Start a run; see `FidelitySettings.start`."""
         del problem
-        return FullTraining()
-
-
-class FullTraining(FidelityRule):
-    """Promotes nothing."""
-
-    def promotion(self, *, exhausted: bool = False) -> Proposal | None:
-        """Return `None`: whatever has begun is complete."""
-        del exhausted
-        return None
-
-    def enter(self, genotype: Genotype) -> float:
-        """Return the full fidelity."""
-        del genotype
-        return FULL
-
-    def tell(self, trials: Sequence[Trial]) -> None:
-        """Full training learns nothing."""
+        return FidelityRule()
 
 
 __all__ = [
     "FidelityRule",
     "FidelitySettings",
-    "FullTraining",
     "Proposal",
     "component",
     "get",

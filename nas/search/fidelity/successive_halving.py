@@ -51,7 +51,6 @@ class LadderSettings(FidelitySettings):
         return self.rungs
 
     def check(self, objectives: Collection[str]) -> None:
-        """Refuse the noise of something else; see `FidelitySettings.check`."""
         for name in self.noise or {}:
             if name not in objectives:
                 expected = "one of search.objectives: " + ", ".join(objectives)
@@ -113,7 +112,6 @@ class MoAshaSettings(LadderSettings):
             raise ConfigError("fidelity.looks", self.looks, "1 or more")
 
     def start(self, problem: SearchProblem) -> FidelityRule:
-        """Start a run; see `FidelitySettings.start`."""
         return MoAsha(problem, self)
 
 
@@ -138,7 +136,6 @@ class MoAsha(FidelityRule):
         self._rungs = {low: _Watched(Rung(names, noise), high) for low, high in steps}
 
     def promotion(self, *, exhausted: bool = False) -> Proposal | None:
-        """Return one of the best of the highest rung that has any left; see `FidelityRule`."""
         for watched in reversed(self._rungs.values()):
             for genotype in self._due(watched, exhausted=exhausted):
                 if genotype not in watched.promoted:
@@ -174,7 +171,6 @@ class MoHyperbandSettings(LadderSettings):
     """Settings of MO-Hyperband: those of its ladder."""
 
     def start(self, problem: SearchProblem) -> FidelityRule:
-        """Start a run; see `FidelitySettings.start`."""
         return MoHyperband(problem, self)
 
 
