@@ -11,7 +11,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
 
 import numpy as np
 
@@ -98,16 +97,6 @@ class MeasuredCandidate:
     failure: str | None = None
 
 
-class MeasuredCandidateRecord(Protocol):
-    """Where decisions are recorded durably."""
-
-    def find(self, arch_id: str) -> MeasuredCandidate | None:
-        """Return what an earlier run of the same search recorded of an architecture."""
-
-    def add(self, candidate: MeasuredCandidate) -> None:
-        """Record one."""
-
-
 @dataclass
 class AdaptiveMeasurement:
     """Decides which candidates are measured.
@@ -118,8 +107,8 @@ class AdaptiveMeasurement:
         predictor: Learns from what is measured.
         measure: Measures a network; raises `DeviceError` or `ExportError`.
         learn: Fits a predictor to the calibration's samples and to these genotypes and latencies.
-        record: Holds the decisions.
-        on_measured: Called with every candidate that is sent to the device now.
+        recorded: What an earlier run of the same search measured, by `arch_id`.
+        record: Called with every candidate that is sent to the device now; records it durably.
     """
 
     problem: SearchProblem
@@ -127,8 +116,8 @@ class AdaptiveMeasurement:
     predictor: LearningPredictor
     measure: Callable[[Genotype], TimedMeasurement]
     learn: Callable[[Sequence[Genotype], FloatArray], LatencyPredictor]
-    record: MeasuredCandidateRecord
-    on_measured: Callable[[MeasuredCandidate], None]
+    recorded: Mapping[str, MeasuredCandidate]
+    record: Callable[[MeasuredCandidate], None]
 
     def __post_init__(self) -> None:
         """Begin with a predictor that has learned nothing yet."""
@@ -215,7 +204,7 @@ class AdaptiveMeasurement:
     ) -> MeasuredCandidate:
         """Measure a candidate, or recall what was measured in an earlier run."""
         self._left -= 1
-        recalled = self.record.find(arch_id)
+        recalled = self.recorded.get(arch_id)
         mean, low, high = predicted
         candidate = recalled or MeasuredCandidate(
             number=number,
@@ -236,8 +225,7 @@ class AdaptiveMeasurement:
             candidate = self._learned(candidate, candidate.taken.measurement.latency_ms)
         if recalled is None:
             candidate = replace(candidate, seconds=time.monotonic() - started)
-            self.record.add(candidate)
-            self.on_measured(candidate)
+            self.record(candidate)
         self._measured[arch_id] = candidate
         return candidate
 

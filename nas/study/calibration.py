@@ -154,27 +154,27 @@ def measurer(settings: CalibrationSettings) -> Callable[[Genotype], TimedMeasure
 
 
 class MeasuredCandidatesFile:
-    """The candidates that a search sent to the device; one that goes on recalls them."""
+    """The candidates that a search sent to the device; one that goes on recalls them.
+
+    Attributes:
+        measured: By `arch_id`, in the order in which it was decided.
+    """
 
     def __init__(self, path: Path) -> None:
         """Read the file `path`, if it exists."""
         self._path = path
         rows = json.loads(path.read_text("utf-8"))["measured"] if path.is_file() else []
-        self._measured = {row["arch_id"]: _candidate_of_row(row) for row in rows}
-
-    def find(self, arch_id: str) -> MeasuredCandidate | None:
-        """Return what was recorded of an architecture; see `MeasuredCandidateRecord`."""
-        return self._measured.get(arch_id)
+        self.measured = {row["arch_id"]: _candidate_of_row(row) for row in rows}
 
     def add(self, candidate: MeasuredCandidate) -> None:
-        """Record one candidate durably; see `MeasuredCandidateRecord`."""
-        self._measured[candidate.arch_id] = candidate
-        rows = [_row_of_candidate(each) for each in self._measured.values()]
+        """Record one candidate durably."""
+        self.measured[candidate.arch_id] = candidate
+        rows = [_row_of_candidate(each) for each in self.measured.values()]
         write_json_atomically(self._path, {"measured": rows})
 
     def summary(self) -> dict[str, Any]:
         """Return how many were measured and why, what it cost, and how far predictions were off."""
-        every = list(self._measured.values())
+        every = list(self.measured.values())
         reasons = Counter(candidate.reason for candidate in every)
         taken = [(candidate, candidate.taken) for candidate in every if candidate.taken is not None]
         measured_ms = np.array([t.measurement.latency_ms for _, t in taken])

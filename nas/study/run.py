@@ -26,7 +26,7 @@ from nas.network.trained import Preprocessing
 from nas.results.hypervolume import hypervolume
 from nas.results.ledger import Ledger, Writer
 from nas.results.study import StudyResults
-from nas.search.adaptive_measurement import AdaptiveMeasurement
+from nas.search.adaptive_measurement import AdaptiveMeasurement, MeasuredCandidate
 from nas.search.feasibility import feasibility_report
 from nas.search.loop import SearchLoop
 from nas.search.problem import SearchProblem
@@ -348,14 +348,19 @@ class _Study:
         if not settings.measurements or predictor is None:
             return None
         assert isinstance(predictor, LearningPredictor)
+
+        def record(candidate: MeasuredCandidate) -> None:
+            measured.add(candidate)
+            self.reporter.stage(adaptive_measurement_line(candidate))
+
         return AdaptiveMeasurement(
             problem=problem,
             settings=settings,
             predictor=predictor,
             measure=measurer(self._calibration),
             learn=learner(self._calibration),
-            record=measured,
-            on_measured=lambda found: self.reporter.stage(adaptive_measurement_line(found)),
+            recorded=measured.measured,
+            record=record,
         )
 
     def _hypervolume(self, problem: SearchProblem, trials: Sequence[Trial]) -> float:

@@ -64,9 +64,6 @@ class Memory:
 
     rows: list[MeasuredCandidate] = field(default_factory=list)
 
-    def find(self, arch_id: str) -> MeasuredCandidate | None:
-        return next((row for row in self.rows if row.arch_id == arch_id), None)
-
     def add(self, candidate: MeasuredCandidate) -> None:
         self.rows.append(replace(candidate, seconds=0.0))
 
@@ -124,6 +121,6 @@ def adaptive_measurement(
         predictor=predictor,
         measure=device,
         learn=learn,
-        record=record,
-        on_measured=lambda candidate: None,
+        recorded={row.arch_id: row for row in record.rows},
+        record=record.add,
     )

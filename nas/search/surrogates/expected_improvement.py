@@ -17,16 +17,14 @@ sequence integrates over the sides instead.
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
-import numpy.typing as npt
 from scipy.special import ndtr
 from scipy.stats import qmc
 
-FloatArray = npt.NDArray[np.float64]
+from nas.core.prediction import FloatArray
 
 FAR = 5.0
 """Standard deviations of luck in every unknown objective beyond which nothing is looked at."""
@@ -151,32 +149,23 @@ class Boxes:
             return cls(edges[:-1], edges[1:], thresholds(front, reference[0], edges[:-1]))
         points = front[(front < reference).all(axis=1)]
         points = np.column_stack([points[:, 0], np.maximum(points[:, 1:], start)])
-        low, high, least = [], [], []
         # Along the first side points come in one by one. Over the second side the thresholds are
-        # stairs: of each step its left end, its depth, and since when it is there.
-        lefts, depths, since = [float(start[1])], [float(reference[0])], [float(start[0])]
-
-        def close(first: int, last: int, end: float) -> None:
-            rights = [*lefts[1:], reference[2]]
-            for i in range(first, last):
-                if since[i] < end and lefts[i] < rights[i]:
-                    low.append((since[i], lefts[i]))
-                    high.append((end, rights[i]))
-                    least.append(depths[i])
-
+        # stairs, whose steps are given by their left end and depth. A box lasts as long as a step.
+        stairs = [(start[1], reference[0])]
+        begun = {(start[1], reference[2], reference[0]): start[0]}
+        boxes = []
         for depth, side, left in points[np.argsort(points[:, 1], kind="stable")].tolist():
-            first = last = bisect_right(lefts, left) - 1
-            while last < len(lefts) and depths[last] > depth:
-                last += 1
-            if last == first:
+            if any(at <= left and least <= depth for at, least in stairs):
                 continue
-            close(first, last, side)
-            # What lies before the point on its step stays, as a box that is closed later.
-            kept = first + (lefts[first] < left)
-            since[first:kept] = [side] * (kept - first)
-            lefts[kept:last], depths[kept:last], since[kept:last] = [left], [depth], [side]
-        close(0, len(lefts), reference[1])
-        return cls(*map(np.array, (low, high, least)))
+            stairs = [(at, least) for at, least in stairs if at < left or least < depth]
+            stairs = sorted([*stairs, (left, depth)])
+            rights = [*(at for at, _ in stairs[1:]), reference[2]]
+            steps = [(at, right, least) for (at, least), right in zip(stairs, rights, strict=True)]
+            boxes += [(begun.pop(step), side, *step) for step in list(begun) if step not in steps]
+            begun = {**dict.fromkeys(steps, side), **begun}
+        boxes += [(since, reference[1], *step) for step, since in begun.items()]
+        columns = np.array([box for box in boxes if box[0] < box[1]]).reshape(-1, 5)
+        return cls(columns[:, [0, 2]], columns[:, [1, 3]], columns[:, 4])
 
 
 def _over_boxes(boxes: Boxes, mean: FloatArray, std: FloatArray) -> FloatArray:

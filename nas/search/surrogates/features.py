@@ -15,11 +15,11 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 
+from nas.core.prediction import FloatArray
 from nas.core.space import Genotype
 from nas.network.blocks import IntArray
 from nas.network.space import GraphEncoding, SearchSpace
 
-FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
 
 INPUT, ABSENT = "input", ("", "none")

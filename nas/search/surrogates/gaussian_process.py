@@ -16,13 +16,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 from scipy.linalg import cho_solve, cholesky, solve_triangular
 from scipy.optimize import minimize
 
+from nas.core.prediction import FloatArray
 from nas.search.surrogates.features import Group
-
-FloatArray = npt.NDArray[np.float64]
 
 SMOOTH, LINEAR, OWN, PARTIAL, LENGTH = 1.0, 0.1, 0.1, 0.5, 3.0
 """Medians of the parameters' log-normal priors, for standardised features and values."""

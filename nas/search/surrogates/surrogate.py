@@ -10,13 +10,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
+from nas.core.prediction import FloatArray
+from nas.network.blocks import IntArray
 from nas.search.surrogates.features import Group
 from nas.search.surrogates.gaussian_process import Covariance, GaussianProcess
-
-FloatArray = npt.NDArray[np.float64]
-IntArray = npt.NDArray[np.int64]
 
 FOLDS = 4
 
