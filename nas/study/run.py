@@ -349,7 +349,7 @@ class _Study:
             return None
         assert isinstance(predictor, LearningPredictor)
 
-        def record(candidate: MeasuredCandidate) -> None:
+        def note(candidate: MeasuredCandidate) -> None:
             measured.add(candidate)
             self.reporter.stage(adaptive_measurement_line(candidate))
 
@@ -360,7 +360,7 @@ class _Study:
             measure=measurer(self._calibration),
             learn=learner(self._calibration),
             recorded=measured.measured,
-            record=record,
+            record=note,
         )
 
     def _hypervolume(self, problem: SearchProblem, trials: Sequence[Trial]) -> float:
