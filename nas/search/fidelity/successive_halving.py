@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import numpy as np
 
 from nas.core.errors import ConfigError
-from nas.core.prediction import FloatArray
 from nas.core.space import Genotype
 from nas.core.trial import FULL, Trial
 from nas.search.fidelity import FidelityRule, FidelitySettings, Proposal, register
@@ -35,7 +35,7 @@ class LadderSettings(FidelitySettings):
     def __post_init__(self) -> None:
         """Check every setting."""
         rungs = list(self.rungs)
-        rising = all(low < high for low, high in zip([0.0, *rungs], rungs, strict=False))
+        rising = all(low < high for low, high in pairwise([0.0, *rungs]))
         if len(rungs) < 2 or not rising or rungs[-1] != FULL:
             expected = "two rising shares of the full training or more, the last 1"
             raise ConfigError("fidelity.rungs", rungs, expected)
@@ -56,30 +56,21 @@ class LadderSettings(FidelitySettings):
                 expected = "one of search.objectives: " + ", ".join(objectives)
                 raise ConfigError(f"fidelity.noise.{name}", name, expected)
 
-    def tolerances(self, objectives: Collection[str]) -> FloatArray:
-        """Return the noise of every objective, shape `(m,)`.
 
-        Raises:
-            ConfigError: See `check`.
-        """
-        self.check(objectives)
-        noise = self.noise or {}
-        return np.array([noise.get(name, 0.0) for name in objectives])
-
-
-@dataclass
 class Rung:
     """A rung of one ladder.
 
     Attributes:
-        objectives: Names.
-        noise: Of every objective, shape `(m,)`.
         trials: That have ended here, failed ones included, in the order in which they were told.
     """
 
-    objectives: tuple[str, ...]
-    noise: FloatArray
-    trials: list[Trial] = field(default_factory=list)
+    def __init__(self, problem: SearchProblem, settings: LadderSettings) -> None:
+        """Begin without trials."""
+        settings.check(problem.objectives)
+        noise = settings.noise or {}
+        self.trials: list[Trial] = []
+        self._objectives = tuple(problem.objectives)
+        self._noise = np.array([noise.get(name, 0.0) for name in problem.objectives])
 
     def best(self, count: int) -> list[Genotype]:
         """Return the most promising so many, the best first; none that failed.
@@ -88,9 +79,9 @@ class Rung:
         training may be kept after more of it.
         """
         complete = [trial for trial in self.trials if trial.complete]
-        points = np.array([[trial.values[name] for name in self.objectives] for trial in complete])
-        points = points.reshape(len(complete), len(self.objectives))
-        return [complete[i].genotype for i in most_promising(points, self.noise, count)]
+        points = np.array([[trial.values[name] for name in self._objectives] for trial in complete])
+        points = points.reshape(len(complete), len(self._objectives))
+        return [complete[i].genotype for i in most_promising(points, self._noise, count)]
 
 
 @register("mo_asha")
@@ -115,54 +106,48 @@ class MoAshaSettings(LadderSettings):
         return MoAsha(problem, self)
 
 
-@dataclass
-class _Watched:
-    """A rung, and for how many looks each of its best has been among them."""
-
-    rung: Rung
-    following: float
-    looks: dict[Genotype, int] = field(default_factory=dict)
-    promoted: set[Genotype] = field(default_factory=set)
-
-
 class MoAsha(FidelityRule):
     """A run of MO-ASHA."""
 
     def __init__(self, problem: SearchProblem, settings: MoAshaSettings) -> None:
         """Promote architectures of `problem`."""
         self._settings = settings
-        names, noise = tuple(problem.objectives), settings.tolerances(problem.objectives)
-        steps = zip(settings.rungs, settings.rungs[1:], strict=False)
-        self._rungs = {low: _Watched(Rung(names, noise), high) for low, high in steps}
+        # By fidelity: the rungs, and for how many looks each of their best has been among them.
+        self._rungs = {fidelity: Rung(problem, settings) for fidelity in settings.rungs[:-1]}
+        self._looks: dict[float, dict[Genotype, int]] = {fidelity: {} for fidelity in self._rungs}
+        self._promoted: set[Proposal] = set()
 
     def promotion(self, *, exhausted: bool = False) -> Proposal | None:
-        for watched in reversed(self._rungs.values()):
-            for genotype in self._due(watched, exhausted=exhausted):
-                if genotype not in watched.promoted:
-                    watched.promoted.add(genotype)
-                    return Proposal(genotype, watched.following)
+        rungs = self._settings.rungs
+        for low, high in reversed(list(pairwise(rungs))):
+            for genotype in self._due(low, exhausted=exhausted):
+                proposal = Proposal(genotype, high)
+                if proposal not in self._promoted:
+                    self._promoted.add(proposal)
+                    return proposal
         return None
 
     def enter(self, genotype: Genotype) -> float:
-        """Return the lowest rung."""
         del genotype
         return self._settings.rungs[0]
 
     def tell(self, trials: Sequence[Trial]) -> None:
         """Look at a rung after each of its results."""
         for trial in trials:
-            watched = self._rungs.get(trial.fidelity)
-            if watched is not None:
-                watched.rung.trials.append(trial)
-                share = int(len(watched.rung.trials) / self._settings.eta)
-                best = watched.rung.best(share)
-                watched.looks = {g: watched.looks.get(g, 0) + 1 for g in best}
+            rung = self._rungs.get(trial.fidelity)
+            if rung is not None:
+                rung.trials.append(trial)
+                looks = self._looks[trial.fidelity]
+                best = rung.best(int(len(rung.trials) / self._settings.eta))
+                self._looks[trial.fidelity] = {g: looks.get(g, 0) + 1 for g in best}
 
-    def _due(self, watched: _Watched, *, exhausted: bool) -> list[Genotype]:
+    def _due(self, fidelity: float, *, exhausted: bool) -> list[Genotype]:
         """Return what may go on from a rung, the best first; all of it if nothing else is left."""
         if exhausted:
-            return watched.rung.best(len(watched.rung.trials))
-        return [g for g, looks in watched.looks.items() if looks >= self._settings.looks]
+            rung = self._rungs[fidelity]
+            return rung.best(len(rung.trials))
+        looks = self._looks[fidelity]
+        return [genotype for genotype, n in looks.items() if n >= self._settings.looks]
 
 
 @register("mo_hyperband")
@@ -194,11 +179,6 @@ class _Bracket:
     due: list[int] = field(default_factory=list)
     queue: list[Proposal] = field(default_factory=list)
 
-    def tell(self, trial: Trial, eta: float) -> None:
-        """Take note of a member's result; queue what follows from it."""
-        self.rungs[self.fidelities.index(trial.fidelity)].trials.append(trial)
-        self.advance(eta)
-
     def advance(self, eta: float) -> None:
         """Queue the best of a rung that has just become complete."""
         if len(self.members) < self.size:
@@ -218,14 +198,13 @@ class MoHyperband(FidelityRule):
 
     def __init__(self, problem: SearchProblem, settings: MoHyperbandSettings) -> None:
         """Promote architectures of `problem`."""
+        self._problem = problem
         self._settings = settings
-        self._names = tuple(problem.objectives)
-        self._noise = settings.tolerances(problem.objectives)
         self._brackets: list[_Bracket] = []
         self._bracket_of: dict[Genotype, _Bracket] = {}
 
     def promotion(self, *, exhausted: bool = False) -> Proposal | None:
-        """Return what was chosen on a complete rung, of the oldest bracket first."""
+        # Of the oldest bracket first.
         if exhausted and self._brackets:
             last = self._brackets[-1]
             last.size = len(last.members)
@@ -234,7 +213,6 @@ class MoHyperband(FidelityRule):
         return queued.pop(0) if queued else None
 
     def enter(self, genotype: Genotype) -> float:
-        """Return the lowest rung of the bracket that is being filled."""
         if not self._brackets or len(self._brackets[-1].members) == self._brackets[-1].size:
             self._brackets.append(self._next_bracket())
         bracket = self._brackets[-1]
@@ -243,11 +221,11 @@ class MoHyperband(FidelityRule):
         return bracket.fidelities[0]
 
     def tell(self, trials: Sequence[Trial]) -> None:
-        """Let every bracket take note of its own."""
         for trial in trials:
             bracket = self._bracket_of.get(trial.genotype)
             if bracket is not None:
-                bracket.tell(trial, self._settings.eta)
+                bracket.rungs[bracket.fidelities.index(trial.fidelity)].trials.append(trial)
+                bracket.advance(self._settings.eta)
 
     def _next_bracket(self) -> _Bracket:
         """Return an empty bracket; each has a rung less than the one before, down to one."""
@@ -256,6 +234,6 @@ class MoHyperband(FidelityRule):
         fidelities = rungs[len(rungs) - 1 - halvings :]
         return _Bracket(
             fidelities=fidelities,
-            rungs=[Rung(self._names, self._noise) for _ in fidelities],
+            rungs=[Rung(self._problem, self._settings) for _ in fidelities],
             size=math.ceil(len(rungs) / (halvings + 1) * eta**halvings),
         )
