@@ -136,10 +136,10 @@ class AdaptiveMeasurement:
         """
         if not self._limits or not self._left:
             return True
-        predicted = self._predicted(genotype)
-        _, low, high = predicted
-        if any(limit.met(low) != limit.met(high) for limit in self._limits):
-            return self._measure(number, genotype, arch_id, "constraint", predicted).kept
+        candidate = self._predicted(number, genotype, arch_id, "constraint")
+        low_ms, high_ms = candidate.low_ms, candidate.high_ms
+        if any(limit.met(low_ms) != limit.met(high_ms) for limit in self._limits):
+            return self._measure(candidate).kept
         return True
 
     def judge(self, trial: Trial, earlier: Sequence[Trial]) -> Trial:
@@ -154,16 +154,15 @@ class AdaptiveMeasurement:
         # Of a partial training it is not known where it will stand in the end.
         if settled or not trial.full or not self.problem.kept(trial):
             return trial
-        predicted = self._predicted(trial.genotype)
-        _, low, high = predicted
+        candidate = self._predicted(trial.number, trial.genotype, trial.arch_id, "front")
         others = [other for other in earlier if other.full and self.problem.kept(other)]
         on_front = [
             self._on_front({**trial.values, **dict.fromkeys(objectives, end)}, others)
-            for end in (low, high)
+            for end in (candidate.low_ms, candidate.high_ms)
         ]
         if on_front != [True, False]:
             return trial
-        candidate = self._measure(trial.number, trial.genotype, trial.arch_id, "front", predicted)
+        candidate = self._measure(candidate)
         if candidate.updated_ms is None:
             return trial
         values = {**trial.values, **dict.fromkeys(objectives, candidate.updated_ms)}
@@ -181,11 +180,21 @@ class AdaptiveMeasurement:
             found[f"{column}_ci"] = measurement.relative_ci * measurement.latency_ms
         return found
 
-    def _predicted(self, genotype: Genotype) -> tuple[float, float, float]:
-        """Return the prediction and the ends of its interval, in milliseconds."""
+    def _predicted(
+        self, number: int, genotype: Genotype, arch_id: str, reason: str
+    ) -> MeasuredCandidate:
+        """Return a candidate that has not been measured yet, with what is predicted of it."""
         prediction = self.predictor.predict([genotype])
-        low, high = prediction.interval_ms(self.settings.coverage)
-        return float(prediction.mean_ms[0]), float(low[0]), float(high[0])
+        low_ms, high_ms = prediction.interval_ms(self.settings.coverage)
+        return MeasuredCandidate(
+            number=number,
+            genotype=genotype,
+            arch_id=arch_id,
+            reason=reason,
+            predicted_ms=float(prediction.mean_ms[0]),
+            low_ms=float(low_ms[0]),
+            high_ms=float(high_ms[0]),
+        )
 
     def _on_front(self, values: Mapping[str, float], others: Sequence[Trial]) -> bool:
         names = list(self.problem.objectives)
@@ -194,31 +203,15 @@ class AdaptiveMeasurement:
         points = points.reshape(len(others), len(names))
         return bool(constrained_ranks(np.vstack([own, points]), np.zeros(1 + len(points)))[0] == 0)
 
-    def _measure(
-        self,
-        number: int,
-        genotype: Genotype,
-        arch_id: str,
-        reason: str,
-        predicted: tuple[float, float, float],
-    ) -> MeasuredCandidate:
+    def _measure(self, candidate: MeasuredCandidate) -> MeasuredCandidate:
         """Measure a candidate, or recall what was measured in an earlier run."""
         self._left -= 1
-        recalled = self.recorded.get(arch_id)
-        mean, low, high = predicted
-        candidate = recalled or MeasuredCandidate(
-            number=number,
-            genotype=genotype,
-            arch_id=arch_id,
-            reason=reason,
-            predicted_ms=mean,
-            low_ms=low,
-            high_ms=high,
-        )
+        recalled = self.recorded.get(candidate.arch_id)
+        candidate = recalled or candidate
         started = time.monotonic()
         if recalled is None:
             try:
-                candidate = replace(candidate, taken=self.measure(genotype))
+                candidate = replace(candidate, taken=self.measure(candidate.genotype))
             except (DeviceError, ExportError) as error:
                 candidate = replace(candidate, failure=str(error))
         if candidate.taken is not None:
@@ -226,7 +219,7 @@ class AdaptiveMeasurement:
         if recalled is None:
             candidate = replace(candidate, seconds=time.monotonic() - started)
             self.record(candidate)
-        self._measured[arch_id] = candidate
+        self._measured[candidate.arch_id] = candidate
         return candidate
 
     def _learned(self, candidate: MeasuredCandidate, latency_ms: float) -> MeasuredCandidate:
