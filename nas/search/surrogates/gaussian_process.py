@@ -239,4 +239,5 @@ class GaussianProcess:
         rows = self.rows(candidates) if rows is None else rows
         explained = np.einsum("nc,nc->c", rows, rows)
         prior = self._covariance.variance(candidates) + self._covariance.noise
-        return self._whitened @ rows, prior - explained
+        mean = self._whitened.astype(np.float32) @ rows  # else NumPy copies the rows as doubles
+        return mean.astype(float), prior - explained
