@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import psutil
@@ -106,3 +107,14 @@ def test_print_of_a_library_does_not_disturb_the_answers():
     )
     with MeasuringProcess(timeout_seconds=GENEROUS_SECONDS, command=python(code)) as process:
         assert process.ask("start", about="start", **START) == {}
+
+
+def test_a_child_of_a_library_that_keeps_the_output_does_not_keep_anybody(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setattr("nas.devices.measuring.process._GRACE_SECONDS", 0.5)
+    code = "import os, sys, time\nif os.fork(): sys.stdin.read()\nelse: time.sleep(20)"
+    started = time.monotonic()
+    with MeasuringProcess(timeout_seconds=GENEROUS_SECONDS, command=python(code)):
+        pass
+    assert time.monotonic() - started < 15

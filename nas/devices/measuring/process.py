@@ -159,7 +159,9 @@ class MeasuringProcess:
             self._process.kill()
             self._process.wait()
         self._reader.join(_GRACE_SECONDS)
-        self._process.stdout.close()
+        # A process that a library forked may hold the output; closing would wait for the reader.
+        if not self._reader.is_alive():
+            self._process.stdout.close()
         self._stderr.close()
 
     def _read(self) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import io
+import sys
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any, ClassVar
 
 import numpy as np
@@ -50,14 +52,10 @@ class OpenVino(Runtime):
 
     @classmethod
     def providers(cls) -> tuple[str, ...]:
-        import openvino
-
-        return tuple(sorted(name.lower() for name in openvino.Core().available_devices))
+        return tuple(sorted(name.lower() for name in _openvino().Core().available_devices))
 
     def load(self, path: Path, images: ImageArray, execution: Execution) -> LoadedNetwork:
-        import openvino
-
-        core = openvino.Core()
+        core = _openvino().Core()
         model = core.read_model(io.BytesIO(path.read_bytes()))
         inputs = [
             (each.any_name, _sizes(each), each.element_type.to_string()) for each in model.inputs
@@ -88,12 +86,10 @@ class _Compiled(LoadedNetwork):
         execution: Execution,
         calibration: str,
     ) -> None:
-        import openvino
-
         self._compiled, self._runtime, self._calibration = compiled, runtime, calibration
         self._execution = execution
         self._request = compiled.create_infer_request()
-        self._input = openvino.Tensor(np.ascontiguousarray(images), shared_memory=True)
+        self._input = _openvino().Tensor(np.ascontiguousarray(images), shared_memory=True)
         self._request.set_input_tensor(self._input)
         self._run = self._request.infer
 
@@ -127,6 +123,19 @@ class _Compiled(LoadedNetwork):
                 f"runs no quantised operator (its products: {ran}); measure it with precision fp32"
             )
         return facts | {"operators": {" ".join(key): n for key, n in products.items()}}
+
+
+def _openvino() -> ModuleType:
+    """Import OpenVINO without its usage statistics.
+
+    They are sent by a forked process, which can hang and then keeps the measuring process's output
+    open; and a measurement tells nobody of itself.
+    """
+    # An import of a module that is None here raises ModuleNotFoundError, for which it is prepared.
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+    import openvino
+
+    return openvino
 
 
 def _sizes(port: Any) -> list[Any]:
