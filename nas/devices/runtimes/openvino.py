@@ -7,7 +7,6 @@ import sys
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any, ClassVar
 
 import numpy as np
@@ -125,7 +124,7 @@ class _Compiled(LoadedNetwork):
         return facts | {"operators": {" ".join(key): n for key, n in products.items()}}
 
 
-def _openvino() -> ModuleType:
+def _openvino() -> Any:
     """Import OpenVINO without its usage statistics.
 
     They are sent by a forked process, which can hang and then keeps the measuring process's output
