@@ -49,8 +49,14 @@ def test_running_adds_to_what_loading_takes(measurements: list[Measurement]) -> 
         assert 0 < measured.loading_memory_mb <= measured.peak_memory_mb
 
 
-def test_samples_are_predicted_from_the_others(predictor: PeakMemory) -> None:
-    assert np.median(np.abs(predictor.held_out_errors())) < 0.1
+def test_samples_are_predicted_from_the_others(
+    predictor: PeakMemory, measurements: list[Measurement]
+) -> None:
+    """The errors are well below those of a guess that knows no network: the others' median."""
+    peak_mb = np.array([measured.peak_memory_mb for measured in measurements], float)
+    others_mb = [np.median(np.delete(peak_mb, index)) for index in range(len(peak_mb))]
+    guess = np.median(np.abs(others_mb / peak_mb - 1))
+    assert np.median(np.abs(predictor.held_out_errors())) < guess / 2
 
 
 def test_a_saved_predictor_predicts_the_same(
