@@ -10,6 +10,7 @@ import numpy as np
 
 from nas.cli.parser import settings_parser
 from nas.cli.search import composed
+from nas.core.output import output_is_optional
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -30,6 +31,7 @@ def _run(config: DictConfig) -> None:
     from nas.study.reading import read_calibration
 
     settings = read_calibration(config)
+    output_is_optional()
     shape = " x ".join(map(str, settings.space.input_shape))
     _write(
         f"{settings.predictor.samples} networks for images of {shape} and "

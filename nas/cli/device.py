@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nas.core.errors import DeviceError, ExportError
+from nas.core.output import tell
 
 if TYPE_CHECKING:
     from nas.core.measurement import Measurement
@@ -121,7 +122,7 @@ def _measure(parsed: argparse.Namespace) -> int:
     except ExportError as error:
         raise DeviceError(f"{parsed.model}: {error}") from error
     if line := threads_line(device):
-        sys.stderr.write(f"nas: {line}\n")
+        tell(line)
     measurement = device.measure(parsed.model, shape)
     if parsed.json:
         return print_json(measurement.to_dict())

@@ -6,6 +6,7 @@ Rooms load inside the commands that need them, so that `nas --help` answers at o
 from __future__ import annotations
 
 import argparse
+import contextlib
 import errno
 import os
 import re
@@ -17,6 +18,7 @@ from nas.cli import device
 from nas.cli.device import print_json
 from nas.cli.parser import parser
 from nas.core.errors import HwnasError
+from nas.core.output import Output, output_is_optional, tell
 
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -27,6 +29,35 @@ _SHOWN_PACKAGES = 3
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status: 0, or 2 after a one-line error."""
     given = list(sys.argv[1:] if arguments is None else arguments)
+    _open_closed_streams()
+    out, err = Output(sys.stdout), Output(sys.stderr)
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        status = _run(given)
+        out.flush()
+        # Whoever reads only the beginning, as `head` does, has got it.
+        unread = isinstance(out.error, BrokenPipeError)
+        if out.error is not None and out.needed and not unread and status == 0:
+            tell(f"standard output: cannot be written ({out.error.strerror})")
+            status = 2
+        err.flush()
+    for output, descriptor in ((out, 1), (err, 2)):
+        if output.error is not None:
+            # Python writes what is left at its exit, and would fail once more.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)
+    return status
+
+
+def _open_closed_streams() -> None:
+    """Open closed standard streams, or the next file to be opened would receive what they get."""
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
+
+
+def _run(given: Sequence[str]) -> int:
+    """Run a command; return its exit status, and say why where that is not 0."""
     try:
         if given[:1] == ["search"]:
             from nas.cli.search import search
@@ -37,32 +68,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
             return calibrate(given[1:])
         parsed = parser().parse_args(given)
-        status = _COMMANDS[parsed.command](parsed)
-        sys.stdout.flush()
-        return status
+        return _COMMANDS[parsed.command](parsed)
     except HwnasError as error:
-        sys.stderr.write(f"nas: {error}\n")
+        tell(error)
         return 2
     except ModuleNotFoundError:
         missing = _missing_packages()
         if not missing:
             raise
         line = f"{given[0]!r} needs packages that are not installed ({missing})"
-        sys.stderr.write(f"nas: {line}: pip install 'hwnas[search]'\n")
+        tell(f"{line}: pip install 'hwnas[search]'")
         return 2
-    except BrokenPipeError:
-        # Python writes what is left at its exit, to where nobody reads any more.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
     except OSError as error:
-        if error.errno not in _DISK_FULL:
+        full = error.errno in _DISK_FULL
+        if not full and error.filename is None:
             raise
-        where = error.filename or "disk"
-        line = f"{where}: {error.strerror}; free space and run the command again"
-        sys.stderr.write(f"nas: {line}; what was finished is kept\n")
+        fix = "free space" if full else "make it readable and writable for this user"
+        line = f"{error.filename or 'disk'}: {error.strerror}; {fix}"
+        tell(f"{line} and run the command again; what was finished is kept")
         return 2
+    except SystemExit as ended:  # argparse has printed a help or the version
+        return int(ended.code or 0)
     except KeyboardInterrupt:
-        sys.stderr.write("nas: interrupted; what was finished is kept, run the command again\n")
+        tell("interrupted; what was finished is kept, run the command again")
         return 130
 
 
@@ -115,6 +143,7 @@ def _export(parsed: argparse.Namespace) -> int:
     from nas import results
     from nas.study.export import export
 
+    output_is_optional()
     study = results.open(parsed.study, parsed.runs)
     folder, difference = export(study, parsed.pick, parsed.out, refit=parsed.refit)
     sys.stdout.write(
@@ -145,6 +174,7 @@ def _show(parsed: argparse.Namespace) -> int:
     if parsed.json:
         return print_json(record)
     spaces.print_network(record)
+    output_is_optional()
     path = parsed.out or Path(f"{record['arch_id']}.png")
     draw_graphs(space.graphs(genotype), f"{parsed.space} {record['arch_id']}", path)
     sys.stdout.write(f"{path}\n")
@@ -153,6 +183,7 @@ def _show(parsed: argparse.Namespace) -> int:
 
 def _fetch(parsed: argparse.Namespace) -> int:
     del parsed
+    output_is_optional()
     from nas.data import fashion_mnist as data
 
     cached, installed = (

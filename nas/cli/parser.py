@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import nas
 from nas.cli import device
+from nas.core.errors import HwnasError
 
 if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
@@ -48,9 +49,19 @@ CONFIGURED = {
 """Help and description of the commands whose settings Hydra composes."""
 
 
+class _Parser(argparse.ArgumentParser):
+    """Tells what is wrong with arguments as everything else that is wrong is told."""
+
+    def error(self, message: str) -> NoReturn:
+        raise HwnasError(f"{message}; see `{self.prog} --help`")
+
+
 def parser() -> argparse.ArgumentParser:
-    """Return the parser of all commands."""
-    whole = argparse.ArgumentParser(prog="nas", description=ABOUT)
+    """Return the parser of all commands.
+
+    Parsing raises a `HwnasError` where arguments are wrong.
+    """
+    whole: argparse.ArgumentParser = _Parser(prog="nas", description=ABOUT)
     whole.add_argument("--version", action="version", version=f"%(prog)s {nas.__version__}")
     commands = whole.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, (about, _) in CONFIGURED.items():
@@ -69,7 +80,7 @@ def settings_parser(command: str) -> argparse.ArgumentParser:
 
     Settings may stand before, between and behind the options: use `parse_intermixed_args`.
     """
-    own = argparse.ArgumentParser(
+    own = _Parser(
         prog=f"nas {command}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         description=CONFIGURED[command][1],

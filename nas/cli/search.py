@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from nas.cli.parser import settings_parser
 from nas.core.errors import HwnasError
+from nas.core.output import output_is_optional, tell
 from nas.core.registry import Registry, nested_registries
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ def composed(parsed: argparse.Namespace, run: Callable[[DictConfig], None]) -> i
             else:
                 run(config)
         except HwnasError as error:
-            sys.stderr.write(f"nas: {error}\n")
+            tell(error)
             status = 2
     return status
 
@@ -167,6 +168,7 @@ def _run(config: DictConfig) -> None:
     from nas.study.reading import read
 
     settings = read(config)
+    output_is_optional()
     # Ray and torch take seconds to load, so a setting that cannot be used is refused before.
     from nas.results.plot import plot_pareto
     from nas.results.report import write_pareto_csv

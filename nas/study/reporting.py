@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import math
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TextIO, cast
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from nas.core.output import Output
 from nas.core.trial import Trial, full_trainings
 from nas.results.hypervolume import hypervolume
 from nas.search.stopping import StopSettings, seconds_left
@@ -22,8 +24,10 @@ PLAIN_WIDTH = 250
 
 def console() -> Console:
     """Return a console for standard output; without a terminal it writes plain lines."""
-    plain = Console()
-    return plain if plain.is_terminal else Console(width=PLAIN_WIDTH)
+    # Rich would end the process at a closed pipe.
+    out = sys.stdout if isinstance(sys.stdout, Output) else Output(sys.stdout)
+    plain = Console(file=cast("TextIO", out))
+    return plain if plain.is_terminal else Console(file=plain.file, width=PLAIN_WIDTH)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -31,7 +31,7 @@ def loaded_by(code: str) -> set[str]:
 
 @pytest.mark.parametrize("arguments", [["--help"], ["search", "--help"], ["export", "--help"]])
 def test_help_loads_nothing_heavy(arguments: list[str]) -> None:
-    code = f"import nas.cli.main\ntry: nas.cli.main.main({arguments})\nexcept SystemExit: pass"
+    code = f"import nas.cli.main\nnas.cli.main.main({arguments})"
     assert loaded_by(code) == set()
 
 
@@ -43,13 +43,10 @@ def test_a_mistyped_setting_is_refused_before_torch_and_ray_load() -> None:
 def test_help_names_all_commands(capsys: pytest.CaptureFixture[str]) -> None:
     from nas.cli.main import main
 
-    with pytest.raises(SystemExit) as ended:
-        main(["--help"])
-    assert ended.value.code == 0
+    assert main(["--help"]) == 0
     printed = capsys.readouterr().out
     assert all(name in printed for name in ("search", "studies", "pareto", "export", "fetch"))
-    with pytest.raises(SystemExit):
-        main(["--version"])
+    assert main(["--version"]) == 0
     assert capsys.readouterr().out == f"nas {nas.__version__}\n"
 
 
