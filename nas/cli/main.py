@@ -145,7 +145,9 @@ def _export(parsed: argparse.Namespace) -> int:
 
     output_is_optional()
     study = results.open(parsed.study, parsed.runs)
-    folder, difference = export(study, parsed.pick, parsed.out, refit=parsed.refit)
+    folder, difference = export(
+        study, parsed.pick, parsed.out, refit=parsed.refit, allow_imports=parsed.allow_imports
+    )
     sys.stdout.write(
         f"{folder}: runs without this project; PyTorch and ONNX Runtime differ by "
         f"{difference:.1e} at most\n"

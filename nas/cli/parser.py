@@ -134,6 +134,11 @@ def _add_studies(commands: Commands) -> None:
         action="store_true",
         help="the network that finalise.refit trained on train and validation images together",
     )
+    export.add_argument(
+        "--allow-imports",
+        action="store_true",
+        help="import the modules that the study names, which runs their code",
+    )
     export.add_argument("--out", default="out", type=Path, help="folder (default: out)")
 
 

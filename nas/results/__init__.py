@@ -15,6 +15,15 @@ if TYPE_CHECKING:
 RECORD = "study.json"
 """File of a study's folder that says what the study is."""
 
+_OF_TRIALS = (
+    "trials_complete",
+    "trials_failed",
+    "values_of",
+    "error_best",
+    "hypervolume",
+    "hypervolume_share",
+)
+
 _logger = logging.getLogger(__name__)
 
 
@@ -41,7 +50,8 @@ def open(path_or_name: str | Path, runs: str | Path = "runs") -> StudyResults:  
 def studies(runs: str | Path = "runs") -> list[dict[str, Any]]:
     """Summarise all studies of a folder, newest first.
 
-    A study that cannot be read is left out, with a warning in the log.
+    A study that cannot be read is left out, with a warning in the log. Of one whose ledger is on a
+    server, only what its folder says is known: a list connects to none.
 
     Args:
         runs: Folder that holds the studies; need not exist.
@@ -51,7 +61,7 @@ def studies(runs: str | Path = "runs") -> list[dict[str, Any]]:
         "finalised"), `trials_complete`, `trials_failed`, `values_of` ("verified" where the
         following are of verified architectures, "search" where they are as the search saw them),
         `error_best` (validation, %; `None` without any), `hypervolume`, `hypervolume_share`,
-        `path`.
+        `path`. What a ledger on a server would say is `None`.
     """
     from nas.results.study import StudyResults
 
@@ -69,20 +79,27 @@ def _folders(runs: str | Path) -> list[Path]:
 
 
 def _summary(study: StudyResults) -> dict[str, Any]:
+    known = {
+        "name": study.name,
+        "created_utc": study.created_utc,
+        "status": study.status,
+        **dict.fromkeys(_OF_TRIALS),
+        "path": str(study.path),
+    }
+    return known if study.on_server else known | _summary_of_trials(study)
+
+
+def _summary_of_trials(study: StudyResults) -> dict[str, Any]:
     trials = study.trials()
     full = trials[trials["fidelity"] == FULL]
     verified = bool(trials["verified"].any())
     column = "error_final" if verified else "error"
     errors = full[column].dropna() if column in full else full["number"][:0]
     return {
-        "name": study.name,
-        "created_utc": study.created_utc,
-        "status": study.status,
         "trials_complete": int((trials["status"] == "complete").sum()),
         "trials_failed": int((trials["status"] == "failed").sum()),
         "values_of": "verified" if verified else "search",
         "error_best": float(errors.min()) if len(errors) else None,
         "hypervolume": study.hypervolume(),
         "hypervolume_share": study.hypervolume_share(),
-        "path": str(study.path),
     }

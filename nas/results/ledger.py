@@ -151,8 +151,10 @@ class Ledger:
         with translated(url), quiet_optuna():
             parsed = engine_url(url)
             file = parsed.database if parsed.get_backend_name() == "sqlite" else None
-            if file and not Path(file).exists():
-                raise LedgerError(f"ledger {file}: the file does not exist; {_LOST}")
+            # Neither a pipe nor a device, which a record from elsewhere may name.
+            if file and not Path(file).is_file():
+                wrong = "is no file" if Path(file).exists() else "the file does not exist"
+                raise LedgerError(f"ledger {file}: {wrong}; {_LOST}")
             storage = open_storage(url, skip_table_creation=True)
             try:
                 study = optuna.load_study(storage=storage, study_name=study_name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -10,15 +11,12 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import sqlalchemy
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
-from nas.core.errors import ConfigError, HwnasError, LedgerError, UnknownNameError, first_line
+from nas.core.errors import ConfigError, HwnasError, LedgerError, UnknownNameError
 from nas.core.objective import Constraint
 from nas.core.trial import FULL
 from nas.results import RECORD
-from nas.results.database import sqlite_url, translated
+from nas.results.database import engine_url, shown, sqlite_url, translated
 from nas.results.frame import read_json, trials_frame
 from nas.results.hypervolume import hypervolume, knee, non_dominated
 from nas.results.ledger import Ledger
@@ -35,6 +33,9 @@ _KEYS = (
 )
 PICKS = ("knee", "best", "fastest")
 """Names of architectures of a front."""
+
+LEDGER_URL = "HWNAS_LEDGER_URL"
+"""Environment variable with the URL at which ledgers on a server are read."""
 
 _PICKED_BY = {
     "best": ("error_final", "error"),
@@ -55,8 +56,9 @@ class StudyResults:
 
         Args:
             path: The study's folder.
-            ledger_url: Of the ledger, with its password; `None` for the one in `study.json`, which
-                has none, but may name an environment variable as `${oc.env:NAME}`.
+            ledger_url: Of the ledger, with its password; `None` for the file in `study.json`, or,
+                where that names a server, for the environment's `LEDGER_URL`: a study's folder may
+                come from anybody, and does not say which server is sent a password.
 
         Raises:
             HwnasError: `study.json` is missing or cannot be read.
@@ -281,21 +283,34 @@ class StudyResults:
         return lacking + [f"a positive reference_point of {name}" for name, ok in good if not ok]
 
     @property
-    def _ledger_url(self) -> str:
-        recorded: str = self._given_ledger_url or self.record["ledger_url"]
-        try:
-            return str(OmegaConf.create({"url": recorded}).url)
-        except OmegaConfBaseException as error:
-            raise LedgerError(f"ledger {recorded}: {first_line(error)}") from error
+    def on_server(self) -> bool:
+        """Whether the ledger is kept by a database server; else it is a file."""
+        url = str(self._given_ledger_url or self.record["ledger_url"])
+        with translated(url):
+            return engine_url(url).get_backend_name() != "sqlite"
 
     @property
-    def _ledger_file(self) -> Path | None:
-        """The SQLite file, wherever the study's folder has been moved to since."""
-        with translated(self._ledger_url):
-            url = sqlalchemy.make_url(self._ledger_url)
-        if url.get_backend_name() != "sqlite" or url.database is None:
-            return None
-        recorded = Path(url.database)
+    def _ledger_url(self) -> str:
+        recorded = str(self.record["ledger_url"])
+        if self.on_server:
+            url = self._given_ledger_url or os.environ.get(LEDGER_URL)
+            if url is None:
+                line = "is on a server, and a study's folder may come from anybody"
+                fix = f"name a server that you trust: {LEDGER_URL}=postgresql://USER@HOST/DATABASE"
+                raise LedgerError(
+                    f"{self.path / RECORD}: ledger {shown(recorded)} {line}; {fix}, "
+                    "its password in PGPASSWORD or ~/.pgpass"
+                )
+            return url
+        recorded = self._given_ledger_url or recorded
+        with translated(recorded):
+            database = engine_url(recorded).database
+        if not database:
+            raise LedgerError(f"{self.path / RECORD}: ledger {recorded} is no file")
+        return sqlite_url(self._moved(Path(database)))
+
+    def _moved(self, recorded: Path) -> Path:
+        """Return the SQLite file, wherever the study's folder has been moved to since."""
         beside = self.path / recorded.name
         # The owner is the folder in which the study began; another study may lie there by now.
         owner = str(self.record.get("ledger_owner", ""))
@@ -304,10 +319,10 @@ class StudyResults:
 
     @cached_property
     def _ledger(self) -> Ledger:
-        file = self._ledger_file
-        url = self._ledger_url if file is None else sqlite_url(file)
         # The folder may have been renamed since the ledger was begun.
-        return Ledger.load(url, str(self.record["name"]), self.record.get("ledger_owner"))
+        return Ledger.load(
+            self._ledger_url, str(self.record["name"]), self.record.get("ledger_owner")
+        )
 
 
 def _at(frame: pd.DataFrame, fidelity: float) -> pd.Series[bool]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import re
 import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -115,7 +116,7 @@ def completed(cls: type, node: Any, path: str, later: Collection[str] = ()) -> d
     merged = _merged(cls, own, path)
     for key in sorted(OmegaConf.missing_keys(merged) - set(later)):
         raise ConfigError(f"{_prefix(path)}{key}", None, "a value")
-    values = cast("dict[str, Any]", OmegaConf.to_container(merged))
+    values = cast("dict[str, Any]", OmegaConf.to_container(merged, resolve=True))
     registries = nested_registries(cls)
     for field, inner in held.items():
         values[field] = completed_component(registries[field], inner, f"{_prefix(path)}{field}")
@@ -167,14 +168,34 @@ def _merged(cls: type, node: Any, path: str) -> DictConfig:
     """Return the fields of a dataclass with their values, names and types checked."""
     try:
         schema = _writable(OmegaConf.structured(cls))
-        return cast("DictConfig", OmegaConf.merge(schema, OmegaConf.create(node or {})))
+        return cast("DictConfig", OmegaConf.merge(schema, _plain(node)))
     except OmegaConfBaseException as error:
         raise _config_error(error, cls, node, path) from error
 
 
+def _plain(node: Any) -> DictConfig:
+    """Return plain values as OmegaConf's, which would resolve what a text holds, as `${oc.env:X}`.
+
+    A configuration has been resolved by then; of a study that somebody else made, nothing is.
+    """
+
+    def escaped(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return {key: escaped(item) for key, item in value.items()}
+        if isinstance(value, list | tuple):
+            return [escaped(item) for item in value]
+        return re.sub(r"(\\*)\$\{", r"\1\1\\${", value) if isinstance(value, str) else value
+
+    return cast("DictConfig", OmegaConf.create(escaped(dict(node or {}))))
+
+
 def _config_error(error: OmegaConfBaseException, cls: type, node: Any, path: str) -> ConfigError:
-    key, given = str(error.full_key or error.key or ""), OmegaConf.create(node or {})
-    got = OmegaConf.select(given, key, default=None) if key else OmegaConf.to_container(given)
+    key, given = str(error.full_key or error.key or ""), _plain(node)
+    got = (
+        OmegaConf.select(given, key, default=None)
+        if key
+        else OmegaConf.to_container(given, resolve=True)
+    )
     return ConfigError(f"{_prefix(path)}{key}", got, _expectation(error, cls))
 
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
+import sys
+from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +23,14 @@ from nas.study.checking import component, import_modules
 from nas.study.folder import StudyFolder
 
 
-def export(study: StudyResults, pick: str, out: Path, *, refit: bool = False) -> tuple[Path, float]:
+def export(
+    study: StudyResults,
+    pick: str,
+    out: Path,
+    *,
+    refit: bool = False,
+    allow_imports: bool = False,
+) -> tuple[Path, float]:
     """Write a verified architecture of `study` into the folder `out`, and check it there.
 
     Args:
@@ -29,6 +39,8 @@ def export(study: StudyResults, pick: str, out: Path, *, refit: bool = False) ->
         out: New, empty or a former export.
         refit: Whether to take the network that was trained on train and validation images together,
             which `finalise.refit` makes of the front's picks.
+        allow_imports: Whether to import the modules that the study names, which runs their code. A
+            study of the platform's own search spaces needs none.
 
     Returns:
         The folder, and the largest absolute difference between PyTorch and ONNX Runtime.
@@ -36,6 +48,8 @@ def export(study: StudyResults, pick: str, out: Path, *, refit: bool = False) ->
     Raises:
         ConfigError: There is no such architecture, or it was not verified; a study of published
             numbers has nothing that was.
+        HwnasError: The study needs modules that are not imported yet, and `allow_imports` is not
+            given, or they lie in the study's own folder.
         ExportError: The folder holds something else, or the export does not run on its own.
     """
     row = study.pick(pick)
@@ -55,20 +69,59 @@ def export(study: StudyResults, pick: str, out: Path, *, refit: bool = False) ->
         raise ConfigError("--pick", pick, f"a {kind} architecture: {known or 'there is none'}")
     measured = json.loads((parts / "measurement.json").read_text("utf-8"))
     deployment = json.loads((parts / "deployment.json").read_text("utf-8"))
-    is_onnx = deployment["file"] == "model.onnx"
+    deployed = parts / str(deployment["file"])
+    for file in (deployed, *deployed.rglob("*")):
+        if not file.resolve().is_relative_to(parts.resolve()):
+            line = f"names {file}, which lies outside of the study"
+            raise HwnasError(f"{parts / 'deployment.json'}: {line}; restore it from a copy")
     written = write(
         out,
-        _trained(study, row, parts),
+        _trained(study, row, parts, allow_imports),
         measurement=Measurement.from_dict(measured),
-        deployed=None if is_onnx else parts / deployment["file"],
+        deployed=None if deployed.name == "model.onnx" else deployed,
         labels={name: column.label() for name, column in columns_of(study.record).items()},
     )
     return written, verify(written)
 
 
-def _trained(study: StudyResults, row: pd.Series[Any], parts: Path) -> TrainedNetwork:
+def _import(study: StudyResults, allowed: bool) -> None:
+    """Import the modules that a study names, which may come from anybody, where that is allowed.
+
+    What this process has imported before, as for its own search, runs nothing anew.
+    """
+    missing = [str(name) for name in study.record["imports"] if name not in sys.modules]
+    own = study.path.resolve()
+    places = {name: _places(name) for name in missing}
+    for name, found in places.items():
+        if any(place.is_relative_to(own) for place in found):
+            line = f"module {name} is {found[0]}, in the study's own folder, where no code is run"
+            raise HwnasError(f"{study.path}: {line}; move it elsewhere if you trust it")
+    if missing and not allowed:
+        code = ", ".join(
+            " ".join([name, *(f"({at})" for at in places[name][:1])]) for name in missing
+        )
+        line = f"the study's search space needs code that is not of hwnas: {code}"
+        fix = "if you trust it, run it with --allow-imports (in Python: allow_imports=True)"
+        raise HwnasError(f"{study.path}: {line}; {fix}")
+    import_modules(missing)
+
+
+def _places(name: str) -> list[Path]:
+    """Return where the package of a module would be imported from; nothing is run."""
+    if not re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)*", name):
+        raise ConfigError("imports", name, "the name of a module")
+    spec = PathFinder.find_spec(name.partition(".")[0], [*sys.path, str(Path.cwd())])
+    if spec is None:
+        return []
+    found = [*([spec.origin] if spec.origin else []), *(spec.submodule_search_locations or ())]
+    return [Path(place).resolve() for place in found]
+
+
+def _trained(
+    study: StudyResults, row: pd.Series[Any], parts: Path, allow_imports: bool
+) -> TrainedNetwork:
     """Return the network in the folder `parts`, with all that is known of it."""
-    import_modules(study.record["imports"])
+    _import(study, allow_imports)
     space = component(search_spaces.registry, study.record["space"], "space")
     if space.architecture(row["genotype"]).arch_id != row["arch_id"]:
         line = f"study {study.name!r}: architecture {row['arch_id']} is another one by now"

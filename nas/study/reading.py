@@ -8,7 +8,6 @@ here, so that a component's settings are declared once.
 from __future__ import annotations
 
 import dataclasses
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -61,9 +60,6 @@ SECTIONS: dict[str, type] = {"search": SearchSettings, "finalise": FinaliseSetti
 GENERAL = tuple(f.name for f in dataclasses.fields(GeneralSettings))
 """Settings that belong to no section."""
 
-_PASSWORD = re.compile(r"^([^/]+://[^:/@]*):([^@]*)@")
-_VARIABLE = re.compile(r"\$\{[^}]*\}")
-
 
 def read(config: DictConfig) -> StudySettings:
     """Check a composed configuration.
@@ -86,17 +82,14 @@ def read(config: DictConfig) -> StudySettings:
         "evaluation": _component(values, "evaluation"),
         "finalise": structured(FinaliseSettings, values.get("finalise"), "finalise"),
     }
-    written, url = _written_url(config), None
-    if general.ledger.url is not None:
-        url = reachable(general.ledger.url)
-        written = recordable(str(written), url)
+    url = None if general.ledger.url is None else reachable(general.ledger.url)
     for name in IMAGES:
         if name in values["search_space"]:
             got = values["search_space"][name]
             raise ConfigError(f"search_space.{name}", got, "no value: a search takes the data's")
     # Last, as it loads the space's networks and with them PyTorch.
     complete = completed_configuration(values)
-    complete["ledger"]["url"] = written
+    complete["ledger"]["url"] = None if url is None else recordable(url)
     settings = StudySettings(
         **vars(general),
         ledger_url=url,
@@ -294,7 +287,7 @@ def reachable(url: str) -> str:
 
     with translated(url):
         parsed = engine_url(url)
-        if "password" in parsed.query:
+        if any("password" in name.lower() for name in parsed.query):
             expected = "USER:PASSWORD@HOST, or the password in PGPASSWORD"
             raise ConfigError("ledger.url", "a password behind the '?'", expected)
         if parsed.get_backend_name() == "sqlite":
@@ -313,21 +306,12 @@ def reachable(url: str) -> str:
     return url
 
 
-def recordable(written: str, url: str) -> str:
-    """Return what files may keep of a ledger's URL: no password.
+def recordable(url: str) -> str:
+    """Return what files may keep of a ledger's URL: no password."""
+    import sqlalchemy
 
-    Args:
-        written: The URL as the user wrote it; `${oc.env:NAME}` in it is kept as it stands, and
-            read again from the environment by whoever opens the study.
-        url: What it stands for.
-    """
-    variables = _VARIABLE.findall(written)
-    text = written if variables else url
-    for index, variable in enumerate(variables):
-        text = text.replace(variable, f"\0{index}\0", 1)
-    match = _PASSWORD.match(text)
-    if match is not None and not re.fullmatch("\0[0-9]+\0", match[2]):
-        text = f"{match[1]}@{text[match.end() :]}"
-    for index, variable in enumerate(variables):
-        text = text.replace(f"\0{index}\0", variable)
-    return text
+    parsed = sqlalchemy.make_url(url)
+    if parsed.password is None:
+        return url
+    parts = (parsed.drivername, parsed.username, None, parsed.host, parsed.port, parsed.database)
+    return sqlalchemy.URL.create(*parts, parsed.query).render_as_string(hide_password=False)

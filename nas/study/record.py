@@ -23,6 +23,7 @@ from nas.devices.measuring.environment import describe_host
 from nas.network.space import SearchSpace
 from nas.search.problem import SearchProblem
 from nas.study.calibration import Calibration
+from nas.study.checking import component
 from nas.study.folder import StudyFolder, now_utc
 from nas.study.settings import StudySettings
 
@@ -146,7 +147,7 @@ def _named_genotypes(name: str, space: SearchSpace, runs: Path) -> list[Genotype
         expected = f"a published network of the space ({known}), or a study of {runs}/"
         raise ConfigError("search.warm_start", name, expected, str(error)) from error
     # The same genes mean the same choices, also where images or classes are others.
-    if search_spaces.get(**study.record["space"]).genes != space.genes:
+    if component(search_spaces.registry, study.record["space"], "space").genes != space.genes:
         raise ConfigError("search.warm_start", name, "a study of the same search space")
     return [space.canonical(genotype) for genotype in study.pareto()["genotype"]]
 

@@ -51,10 +51,11 @@ def test_a_space_of_the_users_own_is_searched_and_exported(
     elsewhere = nas.folder / "elsewhere"
     elsewhere.mkdir()
     monkeypatch.chdir(elsewhere)
-    refused = here("export", str(study.path), "--out", "out")
+    refused = here("export", str(study.path), "--allow-imports")
     assert refused.returncode == 2
     assert refused.stderr.startswith("nas: imports: got 'my_keywords'")
     assert refused.stderr.count("\n") == 1
     monkeypatch.chdir(nas.folder)
-    exported = here("export", "keywords", "--out", "out")
+    assert here("export", "keywords").returncode == 2
+    exported = here("export", "keywords", "--allow-imports")
     assert exported.returncode == 0, exported.stderr
