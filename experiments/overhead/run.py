@@ -100,7 +100,6 @@ def ledger_cost(runs: Path) -> dict[str, Any]:
     space = search_spaces.get(**study.record["space"])
     source = Ledger.load(study.record["ledger_url"], study.name)
     example = source.trials()[0]
-    source.close()
     ledger = Ledger.open(sqlite_url(runs / "cost.db"), "cost", list(example.values), space.genes)
     costs: dict[str, Any] = {"genes": len(space.genes)}
     number = 0
@@ -116,7 +115,6 @@ def ledger_cost(runs: Path) -> dict[str, Any]:
             number += 1
         quartiles = statistics.quantiles(times_ms, n=4)
         costs[f"append_ms_at_{size}_trials_quartiles"] = quartiles
-    ledger.close()
     return costs
 
 

@@ -1,40 +1,27 @@
-"""The database of a ledger: its URL, its tables, and one line for whatever it reports."""
+"""The database of a ledger: its URL, a connection for reading, one line for whatever it reports.
+
+SQLAlchemy, which writes ledgers and connects to servers, loads when it is used: it takes longer to
+load than a ledger in a file takes to read.
+"""
 
 from __future__ import annotations
 
 import contextlib
-import time
-import warnings
-from collections.abc import Iterator
+import sqlite3
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
-
-import optuna
-import sqlalchemy
-from optuna.exceptions import ExperimentalWarning, StorageInternalError
-from optuna.storages import RDBStorage
-from sqlalchemy.exc import (
-    ArgumentError,
-    DBAPIError,
-    IntegrityError,
-    NoSuchModuleError,
-    OperationalError,
-    ProgrammingError,
-    SQLAlchemyError,
-)
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, unquote
 
 from nas.core.errors import LedgerError, first_line
 
+if TYPE_CHECKING:
+    import sqlalchemy
+
 LOCK_TIMEOUT_SECONDS = 20
-OPENING_ATTEMPTS = 5
 
-UNIQUE_NUMBER = "hwnas_unique_number"
-"""Attribute of a trial that no two trials of a database share: the study's name and the number."""
-
-_NUMBERED_ONCE = f"""
-    CREATE UNIQUE INDEX IF NOT EXISTS {UNIQUE_NUMBER} ON trial_user_attributes (value_json)
-    WHERE "key" = '{UNIQUE_NUMBER}'
-"""
+Rows = Callable[..., list[tuple[Any, ...]]]
+"""Takes a query with `?` for its parameters, and these; returns all rows."""
 
 _KEPT = "what was appended before is kept"
 _HINTS = {
@@ -49,12 +36,20 @@ _HINTS = {
     "no password supplied": "the study's files keep none: set PGPASSWORD, or use ~/.pgpass",
 }
 _URLS = "expected sqlite:///FILE or postgresql://USER:PASSWORD@HOST/DATABASE"
+_RAISED_BY = ("sqlite3", "sqlalchemy", "psycopg2", "optuna")
 
 
 def sqlite_url(path: Path) -> str:
     """Return the URL of a ledger in the SQLite file `path`, whatever characters that holds."""
-    url = sqlalchemy.URL.create("sqlite", database=path.absolute().as_posix())
-    return url.render_as_string(hide_password=False)
+    return f"sqlite:///{quote(path.absolute().as_posix(), safe=' +/')}"
+
+
+def sqlite_file(url: str) -> Path | None:
+    """Return the file of a ledger's URL; `None` where a server holds the ledger."""
+    kind, _, place = url.partition(":///")
+    if kind.partition("+")[0] != "sqlite" or not place:
+        return None
+    return Path(unquote(place.partition("?")[0])).absolute()
 
 
 def engine_url(url: str) -> sqlalchemy.URL:
@@ -63,66 +58,71 @@ def engine_url(url: str) -> sqlalchemy.URL:
     Raises:
         ArgumentError: It is the URL of neither SQLite nor PostgreSQL.
     """
+    import sqlalchemy
+
     parsed = sqlalchemy.make_url(url)
     if parsed.get_backend_name() not in ("sqlite", "postgresql"):
-        raise ArgumentError(url)
+        raise sqlalchemy.exc.ArgumentError(url)
     plain = parsed.drivername == "postgresql"
     return parsed.set(drivername="postgresql+psycopg2") if plain else parsed
 
 
-def open_storage(url: str, *, skip_table_creation: bool = False) -> RDBStorage:
-    """Return Optuna's storage in the database at `url`; no connection stays open between calls.
+def engine_settings(url: sqlalchemy.URL) -> dict[str, Any]:
+    """Return how SQLAlchemy connects to a ledger: no connection stays open between calls."""
+    import sqlalchemy
 
-    Raises:
-        LedgerError: The tables are those of another release of Optuna.
-    """
-    # NullPool: a candidate may train for hours, in which a server drops an idle connection.
+    # A candidate may train for hours, in which a server drops an idle connection.
     settings: dict[str, Any] = {"poolclass": sqlalchemy.NullPool}
-    parsed = engine_url(url)
-    if parsed.get_backend_name() == "sqlite":
+    if url.get_backend_name() == "sqlite":
         settings["connect_args"] = {"timeout": LOCK_TIMEOUT_SECONDS}
-    text = parsed.render_as_string(hide_password=False)
-    try:
-        return RDBStorage(text, settings, skip_table_creation=skip_table_creation)
-    except RuntimeError as error:
-        raise LedgerError(f"ledger {shown(url)}: {first_line(error)}") from error
+    return settings
 
 
-def prepared_storage(url: str) -> RDBStorage:
-    """Return a storage whose database has all tables and the index of trial numbers."""
-    for attempts_left in reversed(range(OPENING_ATTEMPTS)):
-        try:
-            storage = open_storage(url)
-            with storage.engine.begin() as connection:
-                connection.execute(sqlalchemy.text(_NUMBERED_ONCE))
-            return storage
-        except (OperationalError, ProgrammingError, IntegrityError) as error:
-            # Another process may make the same tables at the same time.
-            made = isinstance(error, IntegrityError) or "already exists" in str(error)
-            if not made or not attempts_left:
-                raise
-            time.sleep(0.1)
-    raise AssertionError("the last attempt returns or raises")
+def engine(url: str) -> sqlalchemy.Engine:
+    """Return SQLAlchemy's engine for the database at `url`."""
+    import sqlalchemy
+
+    parsed = engine_url(url)
+    return sqlalchemy.create_engine(parsed, **engine_settings(parsed))
 
 
 @contextlib.contextmanager
-def quiet_optuna() -> Iterator[None]:
-    """Keep Optuna's information and its notes on experimental features from being printed."""
-    verbosity = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(max(verbosity, optuna.logging.WARNING))
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ExperimentalWarning)
-            yield
-    finally:
-        optuna.logging.set_verbosity(verbosity)
+def reading(url: str) -> Iterator[Rows]:
+    """Connect to a database that exists, and return what reads its rows, for a `with` block.
+
+    What queries read from a file is of one moment. On a server, a later query may see more.
+    """
+    file = sqlite_file(url)
+    if file is None:
+        connection: Any = engine(url).raw_connection()
+        placeholder = "%s"
+    else:
+        # For writing as well: what a killed process left half written is undone by whoever reads.
+        name = f"{file.as_uri()}?mode=rw"
+        connection = sqlite3.connect(name, timeout=LOCK_TIMEOUT_SECONDS, uri=True)
+        placeholder = "?"
+
+    def rows(query: str, *parameters: object) -> list[tuple[Any, ...]]:
+        cursor.execute(query.replace("?", placeholder), parameters)
+        found: list[tuple[Any, ...]] = cursor.fetchall()
+        return found
+
+    with contextlib.closing(connection):
+        cursor = connection.cursor()
+        if file is not None:
+            cursor.execute("BEGIN")
+        yield rows
 
 
 def shown(url: str) -> str:
     """Return `url` as it may be printed: without its password."""
+    if sqlite_file(url) is not None:
+        return url
+    import sqlalchemy
+
     try:
         return sqlalchemy.make_url(url).render_as_string(hide_password=True)
-    except ArgumentError:
+    except sqlalchemy.exc.ArgumentError:
         return repr(url)
 
 
@@ -131,23 +131,30 @@ def translated(url: str) -> Iterator[None]:
     """Raise `LedgerError` for whatever the database at `url` raises in the block."""
     try:
         yield
-    except (StorageInternalError, SQLAlchemyError) as error:
-        raise LedgerError(f"ledger {shown(url)}: {_explain(error)}") from error
     except ImportError as error:
         postgresql = url.startswith("postgresql")
         fix = "pip install psycopg2-binary" if postgresql else "install the database's driver"
         missing = first_line(error.__cause__ or error)
         raise LedgerError(f"ledger {shown(url)}: {missing}; {fix}") from error
+    except Exception as error:
+        if not _of_database(error):
+            raise
+        raise LedgerError(f"ledger {shown(url)}: {explained(error)}") from error
 
 
-def _explain(error: BaseException) -> str:
+def _of_database(error: BaseException) -> bool:
+    """Return whether a database or what leads to it raised an error; loads none of them."""
+    bases = (base.__module__.partition(".")[0] for base in type(error).__mro__)
+    return any(package in _RAISED_BY for package in bases)
+
+
+def explained(error: BaseException) -> str:
+    """Return what a database reported, and how to go on where that is known, on one line."""
     cause: BaseException = error
-    if isinstance(cause, StorageInternalError) and cause.__cause__ is not None:
+    if type(cause).__name__ == "StorageInternalError" and cause.__cause__ is not None:
         cause = cause.__cause__
-    if isinstance(cause, NoSuchModuleError | ArgumentError):
+    if type(cause).__name__ in ("NoSuchModuleError", "ArgumentError"):
         return f"got a URL of an unknown kind, {_URLS}"
-    if isinstance(cause, DBAPIError) and cause.orig is not None:
-        cause = cause.orig
-    text = first_line(cause)
+    text = first_line(getattr(cause, "orig", None) or cause)
     hints = [hint for words, hint in _HINTS.items() if words in text.lower()]
     return "; ".join([text, *hints[:1]])

@@ -16,7 +16,7 @@ from nas.core.errors import ConfigError, HwnasError, LedgerError, UnknownNameErr
 from nas.core.objective import Constraint
 from nas.core.trial import FULL
 from nas.results import RECORD
-from nas.results.database import engine_url, shown, sqlite_url, translated
+from nas.results.database import engine_url, shown, sqlite_file, sqlite_url, translated
 from nas.results.frame import read_json, trials_frame
 from nas.results.hypervolume import hypervolume, knee, non_dominated
 from nas.results.ledger import Ledger
@@ -286,6 +286,8 @@ class StudyResults:
     def on_server(self) -> bool:
         """Whether the ledger is kept by a database server; else it is a file."""
         url = str(self._given_ledger_url or self.record["ledger_url"])
+        if sqlite_file(url) is not None:
+            return False
         with translated(url):
             return engine_url(url).get_backend_name() != "sqlite"
 
@@ -303,11 +305,10 @@ class StudyResults:
                 )
             return url
         recorded = self._given_ledger_url or recorded
-        with translated(recorded):
-            database = engine_url(recorded).database
-        if not database:
+        file = sqlite_file(recorded)
+        if file is None:
             raise LedgerError(f"{self.path / RECORD}: ledger {recorded} is no file")
-        return sqlite_url(self._moved(Path(database)))
+        return sqlite_url(self._moved(file))
 
     def _moved(self, recorded: Path) -> Path:
         """Return the SQLite file, wherever the study's folder has been moved to since."""

@@ -150,15 +150,12 @@ class _Study:
         )
         if published := settings.published:
             self.reporter.stage("nothing is verified at the end: " + "; ".join(published.values()))
-        with closing(ledger):
-            # After the ledger, so that whoever finds the record can read both.
-            if not folder.begun:
-                record.begin(
-                    settings, folder, fingerprint, problem, calibration, first, self.splits
-                )
-            # With the stamp of now, the next run need not load the test split.
-            folder.update(data_fingerprint=fingerprint)
-            trials = self._search(problem, ledger, first, feasible)
+        # After the ledger, so that whoever finds the record can read both.
+        if not folder.begun:
+            record.begin(settings, folder, fingerprint, problem, calibration, first, self.splits)
+        # With the stamp of now, the next run need not load the test split.
+        folder.update(data_fingerprint=fingerprint)
+        trials = self._search(problem, ledger, first, feasible)
         results = StudyResults(folder.path, self._ledger_url)
         if not any(trial.complete for trial in trials):
             line = preview.nothing_complete_line(trials, folder.record()["stop"]["by"])
@@ -186,8 +183,7 @@ class _Study:
         trials = []
         if self.folder.begun:
             owner = self.folder.ledger_owner
-            with closing(Ledger.load(self._ledger_url, self._name, owner)) as ledger:
-                trials = ledger.trials()
+            trials = Ledger.load(self._ledger_url, self._name, owner).trials()
         self._say_time(feasible, trials, workers)
 
     @property

@@ -81,7 +81,6 @@ def write_study(
     ledger = Ledger.open(url, folder.name, objectives, GENES)
     for trial in trials:
         ledger.append(trial)
-    ledger.close()
     return folder
 
 

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib.util
 import logging
 import math
 import sqlite3
+import subprocess
 import sys
 from pathlib import Path
 
@@ -220,7 +222,6 @@ def test_full_disk_is_one_line_and_keeps_the_rest(url: str, tmp_path: Path) -> N
 def test_no_connection_stays_open(url: str, tmp_path: Path) -> None:
     ledger = open_ledger(url)
     ledger.append(make_trial(0, 1.0, 1.0))
-    ledger.close()
     with sqlite3.connect(tmp_path / "ledger.db", timeout=0) as other:
         other.execute("BEGIN EXCLUSIVE")
     assert [path.name for path in tmp_path.iterdir()] == ["ledger.db"]
@@ -421,3 +422,152 @@ def test_results_are_not_read_from_the_ledger_of_another_study(tmp_path: Path) -
     folder = write_study(tmp_path / "digits", random_trials(3), ledger_owner="gone")
     with pytest.raises(LedgerError, match="belongs to"):
         StudyResults(folder).trials()
+
+
+def odd_trials() -> list[Trial]:
+    """Return trials of every kind that a search writes."""
+    made = random_trials(40)
+    changes: dict[int, dict[str, object]] = {
+        1: {"values": {"error": math.nan, "latency_ms": 1.0}},
+        2: {"values": {"error": math.inf, "latency_ms": -math.inf}},
+        3: {"facts": {"x_ms": math.nan, "y_ms": -math.inf, "z": 0.1 + 0.2}},
+        4: {"facts": {}, "fidelity": 1 / 3},
+        5: {"failure": 'crashed: "quoted", \n grün', "values": {}},
+        6: {"seed": 2**62, "seconds": math.inf, "ended_s": 1e-300},
+    }
+    timed = [dataclasses.replace(trial, ended_s=0.1 * trial.number) for trial in made]
+    return [
+        dataclasses.replace(trial, **changes.get(trial.number, {}))  # type: ignore[arg-type]
+        for trial in timed
+    ]
+
+
+def test_optuna_reads_what_is_written_as_if_it_had_written_it(url: str) -> None:
+    """The tables are written without Optuna: they hold what Optuna writes of the same trials."""
+    made = odd_trials()
+    ledger = open_ledger(url)
+    ledger.append(*made[:15])
+    for trial in made[15:]:
+        ledger.append(trial)
+    written = optuna.load_study(study_name="digits", storage=url)
+    again = optuna.create_study(
+        storage=url, study_name="again", directions=["minimize"] * len(OBJECTIVES)
+    )
+    for trial in written.trials:
+        own = {**trial.user_attrs, "hwnas_unique_number": f"again/{trial.number}"}
+        again.add_trial(
+            optuna.trial.create_trial(
+                state=trial.state,
+                values=trial.values,
+                params=trial.params,
+                distributions=trial.distributions,
+                user_attrs=own,
+            )
+        )
+    columns = {
+        "trials": "number, state, typeof(datetime_start), length(datetime_complete)",
+        "trial_user_attributes": "number, key, value_json",
+        "trial_params": "number, param_name, param_value, distribution_json",
+        "trial_values": "number, objective, value, value_type",
+        "trial_system_attributes": "number, key, value_json",
+        "trial_intermediate_values": "number, step",
+    }
+    with contextlib.closing(sqlite3.connect(url.removeprefix("sqlite:///"))) as database:
+        for table, names in columns.items():
+            join = "" if table == "trials" else f"JOIN {table} USING (trial_id)"
+            query = f"SELECT {names} FROM trials {join} WHERE study_id = ? AND number > ?"
+            own, optunas = (
+                sorted(map(repr, database.execute(query, (study_id, -1)))) for study_id in (1, 2)
+            )
+            assert own == [row.replace("again/", "digits/") for row in optunas], table
+    [first] = [t for t in again.trials if t.number == 0]
+    assert first.datetime_start is not None
+    apart = first.datetime_start - written.trials[0].datetime_start  # type: ignore[operator]
+    assert abs(apart.total_seconds()) < 600
+
+
+def test_what_is_read_is_what_optuna_reads(url: str) -> None:
+    """The tables are read without Optuna, with trials of others and in any order."""
+    made = odd_trials()
+    study = optuna.create_study(study_name="other", storage=url)
+    study.enqueue_trial({"x": 1.0})
+    ledger = open_ledger(url)
+    study = optuna.load_study(study_name="digits", storage=url)
+    ledger.append(*reversed(made[:20]))
+    # As a dashboard does.
+    study.enqueue_trial({"depth": 2})
+    study.trials[3].set_user_attr("note", "good")
+    study.add_trial(optuna.trial.create_trial(values=[1.0, 2.0]))
+    ledger.append(*made[20:])
+    read = Ledger.load(url, "digits").trials()
+    assert [repr(trial) for trial in read] == [repr(trial) for trial in made]
+
+    frozen = {t.user_attrs["number"]: t for t in study.trials if "number" in t.user_attrs}
+    assert sorted(frozen) == [trial.number for trial in read]
+    for trial in read:
+        held = frozen[trial.number]
+        names = [gene.name for gene in GENES]
+        genotype = [gene.choices.index(held.params[gene.name]) for gene in GENES]
+        assert names == list(held.params)
+        assert trial.genotype == tuple(genotype)
+        assert (trial.arch_id, trial.seed) == (held.user_attrs["arch_id"], held.user_attrs["seed"])
+        finite = trial.complete and not any(map(math.isnan, trial.values.values()))
+        assert held.state.name == ("COMPLETE" if finite else "FAIL")
+        if finite:
+            assert held.values == [trial.values[name] for name in OBJECTIVES]
+
+
+def test_trials_that_are_written_together_are_written_all_or_none(url: str) -> None:
+    made = random_trials(6)
+    ledger = open_ledger(url)
+    wrong = dataclasses.replace(made[2], genotype=(0, 0))
+    with pytest.raises(LedgerError, match="trial 2 got genotype"):
+        ledger.append(made[0], made[1], wrong)
+    assert ledger.trials() == []
+    ledger.append(*made[:3])
+    # What is held already, as after an answer that never came, is left as it is.
+    ledger.append(*made)
+    assert ledger.trials() == made
+    ledger.append()
+    other = dataclasses.replace(made[5], arch_id="f" * 12)
+    with pytest.raises(LedgerError, match="trial 5 got architecture ffffffffffff"):
+        ledger.append(make_trial(6, 1.0, 1.0), other)
+    assert ledger.trials() == made
+
+
+def test_tables_of_another_optuna_are_refused(url: str) -> None:
+    open_ledger(url)
+    with contextlib.closing(sqlite3.connect(url.removeprefix("sqlite:///"))) as database:
+        database.execute("UPDATE alembic_version SET version_num = 'v9.9.9.z'")
+        database.commit()
+    for attempt in (open_ledger, lambda url: Ledger.load(url, "digits")):
+        with pytest.raises(LedgerError, match="ledger") as caught:
+            attempt(url)
+        assert "\n" not in str(caught.value)
+
+
+def test_a_damaged_trial_is_one_line(url: str) -> None:
+    ledger = open_ledger(url)
+    ledger.append(*random_trials(3))
+    damages = {"value_json": ("{", "null", '"x"'), "key": ("gone",)}
+    for column, values in damages.items():
+        for value in values:
+            with contextlib.closing(sqlite3.connect(url.removeprefix("sqlite:///"))) as database:
+                query = f"UPDATE trial_user_attributes SET {column} = ? WHERE trial_id = 2"
+                where = " AND key = 'facts'" if column == "value_json" else " AND key = 'seed'"
+                database.execute(query + where, (value,))
+                database.commit()
+            with pytest.raises(LedgerError, match=r"ledger\.db: .*damaged") as caught:
+                Ledger.load(url, "digits").trials()
+            assert "\n" not in str(caught.value)
+
+
+def test_reading_loads_neither_optuna_nor_sqlalchemy(url: str) -> None:
+    open_ledger(url).append(*random_trials(3))
+    code = (
+        "import sys; from nas.results.ledger import Ledger; "
+        f"print(len(Ledger.load({url!r}, 'digits').trials())); "
+        "print(*{'optuna', 'sqlalchemy', 'pandas', 'torch'} & set(sys.modules))"
+    )
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert said.stdout.split() == ["3"]

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -203,12 +202,12 @@ def test_resuming_from_the_ledger_on_disk(tmp_path: Path, expected: list[Trial])
         if trial.number == 11:
             raise Interrupted
 
-    with closing(opened()) as ledger, pytest.raises(Interrupted):
-        loop(ledger, workers=3, on_trial=stop).run()
-    with closing(opened()) as ledger:
-        before = {trial.number for trial in ledger.trials()}
-        search = loop(ledger, workers=3, order_seed=1)
-        assert search.run() == expected
+    with pytest.raises(Interrupted):
+        loop(opened(), workers=3, on_trial=stop).run()
+    ledger = opened()
+    before = {trial.number for trial in ledger.trials()}
+    search = loop(ledger, workers=3, order_seed=1)
+    assert search.run() == expected
     assert 11 in before
     assert before.isdisjoint(search.evaluator.evaluated)
 

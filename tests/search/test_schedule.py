@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -176,17 +175,16 @@ def test_an_asynchronous_search_goes_on_from_the_ledger_on_disk(tmp_path: Path, 
         url = sqlite_url(tmp_path / "ledger.db")
         return Ledger.open(url, "study", list(at.objectives), at.space.genes)
 
-    with closing(opened()) as ledger:
-        asynchronous(ledger, evaluations=12).run()
-    with closing(opened()) as ledger:
-        assert ledger.segments() == [RunSegment(asked=0, told=0, lookahead=4)]
-        search = asynchronous(ledger, 3, evaluations=16)
-        search.run()
-        assert sorted(search.evaluator.evaluated) == [12, 13, 14, 15]
-        trials = sorted(ledger.trials(), key=lambda trial: trial.ended_s)
-        told = [number for what, number in search.algorithm.events if what == "told"]
-        assert told == [trial.number for trial in trials]
-        assert len({trial.ended_s for trial in trials}) == 16
+    asynchronous(opened(), evaluations=12).run()
+    ledger = opened()
+    assert ledger.segments() == [RunSegment(asked=0, told=0, lookahead=4)]
+    search = asynchronous(ledger, 3, evaluations=16)
+    search.run()
+    assert sorted(search.evaluator.evaluated) == [12, 13, 14, 15]
+    trials = sorted(ledger.trials(), key=lambda trial: trial.ended_s)
+    told = [number for what, number in search.algorithm.events if what == "told"]
+    assert told == [trial.number for trial in trials]
+    assert len({trial.ended_s for trial in trials}) == 16
 
 
 def test_changed_settings_are_refused_in_an_asynchronous_search_too(whole):

@@ -46,7 +46,6 @@ def write_former(folder: Path, space: SearchSpace, found: dict[Genotype, tuple[f
         ledger.append(
             Trial(number=number, genotype=genotype, arch_id=arch_id, seed=0, values=values)
         )
-    ledger.close()
     record = {
         "name": folder.name,
         "created_utc": "2030-01-02T03:04:05Z",
