@@ -26,7 +26,7 @@ class Output(io.TextIOBase):
         """Write to `stream`, which is `None` where Python was started with a closed one."""
         closed = stream is None or stream.closed
         self.error = OSError(errno.EBADF, os.strerror(errno.EBADF)) if closed else None
-        self._stream = Path(os.devnull).open("w") if stream is None or closed else stream
+        self._stream = Path(os.devnull).open("w") if stream is None or closed else stream  # noqa: SIM115
         self.needed = True
 
     @property
