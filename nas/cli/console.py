@@ -25,12 +25,23 @@ def print_records(records: Sequence[Mapping[str, Any]], columns: Sequence[str]) 
     console().print(table)
 
 
-def print_front(study: StudyResults, front: pd.DataFrame | None = None) -> None:
-    """Print a front, by default the study's own, as a table; say so if it is empty."""
+def print_front(study: StudyResults, front: pd.DataFrame | None = None, why: str = "") -> None:
+    """Print a front, by default the study's own, as a table.
+
+    Args:
+        study: Where the front comes from.
+        front: Rows of its trials.
+        why: Said in place of an empty front; by default its constraints.
+    """
     # pandas takes a while to load, and this module serves commands that need none.
     from nas.results.report import table
 
     front = study.pareto() if front is None else front
+    if front.empty:
+        limits = ", ".join(map(str, study.constraints)) or "none"
+        line = why or f"no architecture is left; constraints: {limits}"
+        console().print(f"{study.name}: {line}", highlight=False, markup=False, soft_wrap=True)
+        return
     drawn = table(study, front)
     # On a narrow terminal cells fold and lose nothing: an arch_id must be there to be picked.
     drawn.box, drawn.pad_edge, drawn.collapse_padding = box.SIMPLE_HEAD, False, True
@@ -38,11 +49,6 @@ def print_front(study: StudyResults, front: pd.DataFrame | None = None) -> None:
     for column in drawn.columns:
         column.overflow = "fold"
     console().print(drawn)
-    if front.empty:
-        limits = ", ".join(map(str, study.constraints))
-        console().print(
-            f"no architecture is left; constraints: {limits or 'none'}", highlight=False
-        )
 
 
 def _as_markup(value: Any) -> str:

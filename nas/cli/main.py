@@ -135,7 +135,12 @@ def _pareto(parsed: argparse.Namespace) -> int:
     front = study.pareto(parsed.where, objectives, parsed.sort, parsed.fidelity)
     if parsed.json:
         return print_json(records(front))
-    print_front(study, front)
+    why = ""
+    if front.empty and parsed.where:
+        reach = study.reach(parsed.where, objectives, parsed.fidelity)
+        ends = (f"{name} is {low:.4g} to {high:.4g}" for name, (low, high) in reach.items())
+        why = "; ".join([f"no architecture meets {parsed.where}", *ends])
+    print_front(study, front, why)
     return 0
 
 

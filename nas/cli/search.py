@@ -7,6 +7,7 @@ import dataclasses
 import inspect
 import os
 import re
+import shlex
 import sys
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -181,10 +182,10 @@ def _run(config: DictConfig) -> None:
     if settings.finalise.limit and study.status != "finalised":
         line = "not every network could be verified; the lines above say why"
         raise HwnasError(f"{study.path}: {line}; run the same command again to go on")
-    runs = "" if str(study.path.parent) == "runs" else f" --runs {study.path.parent}"
     verified = settings.finalise.limit > 0 and not study.pareto().empty
-    what = f"export {study.name} --pick knee" if verified else f"pareto {study.name}"
-    following = f"nas {what}{runs}"
+    what = ["export", study.name, "--pick", "knee"] if verified else ["pareto", study.name]
+    runs = str(study.path.parent)
+    following = shlex.join(["nas", *what, *([] if runs == "runs" else ["--runs", runs])])
     sys.stdout.write(f"{study.path}: pareto.csv, pareto.png; next: {following}\n")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from nas.core.errors import ConfigError, UnknownNameError
+from nas.core.errors import ConfigError, UnknownNameError, did_you_mean
 from nas.core.space import Genotype, Preset
 from nas.network.space import SearchSpace
 
@@ -70,7 +70,7 @@ def find(
             return space, space.references()[which]
     known = dict.fromkeys(reference for space in spaces for reference in space.references())
     expected = f"a reference ({', '.join(known) or 'none'}) or integers between commas"
-    raise ConfigError(f"network of {name}", which, expected)
+    raise ConfigError(f"network of {name}", which, expected, did_you_mean(which, known))
 
 
 def _presets(name: str) -> Sequence[Preset]:

@@ -8,6 +8,7 @@ and the search goes on.
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterable
 
 
@@ -33,11 +34,35 @@ class ConfigError(HwnasError):
 
 
 class UnknownNameError(ConfigError):
-    """A name is not registered; the message lists those that are."""
+    """A name is none of those that there are; the message lists them, and the most similar one."""
 
-    def __init__(self, kind: str, name: object, valid: Iterable[str]) -> None:
-        """Name the kind of component, the unknown name and the valid ones."""
-        super().__init__(kind, name, "one of " + ", ".join(sorted(valid)))
+    def __init__(
+        self,
+        argument: str,
+        name: object,
+        valid: Iterable[str],
+        among: str = "one of",
+        *,
+        got: object = ...,
+    ) -> None:
+        """Compose the line from its parts.
+
+        Args:
+            argument: The setting, or the kind of what is named.
+            name: The unknown name.
+            valid: The names that there are.
+            among: What these are.
+            got: The value that was given, where that is not the name itself.
+        """
+        names = sorted(valid)
+        expected = f"{among} {', '.join(names) or 'none'}"
+        super().__init__(argument, name if got is ... else got, expected, did_you_mean(name, names))
+
+
+def did_you_mean(name: object, valid: Iterable[str]) -> str:
+    """Return a question with the valid name that is most similar; empty where none is."""
+    similar = difflib.get_close_matches(str(name), list(valid), n=1)
+    return f"did you mean {similar[0]!r}?" if similar else ""
 
 
 class GenotypeError(HwnasError):
@@ -95,6 +120,11 @@ def one_line(text: object, most: int = 300) -> str:
     if not line and isinstance(text, BaseException):
         return type(text).__name__
     return line if len(line) <= most else f"{line[:most]} ..."
+
+
+def counted(number: float, noun: str) -> str:
+    """Return a number with what it counts, in the plural unless it is 1."""
+    return f"{number:.10g} {noun}{'' if number == 1 else 's'}"
 
 
 def first_line(error: BaseException) -> str:

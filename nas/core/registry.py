@@ -97,7 +97,7 @@ class Registry(Generic[T]):
         known = {f.name: f for f in dataclasses.fields(cls) if f.init}  # type: ignore[arg-type]
         for field in fields:
             if field not in known:
-                raise ConfigError(f"{self.kind} {name!r}", field, f"a field of {sorted(known)}")
+                raise UnknownNameError(f"{self.kind} {name!r}", field, known, "a field of")
         for field, spec in known.items():
             defaults = (spec.default, spec.default_factory)
             if field not in fields and defaults == (dataclasses.MISSING, dataclasses.MISSING):

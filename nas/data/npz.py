@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nas.core.dataset import Examples, SearchSplits, files_stamp
-from nas.core.errors import ConfigError, DataError
+from nas.core.errors import DataError, UnknownNameError
 from nas.data import SPLITS, StratifiedDataset, register
 from nas.tasks.classification import Classification
 
@@ -44,7 +44,7 @@ class Npz(StratifiedDataset):
         """Check the settings."""
         super().__post_init__()
         if self.layout not in ("auto", *_AXES):
-            raise ConfigError("data.layout", self.layout, f"one of auto, {', '.join(_AXES)}")
+            raise UnknownNameError("data.layout", self.layout, ("auto", *_AXES))
 
     def search_splits(self) -> SearchSplits:
         splits, notes = self._splits()

@@ -6,7 +6,7 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nas.core.errors import HwnasError
+from nas.core.errors import HwnasError, UnknownNameError
 from nas.core.trial import FULL
 
 if TYPE_CHECKING:
@@ -43,8 +43,8 @@ def open(path_or_name: str | Path, runs: str | Path = "runs") -> StudyResults:  
     for folder in (Path(path_or_name), Path(runs, path_or_name)):
         if (folder / RECORD).is_file():
             return StudyResults(folder)
-    known = ", ".join(sorted(folder.name for folder in _folders(runs))) or "none"
-    raise HwnasError(f"study: got {str(path_or_name)!r}, expected a study of {runs}/: {known}")
+    known = [folder.name for folder in _folders(runs)]
+    raise UnknownNameError("study", str(path_or_name), known, f"a study of {runs}/:")
 
 
 def studies(runs: str | Path = "runs") -> list[dict[str, Any]]:

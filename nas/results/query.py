@@ -59,6 +59,14 @@ def matching(where: str, frame: pd.DataFrame, aliases: Mapping[str, str] | None 
     return _Condition(where, frame, aliases or {}).mask(tree.body)
 
 
+def columns_in(where: str, frame: pd.DataFrame, aliases: Mapping[str, str]) -> list[str]:
+    """Return the columns that a condition names which `matching` can read."""
+    tree = ast.parse(where.strip(), mode="eval")
+    names = [node.id for node in ast.walk(tree) if isinstance(node, ast.Name)]
+    found = (aliases.get(name, name) for name in names)
+    return [name for name in dict.fromkeys(found) if name in frame.columns]
+
+
 class _Condition:
     """The rows that meet one condition."""
 

@@ -12,7 +12,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from nas.core.errors import ConfigError, HwnasError, LedgerError, UnknownNameError
+from nas.core.errors import (
+    ConfigError,
+    HwnasError,
+    LedgerError,
+    UnknownNameError,
+    did_you_mean,
+)
 from nas.core.objective import Constraint
 from nas.core.trial import FULL
 from nas.results import RECORD
@@ -20,7 +26,7 @@ from nas.results.database import engine_url, shown, sqlite_file, sqlite_url, tra
 from nas.results.frame import read_json, trials_frame
 from nas.results.hypervolume import hypervolume, knee, non_dominated
 from nas.results.ledger import Ledger
-from nas.results.query import matching
+from nas.results.query import Mask, columns_in, matching
 
 _KEYS = (
     "name",
@@ -189,20 +195,38 @@ class StudyResults:
             HwnasError: The study cannot be read.
         """
         frame = self.trials()
-        verified = frame["verified"] & (fidelity == FULL) & (objectives is None)
+        verified = _verified(frame, fidelity, objectives)
         names = self.front_columns(frame[verified]) if objectives is None else list(objectives)
         chosen = [self._numeric(frame, name) for name in names]
         if not chosen:
             raise ConfigError("objectives", objectives, "one column or more")
         order = self._column(frame, sort, "sort") if sort is not None else chosen[0]
-        kept = (frame["feasible"] & _at(frame, fidelity)).to_numpy(copy=True)
+        kept = _competing(frame, fidelity, objectives)
         if where is not None:
             kept &= matching(where, frame, self.columns)
-        if verified.any():
-            kept &= verified.to_numpy()
         front = frame[kept].drop_duplicates("arch_id").dropna(subset=chosen)
         front = front[non_dominated(front[chosen].to_numpy(dtype=float))]
         return front.sort_values([order, "number"], ignore_index=True)
+
+    def reach(
+        self, where: str, objectives: Sequence[str] | None = None, fidelity: float = FULL
+    ) -> dict[str, tuple[float, float]]:
+        """Return how far the values go that a condition is about.
+
+        Args:
+            where: Condition on the columns that `pareto` takes.
+            objectives: See `pareto`.
+            fidelity: See `pareto`.
+
+        Returns:
+            Least and largest value of every column of numbers in the condition, over the
+            architectures that compete for the front; empty where none does.
+        """
+        frame = self.trials()
+        names = columns_in(where, frame, self.columns)
+        values = frame[_competing(frame, fidelity, objectives)][names].select_dtypes("number")
+        known = values.dropna(axis="columns", how="all")
+        return {str(name): (float(c.min()), float(c.max())) for name, c in known.items()}
 
     def pick(self, text: str) -> pd.Series[Any]:
         """Return one architecture's row of `trials`.
@@ -223,7 +247,8 @@ class StudyResults:
         if len(found) != 1:
             known = "none" if found.empty else ", ".join(found["arch_id"].head(5))
             expected = f"{', '.join(PICKS)} or the beginning of one arch_id"
-            raise ConfigError("architecture", text, expected, f"it fits {known}")
+            fix = did_you_mean(text, PICKS) or f"it fits {known}"
+            raise ConfigError("architecture", text, expected, fix)
         row = found.iloc[0]
         if row["status"] != "complete":
             raise ConfigError("architecture", text, "a complete trial", str(row["failure"]))
@@ -324,6 +349,20 @@ class StudyResults:
         return Ledger.load(
             self._ledger_url, str(self.record["name"]), self.record.get("ledger_owner")
         )
+
+
+def _verified(
+    frame: pd.DataFrame, fidelity: float, objectives: Sequence[str] | None
+) -> pd.Series[bool]:
+    """Return which trials are of verified architectures, where a front is of these."""
+    return frame["verified"] & (fidelity == FULL) & (objectives is None)
+
+
+def _competing(frame: pd.DataFrame, fidelity: float, objectives: Sequence[str] | None) -> Mask:
+    """Return which trials compete for a front."""
+    kept = frame["feasible"] & _at(frame, fidelity)
+    verified = _verified(frame, fidelity, objectives)
+    return (kept & verified if verified.any() else kept).to_numpy(copy=True)
 
 
 def _at(frame: pd.DataFrame, fidelity: float) -> pd.Series[bool]:

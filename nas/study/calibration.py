@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -199,9 +200,12 @@ class MeasuredCandidatesFile:
 def adaptive_measurement_line(candidate: MeasuredCandidate) -> str:
     """Return what became of a candidate, for people."""
     what = {"constraint": "a limit", "front": "the front"}[candidate.reason]
-    interval = (
-        f"predicted {candidate.low_ms:.3g} to {candidate.high_ms:.3g} ms, which straddles {what}"
-    )
+    if math.isfinite(candidate.high_ms):
+        ends = f"{candidate.low_ms:.3g} to {candidate.high_ms:.3g} ms"
+        interval = f"predicted {ends}, which straddles {what}"
+    else:  # of few samples an interval has no end
+        predicted = f"predicted {candidate.predicted_ms:.3g} ms"
+        interval = f"{predicted} without an upper bound, which leaves {what} open"
     if candidate.taken is None:
         return f"  {candidate.arch_id} {interval}; not measured, so it counts: {candidate.failure}"
     measurement = candidate.taken.measurement

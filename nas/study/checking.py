@@ -18,7 +18,7 @@ from omegaconf.errors import (
     OmegaConfBaseException,
 )
 
-from nas.core.errors import ConfigError, HwnasError
+from nas.core.errors import ConfigError, HwnasError, UnknownNameError
 from nas.core.registry import Registry, nested_registries, nested_settings, tuples
 
 T = TypeVar("T")
@@ -196,7 +196,11 @@ def _config_error(error: OmegaConfBaseException, cls: type, node: Any, path: str
         if key
         else OmegaConf.to_container(given, resolve=True)
     )
-    return ConfigError(f"{_prefix(path)}{key}", got, _expectation(error, cls))
+    if isinstance(error, ConfigKeyError | ConfigAttributeError):
+        fields = [field.name for field in dataclasses.fields(error.object_type or cls)]
+        name, among = key.rpartition(".")[2], "one of the settings"
+        return UnknownNameError(f"{_prefix(path)}{key}", name, fields, among, got=got)
+    return ConfigError(f"{_prefix(path)}{key}", got, _expectation(error))
 
 
 def _prefix(path: str) -> str:
@@ -212,10 +216,7 @@ def _writable(schema: Any) -> Any:
     return schema
 
 
-def _expectation(error: OmegaConfBaseException, cls: type) -> str:
-    if isinstance(error, ConfigKeyError | ConfigAttributeError):
-        fields = dataclasses.fields(error.object_type or cls)
-        return "one of the settings " + ", ".join(f.name for f in fields)
+def _expectation(error: OmegaConfBaseException) -> str:
     if isinstance(error, MissingMandatoryValue):
         return "a value"
     line = str(error).splitlines()[0]

@@ -7,6 +7,8 @@ composed configuration leaves out has its default, which `nas.study.reading` fil
 from __future__ import annotations
 
 import itertools
+import re
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,12 +21,15 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from nas.core.errors import ConfigError, HwnasError
+from nas.core.errors import ConfigError, HwnasError, UnknownNameError
 from nas.search import algorithms
 from nas.study.reading import COMPONENTS
 
 GROUPS = {**COMPONENTS, "search": algorithms.registry}
 """Registry of the components that are the options of a group; that of `search` is its algorithm."""
+
+
+_PACKAGE = re.compile(r"^# *@package ", re.MULTILINE)
 
 
 def config_folder() -> Path:
@@ -82,7 +87,10 @@ def compose(
     if config_dir is not None and not config_dir.is_dir():
         raise ConfigError("--config-dir", str(config_dir), "a folder of configurations")
     groups = options(config_dir)
-    texts = [_text(override, groups) for override in _parsed(overrides)]
+    parsed = _parsed(overrides)
+    for override in parsed:
+        _check_package(override, config_dir)
+    texts = [_text(override, groups) for override in parsed]
     if config_dir is not None:
         texts.append(f"hydra.searchpath=['file://{config_dir.resolve()}']")
     _store_components(config_dir)
@@ -96,9 +104,28 @@ def _parsed(overrides: Sequence[str]) -> list[Override]:
     try:
         return OverridesParser.create().parse_overrides(list(overrides))
     except OverrideParseException as error:
-        fix = """quote special characters, as in 'NAME="VALUE"'"""
-        line = f"{error.override}: cannot be read, expected NAME=VALUE; {fix}"
-        raise HwnasError(line) from error
+        name, equals, value = str(error.override).partition("=")
+        quoted = value.replace("\\", "\\\\").replace('"', '\\"')
+        setting = f'{name}="{quoted}"'
+        fix = f"quote its special characters: {shlex.quote(setting)}"
+        line = f"{error.override}: cannot be read, expected NAME=VALUE"
+        raise HwnasError(f"{line}; {fix}" if equals else line) from error
+
+
+def _check_package(override: Override, config_dir: Path | None) -> None:
+    """Refuse a file of settings that do not say where they belong.
+
+    A component's file has the component's settings; any other one, such as an experiment, has
+    settings of the whole, but Hydra takes them for those of a section of the group's name.
+    """
+    group, value = override.key_or_group, override.value()
+    if config_dir is None or group in GROUPS:
+        return
+    for name in value if isinstance(value, list) else [value]:
+        file = config_dir / group / f"{name}.yaml"
+        if file.is_file() and not _PACKAGE.search(file.read_text("utf-8", "replace")):
+            line = "lacks '# @package _global_' as its first line"
+            raise HwnasError(f"{file}: {line}; without it its settings are those of {group!r}")
 
 
 def _text(override: Override, groups: Mapping[str, Any]) -> str:
@@ -136,7 +163,7 @@ def _composed(texts: list[str]) -> DictConfig:
             _store(group, name)
             return _composed(texts)
         if error.options:
-            raise ConfigError(group, name, "one of " + ", ".join(error.options)) from error
+            raise UnknownNameError(group, name, error.options) from error
         raise HwnasError(" ".join(str(error).split())) from error
     except (HydraException, OmegaConfBaseException, ValueError) as error:
         raise HwnasError(" ".join(str(error).split())) from error

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from latency_predictors import PredictorSettings
-from nas.core.errors import CandidateFailure
+from nas.core.errors import CandidateFailure, counted
 from nas.core.objective import Objective
 from nas.core.space import Genotype
 from nas.core.trial import Job, Trial, full_trainings
@@ -68,9 +68,10 @@ def calibration_line(settings: PredictorSettings) -> str:
     """Return what a calibration that has not been made would take."""
     samples, seconds = settings.samples, settings.seconds_per_sample
     return (
-        f"the device is not calibrated for this study: that would measure {samples} networks for "
-        f"up to {seconds:g} s each ({duration(samples * seconds)}), and export them; those that "
-        "were measured before are not measured again"
+        "the device is not calibrated for this study: that would measure "
+        f"{counted(samples, 'network')} for up to {seconds:g} s each "
+        f"({duration(samples * seconds)}), and export them; those that were measured before are "
+        "not measured again"
     )
 
 
@@ -98,10 +99,11 @@ def time_line(
     done = full_trainings(trials)
     left = max(evaluations - done, 0)
     if not isinstance(job, TrainingJob):
-        return f"{left:.4g} candidates are looked up, which takes simulated time only"
+        looked_up = counted(round(left, 2), "candidate")
+        return f"to be looked up, which takes simulated time only: {looked_up}"
     if trials:
         each_s = sum(trial.seconds for trial in trials) / done
-        how = f"mean of the {len(trials)} trials so far"
+        how = f"mean of {counted(len(trials), 'trial')} so far"
     elif gpus:
         return "how long the search takes is not estimated: its candidates are trained on GPUs"
     else:
@@ -110,11 +112,12 @@ def time_line(
         except CandidateFailure as failure:
             return f"how long the search takes is not estimated: a network failed ({failure})"
         how = "a few steps of a small, a middle and a large network, each alone on this host"
-    on = "one worker" if workers in (None, 1) else f"{workers} workers"
+    on = counted(workers or 1, "worker")
     left_s = seconds_left(evaluations, stop, trials, each_s, workers or 1)
     left = min(left, round(left_s * (workers or 1) / max(each_s, 1e-9)))
     line = (
-        f"about {duration(left_s)} of search: {left:.4g} candidates of {duration(each_s)} on {on}"
+        f"about {duration(left_s)} of search: {counted(round(left, 2), 'candidate')} of "
+        f"{duration(each_s)} on {on}"
     )
     return f"{line} (estimate: {how})"
 

@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 import latency_predictors
 import search_spaces
 from nas import data, devices, evaluation, objectives, tables
-from nas.core.errors import ConfigError
+from nas.core.errors import ConfigError, UnknownNameError
 from nas.core.measurement import Device
 from nas.core.objective import Constraint, Objective
 from nas.core.registry import Registry
@@ -194,7 +194,7 @@ def _general(values: Mapping[str, Any]) -> GeneralSettings:
     known = (*GENERAL, *COMPONENTS, *SECTIONS)
     for section in values:
         if section not in known:
-            raise ConfigError("configuration", section, "one of " + ", ".join(known))
+            raise UnknownNameError("configuration", section, known)
     name = values.get("name")
     if isinstance(name, int | float):
         # The command line takes 359_0 for the number 3590, which would be another name.

@@ -13,6 +13,7 @@ from typing import Any, TextIO, cast
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from nas.core.errors import counted
 from nas.core.output import Output
 from nas.core.trial import Trial, full_trainings
 from nas.results.hypervolume import hypervolume
@@ -138,14 +139,14 @@ def _announcement(plan: SearchPlan) -> str:
     recorded = full_trainings(plan.recorded)
     new = plan.evaluations - recorded
     if new <= 0:
-        return f"all {plan.evaluations} architectures are in the ledger"
-    workers = "simulated workers" if plan.simulated else "workers"
-    line = f"evaluating {new:.4g} architectures on {plan.workers} {workers}"
+        return f"in the ledger: all of {counted(plan.evaluations, 'architecture')}"
+    workers = counted(plan.workers, "simulated worker" if plan.simulated else "worker")
+    line = f"evaluating {counted(round(new, 2), 'architecture')} on {workers}"
     if plan.recorded:
-        line = f"{recorded:.4g} architectures are in the ledger; {line}"
+        line = f"in the ledger: {counted(round(recorded, 2), 'architecture')}; {line}"
     if plan.workers > plan.lookahead:
         idle = plan.workers - plan.lookahead
-        line += f"; {idle} workers will idle: raise search.lookahead under another name"
+        line += f"; {counted(idle, 'worker')} will idle: raise search.lookahead under another name"
     return line
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import search_spaces
 from latency_predictors import PredictorSettings
 from nas.core.dataset import Dataset
-from nas.core.errors import ConfigError
+from nas.core.errors import ConfigError, UnknownNameError
 from nas.core.measurement import Device
 from nas.core.objective import Constraint, Objective
 from nas.core.recipe import Recipe
@@ -149,7 +149,7 @@ class SearchSettings:
             if getattr(self, name) < 1:
                 raise ConfigError(f"search.{name}", getattr(self, name), "1 or more")
         if self.mode not in MODES:
-            raise ConfigError("search.mode", self.mode, "one of " + ", ".join(MODES))
+            raise UnknownNameError("search.mode", self.mode, MODES)
         for name in ("objectives", "constraints", "warm_start"):
             _check_texts(f"search.{name}", getattr(self, name))
         if not self.objectives or len(set(self.objectives)) < len(self.objectives):
@@ -158,8 +158,8 @@ class SearchSettings:
         for name, value in (self.reference_point or {}).items():
             setting = f"search.reference_point.{name}"
             if name not in self.objectives:
-                expected = "one of search.objectives: " + ", ".join(self.objectives)
-                raise ConfigError(setting, name, expected)
+                among = "one of search.objectives:"
+                raise UnknownNameError(setting, name, self.objectives, among)
             if not 0 < value < math.inf:
                 raise ConfigError(setting, value, "a number above 0")
 

@@ -19,7 +19,7 @@ import torch
 
 from nas import data
 from nas.core.dataset import Examples
-from nas.core.errors import DataError, ExportError
+from nas.core.errors import DataError, ExportError, counted
 from nas.core.files import write_json_atomically
 from nas.core.measurement import Deployable, ImageArray, Measurement, PreparedNetwork
 from nas.core.trial import Candidate, Evaluation
@@ -90,7 +90,7 @@ class Verification:
         return self.folder / member.arch_id / name
 
     def _train(self, members: Sequence[Candidate]) -> None:
-        self.reporter.stage(f"training {_architectures(members)} by finalise.recipe")
+        self.reporter.stage(f"training {counted(len(members), 'architecture')} by finalise.recipe")
         job = TrainingJob(
             space=self.problem.space,
             train=self.train,
@@ -155,7 +155,7 @@ class Verification:
 
     def _measure(self, members: Sequence[Candidate]) -> None:
         """Export and measure trained members, all of them interleaved."""
-        self.reporter.stage(f"exporting and measuring {_architectures(members)}")
+        self.reporter.stage(f"exporting and measuring {counted(len(members), 'architecture')}")
         space, device = self.problem.space, self.settings.device
         if line := threads_line(device):
             self.reporter.stage(line)
@@ -246,7 +246,9 @@ class Verification:
                 "data: the test split has changed since the study began; restore it and run the "
                 "same command again, or give the study another name"
             )
-        self.reporter.stage(f"testing {_architectures(members)} on {len(test)} test images")
+        self.reporter.stage(
+            f"testing {counted(len(members), 'architecture')} on {len(test)} test images"
+        )
         job = JudgingJob(
             networks={m.arch_id: self._network(m) for m in members},
             images=test,
@@ -328,7 +330,3 @@ class Verification:
 
 def _columns(metrics: Mapping[str, float], suffix: str) -> dict[str, float]:
     return {f"{name}_{suffix}": value for name, value in metrics.items()}
-
-
-def _architectures(members: Sequence[Candidate]) -> str:
-    return "1 architecture" if len(members) == 1 else f"{len(members)} architectures"

@@ -17,7 +17,7 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from nas.core.errors import ConfigError, GenotypeError
+from nas.core.errors import ConfigError, GenotypeError, UnknownNameError
 from nas.core.prediction import FloatArray
 from nas.core.registry import Registry
 from nas.core.space import Genotype
@@ -108,8 +108,8 @@ class Table(ABC):
             ConfigError: Nothing is published of this device.
         """
         if device not in self.devices:
-            expected = f"a device of the table: {', '.join(self.devices)}"
-            raise ConfigError("device.hardware", device, expected)
+            among = "a device of the table:"
+            raise UnknownNameError("device.hardware", device, self.devices, among)
         return self._latency_ms(device).astype(float)
 
     def dataset(self, name: str) -> TableData:
@@ -119,8 +119,7 @@ class Table(ABC):
             ConfigError: Nothing is published of it.
         """
         if name not in self.data:
-            expected = f"a data set of the table: {', '.join(self.data)}"
-            raise ConfigError("data.dataset", name, expected)
+            raise UnknownNameError("data.dataset", name, self.data, "a data set of the table:")
         return self.data[name]
 
     def rows(self, genotypes: Sequence[Genotype] | IntArray) -> IntArray:

@@ -84,7 +84,7 @@ def test_trials_of_an_earlier_run_are_counted_and_not_repeated(
         reporter.trial(trial(1, 50.0), feasible=True)
     begin, line = (line.split("] ", 1)[1] for line in printed())
     assert begin == (
-        "1 architectures are in the ledger; evaluating 3 architectures on 9 workers; "
+        "in the ledger: 1 architecture; evaluating 3 architectures on 9 workers; "
         "7 workers will idle: raise search.lookahead under another name"
     )
     assert line.startswith("2/4 000000000001 ")
@@ -130,6 +130,19 @@ def test_an_empty_front_is_told(
     assert shown.returncode == 0
     assert "no architecture is left; constraints: latency_ms <= 1e-09" in shown.stdout
     assert here("export", "small").stderr.startswith("nas: architecture: got 'knee'")
+
+
+def test_a_condition_that_nothing_meets_says_what_there_is(
+    finished: Finished, here: Callable[..., Ended]
+) -> None:
+    runs = f"--runs={finished.folder.parent}"
+    shown = here("pareto", "small", runs, "--where", "latency_ms_measured < 1e-9 and params_m > 0")
+    assert shown.returncode == 0
+    [line] = shown.stdout.splitlines()
+    assert "latency_ms_measured < 1e-9 and params_m > 0" in line
+    least = finished.study.pareto()["latency_ms_measured"].min()
+    assert f"latency_ms_measured is {least:.4g} to" in line
+    assert here("pareto", "small", runs, "--where", "params_m < 0", "--json").stdout == "[]\n"
 
 
 def test_a_terminal_shows_one_live_line(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from nas.core.errors import ConfigError
+from nas.core.errors import ConfigError, UnknownNameError
 from nas.core.space import Genotype
 from nas.core.trial import FULL, Trial
 from nas.search.fidelity import FidelityRule, FidelitySettings, Proposal, register
@@ -53,8 +53,8 @@ class LadderSettings(FidelitySettings):
     def check(self, objectives: Collection[str]) -> None:
         for name in self.noise or {}:
             if name not in objectives:
-                expected = "one of search.objectives: " + ", ".join(objectives)
-                raise ConfigError(f"fidelity.noise.{name}", name, expected)
+                among = "one of search.objectives:"
+                raise UnknownNameError(f"fidelity.noise.{name}", name, objectives, among)
 
 
 class Rung:
