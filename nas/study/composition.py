@@ -23,7 +23,9 @@ from omegaconf.errors import OmegaConfBaseException
 
 from nas.core.errors import ConfigError, HwnasError, UnknownNameError
 from nas.search import algorithms
+from nas.study.config_source import searchpath
 from nas.study.reading import COMPONENTS
+from nas.study.yaml_files import read_text
 
 GROUPS = {**COMPONENTS, "search": algorithms.registry}
 """Registry of the components that are the options of a group; that of `search` is its algorithm."""
@@ -92,7 +94,7 @@ def compose(
         _check_package(override, config_dir)
     texts = [_text(override, groups) for override in parsed]
     if config_dir is not None:
-        texts.append(f"hydra.searchpath=['file://{config_dir.resolve()}']")
+        texts.append(searchpath(config_dir))
     _store_components(config_dir)
     config = _composed(texts)
     for name, value in (settings or {}).items():
@@ -123,7 +125,7 @@ def _check_package(override: Override, config_dir: Path | None) -> None:
         return
     for name in value if isinstance(value, list) else [value]:
         file = config_dir / group / f"{name}.yaml"
-        if file.is_file() and not _PACKAGE.search(file.read_text("utf-8", "replace")):
+        if file.is_file() and not _PACKAGE.search(read_text(file)):
             line = "lacks '# @package _global_' as its first line"
             raise HwnasError(f"{file}: {line}; without it its settings are those of {group!r}")
 

@@ -15,6 +15,7 @@ from omegaconf import OmegaConf
 
 from nas.core.errors import ConfigError, HwnasError
 from nas.core.files import write_bytes_atomically, write_json_atomically
+from nas.study.yaml_files import read_yaml
 
 try:
     import fcntl
@@ -145,7 +146,7 @@ class StudyFolder:
     def saved(self) -> dict[str, Any]:
         """Return the configuration that `save` wrote; empty if it never did."""
         file = self.path / "config.yaml"
-        saved = OmegaConf.to_container(OmegaConf.load(file)) if file.is_file() else {}
+        saved = OmegaConf.to_container(read_yaml(file)) if file.is_file() else {}
         return cast("dict[str, Any]", saved)
 
     def check(self, config: Mapping[str, Any]) -> None:

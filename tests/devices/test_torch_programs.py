@@ -1,4 +1,4 @@
-"""Files of `torch.export` that would run code of their author are refused before PyTorch reads them.
+"""Files of `torch.export` that would run their author's code are refused before PyTorch reads them.
 
 The process that measures checks them, on this machine and on a board alike.
 """

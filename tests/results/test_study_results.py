@@ -274,7 +274,9 @@ def test_studies_newest_first(study_folder: Build, caplog: pytest.LogCaptureFixt
 def test_open_names_the_studies_that_are_there(study_folder: Build) -> None:
     runs = study_folder(TRIALS).parent
     assert nas.results.open("digits", runs=runs).name == "digits"
-    with pytest.raises(HwnasError, match=r"got 'digit', .* study of .*: digits; did you mean 'digits'"):
+    with pytest.raises(
+        HwnasError, match=r"got 'digit', .* study of .*: digits; did you mean 'digits'"
+    ):
         nas.results.open("digit", runs=runs)
     with pytest.raises(HwnasError, match="none"):
         nas.results.open("digits", runs=runs / "digits")

@@ -1,0 +1,90 @@
+"""YAML files of settings: read safely, or refused in one line that names the file and the line."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import cast
+
+import yaml
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from nas.core.errors import HwnasError, first_line
+
+MOST_VALUES = 20_000
+"""Of one file; what an alias repeats counts again."""
+
+_TAGS = {
+    f"tag:yaml.org,2002:{kind}"
+    for kind in ("str", "int", "float", "bool", "null", "timestamp", "value", "merge", "map", "seq")
+}
+
+
+def read_yaml(path: Path) -> DictConfig:
+    """Return the settings in a YAML file; what they interpolate is not resolved.
+
+    Raises:
+        HwnasError: It cannot be read, is not UTF-8 or no YAML, repeats a key, names a class of
+            Python, or holds more than `MOST_VALUES` values.
+    """
+    text = read_text(path)
+    try:
+        node = yaml.compose(text, yaml.SafeLoader)
+        if node is not None:
+            if not isinstance(node, yaml.MappingNode):
+                raise _error(path, node.start_mark.line, "got no settings, expected NAME: VALUE")
+            _count(path, node, {})
+        return cast("DictConfig", OmegaConf.load(io.StringIO(text)))
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line if error.problem_mark is not None else 0
+        raise _error(path, line, f"{error.problem}, expected YAML") from error
+    except (yaml.YAMLError, OmegaConfBaseException, OSError) as error:
+        raise _error(path, 0, first_line(error)) from error
+    except RecursionError as error:
+        raise _error(path, 0, "is nested too deeply") from error
+
+
+def read_text(path: Path) -> str:
+    """Return the text of a file in UTF-8.
+
+    Raises:
+        HwnasError: It cannot be read or is in another encoding.
+    """
+    try:
+        if not path.is_file():  # opening a pipe would wait for ever
+            raise HwnasError(f"{path}: is no regular file")
+        content = path.read_bytes()
+        if content.startswith(b"\xef\xbb\xbf"):
+            raise _error(path, 0, "begins with a byte order mark; save it as UTF-8 without one")
+        return content.decode()
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n")
+        raise _error(path, line, "is not in UTF-8; save it in that encoding") from error
+    except OSError as error:
+        raise HwnasError(f"{path}: cannot be read ({error.strerror})") from error
+
+
+def _count(path: Path, node: yaml.Node, counted: dict[yaml.Node, int]) -> int:
+    """Return how many values a node stands for, aliases followed; refuse what no setting needs."""
+    line = node.start_mark.line
+    if node.tag not in _TAGS:
+        raise _error(path, line, f"got the tag {node.tag}, expected plain values")
+    if node not in counted:
+        counted[node] = MOST_VALUES + 1  # what an alias within itself stands for
+        parts = [] if isinstance(node, yaml.ScalarNode) else node.value
+        if isinstance(node, yaml.MappingNode):
+            keys = [key.value for key, _ in node.value]
+            for index, (key, _) in enumerate(node.value):
+                if key.value in keys[:index]:
+                    at = key.start_mark.line
+                    raise _error(path, at, f"repeats the setting {key.value!r}; keep one of them")
+            parts = [part for pair in node.value for part in pair]
+        counted[node] = 1 + sum(_count(path, part, counted) for part in parts)
+    if counted[node] > MOST_VALUES:
+        raise _error(path, line, f"stands for more than {MOST_VALUES} values, aliases followed")
+    return counted[node]
+
+
+def _error(path: Path, line: int, problem: str) -> HwnasError:
+    return HwnasError(f"{path}:{line + 1}: {problem}")
