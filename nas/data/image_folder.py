@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -39,7 +40,14 @@ FORMATS = (
 """Pillow's names of the formats whose files are taken for images."""
 
 # Folders that operating systems add, with copies of the images that are no images of a class.
-_SYSTEM_FOLDERS = ("__MACOSX", "@eaDir")
+_SYSTEM_FOLDERS = (
+    "__MACOSX",
+    "@eaDir",
+    "#recycle",
+    "$RECYCLE.BIN",
+    "System Volume Information",
+    "lost+found",
+)
 
 # Names of folders that hold a split, of which only those in `SPLITS` are understood.
 _LIKE_SPLITS = {*SPLITS, "dev", "eval", "testing", "tests", "training", "val", "valid"}
@@ -76,11 +84,14 @@ class ImageFolder(StratifiedDataset):
         image_size: Height and width in pixels: the shorter side is resized to it, then the
             centre is cropped. If not given, all images must have the same size.
         grayscale: Whether to give one channel instead of three.
+        follow_links: Whether to read what links lead to outside of the folder, as in a folder of
+            links that you made; refused in one that came from somebody else.
     """
 
     path: str
     image_size: int | None = None
     grayscale: bool = False
+    follow_links: bool = False
 
     def __post_init__(self) -> None:
         """Check the settings."""
@@ -120,6 +131,8 @@ class ImageFolder(StratifiedDataset):
                 f"{_shown(Path(error.filename))}: cannot be listed ({error.strerror}), expected a"
                 " folder that this user may read; change its permissions or remove it"
             ) from error
+        if not self.follow_links:
+            _check_links(root, [file for files, _ in pools.values() for file in files])
         labels = {split: labels for split, (_, labels) in pools.items()}
         listed = {}
         for split, (pool, positions) in self.three_way(labels, names, str(root)).items():
@@ -185,7 +198,9 @@ class ImageFolder(StratifiedDataset):
                 pixels[at] = np.atleast_3d(image).transpose(2, 0, 1)
             return broken
 
-        with ThreadPoolExecutor(usable_cores()) as pool:
+        with warnings.catch_warnings(), ThreadPoolExecutor(usable_cores()) as pool:
+            # What a decoder warns of, it either copes with or fails at.
+            warnings.simplefilter("ignore")
             chunks = list(pool.map(decode, range(0, len(files), _CHUNK)))
         return pixels, [line for chunk in chunks for line in chunk]
 
@@ -195,7 +210,8 @@ class ImageFolder(StratifiedDataset):
         if not file.is_file():
             raise DataError(f"{_shown(file)}: cannot be read (a broken link or no regular file)")
         try:
-            with Image.open(file) as image:
+            # By its content, a file may be of a format that Pillow starts other programs for.
+            with Image.open(file, formats=FORMATS) as image:
                 mode = image.mode
                 ImageOps.exif_transpose(image, in_place=True)
                 converted = image.convert("L" if self.grayscale else "RGB")
@@ -333,6 +349,18 @@ def _list_class(top: Path, seen: set[Path], passed: Counter[str]) -> list[Path]:
                 seen.add(target)
                 folders.append(name)
     return sorted(images)
+
+
+def _check_links(root: Path, files: Sequence[Path]) -> None:
+    """Check that neither files nor their folders are links that lead out of the folder `root`."""
+    own = root.resolve()
+    linked = [*sorted({file.parent for file in files}), *(f for f in files if f.is_symlink())]
+    if outside := [path for path in linked if not path.resolve().is_relative_to(own)]:
+        more = f" and {len(outside) - 1} more" if len(outside) > 1 else ""
+        raise DataError(
+            f"{_shown(outside[0])}{more}: leads out of {root}, to {_shown(outside[0].resolve())};"
+            " copy the images into it, or set data.follow_links=true where you made the links"
+        )
 
 
 def _stop(error: OSError) -> None:

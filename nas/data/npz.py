@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import math
 import zipfile
 import zlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import psutil
 
 from nas.core.dataset import Examples, SearchSplits, files_stamp
-from nas.core.errors import DataError, UnknownNameError
+from nas.core.errors import DataError, UnknownNameError, one_line
 from nas.data import SPLITS, StratifiedDataset, register
 from nas.tasks.classification import Classification
 
@@ -20,6 +23,11 @@ _AXES = {"nhw": "(n, H, W)", "nhwc": "(n, H, W, C)", "nchw": "(n, C, H, W)"}
 _EXPECTED = "x, y or x_train, y_train, x_validation, y_validation, x_test, y_test"
 
 Array = npt.NDArray[Any]
+
+_HEADERS = {
+    (1, 0): np.lib.format.read_array_header_1_0,
+    (2, 0): np.lib.format.read_array_header_2_0,
+}
 
 
 @register("npz")
@@ -90,7 +98,8 @@ def _read_npz(path: Path) -> tuple[dict[str, Array], dict[str, str], list[str]]:
     Returns:
         Arrays by name, what those of each pool end in, and the names of the arrays not read.
     """
-    if not zipfile.is_zipfile(path):
+    # Opening a pipe would wait for ever.
+    if not (path.is_file() and zipfile.is_zipfile(path)):
         wrong = "not an .npz file" if path.is_file() else "no such file"
         raise DataError(f"{path}: {wrong}, expected one written by numpy.savez; set data.path")
     try:
@@ -98,13 +107,49 @@ def _read_npz(path: Path) -> tuple[dict[str, Array], dict[str, str], list[str]]:
             suffixes = _pool_suffixes(path, set(archive.files))
             used = {f"{axis}{suffix}" for suffix in suffixes.values() for axis in "xy"}
             used |= {"class_names"} & set(archive.files)
+            _check_sizes(archive, used)
             arrays = {name: archive[name] for name in used}
             return arrays, suffixes, sorted(set(archive.files) - used)
-    except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error) as error:
+    except (
+        OSError,
+        EOFError,
+        ValueError,
+        SyntaxError,
+        KeyError,
+        NotImplementedError,
+        RuntimeError,
+        MemoryError,
+        zipfile.BadZipFile,
+        zlib.error,
+    ) as error:
         raise DataError(
-            f"{path}: cannot be read ({error}), expected arrays of numbers only, written by"
-            " numpy.savez"
+            f"{path}: cannot be read ({one_line(error)}), expected arrays of numbers only,"
+            " written by numpy.savez"
         ) from error
+
+
+def _check_sizes(archive: Any, names: Iterable[str]) -> None:
+    """Check by their headers that the memory holds the arrays, before it is asked for.
+
+    Raises:
+        ValueError: An array claims more than the file has, or all of them are too large.
+    """
+    total = 0
+    for name in names:
+        listed = archive.zip.namelist()
+        member = archive.zip.getinfo(name if name in listed else f"{name}.npy")
+        with archive.zip.open(member) as file:
+            read = _HEADERS.get(np.lib.format.read_magic(file))
+            if read is None:
+                raise ValueError(f"array {name!r} has a header of an unknown version")
+            shape, _, dtype = read(file)
+        size = math.prod(shape) * dtype.itemsize
+        if size > member.file_size:
+            raise ValueError(f"array {name!r} claims {size:,} bytes and has {member.file_size:,}")
+        total += size
+    memory = psutil.virtual_memory().total
+    if total > memory:
+        raise ValueError(f"its arrays need {total:,} bytes, this machine has {memory:,}")
 
 
 def _pool_suffixes(path: Path, found: set[str]) -> dict[str, str]:

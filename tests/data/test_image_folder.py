@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import ExifTags, Image
+from PIL import EpsImagePlugin, ExifTags, Image
 
 from nas.core.errors import ConfigError, DataError
 from nas.data import image_folder
@@ -87,7 +87,8 @@ def test_other_and_hidden_files_are_passed_over(image_root: Path) -> None:
     (image_root / "cat" / "notes.txt").write_text("x")
     (image_root / "cat" / "._1.png").write_text("x")
     (image_root / ".thumbnails").mkdir()
-    (image_root / "__MACOSX").mkdir()
+    for name in ("__MACOSX", "lost+found", "System Volume Information", "$RECYCLE.BIN"):
+        (image_root / name).mkdir()
     shutil.copytree(image_root / "dog", image_root / "cat" / ".cache")
     shutil.copytree(image_root / "dog", image_root / "cat" / "__MACOSX")
     search = load(image_root)
@@ -178,7 +179,31 @@ def test_links_to_files_and_folders_elsewhere_are_followed(
     (image_root / "cat").symlink_to(tmp_path / "elsewhere")
     (image_root / "dog" / "0.png").rename(tmp_path / "blob")
     (image_root / "dog" / "0.png").symlink_to(tmp_path / "blob")
-    assert np.bincount(load(image_root).train.targets).tolist() == [6, 9, 12]
+    followed = load(image_root, follow_links=True)
+    assert np.bincount(followed.train.targets).tolist() == [6, 9, 12]
+    with pytest.raises(DataError, match=r"cat and 1 more: leads out.*elsewhere.*follow_links"):
+        load(image_root)
+
+
+@pytest.mark.parametrize("link", ["folder", "file", "class"])
+def test_links_out_of_the_folder_are_refused(image_root: Path, tmp_path: Path, link: str) -> None:
+    shutil.move(image_root / "cat", tmp_path / "elsewhere")
+    shutil.copytree(tmp_path / "elsewhere", image_root / "cat")
+    at, to = {
+        "folder": (image_root / "cat" / "more", tmp_path / "elsewhere"),
+        "file": (image_root / "cat" / "more.png", tmp_path / "elsewhere" / "0.png"),
+        "class": (image_root / "fox", tmp_path / "elsewhere"),
+    }[link]
+    at.symlink_to(to)
+    with pytest.raises(DataError, match=rf"{at}: leads out of {image_root}, to {to}") as refused:
+        load(image_root)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_folder_that_is_reached_by_a_link(image_root: Path, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(image_root)
+    (image_root / "cat" / "again.png").symlink_to("0.png")
+    assert len(load(tmp_path / "link").train) == 28
 
 
 def test_note_says_what_was_read_and_passed_over(image_root: Path) -> None:
@@ -364,6 +389,32 @@ def test_what_is_called_like_an_image_and_is_none(
     else:
         with pytest.raises(DataError, match=r"dog/odd\.png: cannot be read"):
             load(image_root)
+
+
+@pytest.mark.parametrize("device", ["/dev/zero", "/dev/tty", "/dev/null"])
+def test_a_device_among_the_images(image_root: Path, device: str) -> None:
+    (image_root / "dog" / "odd.png").symlink_to(device)
+    for follow_links in (False, True):
+        with pytest.raises(DataError, match=r"dog/odd\.png: (cannot be read|leads out)") as refused:
+            load(image_root, follow_links=follow_links)
+        assert "\n" not in str(refused.value)
+
+
+def test_no_other_program_is_started_for_an_image(
+    image_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Pillow has Ghostscript draw PostScript, whatever the file is called.
+    program = tmp_path / "bin" / "gs"
+    program.parent.mkdir()
+    program.write_text(f"#!/bin/sh\ntouch {tmp_path}/it_ran\n")
+    program.chmod(0o700)
+    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+    monkeypatch.setattr(EpsImagePlugin, "gs_binary", None)
+    text = "%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\nshowpage\n"
+    (image_root / "dog" / "odd.png").write_text(text)
+    with pytest.raises(DataError, match=r"dog/odd\.png: cannot be read"):
+        load(image_root)
+    assert not (tmp_path / "it_ran").exists()
 
 
 def test_class_folder_whose_name_is_not_utf8(image_root: Path) -> None:

@@ -1,6 +1,10 @@
 from __future__ import annotations
 
+import io
+import os
+import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -118,6 +122,45 @@ def test_damaged_file(tmp_path: Path) -> None:
     path.write_bytes(content)
     with pytest.raises(DataError, match=r"mine\.npz: cannot be read"):
         Npz(path=str(path)).search_splits()
+
+
+HUGE = (1 << 16, 1 << 15, 1 << 15)
+"""A shape of 64 TB."""
+
+
+def header(shape: tuple[int, ...], version: tuple[int, int] = (1, 0)) -> bytes:
+    file = io.BytesIO()
+    fields = {"descr": "|u1", "fortran_order": False, "shape": shape}
+    write = {1: np.lib.format.write_array_header_1_0, 2: np.lib.format.write_array_header_2_0}
+    write[version[0]](file, fields)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("version", [(1, 0), (2, 0)])
+@pytest.mark.parametrize("shape", [HUGE, (1 << 62, 1 << 62, 4), (-1, 6, 5)])
+def test_an_array_that_claims_more_than_the_file_has(
+    tmp_path: Path, shape: tuple[int, ...], version: tuple[int, int]
+) -> None:
+    path = tmp_path / "mine.npz"
+    np.savez(path, y=Y)
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("x.npy", header(shape, version) + X.tobytes())
+    with pytest.raises(DataError, match=r"mine\.npz: ") as refused:
+        Npz(path=str(path)).search_splits()
+    assert "\n" not in str(refused.value)
+
+
+def test_arrays_larger_than_the_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    memory = SimpleNamespace(total=X.nbytes)
+    monkeypatch.setattr("psutil.virtual_memory", lambda: memory)
+    with pytest.raises(DataError, match=r"mine\.npz: cannot be read \(its arrays need"):
+        load(tmp_path, x=X, y=Y)
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "mine.npz")
+    with pytest.raises(DataError, match=r"mine\.npz"):
+        Npz(path=str(tmp_path / "mine.npz")).search_splits()
 
 
 def test_objects_are_not_unpickled(tmp_path: Path) -> None:
