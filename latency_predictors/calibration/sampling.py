@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
@@ -15,7 +14,7 @@ import numpy as np
 
 from latency_predictors import PredictorSettings
 from nas.core.errors import ConfigError
-from nas.core.files import write_json_atomically
+from nas.core.files import temporary_folder, write_json_atomically
 from nas.core.measurement import Deployable, Device, Measurement
 from nas.core.prediction import FloatArray
 from nas.core.space import Genotype
@@ -100,12 +99,12 @@ def measure_genotypes(
     for part in np.array_split(list(missing), portions) if missing else ():
         portion: list[str] = part.tolist()
         started = time.monotonic()
-        with tempfile.TemporaryDirectory(prefix="hwnas-") as folder:
+        with temporary_folder() as folder:
             chosen = [missing[name] for name in portion]
             models: list[Deployable | nn.Module | Path] = [
                 Deployable(model, choices) if (choices := space.deployment(genotype)) else model
                 for model, genotype in zip(
-                    _models(space, device, chosen, Path(folder)), chosen, strict=True
+                    _models(space, device, chosen, folder), chosen, strict=True
                 )
             ]
             taken = device.measure_many(

@@ -17,6 +17,7 @@ from pathlib import Path
 from nas.cli import device
 from nas.cli.device import print_json
 from nas.cli.parser import parser
+from nas.core.ending import Terminated, end_orderly, ignore_interrupts
 from nas.core.errors import HwnasError
 from nas.core.output import Output, output_is_optional, tell
 
@@ -27,7 +28,15 @@ _SHOWN_PACKAGES = 3
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line and return its exit status: 0, or 2 after a one-line error."""
+    """Run the command line and return its exit status: 0, or another one after a one-line error.
+
+    It is 2 where something was wrong, and the shell's where a signal ended the command.
+
+    Args:
+        arguments: `None` for those of the process, which then ends with this call.
+    """
+    if arguments is None:
+        end_orderly()
     given = list(sys.argv[1:] if arguments is None else arguments)
     _open_closed_streams()
     out, err = Output(sys.stdout), Output(sys.stderr)
@@ -44,6 +53,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if output.error is not None:
             # Python writes what is left at its exit, and would fail once more.
             os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)
+    if arguments is None:
+        ignore_interrupts()
     return status
 
 
@@ -87,11 +98,11 @@ def _run(given: Sequence[str]) -> int:
         line = f"{error.filename or 'disk'}: {error.strerror}; {fix}"
         tell(f"{line} and run the command again; what was finished is kept")
         return 2
+    except (KeyboardInterrupt, Terminated) as end:
+        tell("interrupted; what was finished is kept, run the command again")
+        return end.status if isinstance(end, Terminated) else 130
     except SystemExit as ended:  # argparse has printed a help or the version
         return int(ended.code or 0)
-    except KeyboardInterrupt:
-        tell("interrupted; what was finished is kept, run the command again")
-        return 130
 
 
 def _missing_packages() -> str:

@@ -5,50 +5,111 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import secrets
 import socket
+import subprocess
+import sys
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import ray
+from ray import exceptions
 
-from nas.core.errors import ConfigError, first_line
+from nas.cluster import reaper
+from nas.core.ending import end_orderly, kept_handlers, uninterrupted
+from nas.core.errors import ConfigError, HwnasError, first_line
+from nas.core.files import if_abandoned, locked_folder
 from nas.core.host import usable_cores
 
 CONNECT_TIMEOUT_S = 10.0
 """Seconds in which a cluster's head must answer."""
+
+_SESSIONS, _PREFIX = Path("/tmp"), "hwnas-ray-"
+"""Where folders of Ray lie: a temporary folder of the user's may be too long for its sockets."""
+
+_ENDED_S = 10.0
+"""Seconds in which what remains of a cluster is cleared up."""
 
 
 @contextlib.contextmanager
 def connected(address: str | None) -> Iterator[None]:
     """Connect to a Ray cluster, or start one on this host, for the time of a `with` block.
 
-    A connection that there is already serves the block and outlasts it.
+    A connection that there is already serves the block and outlasts it. Of a cluster that is
+    started here nothing stays, however this process ends. Its workers have the priority of this
+    process, unless the environment's `RAY_worker_niceness` says something else.
 
     Args:
         address: Of a running cluster (`auto` finds the one on this host); `None` starts one.
 
     Raises:
-        ConfigError: There is no such cluster, or none can be started.
+        ConfigError: There is no such cluster.
+        HwnasError: None can be started here.
     """
     if ray.is_initialized():
         yield
         return
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
-    try:
-        if address is None:
-            # Without an address Ray would look for a cluster in the environment first.
-            ray.init(address="local", num_cpus=usable_cores(), include_dashboard=False, **quiet)
-        else:
-            _check_reachable(address)
-            ray.init(address=address, **quiet)
-    except (OSError, RuntimeError, ValueError) as error:
-        expected = "the address of a running cluster" if address else "a host that Ray starts on"
-        fix = f"start one with `ray start --head` ({first_line(error)})"
-        raise ConfigError("ray.address", address, expected, fix) from error
-    try:
+    end_orderly()
+    with contextlib.ExitStack() as opened:
+        try:
+            options = _of_new_cluster(opened) if address is None else {"address": address}
+            if address is not None:
+                _check_reachable(address)
+            opened.callback(_shut_down)
+            # Ray's own handler of SIGTERM prints stacks and aborts.
+            with kept_handlers():
+                ray.init(log_to_driver=False, logging_level=logging.CRITICAL, **options)
+        except (OSError, RuntimeError, ValueError, exceptions.RayError) as error:
+            cause = first_line(error)
+            if address is None:
+                raise HwnasError(f"Ray cannot be started on this host: {cause}") from error
+            fix = f"start one with `ray start --head` ({cause})"
+            expected = "the address of a running cluster"
+            raise ConfigError("ray.address", address, expected, fix) from error
         yield
+
+
+def _of_new_cluster(opened: contextlib.ExitStack) -> dict[str, Any]:
+    """Return how Ray starts a cluster here; `opened` clears up behind it."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_worker_niceness", "0")
+    if not (Path.home() / ".ray" / "auth_token").is_file():
+        # Ray would write a token there, which may be impossible and which others could read.
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+    return {
+        # Without an address Ray would look for a cluster in the environment first.
+        "address": "local",
+        "num_cpus": usable_cores(),
+        "include_dashboard": False,
+        "_temp_dir": str(opened.enter_context(_session_folder())),
+    }
+
+
+@contextlib.contextmanager
+def _session_folder() -> Iterator[Path]:
+    """Make the folder of a cluster's files and sockets, which a process of its own removes."""
+    for folder in _SESSIONS.glob(f"{_PREFIX}*"):
+        if_abandoned(folder, reaper.clear)
+    folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=_SESSIONS))
+    with locked_folder(folder) as lock:
+        process = subprocess.Popen(
+            [sys.executable, "-m", reaper.__name__, str(folder)],
+            stdin=subprocess.PIPE,
+            pass_fds=[lock],
+            start_new_session=True,  # what ends a group of processes does not end this one
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        )
+    try:
+        yield folder
     finally:
+        with uninterrupted(), contextlib.suppress(subprocess.TimeoutExpired):
+            process.communicate(timeout=_ENDED_S)
+
+
+def _shut_down() -> None:
+    with uninterrupted():
         ray.shutdown()
 
 

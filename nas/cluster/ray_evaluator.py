@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import time
@@ -13,12 +14,17 @@ from typing import Any
 import ray
 from ray import exceptions
 
-from nas.core.errors import CandidateFailure, ConfigError, first_line
-from nas.core.host import training_step
+from nas.core.errors import CandidateFailure, ConfigError, HostBusyError, HwnasError, first_line
+from nas.core.host import NOTICE_S, measured_by, training_step
 from nas.core.trial import Candidate, Evaluation, Evaluator, Job
 
 KILL_AFTER_S = 60.0
 """Seconds beyond its time limit after which a worker that does not stop by itself is killed."""
+
+ATTEMPTS = 2
+"""Of a candidate whose worker dies: a lost node or the killer of memory hogs may have taken it."""
+
+_logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -26,6 +32,7 @@ class _Running:
     """A candidate that Ray has been given; `started` is on this process's monotonic clock."""
 
     candidate: Candidate
+    attempt: int = 1
     started: float | None = None
 
     def seconds(self) -> float:
@@ -37,9 +44,10 @@ class RayEvaluator(Evaluator):
     """Runs one job per candidate as a Ray task.
 
     A task keeps the processor cores that it was given, so as many run at a time as the cluster
-    has room for. Nothing is retried: a candidate that takes its worker down would do so again.
-    A task reports that it has begun and then its result, so that waiting for a place in a cluster
-    that others use as well does not count towards the time limit.
+    has room for. A candidate whose worker dies is tried once more, since nobody can tell whether
+    it took the worker down itself; one that fails by itself is not. A task reports that it has
+    begun and then its result, so that waiting for a place in a cluster that others use as well
+    does not count towards the time limit.
     """
 
     def __init__(
@@ -88,11 +96,13 @@ class RayEvaluator(Evaluator):
         evaluations: list[Evaluation] = []
         while self._running and not evaluations:
             tasks = list(self._running)
-            ray.wait(tasks, num_returns=1, timeout=self._until_next_kill())
+            ray.wait(tasks, num_returns=1, timeout=min(self._until_next_kill(), NOTICE_S))
             reported, _ = ray.wait(tasks, num_returns=len(tasks), timeout=0)
             for task in reported:
                 evaluations += self._receive(task)
             evaluations += self._kill_overdue()
+            if not reported and (process := measured_by()):
+                _logger.warning("trainings on this host wait for a measurement by %s", process)
             self._fill()
         return evaluations
 
@@ -104,23 +114,37 @@ class RayEvaluator(Evaluator):
 
     def _fill(self) -> None:
         while self._queued and len(self._running) < self._workers:
-            candidate = self._queued.popleft()
-            task = self._task.remote([self._job], candidate, self._time_limit_s)
-            self._running[task] = _Running(candidate)
+            self._begin(_Running(self._queued.popleft()))
 
-    def _until_next_kill(self) -> float | None:
-        """Return the seconds until a worker may have to be killed; `None` if none has begun."""
+    def _begin(self, running: _Running) -> None:
+        task = self._task.remote([self._job], running.candidate, self._time_limit_s)
+        self._running[task] = running
+
+    def _until_next_kill(self) -> float:
+        """Return the seconds until a worker may have to be killed; infinite if none has begun."""
         seconds = [r.seconds() for r in self._running.values() if r.started is not None]
-        if not seconds or self._kill_at_s == math.inf:
-            return None
-        return max(self._kill_at_s - max(seconds), 0)
+        return max(self._kill_at_s - max(seconds), 0) if seconds else math.inf
 
     def _receive(self, task: Any) -> list[Evaluation]:
-        """Take the next report of a task: first that it has begun, then what came of it."""
+        """Take the next report of a task: first that it has begun, then what came of it.
+
+        Raises:
+            HwnasError: A worker gave up for a reason that is not the candidate's.
+        """
         running = self._running[task]
         try:
             ended: dict[str, Any] | None = ray.get(next(task))
+        except exceptions.RayTaskError as error:
+            if isinstance(error.cause, HostBusyError):
+                raise HwnasError(str(error.cause)) from error
+            ended = {"seconds": running.seconds(), "failure": str(_failure(error.cause))}
         except exceptions.RayError as error:
+            if running.attempt < ATTEMPTS:
+                del self._running[task]
+                line = "%s: its worker died (%s); it is tried once more"
+                _logger.warning(line, running.candidate.arch_id, first_line(error))
+                self._begin(_Running(running.candidate, running.attempt + 1))
+                return []
             ended = {"seconds": running.seconds(), "failure": str(_failure(error))}
         if ended is None:
             running.started = time.monotonic()
@@ -167,17 +191,16 @@ def _run(
     yield {**ended, "seconds": time.monotonic() - started}
 
 
-def _failure(error: exceptions.RayError) -> CandidateFailure:
-    """Return why a task did not return: the job raised, or its worker died."""
-    cause = error.cause if isinstance(error, exceptions.RayTaskError) else error
+def _failure(cause: BaseException) -> CandidateFailure:
+    """Return why a task did not return: what the job raised, or how Ray says its worker died."""
     no_memory = ("out of memory", "can't allocate memory")  # of a GPU, of torch on the host
     if isinstance(cause, MemoryError | exceptions.OutOfMemoryError) or any(
         sign in str(cause) for sign in no_memory
     ):
         return CandidateFailure("out_of_memory", first_line(cause))
-    if isinstance(error, exceptions.RayTaskError):
-        return CandidateFailure("crashed", f"{type(cause).__name__}: {first_line(cause)}")
-    return CandidateFailure("worker_died", first_line(error))
+    if isinstance(cause, exceptions.RayError):
+        return CandidateFailure("worker_died", first_line(cause))
+    return CandidateFailure("crashed", f"{type(cause).__name__}: {first_line(cause)}")
 
 
 def _room(cpus: int, gpus: float) -> int:

@@ -77,6 +77,10 @@ class DeviceError(HwnasError):
     """A network could not be run or timed on a device."""
 
 
+class HostBusyError(HwnasError):
+    """Another process has kept the host for too long."""
+
+
 class LedgerError(HwnasError):
     """The durable record of a study could not be opened, read or written."""
 

@@ -1,19 +1,27 @@
-"""Plain JSON values, hashes of them, and files that are whole or absent, never written in part."""
+"""Plain JSON values and hashes of them; files that are whole or absent; temporary folders."""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
 import math
 import os
-from collections.abc import Mapping
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from nas.core.errors import HwnasError
+from nas.core.host import try_lock
+
+_NEW_S = 2.0
+"""Seconds after its making in which a folder is left alone that nobody has locked yet."""
 
 
 def json_values(value: Any) -> Any:
@@ -123,5 +131,48 @@ def _sync_folder(folder: Path) -> None:
         descriptor = os.open(folder, os.O_RDONLY)
         try:
             os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+@contextlib.contextmanager
+def temporary_folder(prefix: str = "hwnas-tmp-", parent: Path | None = None) -> Iterator[Path]:
+    """Make a temporary folder for the time of a `with` block.
+
+    Its process keeps it locked, so that the next call finds and removes what killed processes have
+    left.
+
+    Args:
+        prefix: Of its name; no other folders beside it may have that.
+        parent: Where it lies; `None` for the system's folder of temporary files.
+    """
+    parent = parent or Path(tempfile.gettempdir())
+    for folder in parent.glob(f"{prefix}*"):
+        if_abandoned(folder, shutil.rmtree)
+    with tempfile.TemporaryDirectory(prefix=prefix, dir=parent) as name, locked_folder(Path(name)):
+        yield Path(name)
+
+
+@contextlib.contextmanager
+def locked_folder(folder: Path) -> Iterator[int]:
+    """Keep a folder locked for the time of a `with` block; yields its file descriptor."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        try_lock(descriptor)
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def if_abandoned(folder: Path, remove: Callable[[Path], None]) -> None:
+    """Call `remove` for a folder of this user if the process that has locked it has ended."""
+    with contextlib.suppress(OSError):
+        state = folder.stat()
+        if state.st_uid != os.getuid() or time.time() - state.st_ctime < _NEW_S:
+            return
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            if try_lock(descriptor):
+                remove(folder)
         finally:
             os.close(descriptor)

@@ -5,7 +5,8 @@ host and user, whichever study, cluster or job they belong to; so they lie in `/
 temporary folder that a job may have of its own. Trainings hold `room` shared, for one step at a
 time; a measurement holds it exclusively. Whoever wants `room` first passes `door`, which a waiting
 measurement keeps shut, so that a stream of trainings cannot starve it. The kernel releases the
-locks of a process that dies.
+locks of a process that dies. A process that is stopped or hangs keeps them: whoever waits learns
+which process that is, and gives up after a time.
 """
 
 from __future__ import annotations
@@ -14,8 +15,12 @@ import contextlib
 import math
 import os
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import IO
+
+from nas.core.errors import ConfigError, HostBusyError, one_line
 
 try:
     import fcntl
@@ -24,6 +29,18 @@ except ImportError:  # Windows has no flock; there the caller must keep the host
 
 LEASE_FOLDER_VARIABLE = "HWNAS_LEASE"
 """Environment variable with another folder for the lock files."""
+
+PATIENCE_VARIABLE = "HWNAS_LEASE_SECONDS"
+"""Environment variable with the seconds for which the host is waited for."""
+
+PATIENCE_S = 1800.0
+"""Where the environment says nothing; longer than the measurements of a calibration take."""
+
+NOTICE_S = 20.0
+"""Seconds between two notices of who is waited for."""
+
+_LOCKS = Path("/proc/locks")
+_SHORTEST_PAUSE_S, _LONGEST_PAUSE_S = 0.001, 0.05
 
 _CGROUPS, _MEMBERSHIP = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 
@@ -67,7 +84,11 @@ def one_thread() -> Iterator[None]:
 
 @contextlib.contextmanager
 def training_step() -> Iterator[None]:
-    """Hold the host for one training step; waits while a measurement is being taken."""
+    """Hold the host for one training step; waits while a measurement is being taken.
+
+    Raises:
+        HostBusyError: It was waited for too long.
+    """
     with contextlib.ExitStack() as held:
         with _locked("door", exclusive=False):
             held.enter_context(_locked("room", exclusive=False))
@@ -75,10 +96,41 @@ def training_step() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def measuring() -> Iterator[None]:
-    """Hold the host for a measurement; waits until every running training step has ended."""
-    with _locked("door", exclusive=True), _locked("room", exclusive=True):
+def measuring(notice: Callable[[str], None] | None = None) -> Iterator[None]:
+    """Hold the host for a measurement; waits until every running training step has ended.
+
+    Args:
+        notice: Called every `NOTICE_S` seconds of waiting, with who is waited for and how long.
+
+    Raises:
+        HostBusyError: It was waited for too long.
+    """
+    with (
+        _locked("door", exclusive=True, notice=notice),
+        _locked("room", exclusive=True, notice=notice),
+    ):
         yield
+
+
+def measured_by() -> str | None:
+    """Return which process has the host for a measurement now; `None` if none has."""
+    with (_lease_folder() / "room").open("a") as file:
+        return None if try_lock(file, exclusive=False) else _holders(file)
+
+
+def try_lock(file: IO[str] | int, *, exclusive: bool = True) -> bool:
+    """Lock an open file or folder until it is closed; return whether nobody else has locked it.
+
+    Where there are no file locks, nobody has.
+    """
+    if fcntl is None:
+        return True
+    kind = fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH
+    try:
+        fcntl.flock(file, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _quota(cgroups: Path, membership: Path) -> float:
@@ -121,13 +173,55 @@ def _text_of(path: Path) -> str:
 
 
 @contextlib.contextmanager
-def _locked(name: str, *, exclusive: bool) -> Iterator[None]:
-    if fcntl is None:
-        yield
-        return
+def _locked(
+    name: str, *, exclusive: bool, notice: Callable[[str], None] | None = None
+) -> Iterator[None]:
     with (_lease_folder() / name).open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH)
+        if not try_lock(file, exclusive=exclusive):
+            _wait(file, exclusive, notice)
         yield
+
+
+def _wait(file: IO[str], exclusive: bool, notice: Callable[[str], None] | None) -> None:
+    """Lock a file as soon as nobody else has; the kernel's own waiting would have no end."""
+    started = noticed = time.monotonic()
+    patience_s, pause_s = _patience_s(), _SHORTEST_PAUSE_S
+    while not try_lock(file, exclusive=exclusive):
+        now = time.monotonic()
+        if now - started >= patience_s:
+            fix = f"end that process, or set {PATIENCE_VARIABLE} to wait longer"
+            line = f"this host: waited {now - started:.0f} s for {_holders(file)}; {fix}"
+            raise HostBusyError(line)
+        if notice is not None and now - noticed >= NOTICE_S:
+            notice(f"waiting {now - started:.0f} s for this host, which {_holders(file)} has")
+            noticed = now
+        time.sleep(pause_s)
+        pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+
+
+def _patience_s() -> float:
+    text = os.environ.get(PATIENCE_VARIABLE) or str(PATIENCE_S)
+    try:
+        patience_s = float(text)
+    except ValueError:
+        patience_s = math.nan
+    if not patience_s >= 0:
+        raise ConfigError(PATIENCE_VARIABLE, text, "seconds, 0 or more")
+    return patience_s
+
+
+def _holders(file: IO[str]) -> str:
+    """Return which processes have locked a file, as far as the system says so; proc_locks(5)."""
+    inode = str(os.fstat(file.fileno()).st_ino)
+    held = [line.split() for line in _text_of(_LOCKS).splitlines() if "->" not in line]
+    pids = [words[4] for words in held if words[1] == "FLOCK" and words[5].endswith(":" + inode)]
+    return ", ".join(_described(pid) for pid in dict.fromkeys(pids)) or "another process"
+
+
+def _described(pid: str) -> str:
+    command = _text_of(Path("/proc", pid, "cmdline")).replace("\0", " ")
+    stopped = ", stopped" if "State:\tT" in _text_of(Path("/proc", pid, "status")) else ""
+    return f"process {pid} ({one_line(command, 100) or 'unknown'}{stopped})"
 
 
 def _lease_folder() -> Path:

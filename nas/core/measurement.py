@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from nas.core.files import temporary_folder
 from nas.core.prediction import FloatArray
 from nas.core.space import Genotype
 
@@ -242,8 +242,8 @@ class Device(ABC):
         seconds_per_model: float | None = None,
     ) -> list[Measurement]:
         """Prepare and measure several networks; see `prepare` and `measure_files`."""
-        with tempfile.TemporaryDirectory(prefix="hwnas-") as name:
-            files = self.prepare(models, input_shape, Path(name), images)
+        with temporary_folder() as folder:
+            files = self.prepare(models, input_shape, folder, images)
             return self.measure_files(
                 files, input_shape, memory=memory, seed=seed, seconds_per_model=seconds_per_model
             )

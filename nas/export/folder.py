@@ -7,7 +7,6 @@ import json
 import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ import numpy as np
 from safetensors.torch import save
 
 from nas.core.errors import ConfigError, ExportError
-from nas.core.files import write_json_atomically
+from nas.core.files import temporary_folder, write_json_atomically
 from nas.core.measurement import ImageArray, Measurement
 from nas.export import fresh_process
 from nas.export.card import model_card
@@ -69,8 +68,8 @@ def write(
     _check_target(folder)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as beside:
-            new, former = Path(beside, "new"), Path(beside, "former")
+        with temporary_folder(f".{folder.name}-", folder.parent) as beside:
+            new, former = beside / "new", beside / "former"
             new.mkdir()
             _write_files(new, trained, measurement, deployed, labels or {})
             if folder.exists():

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,6 +23,7 @@ from onnxruntime.capi import onnxruntime_pybind11_state as state
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from nas.core.errors import ExportError, one_line
+from nas.core.files import temporary_folder
 from nas.core.measurement import CALIBRATION_KEY, ImageArray
 from nas.network.onnx import write_model
 
@@ -125,8 +125,8 @@ def _calibration(
 
 
 def _quantised(source: Path, reader: _Reader) -> onnx.ModelProto:
-    with tempfile.TemporaryDirectory(prefix="hwnas-") as folder, _quantiser_warnings_off():
-        prepared, written = Path(folder) / "prepared.onnx", Path(folder) / "quantised.onnx"
+    with temporary_folder() as folder, _quantiser_warnings_off():
+        prepared, written = folder / "prepared.onnx", folder / "quantised.onnx"
         try:
             # Shapes are fixed, so that the inference of symbolic ones has nothing to add.
             quant_pre_process(str(source), str(prepared), skip_symbolic_shape=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ import torch
 from nas import data
 from nas.core.dataset import Examples
 from nas.core.errors import DataError, ExportError, counted
-from nas.core.files import write_json_atomically
+from nas.core.files import temporary_folder, write_json_atomically
 from nas.core.measurement import Deployable, ImageArray, Measurement, PreparedNetwork
 from nas.core.trial import Candidate, Evaluation
 from nas.devices.measuring.environment import threads_line
@@ -171,11 +170,11 @@ class Verification:
                 continue
             exported.append(member)
             models.append(path if device.takes_onnx else network)
-        with tempfile.TemporaryDirectory(prefix="hwnas-") as name:
+        with temporary_folder() as folder:
             images = self._sample(CALIBRATION_IMAGES)
             choices = [space.deployment(member.genotype) for member in exported]
             deployed = [Deployable(m, each) for m, each in zip(models, choices, strict=True)]
-            files = device.prepare(deployed, space.input_shape, Path(name), images)
+            files = device.prepare(deployed, space.input_shape, folder, images)
             shape, seed = space.input_shape, self.settings.seed
             measurements = device.measure_files(files, shape, memory=True, seed=seed)
             quantised = [i for i, each in enumerate(choices) if device.quantises(each)]

@@ -15,6 +15,7 @@ import numpy as np
 
 import nas
 from nas.core.errors import ConfigError, DeviceError, ExportError
+from nas.core.host import NOTICE_S
 from nas.core.measurement import (
     QUIET_PERCENTILE,
     Deployable,
@@ -226,7 +227,7 @@ class ProcessDevice(ProtocolSettings, Device):
             ]
             process.ask("load_sentinel", about="sentinel")
             # The process there takes the lease, and holds it until it ends.
-            environment = process.ask("lease", about="lease", work_seconds=math.inf)
+            environment = process.ask("lease", about="lease", work_seconds=NOTICE_S)
             inferences: list[int] = [
                 process.ask(
                     "warm_up",

@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import json
-import math
+import logging
 import os
 import queue
 import re
@@ -30,6 +30,8 @@ _TAIL_BYTES = 2000
 _TAIL_LINES = 3
 _GRACE_SECONDS = 5.0
 _PART_BYTES = 1 << 20
+_logger = logging.getLogger(__name__)
+
 _MISSING = re.compile(r"No module named '?(\w+)")
 
 
@@ -83,13 +85,13 @@ class MeasuringProcess:
     def ask(
         self, op: str, *, about: str, work_seconds: float = 0.0, **arguments: Any
     ) -> dict[str, Any]:
-        """Send a request and wait for its answer.
+        """Send a request and wait for its answer; notices that come before it are logged.
 
         Args:
             op: The operation.
             about: What it is about, for messages: a file, mostly.
-            work_seconds: How long the work itself takes, which the time limit is added to;
-                infinity for no limit.
+            work_seconds: How long the work itself takes, or at most passes until its next notice;
+                the time limit is added to it.
             **arguments: The operation's arguments, JSON values.
 
         Raises:
@@ -102,19 +104,25 @@ class MeasuringProcess:
             self._process.stdin.flush()
         except OSError:
             raise self._death(op, about) from None
-        limit = self._timeout_seconds + work_seconds
+        answer = self._answer(op, about, self._timeout_seconds + work_seconds)
+        while "notice" in answer:
+            _logger.warning("%s", self._line(str(answer["notice"])))
+            answer = self._answer(op, about, self._timeout_seconds + work_seconds)
+        if "error" in answer:
+            raise DeviceError(self._line(f"{about}: {answer['error']}"))
+        return answer
+
+    def _answer(self, op: str, about: str, limit: float) -> dict[str, Any]:
+        """Return the next line of answer, for which at most `limit` seconds are waited."""
         try:
-            line = self._lines.get(timeout=None if math.isinf(limit) else limit)
+            line = self._lines.get(timeout=limit)
         except queue.Empty:
             problem = f"gave no answer to {op!r} within {limit:g} s and was ended"
             problem += " (if it is only slow, raise device.timeout_seconds)"
             raise self._failure(about, problem) from None
         if line is None:
             raise self._death(op, about)
-        answer = self._parse(line, op, about)
-        if "error" in answer:
-            raise DeviceError(self._line(f"{about}: {answer['error']}"))
-        return answer
+        return self._parse(line, op, about)
 
     def send(self, path: Path, name: str) -> str:
         """Bring a file, or a folder of files, to where the process runs.

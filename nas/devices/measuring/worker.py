@@ -3,8 +3,9 @@
 `python -m nas.devices.measuring.worker` reads one request a line from standard input and writes
 one answer a line to standard output, both JSON objects. A request names its operation as `op`;
 the other entries are the operation's arguments. An answer with an `error` says what was wrong
-with a network, or with this machine; any other failure ends the process. It ends when its input
-ends. It may run on another machine than the one that asks: then files come through `receive`.
+with a network, or with this machine; any other failure ends the process. Before its answer an
+operation may write lines with a `notice`, for people. The process ends when its input ends. It may
+run on another machine than the one that asks: then files come through `receive`.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import json
 import os
 import signal
 import sys
-import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -26,6 +27,7 @@ import numpy as np
 
 import nas
 from nas.core.errors import HwnasError
+from nas.core.files import temporary_folder
 from nas.core.host import measuring
 from nas.core.measurement import ImageArray
 from nas.devices import runtimes
@@ -59,14 +61,15 @@ def decoded(text: str) -> ImageArray:
 class Worker:
     """The operations; each method is one and returns its answer."""
 
-    def __init__(self, opened: contextlib.ExitStack) -> None:
+    def __init__(self, opened: contextlib.ExitStack, notice: Callable[[str], None]) -> None:
         """Begin without networks.
 
         Args:
             opened: Gets what must be released at the end: the lease, and received files.
+            notice: Told what an operation waits for.
         """
         self.leased = False
-        self._opened = opened
+        self._opened, self._notice = opened, notice
         self._folder: Path | None = None
         self._runtime: Runtime
         self._execution: Execution
@@ -94,8 +97,7 @@ class Worker:
     def receive(self, name: str, data: str, first: bool) -> dict[str, Any]:
         """Write the next part of a file, in base64, into a folder that lasts as long as this."""
         if self._folder is None:
-            folder = tempfile.TemporaryDirectory(prefix="hwnas-")
-            self._folder = Path(self._opened.enter_context(folder))
+            self._folder = self._opened.enter_context(temporary_folder())
         path = self._folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("wb" if first else "ab") as file:
@@ -128,7 +130,7 @@ class Worker:
 
     def lease(self) -> dict[str, Any]:
         """Wait for this machine's lease and hold it to the end; say what surrounds the run."""
-        self._opened.enter_context(measuring())
+        self._opened.enter_context(measuring(self._notice))
         self.leased = True
         return describe_host() | {"load_before": load_average()}
 
@@ -194,8 +196,13 @@ class Worker:
 
 def serve(requests: TextIO, answers: TextIO) -> None:
     """Answer every line of `requests` with a line of `answers`."""
+
+    def write(line: dict[str, Any]) -> None:
+        answers.write(json.dumps(line) + "\n")
+        answers.flush()
+
     with contextlib.ExitStack() as opened:
-        worker = Worker(opened)
+        worker = Worker(opened, lambda text: write({"notice": text}))
         for line in requests:
             _limit_silence(0)
             request = json.loads(line)
@@ -204,8 +211,7 @@ def serve(requests: TextIO, answers: TextIO) -> None:
                 answer = operation(**request)
             except (ModelError, HwnasError) as error:
                 answer = {"error": str(error)}
-            answers.write(json.dumps(answer) + "\n")
-            answers.flush()
+            write(answer)
             if worker.leased:
                 _limit_silence(SILENCE_SECONDS)
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
 from nas.core.errors import ConfigError
+from nas.core.files import temporary_folder
 from nas.core.measurement import CALIBRATION_KEY, UNKNOWN_CALIBRATION, ImageArray
 from nas.devices.measuring.runtime import (
     Execution,
@@ -166,9 +166,9 @@ class _Session(LoadedNetwork):
 
     def _profiled(self) -> list[tuple[str, str]]:
         """Return operator and provider of everything that one inference runs."""
-        with tempfile.TemporaryDirectory(prefix="hwnas-") as folder:
+        with temporary_folder() as folder:
             session = self._runtime._session(
-                self._path, self._execution.threads, Path(folder) / "profile"
+                self._path, self._execution.threads, folder / "profile"
             )
             session.run_with_iobinding(self._bind(session))
             events = json.loads(Path(session.end_profiling()).read_text("utf-8"))

@@ -1,0 +1,48 @@
+"""Clears up after a cluster of Ray on this host, however the process that started it ends.
+
+`python -m nas.cluster.reaper FOLDER` waits until its standard input ends, which it does with the
+process at the other end. It then ends the processes of Ray that have files of `FOLDER` open, and
+removes the folder: Ray itself leaves its agents alive for a minute and its folder for ever.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+
+GRACE_S = 2.0
+"""Seconds in which Ray's processes end by themselves."""
+
+
+def clear(folder: Path) -> None:
+    """End the processes that have files of a folder open, and remove it."""
+    deadline = time.monotonic() + GRACE_S
+    while (users := list(_users(folder))) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    for process in users:
+        with contextlib.suppress(psutil.Error):
+            process.kill()
+    psutil.wait_procs(users, timeout=GRACE_S)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _users(folder: Path) -> Iterator[psutil.Process]:
+    """Yield processes that have files of a folder open, but not the one that is served here."""
+    within, parent = f"{folder}/", os.getppid()
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, OSError):
+            paths = [file.path for file in process.open_files()]
+            if process.pid != parent and any(path.startswith(within) for path in paths):
+                yield process
+
+
+if __name__ == "__main__":
+    sys.stdin.read()
+    clear(Path(sys.argv[1]))
