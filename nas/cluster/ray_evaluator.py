@@ -73,8 +73,10 @@ class RayEvaluator(Evaluator):
         Raises:
             ConfigError: There is not enough room in the cluster for one worker.
         """
-        room = _room(cpus_per_worker, gpus_per_worker)
-        self._workers = room if workers is None else min(room, workers)
+        self._most, self._share = workers, (cpus_per_worker, gpus_per_worker)
+        self._workers = self._limited(_room(*self._share))
+        if not self._workers:
+            raise _no_room(*self._share)
         self._time_limit_s = time_limit_s
         self._kill_at_s = time_limit_s + kill_after_s
         self._job = ray.put(job)
@@ -112,7 +114,13 @@ class RayEvaluator(Evaluator):
             ray.cancel(task, force=True)
         self._running.clear()
 
+    def _limited(self, room: int) -> int:
+        return room if self._most is None else min(room, self._most)
+
     def _fill(self) -> None:
+        if self._queued:
+            # Nodes may have come. On those that are gone, Ray waits for a place.
+            self._workers = max(self._workers, self._limited(_room(*self._share)))
         while self._queued and len(self._running) < self._workers:
             self._begin(_Running(self._queued.popleft()))
 
@@ -139,10 +147,13 @@ class RayEvaluator(Evaluator):
                 raise HwnasError(str(error.cause)) from error
             ended = {"seconds": running.seconds(), "failure": str(_failure(error.cause))}
         except exceptions.RayError as error:
+            if isinstance(error, exceptions.LocalRayletDiedError) and len(_nodes()) == 1:
+                fix = "what was finished is kept, run the same command again to go on"
+                raise HwnasError(f"Ray's process on this host (raylet) has ended; {fix}") from error
             if running.attempt < ATTEMPTS:
                 del self._running[task]
                 line = "%s: its worker died (%s); it is tried once more"
-                _logger.warning(line, running.candidate.arch_id, first_line(error))
+                _logger.warning(line, running.candidate.arch_id, _failure(error).detail)
                 self._begin(_Running(running.candidate, running.attempt + 1))
                 return []
             ended = {"seconds": running.seconds(), "failure": str(_failure(error))}
@@ -199,28 +210,40 @@ def _failure(cause: BaseException) -> CandidateFailure:
     ):
         return CandidateFailure("out_of_memory", first_line(cause))
     if isinstance(cause, exceptions.RayError):
-        return CandidateFailure("worker_died", first_line(cause))
+        # What Ray says goes on with the logs to look at, which end with the cluster.
+        return CandidateFailure("worker_died", first_line(cause).partition(". ")[0])
     return CandidateFailure("crashed", f"{type(cause).__name__}: {first_line(cause)}")
 
 
 def _room(cpus: int, gpus: float) -> int:
     """Return how many workers run at a time; each must fit on one node of the cluster."""
-    listed = ray.nodes()  # type: ignore[no-untyped-call]
-    nodes = [node["Resources"] for node in listed if node["Alive"]]
     room = 0
-    for node in nodes:
+    for node in _resources():
         fitting = node.get("CPU", 0) // cpus
         if gpus:
             # Several workers may share a GPU, but a share does not span two of them.
             cards = node.get("GPU", 0)
             fitting = min(fitting, cards // gpus if gpus >= 1 else cards * int(1 / gpus))
         room += int(fitting)
-    if room < 1:
-        most = {kind: max(node.get(kind, 0) for node in nodes) for kind in ("CPU", "GPU")}
-        raise ConfigError(
-            "evaluation",
-            f"{cpus} cores and {gpus:g} GPUs",
-            f"a worker that fits on a node of {most['CPU']:g} cores and {most['GPU']:g} GPUs",
-            "lower evaluation.threads_per_worker or evaluation.gpus_per_worker",
-        )
     return room
+
+
+def _no_room(cpus: int, gpus: float) -> ConfigError:
+    most = {k: max((node.get(k, 0) for node in _resources()), default=0) for k in ("CPU", "GPU")}
+    return ConfigError(
+        "evaluation",
+        f"{cpus} cores and {gpus:g} GPUs",
+        f"a worker that fits on a node of {most['CPU']:g} cores and {most['GPU']:g} GPUs",
+        "lower evaluation.threads_per_worker or evaluation.gpus_per_worker",
+    )
+
+
+def _resources() -> list[dict[str, float]]:
+    """Return what each living node of the cluster has."""
+    return [node["Resources"] for node in _nodes() if node["Alive"]]
+
+
+def _nodes() -> list[dict[str, Any]]:
+    """Return all nodes that the cluster has had."""
+    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+    return nodes

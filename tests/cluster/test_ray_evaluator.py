@@ -4,6 +4,7 @@ import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import psutil
@@ -13,7 +14,7 @@ from worker_jobs import Behave, Overlap
 from nas.cluster.connection import connected
 from nas.cluster.ray_evaluator import RayEvaluator
 from nas.core.errors import ConfigError
-from nas.core.trial import Candidate, Evaluation, Job
+from nas.core.trial import Candidate, Evaluation, Job, Outcome
 
 PATIENCE_S = 60
 
@@ -84,15 +85,35 @@ def test_a_failed_candidate_says_why_and_the_others_go_on(tmp_path: Path):
             assert evaluation.seconds >= 0
 
 
-def test_nothing_is_tried_twice(tmp_path: Path):
-    class Count(Behave):
-        def __call__(self, candidate, deadline):  # type: ignore[no-untyped-def]
-            with (self.folder / f"{candidate.number}.runs").open("a") as file:
-                file.write("x")
-            return super().__call__(candidate, deadline)
+@dataclass(frozen=True)
+class Count(Behave):
+    """Counts how often a candidate begins; one named `once_...` does it in its first run only."""
 
-    evaluated(Count(tmp_path), ["exit", "raise", "return"])
-    assert [(tmp_path / f"{i}.runs").read_text() for i in range(3)] == ["x", "x", "x"]
+    def __call__(self, candidate: Candidate, deadline: float) -> Outcome:
+        with (self.folder / f"{candidate.number}.runs").open("a") as file:
+            file.write("x")
+        first = self.runs(candidate.number) == 1
+        what = candidate.arch_id.removeprefix("once_")
+        what = what if first or what == candidate.arch_id else "return"
+        return super().__call__(replace(candidate, arch_id=what), deadline)
+
+    def runs(self, number: int) -> int:
+        return len((self.folder / f"{number}.runs").read_text())
+
+
+def test_a_candidate_whose_worker_dies_is_tried_once_more(tmp_path: Path):
+    job = Count(tmp_path)
+    once, always = evaluated(job, ["once_kill", "kill"])
+    assert once.failure is None
+    assert always.failure is not None
+    assert always.failure.startswith("worker_died: ")
+    assert [job.runs(number) for number in range(2)] == [2, 2]
+
+
+def test_a_candidate_that_fails_by_itself_is_not_tried_again(tmp_path: Path):
+    job = Count(tmp_path)
+    evaluated(job, ["raise", "diverge", "no_memory", "return"])
+    assert [job.runs(number) for number in range(4)] == [1, 1, 1, 1]
 
 
 def test_time_limits(tmp_path: Path):

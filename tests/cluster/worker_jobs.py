@@ -75,3 +75,17 @@ class Overlap:
             time.sleep(0.01)
         mark.unlink()
         return Outcome(metrics={"error": most})
+
+
+@dataclass(frozen=True)
+class Wait:
+    """Notes in `folder` that a candidate has begun, and takes some seconds."""
+
+    folder: Path
+    seconds: float
+
+    def __call__(self, candidate: Candidate, deadline: float) -> Outcome:
+        with (self.folder / candidate.arch_id).open("a") as file:
+            file.write("x")
+        time.sleep(self.seconds)
+        return Outcome(metrics={"error": 10.0})
