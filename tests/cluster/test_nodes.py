@@ -11,7 +11,7 @@ import pytest
 
 pytestmark = pytest.mark.slow
 
-# In a process of its own: a process is connected to one cluster at a time, and Ray keeps much of it.
+# In a process of its own: a process is connected to one cluster at a time.
 SCRIPT = """
 import sys, time
 from pathlib import Path

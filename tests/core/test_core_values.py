@@ -20,8 +20,8 @@ def test_a_config_error_says_what_got_expected_and_fix():
 
 
 def test_an_unknown_name_lists_the_valid_ones_sorted():
-    error = UnknownNameError("device", "gpu", ["npu", "cpu"])
-    assert str(error) == "device: got 'gpu', expected one of cpu, npu"
+    error = UnknownNameError("device", "board", ["npu", "cpu"])
+    assert str(error) == "device: got 'board', expected one of cpu, npu"
 
 
 def test_a_candidate_s_failure_travels_between_processes():
