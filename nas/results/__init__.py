@@ -91,6 +91,7 @@ def _summary(study: StudyResults) -> dict[str, Any]:
 
 def _summary_of_trials(study: StudyResults) -> dict[str, Any]:
     trials = study.trials()
+    front = study.front(trials)
     full = trials[trials["fidelity"] == FULL]
     verified = bool(trials["verified"].any())
     column = "error_final" if verified else "error"
@@ -100,6 +101,6 @@ def _summary_of_trials(study: StudyResults) -> dict[str, Any]:
         "trials_failed": int((trials["status"] == "failed").sum()),
         "values_of": "verified" if verified else "search",
         "error_best": float(errors.min()) if len(errors) else None,
-        "hypervolume": study.hypervolume(),
-        "hypervolume_share": study.hypervolume_share(),
+        "hypervolume": study.hypervolume(front),
+        "hypervolume_share": study.hypervolume_share(front),
     }

@@ -95,15 +95,17 @@ def reading(url: str) -> Iterator[Rows]:
     file = sqlite_file(url)
     if file is None:
         connection: Any = engine(url).raw_connection()
-        placeholder = "%s"
+        words = {"?": "%s"}
     else:
         # For writing as well: what a killed process left half written is undone by whoever reads.
         name = f"{file.as_uri()}?mode=rw"
         connection = sqlite3.connect(name, timeout=LOCK_TIMEOUT_SECONDS, uri=True)
-        placeholder = "?"
+        words = {"string_agg(": "group_concat("}
 
     def rows(query: str, *parameters: object) -> list[tuple[Any, ...]]:
-        cursor.execute(query.replace("?", placeholder), parameters)
+        for ours, theirs in words.items():
+            query = query.replace(ours, theirs)
+        cursor.execute(query, parameters)
         found: list[tuple[Any, ...]] = cursor.fetchall()
         return found
 

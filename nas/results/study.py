@@ -194,7 +194,17 @@ class StudyResults:
             ConfigError: `where`, an objective, `sort` or `fidelity` cannot be used.
             HwnasError: The study cannot be read.
         """
-        frame = self.trials()
+        return self.front(self.trials(), where, objectives, sort, fidelity)
+
+    def front(
+        self,
+        frame: pd.DataFrame,
+        where: str | None = None,
+        objectives: Sequence[str] | None = None,
+        sort: str | None = None,
+        fidelity: float = FULL,
+    ) -> pd.DataFrame:
+        """Return the Pareto front of `frame`, rows of `trials`, as `pareto` does of all."""
         verified = _verified(frame, fidelity, objectives)
         names = self.front_columns(frame[verified]) if objectives is None else list(objectives)
         chosen = [self._numeric(frame, name) for name in names]
@@ -254,24 +264,24 @@ class StudyResults:
             raise ConfigError("architecture", text, "a complete trial", str(row["failure"]))
         return row
 
-    def hypervolume(self) -> float:
-        """Return the hypervolume of the study's front, as `pareto` gives it by default.
+    def hypervolume(self, front: pd.DataFrame | None = None) -> float:
+        """Return the hypervolume of a front, by default the one that `pareto` gives by default.
 
         It is measured from the stored `reference_point`, in the product of the objectives' units.
 
         Raises:
             HwnasError: The study cannot be read.
         """
-        front = self.pareto()
+        front = self.pareto() if front is None else front
         points = front[self.front_columns(front)].to_numpy(dtype=float)
         return hypervolume(points, self.reference_point)
 
-    def hypervolume_share(self) -> float:
+    def hypervolume_share(self, front: pd.DataFrame | None = None) -> float:
         """Return `hypervolume` as a share of the box between zero and the reference point.
 
         It lies in 0..1 and has no unit; 1 would be an architecture that costs and errs nothing.
         """
-        return self.hypervolume() / math.prod(self.reference_point)
+        return self.hypervolume(front) / math.prod(self.reference_point)
 
     def _pick_of_front(self, text: str) -> pd.Series[Any]:
         front = self.pareto()
