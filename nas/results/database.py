@@ -24,6 +24,7 @@ Rows = Callable[..., list[tuple[Any, ...]]]
 """Takes a query with `?` for its parameters, and these; returns all rows."""
 
 _KEPT = "what was appended before is kept"
+_AWAY = f"let the server run and start the same command again; {_KEPT}"
 _HINTS = {
     "disk is full": f"free disk space and start the same command again; {_KEPT}",
     "disk i/o error": f"free disk space or check the disk, then start again; {_KEPT}",
@@ -33,6 +34,11 @@ _HINTS = {
     "not a database": "it is no ledger or it is damaged; restore a copy or name a new study",
     "malformed": "it is damaged; restore a copy or name a new study",
     "no such table": "it is a database, but no ledger of hwnas",
+    "connection refused": _AWAY,
+    "closed the connection": _AWAY,
+    "terminating connection": _AWAY,
+    "shutting down": _AWAY,
+    "starting up": _AWAY,
     "no password supplied": "the study's files keep none: set PGPASSWORD, or use ~/.pgpass",
 }
 _URLS = "expected sqlite:///FILE or postgresql://USER:PASSWORD@HOST/DATABASE"
@@ -148,6 +154,17 @@ def _of_database(error: BaseException) -> bool:
     """Return whether a database or what leads to it raised an error; loads none of them."""
     bases = (base.__module__.partition(".")[0] for base in type(error).__mro__)
     return any(package in _RAISED_BY for package in bases)
+
+
+def server_is_away(error: BaseException) -> bool:
+    """Return whether a server was not reached or ended the connection, as when it is restarted."""
+    cause = getattr(error, "orig", None) or error
+    names = {f"{base.__module__}.{base.__name__}" for base in type(cause).__mro__}
+    if names.isdisjoint(("psycopg2.OperationalError", "psycopg2.InterfaceError")):
+        return False
+    # Without a code there was no answer; 08 are lost connections, 57P those that the server ends.
+    code = getattr(cause, "pgcode", None)
+    return code is None or code.startswith(("08", "57P"))
 
 
 def explained(error: BaseException) -> str:

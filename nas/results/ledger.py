@@ -12,13 +12,15 @@ folder, and could not be read where the folder is read-only; all three happen to
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+import logging
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, TypeVar
 
-from nas.core.errors import LedgerError
+from nas.core.errors import LedgerError, first_line
 from nas.core.space import Gene
 from nas.core.trial import RunSegment, Trial
-from nas.results.database import reading, shown, sqlite_file, translated
+from nas.results.database import reading, server_is_away, shown, sqlite_file, translated
 from nas.results.optuna_tables import (
     StudyRow,
     check_owner,
@@ -29,6 +31,15 @@ from nas.results.optuna_tables import (
 
 if TYPE_CHECKING:
     from nas.results.optuna_writer import StudyWriter
+
+OUTAGE_LIMIT_S = 300.0
+"""How long a search waits for a database server that does not answer any more."""
+
+RETRY_S = 1.0
+
+T = TypeVar("T")
+
+_logger = logging.getLogger(__name__)
 
 _LOST = "restore it, or delete the study's folder or choose another `name` to start anew"
 
@@ -155,7 +166,8 @@ class Ledger:
         from sqlalchemy.exc import IntegrityError
 
         writer = self._for_writing()
-        with translated(self.url):
+
+        def append() -> None:
             try:
                 writer.append(trials, self.objectives)
             except IntegrityError:
@@ -168,14 +180,20 @@ class Ledger:
                         self._check_same(held[trial.number], trial)
                 writer.append(new, self.objectives)
 
+        self._lasting(append)
+
     def trials(self) -> list[Trial]:
         """Return all trials, ordered by number; of a number the one that was written first.
 
         Raises:
             LedgerError: The database cannot be read.
         """
-        with translated(self.url), reading(self.url) as rows:
-            trials = read_trials(rows, self._study.study_id, self.objectives, self.url)
+
+        def read() -> list[Trial]:
+            with reading(self.url) as rows:
+                return read_trials(rows, self._study.study_id, self.objectives, self.url)
+
+        trials = self._lasting(read)
         first = {trial.number: trial for trial in reversed(trials)}
         return sorted(first.values(), key=lambda trial: trial.number)
 
@@ -185,8 +203,12 @@ class Ledger:
         Raises:
             LedgerError: The database cannot be read.
         """
-        with translated(self.url), reading(self.url) as rows:
-            study = read_study(rows, self._study.name, self.url)
+
+        def read() -> StudyRow:
+            with reading(self.url) as rows:
+                return read_study(rows, self._study.name, self.url)
+
+        study = self._lasting(read)
         return [RunSegment(**segment) for segment in study.attributes.get("segments", [])]
 
     def set_segments(self, segments: Sequence[RunSegment]) -> None:
@@ -197,8 +219,35 @@ class Ledger:
                 for writing since.
         """
         writer = self._for_writing()
+        held = [dataclasses.asdict(segment) for segment in segments]
+        self._lasting(lambda: writer.set_attribute("segments", held))
+
+    def _lasting(self, call: Callable[[], T]) -> T:
+        """Return what `call` returns.
+
+        A search outlasts a restart of the database server: it tries again until the server answers
+        or `OUTAGE_LIMIT_S` have passed. Who only reads is told at once.
+        """
+        limit_s = OUTAGE_LIMIT_S if self._writer is not None else 0.0
+        began_s = time.monotonic()
+        waiting = False
         with translated(self.url):
-            writer.set_attribute("segments", [dataclasses.asdict(s) for s in segments])
+            while True:
+                try:
+                    result = call()
+                except Exception as error:
+                    if not server_is_away(error) or time.monotonic() - began_s > limit_s:
+                        raise
+                    if not waiting:
+                        line = f"ledger {shown(self.url)}: {first_line(error)}"
+                        _logger.warning("%s; trying again for %g s", line, limit_s)
+                    waiting = True
+                    time.sleep(RETRY_S)
+                    continue
+                if waiting:
+                    waited_s = time.monotonic() - began_s
+                    _logger.warning("ledger: answers again after %.0f s", waited_s)
+                return result
 
     def _for_writing(self) -> StudyWriter:
         if self._writer is None:

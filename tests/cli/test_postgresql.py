@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import pwd
 import shutil
@@ -10,13 +11,18 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
+import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from nas_command import SMALL, Ended
 
 from nas.cluster.connection import connected
+from nas.core.errors import LedgerError
+from nas.results import ledger
 from nas.results.ledger import Ledger
 from nas.results.study import LEDGER_URL, StudyResults
 
@@ -48,10 +54,44 @@ def unprivileged() -> str | None:
     pytest.skip("PostgreSQL server not installed: there is no user postgres")
 
 
+@dataclass
+class Postgres:
+    """A server; `place` is HOST:PORT/DATABASE for the user nas."""
+
+    folder: Path
+    user: str | None
+    port: int
+
+    @property
+    def place(self) -> str:
+        return f"127.0.0.1:{self.port}/postgres"
+
+    def run(self, *command: str) -> None:
+        subprocess.run(
+            command,
+            user=self.user,
+            cwd=self.folder,
+            check=True,
+            stdout=subprocess.DEVNULL,
+            timeout=120,
+        )
+
+    def start(self) -> None:
+        options = (
+            f"-p {self.port} -c listen_addresses=127.0.0.1 -c unix_socket_directories={self.folder}"
+        )
+        log, data = str(self.folder / "log"), str(self.folder / "data")
+        self.run(program("pg_ctl"), "-D", data, "-o", options, "-l", log, "-w", "start")
+
+    def stop(self) -> None:
+        data = str(self.folder / "data")
+        self.run(program("pg_ctl"), "-D", data, "-m", "immediate", "-w", "stop")
+
+
 @pytest.fixture(scope="module")
-def server() -> Iterator[str]:
-    """Start a server; returns HOST:PORT/DATABASE for the user nas."""
-    initdb, pg_ctl = program("initdb"), program("pg_ctl")
+def postgres() -> Iterator[Postgres]:
+    """Start a server."""
+    initdb = program("initdb")
     user = unprivileged()
     with tempfile.TemporaryDirectory(prefix="hwnas-pg-", dir="/tmp") as name, socket.socket() as s:
         folder = Path(name)
@@ -60,27 +100,25 @@ def server() -> Iterator[str]:
             for path in (folder, folder / "password"):
                 shutil.chown(path, user)
         s.bind(("127.0.0.1", 0))
-        port = s.getsockname()[1]
+        server = Postgres(folder, user, s.getsockname()[1])
         s.close()
-
-        def run(*command: str) -> None:
-            subprocess.run(
-                command, user=user, cwd=folder, check=True, stdout=subprocess.DEVNULL, timeout=120
-            )
-
         data = str(folder / "data")
-        run(initdb, "-D", data, "-U", "nas", "-A", "scram-sha-256", "--pwfile", "password")
-        options = f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories={folder}"
-        log = str(folder / "log")
-        run(pg_ctl, "-D", data, "-o", options, "-l", log, "-w", "start")
+        server.run(initdb, "-D", data, "-U", "nas", "-A", "scram-sha-256", "--pwfile", "password")
+        server.start()
         try:
-            yield f"127.0.0.1:{port}/postgres"
+            yield server
         finally:
-            run(pg_ctl, "-D", data, "-m", "immediate", "-w", "stop")
+            server.stop()
+
+
+@pytest.fixture
+def server(postgres: Postgres) -> str:
+    """Return HOST:PORT/DATABASE of the server."""
+    return postgres.place
 
 
 @pytest.fixture(scope="module", autouse=True)
-def workers(server: str) -> Iterator[None]:
+def workers(postgres: Postgres) -> Iterator[None]:
     with connected(None):
         yield
 
@@ -181,3 +219,68 @@ def test_a_number_is_written_once_by_processes_at_once(server: str) -> None:
     said = at_once([start(RACING.replace("digits", "racing"), url, str(n)) for n in range(2)])
     assert sorted(int(number) for line in said for number in line.split()) == list(range(10))
     assert [t.number for t in Ledger.load(url, "racing").trials()] == list(range(10))
+
+
+def stop_in_the_middle(postgres: Postgres, url: str, name: str) -> None:
+    """Stop the server once two trials of a search are recorded."""
+    while True:
+        time.sleep(0.2)
+        with contextlib.suppress(LedgerError):
+            if len(Ledger.load(url, name).trials()) >= 2:
+                break
+    postgres.stop()
+
+
+def test_a_search_outlasts_a_restart_of_its_server(
+    postgres: Postgres, here: Here, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PGPASSWORD", PASSWORD)
+    url = f"postgresql://nas@{postgres.place}"
+
+    def restart() -> None:
+        stop_in_the_middle(postgres, url, "restarted")
+        time.sleep(5)
+        postgres.start()
+
+    outage = threading.Thread(target=restart)
+    outage.start()
+    search = ("search", *SEARCH, "search.evaluations=8", f"ledger.url={url}")
+    ended = here(*search, "name=restarted")
+    outage.join()
+    assert ended.returncode == 0, ended.stderr
+    assert "trying again for 300 s" in ended.stderr
+    assert "Traceback" not in ended.stderr
+    whole = here(*search, "name=whole")
+    assert whole.returncode == 0, whole.stderr
+    restarted, undisturbed = (Ledger.load(url, name).trials() for name in ("restarted", "whole"))
+    assert restarted == [
+        dataclasses.replace(trial, seconds=other.seconds)
+        for trial, other in zip(undisturbed, restarted, strict=True)
+    ]
+    assert_secret(tmp_path, ended, whole)
+
+
+def test_after_a_longer_outage_the_same_command_goes_on(
+    postgres: Postgres, here: Here, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PGPASSWORD", PASSWORD)
+    monkeypatch.setattr(ledger, "OUTAGE_LIMIT_S", 2.0)
+    url = f"postgresql://nas@{postgres.place}"
+    outage = threading.Thread(target=stop_in_the_middle, args=(postgres, url, "away"))
+    outage.start()
+    command = ("search", *SEARCH, "search.evaluations=8", "name=away", f"ledger.url={url}")
+    ended = here(*command)
+    outage.join()
+    absent = here(*command)
+    postgres.start()
+    assert ended.returncode == absent.returncode == 2
+    said, error = ended.stderr.splitlines()
+    assert "trying again for 2 s" in said
+    assert error.startswith("nas: ledger postgresql://nas@")
+    assert absent.stderr.count("\n") == 1
+    kept = Ledger.load(url, "away").trials()
+    assert 2 <= len(kept) < 8
+    assert here(*command).returncode == 0
+    trials = Ledger.load(url, "away").trials()
+    assert len(trials) == 8
+    assert trials[: len(kept)] == kept
