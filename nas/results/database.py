@@ -167,13 +167,18 @@ def server_is_away(error: BaseException) -> bool:
     return code is None or code.startswith(("08", "57P"))
 
 
-def explained(error: BaseException) -> str:
-    """Return what a database reported, and how to go on where that is known, on one line."""
+def reported(error: BaseException) -> str:
+    """Return what a database reported, on one line."""
     cause: BaseException = error
     if type(cause).__name__ == "StorageInternalError" and cause.__cause__ is not None:
         cause = cause.__cause__
     if type(cause).__name__ in ("NoSuchModuleError", "ArgumentError"):
         return f"got a URL of an unknown kind, {_URLS}"
-    text = first_line(getattr(cause, "orig", None) or cause)
+    return first_line(getattr(cause, "orig", None) or cause)
+
+
+def explained(error: BaseException) -> str:
+    """Return what a database reported, and how to go on where that is known, on one line."""
+    text = reported(error)
     hints = [hint for words, hint in _HINTS.items() if words in text.lower()]
     return "; ".join([text, *hints[:1]])

@@ -17,10 +17,10 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
-from nas.core.errors import LedgerError, first_line
+from nas.core.errors import LedgerError
 from nas.core.space import Gene
 from nas.core.trial import RunSegment, Trial
-from nas.results.database import reading, server_is_away, shown, sqlite_file, translated
+from nas.results.database import reading, reported, server_is_away, shown, sqlite_file, translated
 from nas.results.optuna_tables import (
     StudyRow,
     check_owner,
@@ -239,7 +239,7 @@ class Ledger:
                     if not server_is_away(error) or time.monotonic() - began_s > limit_s:
                         raise
                     if not waiting:
-                        line = f"ledger {shown(self.url)}: {first_line(error)}"
+                        line = f"ledger {shown(self.url)}: {reported(error)}"
                         _logger.warning("%s; trying again for %g s", line, limit_s)
                     waiting = True
                     time.sleep(RETRY_S)
