@@ -97,6 +97,8 @@ def _session_folder() -> Iterator[Path]:
         process = subprocess.Popen(
             [sys.executable, "-m", reaper.__name__, str(folder)],
             stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            text=True,
             pass_fds=[lock],
             start_new_session=True,  # what ends a group of processes does not end this one
             env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
@@ -105,7 +107,7 @@ def _session_folder() -> Iterator[Path]:
         yield folder
     finally:
         with uninterrupted(), contextlib.suppress(subprocess.TimeoutExpired):
-            process.communicate(timeout=_ENDED_S)
+            process.communicate(reaper.ORDERLY, timeout=_ENDED_S)
 
 
 def _shut_down() -> None:

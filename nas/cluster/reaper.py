@@ -2,7 +2,9 @@
 
 `python -m nas.cluster.reaper FOLDER` waits until its standard input ends, which it does with the
 process at the other end. It then ends the processes of Ray that have files of `FOLDER` open, and
-removes the folder: Ray itself leaves its agents alive for a minute and its folder for ever.
+removes the folder: Ray itself leaves its agents alive for a minute and its folder for ever. Where
+the other process has not said `ORDERLY` before, it was killed, or Ray has ended it because one of
+its own processes was killed; then this process says so in its place.
 """
 
 from __future__ import annotations
@@ -16,6 +18,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
+
+ORDERLY = "orderly"
+"""What a process says that ends by itself."""
+
+_KILLED = (
+    "nas: the process was killed, or a process of Ray (raylet, gcs_server) that it needs; "
+    "what was finished is kept, run the same command again to go on\n"
+)
 
 GRACE_S = 2.0
 """Seconds in which Ray's processes end by themselves."""
@@ -44,5 +54,6 @@ def _users(folder: Path) -> Iterator[psutil.Process]:
 
 
 if __name__ == "__main__":
-    sys.stdin.read()
+    if sys.stdin.read() != ORDERLY:
+        sys.stderr.write(_KILLED)
     clear(Path(sys.argv[1]))

@@ -214,6 +214,10 @@ def adaptive_measurement_line(candidate: MeasuredCandidate) -> str:
     if not candidate.kept and candidate.reason == "constraint":
         outcome += ", so it is not trained"
     measured = f"measured {measurement.latency_ms:.4g} ± {ci_ms:.1g} ms"
+    if not candidate.taken.reused:
+        measured += (
+            f" in {candidate.taken.seconds:.0f} s, in which trainings on that machine waited"
+        )
     return f"  {candidate.arch_id} {interval}; {measured}{outcome}"
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import resource
 import signal
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,8 +20,8 @@ from nas.results.study import StudyResults
 
 pytestmark = pytest.mark.slow
 
-EVALUATIONS = 24
-"""Enough for three interruptions, each of which may be late by some trials."""
+EVALUATIONS = 30
+"""Enough for four interruptions, each of which may be late by some trials."""
 
 # No objective needs a measurement, which would differ between two studies.
 SEARCH = (
@@ -67,10 +68,13 @@ def interrupted(tmp_path_factory: pytest.TempPathFactory) -> Interrupted:
     def stop(pid: int, how: str) -> None:
         if how == "full disk":
             fill_the_disk(pid, folder)
-        else:
+            return
+        # Who presses Ctrl-C once presses it again.
+        for _ in range(3 if how == "SIGINT" else 1):
             os.killpg(pid, getattr(signal, how))
+            time.sleep(0.3)
 
-    for how in ("SIGKILL", "SIGINT", "full disk"):
+    for how in ("SIGKILL", "SIGINT", "SIGTERM", "full disk"):
         before = number_of_trials(folder)
         with nas.started("search", *SEARCH) as process:
             wait_until(lambda least=before + 2: number_of_trials(folder) >= least)
@@ -111,9 +115,12 @@ def test_no_trial_is_lost_or_repeated(interrupted: Interrupted) -> None:
         assert same[columns].equals(kept[columns])
 
 
-def test_an_interruption_ends_with_one_line(interrupted: Interrupted) -> None:
-    status, errors = interrupted.ended["SIGINT"]
-    assert status == 130
+@pytest.mark.parametrize(("how", "expected"), [("SIGINT", 130), ("SIGTERM", 143)])
+def test_an_interruption_ends_with_one_line(
+    interrupted: Interrupted, how: str, expected: int
+) -> None:
+    status, errors = interrupted.ended[how]
+    assert status == expected
     assert errors == "nas: interrupted; what was finished is kept, run the command again\n"
 
 

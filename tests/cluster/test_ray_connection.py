@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 
 from nas.cluster.connection import connected
@@ -63,9 +65,16 @@ def test_an_address_of_another_form_is_refused():
 
 
 def test_the_console_stays_quiet_and_the_environment_does_not_lead_elsewhere(tmp_path: Path):
-    """Workers die, and another cluster's address is set: neither shows."""
+    """Workers die, and the environment is full of traps: neither shows."""
+    long = tmp_path / ("long" * 30)
+    long.mkdir()
+    nowhere = f"127.0.0.1:{unused_port()}"
+    proxies = ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "grpc_proxy")
     environment = os.environ | {
-        "RAY_ADDRESS": f"127.0.0.1:{unused_port()}",
+        "RAY_ADDRESS": nowhere,
+        "HOME": "/proc",  # nobody can write there
+        "TMPDIR": str(long),  # sockets have short names
+        **dict.fromkeys(proxies, f"http://{nowhere}"),
         "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *filter(None, sys.path)]),
     }
     command = [sys.executable, "-c", SCRIPT.format(folder=str(tmp_path))]
@@ -75,3 +84,38 @@ def test_the_console_stays_quiet_and_the_environment_does_not_lead_elsewhere(tmp
     lines = ran.stderr.splitlines()
     assert sorted(line.partition(":")[0] for line in lines) == ["exit", "kill"], ran.stderr
     assert ran.returncode == 0
+
+
+KEPT = """
+import os, time
+import psutil, ray
+from nas.cluster.connection import connected
+with connected(None):
+    print(ray.get(ray.remote(lambda: os.nice(0)).remote()), flush=True)
+    time.sleep(1000)
+"""
+
+
+@pytest.mark.parametrize("how", ["SIGKILL", "SIGTERM", "SIGINT"])
+def test_nothing_stays_of_a_cluster_that_was_started_here(how: str) -> None:
+    command = [sys.executable, "-c", KEPT]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        try:
+            assert process.stdout is not None
+            # Workers have the priority of the process that has started the cluster.
+            assert process.stdout.readline() == b"%d\n" % os.nice(0)
+            family = psutil.Process(process.pid).children(recursive=True)
+            [raylet] = [p for p in family if p.name() == "raylet"]
+            options = dict(o.partition("=")[::2] for o in raylet.cmdline())
+            folder = Path(options["--temp_dir"])
+            assert folder.exists()
+            process.send_signal(getattr(signal, how))
+            _, errors = process.communicate(timeout=60)
+        finally:
+            process.kill()
+    _, alive = psutil.wait_procs(family, timeout=20)
+    assert not [p for p in alive if p.status() != psutil.STATUS_ZOMBIE]
+    assert not folder.exists()
+    assert process.returncode == {"SIGKILL": -9, "SIGTERM": 143, "SIGINT": -2}[how]
+    # Who is killed cannot say so; what clears up behind it does.
+    assert (b"nas: " in errors) == (how == "SIGKILL")

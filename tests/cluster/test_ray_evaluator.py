@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,7 +14,8 @@ from worker_jobs import Behave, Overlap
 
 from nas.cluster.connection import connected
 from nas.cluster.ray_evaluator import RayEvaluator
-from nas.core.errors import ConfigError
+from nas.core.errors import ConfigError, HostBusyError, HwnasError
+from nas.core.host import measuring
 from nas.core.trial import Candidate, Evaluation, Job, Outcome
 
 PATIENCE_S = 60
@@ -196,3 +198,30 @@ def assert_gone(pid_file: Path) -> None:
     wait_for(
         lambda: not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
     )
+
+
+@dataclass(frozen=True)
+class Busy:
+    """Finds the host kept by another process for too long."""
+
+    def __call__(self, candidate: Candidate, deadline: float) -> Outcome:
+        raise HostBusyError("this host: waited 1800 s for process 1 (other)")
+
+
+def test_a_worker_that_gives_up_waiting_for_its_host_fails_no_candidate() -> None:
+    with pytest.raises(HwnasError, match="process 1"):
+        evaluated(Busy(), ["any"])
+
+
+def test_who_waits_for_a_measurement_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("nas.cluster.ray_evaluator.NOTICE_S", 0.3)
+    with closing(start(Behave(tmp_path))) as evaluator, ThreadPoolExecutor() as threads:
+        with measuring():
+            evaluator.submit(candidates(["return"]))
+            ended = threads.submit(evaluator.completed)
+            wait_for(lambda: "wait for a measurement" in caplog.text)
+            assert not ended.done()
+        assert [e.failure for e in ended.result(PATIENCE_S)] == [None]
+    assert f"process {os.getpid()} " in caplog.text

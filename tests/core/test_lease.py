@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 import threading
@@ -10,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from nas.core import host
+from nas.core.errors import ConfigError, HostBusyError
 from nas.core.host import LEASE_FOLDER_VARIABLE, measuring, training_step
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="no file locks there")
@@ -112,6 +115,39 @@ def test_measurements_never_overlap():
     for thread in threads:
         thread.join(PATIENCE_S)
     assert most == 1
+
+
+def test_who_waits_learns_for_whom_and_gives_up(monkeypatch: pytest.MonkeyPatch):
+    """A process that is stopped keeps the host, which the kernel alone would wait for for ever."""
+    monkeypatch.setattr(host, "NOTICE_S", 0.2)
+    monkeypatch.setenv(host.PATIENCE_VARIABLE, "1.0")
+    notices: list[str] = []
+    with process(HOLD.format(lease="measuring")) as holder:
+        holder.send_signal(signal.SIGSTOP)
+        with pytest.raises(HostBusyError) as measuring_gave_up, measuring(notices.append):
+            pass
+        with pytest.raises(HostBusyError) as training_gave_up, training_step():
+            pass
+        held_by = host.measured_by()
+    assert notices
+    lines = [*notices, str(measuring_gave_up.value), str(training_gave_up.value), str(held_by)]
+    for line in lines:
+        assert "\n" not in line
+        if host._LOCKS.exists():
+            assert f"process {holder.pid} " in line
+            assert "stopped" in line
+    assert host.measured_by() is None
+
+
+@pytest.mark.parametrize("seconds", ["soon", "-1", "nan"])
+def test_a_patience_that_is_no_time_is_refused(seconds: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv(host.PATIENCE_VARIABLE, seconds)
+    with (
+        process(HOLD.format(lease="measuring")),
+        pytest.raises(ConfigError, match=host.PATIENCE_VARIABLE),
+        training_step(),
+    ):
+        pass
 
 
 def test_an_exception_gives_the_lease_back():

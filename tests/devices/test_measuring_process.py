@@ -12,7 +12,8 @@ import pytest
 from onnx_files import SHAPE, ModelFactory
 
 from nas.core.errors import DeviceError
-from nas.devices.measuring.process import MeasuringProcess
+from nas.core.host import LEASE_FOLDER_VARIABLE, PATIENCE_VARIABLE, training_step
+from nas.devices.measuring.process import WORKER, MeasuringProcess
 
 GENEROUS_SECONDS = 120.0
 START = {
@@ -118,3 +119,19 @@ def test_a_child_of_a_library_that_keeps_the_output_does_not_keep_anybody(
     with MeasuringProcess(timeout_seconds=GENEROUS_SECONDS, command=python(code)):
         pass
     assert time.monotonic() - started < 15
+
+
+def test_who_keeps_the_machine_is_said_while_it_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    """The notices of a process that waits; then it gives up, which is an error of the device."""
+    monkeypatch.setenv(LEASE_FOLDER_VARIABLE, str(tmp_path / "lease"))
+    monkeypatch.setenv(PATIENCE_VARIABLE, "1.5")
+    code = f"host.NOTICE_S = 0.3; runpy.run_module({WORKER!r}, run_name='__main__')"
+    command = python(f"import runpy; from nas.core import host; {code}")
+    with MeasuringProcess(timeout_seconds=GENEROUS_SECONDS, command=command) as process:
+        with training_step(), pytest.raises(DeviceError) as caught:
+            process.ask("lease", about="lease")
+        assert "load_before" in process.ask("lease", about="lease")
+    assert f"process {os.getpid()} " in caplog.text
+    assert f"process {os.getpid()} " in str(caught.value)
