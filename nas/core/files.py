@@ -125,6 +125,12 @@ def write_bytes_atomically(path: Path, content: bytes) -> None:
         raise HwnasError(f"{path}: cannot be written ({error.strerror}); {fix}") from error
 
 
+def remove_parts(folder: Path) -> None:
+    """Remove what killed processes have written of files in a folder that nobody else writes."""
+    for part in folder.rglob(".*.part"):
+        part.unlink(missing_ok=True)
+
+
 def _sync_folder(folder: Path) -> None:
     # Windows cannot open folders, and needs no sync of them.
     if os.name == "posix":

@@ -215,9 +215,8 @@ def adaptive_measurement_line(candidate: MeasuredCandidate) -> str:
         outcome += ", so it is not trained"
     measured = f"measured {measurement.latency_ms:.4g} ± {ci_ms:.1g} ms"
     if not candidate.taken.reused:
-        measured += (
-            f" in {candidate.taken.seconds:.0f} s, in which trainings on that machine waited"
-        )
+        took = f"{candidate.taken.seconds:.0f} s"
+        measured += f" in {took}, in which trainings on that machine waited"
     return f"  {candidate.arch_id} {interval}; {measured}{outcome}"
 
 

@@ -14,7 +14,7 @@ from typing import IO, Any, cast
 from omegaconf import OmegaConf
 
 from nas.core.errors import ConfigError, HwnasError
-from nas.core.files import write_bytes_atomically, write_json_atomically
+from nas.core.files import remove_parts, write_bytes_atomically, write_json_atomically
 from nas.study.yaml_files import read_yaml
 
 try:
@@ -120,6 +120,7 @@ class StudyFolder:
             raise HwnasError(line) from error
         with file:
             self._take(file)
+            remove_parts(self.path)
             try:
                 yield
             finally:
