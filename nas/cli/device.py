@@ -47,6 +47,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "settings",
         metavar="NAME=VALUE",
         nargs="*",
+        default=[],
         help="settings of the device, such as threads=2 runtime=openvino precision=int8",
     )
     measure.add_argument("--device", default="cpu", help="see `nas device list` (default: cpu)")

@@ -91,12 +91,13 @@ def _run(given: Sequence[str]) -> int:
         tell(f"{line}: pip install 'hwnas[search]'")
         return 2
     except OSError as error:
-        full = error.errno in _DISK_FULL
-        if not full and error.filename is None:
+        if error.errno is None:
             raise
-        fix = "free space" if full else "make it readable and writable for this user"
-        line = f"{error.filename or 'disk'}: {error.strerror}; {fix}"
-        tell(f"{line} and run the command again; what was finished is kept")
+        full = error.errno in _DISK_FULL
+        fix = "free space" if full else "check that it exists and what this user may do there"
+        where = error.filename or ("disk" if full else Path(sys.argv[0]).name)
+        line = f"{where}: {error.strerror}; {fix}, and run the command again"
+        tell(f"{line}; what was finished is kept")
         return 2
     except (KeyboardInterrupt, Terminated) as end:
         tell("interrupted; what was finished is kept, run the command again")
@@ -142,7 +143,7 @@ def _pareto(parsed: argparse.Namespace) -> int:
     from nas.results.frame import records
 
     study = results.open(parsed.study, parsed.runs)
-    objectives = parsed.objectives.split(",") if parsed.objectives else None
+    objectives = None if parsed.objectives is None else parsed.objectives.split(",")
     front = study.pareto(parsed.where, objectives, parsed.sort, parsed.fidelity)
     if parsed.json:
         return print_json(records(front))
@@ -191,10 +192,10 @@ def _show(parsed: argparse.Namespace) -> int:
     record = spaces.description(space, genotype)
     if parsed.json:
         return print_json(record)
-    spaces.print_network(record)
     output_is_optional()
     path = parsed.out or Path(f"{record['arch_id']}.png")
     draw_graphs(space.graphs(genotype), f"{parsed.space} {record['arch_id']}", path)
+    spaces.print_network(record)
     sys.stdout.write(f"{path}\n")
     return 0
 

@@ -156,7 +156,11 @@ def _add_spaces(commands: Commands) -> None:
         "network", metavar="NETWORK", help="a reference, such as mobilenet_v2, or 0,1,0,2,..."
     )
     show.add_argument(
-        "settings", metavar="NAME=VALUE", nargs="*", help="such as input_shape=[1,28,28]"
+        "settings",
+        metavar="NAME=VALUE",
+        nargs="*",
+        default=[],
+        help="such as input_shape=[1,28,28]",
     )
     show.add_argument("--preset", help="settings to start from (default: the first that fits)")
     show.add_argument("--out", type=Path, help="file of the drawing (default: ARCH_ID.png)")

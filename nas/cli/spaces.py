@@ -53,13 +53,17 @@ def find(
         HwnasError: The space, preset, reference, setting or genotype is not known.
     """
     import search_spaces
+    from nas.study.checking import component
 
     given = parse_settings(overrides)
     presets = {p.name: p for p in _presets(name)}
     if preset is not None and preset not in presets:
         raise UnknownNameError(f"preset of {name}", preset, presets)
     chosen = presets.values() if preset is None else [presets[preset]]
-    spaces = [search_spaces.get(name, **{**p.settings, **given}) for p in chosen]
+    spaces = [
+        component(search_spaces.registry, {"name": name, **p.settings, **given}, "search_space")
+        for p in chosen
+    ]
     genotype = _genotype_in(which)
     if genotype is not None:
         fitting = [space for space in spaces if len(space.genes) == len(genotype)]

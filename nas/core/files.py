@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from nas.core.errors import HwnasError
+from nas.core.errors import ConfigError, HwnasError
 from nas.core.host import try_lock
 
 _NEW_S = 2.0
@@ -83,6 +83,18 @@ def _canonical(value: Any) -> Any:
     return json_values(value)
 
 
+def check_folder(setting: str, folder: Path) -> None:
+    """Check that a folder is there or can be made, before any work is done for it.
+
+    Raises:
+        ConfigError: Something else is in its way, or it may not be written.
+    """
+    there = next((path for path in (folder, *folder.absolute().parents) if path.exists()), folder)
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        fix = f"{there} is {'not writable' if there.is_dir() else 'no folder'}"
+        raise ConfigError(setting, str(folder), "a folder that can be written", fix)
+
+
 def write_json_atomically(path: Path, record: Mapping[str, Any]) -> None:
     """Write `record` as the JSON file `path`, as `write_bytes_atomically` does.
 
@@ -120,7 +132,8 @@ def write_bytes_atomically(path: Path, content: bytes) -> None:
         part.replace(path)
         _sync_folder(path.parent)
     except OSError as error:
-        part.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            part.unlink()
         fix = "free disk space, or make its folder exist and writable"
         raise HwnasError(f"{path}: cannot be written ({error.strerror}); {fix}") from error
 

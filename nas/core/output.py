@@ -38,7 +38,7 @@ class Output(io.TextIOBase):
         return self._stream.fileno()
 
     def isatty(self) -> bool:
-        return self._stream.isatty()
+        return not self._stream.closed and self._stream.isatty()
 
     def write(self, text: str) -> int:
         """Write a text, with "?" in place of characters that the encoding lacks."""
@@ -66,5 +66,7 @@ def output_is_optional() -> None:
 
 
 def tell(line: object) -> None:
-    """Write a line to standard error."""
-    sys.stderr.write(f"nas: {' '.join(str(line).splitlines())}\n")
+    """Write a line to standard error, its control characters as Python writes them."""
+    text = " ".join(str(line).splitlines())
+    shown = (c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    sys.stderr.write(f"nas: {''.join(shown)}\n")

@@ -6,7 +6,7 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nas.core.errors import HwnasError, UnknownNameError
+from nas.core.errors import ConfigError, HwnasError, UnknownNameError
 from nas.core.trial import FULL
 
 if TYPE_CHECKING:
@@ -75,6 +75,8 @@ def studies(runs: str | Path = "runs") -> list[dict[str, Any]]:
 
 
 def _folders(runs: str | Path) -> list[Path]:
+    if Path(runs).exists() and not Path(runs).is_dir():
+        raise ConfigError("runs", str(runs), "a folder of studies")
     return sorted(record.parent for record in Path(runs).glob(f"*/{RECORD}"))
 
 

@@ -61,9 +61,11 @@ def import_modules(names: Sequence[str]) -> None:
     if names and folder not in sys.path:
         sys.path.append(folder)
     for name in names:
+        if not all(part.isidentifier() for part in name.split(".")):
+            raise ConfigError("imports", name, "names of modules, such as my_space")
         try:
             importlib.import_module(name)
-        except ImportError as error:
+        except (ImportError, SyntaxError) as error:
             fix = f"start in the folder that holds it, or set PYTHONPATH ({error})"
             expected = f"a module that can be imported in {folder}"
             raise ConfigError("imports", name, expected, fix) from error

@@ -104,7 +104,7 @@ def compose(
 
 def _parsed(overrides: Sequence[str]) -> list[Override]:
     try:
-        return OverridesParser.create().parse_overrides(list(overrides))
+        parsed = OverridesParser.create().parse_overrides(list(overrides))
     except OverrideParseException as error:
         name, equals, value = str(error.override).partition("=")
         quoted = value.replace("\\", "\\\\").replace('"', '\\"')
@@ -112,6 +112,15 @@ def _parsed(overrides: Sequence[str]) -> list[Override]:
         fix = f"quote its special characters: {shlex.quote(setting)}"
         line = f"{error.override}: cannot be read, expected NAME=VALUE"
         raise HwnasError(f"{line}; {fix}" if equals else line) from error
+    for override in parsed:
+        group = override.key_or_group
+        if not group:
+            raise ConfigError("setting", str(override.input_line), "NAME=VALUE")
+        if override.is_delete() or override.is_sweep_override() or group not in GROUPS:
+            continue
+        if not isinstance(override.value(), str | dict):
+            raise ConfigError(group, override.value(), "one name")
+    return parsed
 
 
 def _check_package(override: Override, config_dir: Path | None) -> None:
@@ -160,7 +169,7 @@ def _composed(texts: list[str]) -> DictConfig:
             return hydra.compose("config", texts)
     except MissingConfigException as error:
         group, _, name = str(error.missing_cfg_file).rpartition("/")
-        if group in GROUPS:
+        if group in GROUPS and re.fullmatch(r"\w+", name):
             # Its module is imported later; what it does not register is refused then.
             _store(group, name)
             return _composed(texts)
@@ -168,4 +177,5 @@ def _composed(texts: list[str]) -> DictConfig:
             raise UnknownNameError(group, name, error.options) from error
         raise HwnasError(" ".join(str(error).split())) from error
     except (HydraException, OmegaConfBaseException, ValueError) as error:
-        raise HwnasError(" ".join(str(error).split())) from error
+        causes = [str(error), *([str(error.__cause__)] if error.__cause__ else [])]
+        raise HwnasError(" ".join(": ".join(causes).split())) from error

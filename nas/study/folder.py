@@ -6,7 +6,7 @@ import contextlib
 import json
 import os
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any, cast
@@ -111,11 +111,12 @@ class StudyFolder:
         Raises:
             HwnasError: The folder cannot be written, or another process runs this study.
         """
-        made = [folder for folder in (self.path, self.path.parent) if not folder.exists()]
+        made = [folder for folder in (self.path.parent, self.path) if not folder.exists()]
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             file = (self.path / ".lock").open("a")
         except OSError as error:
+            _remove_empty(made)
             line = f"{self.path}: cannot be written ({error.strerror}); choose another `runs`"
             raise HwnasError(line) from error
         with file:
@@ -128,9 +129,7 @@ class StudyFolder:
                 if {part.name for part in self.path.iterdir()} <= {".lock", "config.yaml"}:
                     for part in list(self.path.iterdir()):
                         part.unlink()
-                    with contextlib.suppress(OSError):
-                        for folder in made:
-                            folder.rmdir()
+                    _remove_empty(made)
 
     def _take(self, file: IO[str]) -> None:
         if fcntl is None:
@@ -181,6 +180,13 @@ class StudyFolder:
         if self.begun:
             return SEARCH_SETTINGS
         return CALIBRATION_SETTINGS if self.predictor.exists() else ()
+
+
+def _remove_empty(folders: Sequence[Path]) -> None:
+    """Remove folders, inner ones last in the list, unless something is in them."""
+    for folder in reversed(folders):
+        with contextlib.suppress(OSError):
+            folder.rmdir()
 
 
 def _select(config: Mapping[str, Any], name: str) -> Any:

@@ -18,6 +18,7 @@ import latency_predictors
 import search_spaces
 from nas import data, devices, evaluation, objectives, tables
 from nas.core.errors import ConfigError, UnknownNameError
+from nas.core.files import check_folder
 from nas.core.measurement import Device
 from nas.core.objective import Constraint, Objective
 from nas.core.registry import Registry
@@ -137,13 +138,15 @@ def read_calibration(config: DictConfig) -> CalibrationSettings:
     search = structured(SearchSettings, values.get("search"), "search")
     used = [*search.objectives, *(Constraint.parse(text).objective for text in search.constraints)]
     name = f"{values['search_space']['name']}-{values['device']['name']}"
+    folder = Path(out or Path(general.runs) / PREDICTORS / name).expanduser()
+    check_folder("out", folder)
     return CalibrationSettings(
         seed=general.seed,
         space=space,
         device=device,
         predictor=predictor,
         store=general.store,
-        folder=Path(out or Path(general.runs) / PREDICTORS / name).expanduser(),
+        folder=folder,
         memory=any(objectives.get(name).needs_memory for name in used),
     )
 
@@ -201,6 +204,11 @@ def _general(values: Mapping[str, Any]) -> GeneralSettings:
         fix = """quote a name that reads as a number: 'name="359_0"'"""
         raise ConfigError("name", name, "a text", fix)
     general = structured(GeneralSettings, {k: values[k] for k in GENERAL if k in values}, "")
+    if not general.runs:
+        raise ConfigError("runs", general.runs, "a folder")
+    for setting in ("runs", "measurements"):
+        if (folder := getattr(general, setting)) is not None:
+            check_folder(setting, Path(folder).expanduser())
     import_modules(general.imports)
     return general
 

@@ -135,8 +135,8 @@ class _Study:
 
     def run(self) -> StudyResults:
         settings, folder = self.settings, self.folder
-        fingerprint = self._checked()
         first = record.warm_start(settings, self.space, folder)
+        fingerprint = self._checked()
         calibration = self._calibrated()
         problem = self._problem(calibration)
         # A search that cannot begin leaves its settings open to change.
@@ -212,14 +212,14 @@ class _Study:
             DataError: An image cannot be read, or the data are not those that the study began with.
             ConfigError: There are too few cores for one worker.
         """
-        fingerprint = record.data_fingerprint(self.settings, self.folder, self.splits)
-        for line in record.data_lines(fingerprint, self.splits):
-            self.reporter.stage(line)
         threads, cores = self.settings.evaluation.threads, usable_cores()
         if self.settings.ray.address is None and threads > cores:
             expected = f"at most the {cores} core(s) that this process may use"
             fix = "lower it, or allow more cores"
             raise ConfigError("evaluation.threads_per_worker", threads, expected, fix)
+        fingerprint = record.data_fingerprint(self.settings, self.folder, self.splits)
+        for line in record.data_lines(fingerprint, self.splits):
+            self.reporter.stage(line)
         return fingerprint
 
     def _survey(self, problem: SearchProblem) -> list[Genotype]:

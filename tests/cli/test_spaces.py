@@ -68,7 +68,7 @@ def test_settings_change_the_space(here: Here):
         (("show", "nasbench201", "0,1"), "genotype: got 2 genes, expected 6"),
         (("show", "nasbench201", "0,1,2,3,4,9"), "got 9, expected an index 0..4 into ['none'"),
         (("show", "nasbench201", "0,0,0,0,0,0", "--preset", "x"), "preset of nasbench201: got 'x'"),
-        (("show", "nasbench201", "0,0,0,0,0,0", "colour=3"), "search space 'nasbench201': got"),
+        (("show", "nasbench201", "0,0,0,0,0,0", "colour=3"), "search_space.colour: got 3"),
         (("show", "nasbench201", "0,0,0,0,0,0", "colour"), "setting: got 'colour', expected NAME="),
         (
             ("show", "nasbench201", "0,0,0,0,0,0", "widths=[1"),
