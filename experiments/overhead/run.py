@@ -41,6 +41,7 @@ class Stopwatch(Reporter):
     """A reporter that times the search and stays silent."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.search_s = 0.0
         self.workers = 0
         self.trials: list[Trial] = []

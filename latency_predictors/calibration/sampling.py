@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -75,6 +75,7 @@ def measure_genotypes(
     memory: bool = False,
     seed: int = 0,
     store: MeasurementStore | None = None,
+    on_measured: Callable[[int], None] | None = None,
 ) -> list[Measurement]:
     """Measure networks with initial weights, on which the latency does not depend.
 
@@ -86,6 +87,7 @@ def measure_genotypes(
         memory: Whether to measure peak memory as well.
         seed: Of the order of the measurements.
         store: What is in it is not measured again; what is measured is added.
+        on_measured: Called with the number of those that are measured, whenever it has grown.
     """
     names = [space.architecture(genotype).arch_id for genotype in genotypes]
     known: dict[str, Measurement] = {}
@@ -93,6 +95,8 @@ def measure_genotypes(
         found = None if store is None else store.find(device, name, seconds, memory=memory)
         if found is not None:
             known[name] = found
+    tell = on_measured or (lambda _: None)
+    tell(len(known))
     missing = {n: g for n, g in zip(names, genotypes, strict=True) if n not in known}
     # All at once where nothing keeps them anyway.
     portions = 1 if store is None else math.ceil(len(missing) / PORTION)
@@ -115,6 +119,7 @@ def measure_genotypes(
         if store is not None:
             for name in portion:
                 store.add(device, name, seconds, known[name], took_s)
+        tell(len(known))
     return [known[name] for name in names]
 
 
@@ -143,14 +148,24 @@ def measure_samples(
     store: MeasurementStore | None = None,
     *,
     memory: bool = False,
+    on_measured: Callable[[int], None] | None = None,
 ) -> tuple[list[Genotype], list[Measurement]]:
-    """Choose architectures and measure them: first ones, then those that a fit is unsure of."""
+    """Choose architectures and measure them: first ones, then those that a fit is unsure of.
+
+    `on_measured` is called with the number of those that are measured, whenever it has grown.
+    """
     spread = settings.first_samples(space, seed)
 
-    def measured(genotypes: Sequence[Genotype]) -> list[Measurement]:
-        seconds = settings.seconds_per_sample
+    def measured(genotypes: Sequence[Genotype], before: int = 0) -> list[Measurement]:
         return measure_genotypes(
-            space, device, genotypes, seconds=seconds, memory=memory, seed=seed, store=store
+            space,
+            device,
+            genotypes,
+            seconds=settings.seconds_per_sample,
+            memory=memory,
+            seed=seed,
+            store=store,
+            on_measured=on_measured and (lambda number: on_measured(before + number)),
         )
 
     measurements = measured(spread)
@@ -171,7 +186,7 @@ def measure_samples(
         expected = f"at most the {len(chosen)} architectures found in the space"
         raise ConfigError("latency_predictor.samples", settings.samples, expected)
     rest = list(chosen)[len(spread) :]
-    return [*spread, *rest], [*measurements, *measured(rest)]
+    return [*spread, *rest], [*measurements, *measured(rest, len(spread))]
 
 
 def save_samples(

@@ -37,29 +37,35 @@ def _run(config: DictConfig) -> None:
         f"{settings.predictor.samples} networks for images of {shape} and "
         f"{settings.space.num_classes} classes; measurements are kept in {settings.store.folder}"
     )
-    from latency_predictors.calibration.accuracy import held_out_accuracy
+    from latency_predictors.calibration.accuracy import REPEATED, held_out_accuracy
     from latency_predictors.calibration.sampling import load_samples
     from nas.cli.console import print_records
     from nas.devices.measuring.environment import threads_line
     from nas.study.calibration import accuracy_line, calibrate
+    from nas.study.reporting import Reporter
 
     if line := threads_line(settings.device):
         _write(line)
-    calibration = calibrate(settings)
+    reporter = Reporter()
+    with reporter.progress("calibration", settings.predictor.samples) as show:
+        calibration = calibrate(settings, show)
     predictor, cost = calibration.predictor, calibration.cost
     _print_comparison(predictor)
     _write(accuracy_line(calibration))
     genotypes, latency_ms, _ = load_samples(settings.folder, settings.space)
-    rows = held_out_accuracy(
-        predictor,
-        settings.space,
-        settings.device,
-        genotypes,
-        latency_ms,
-        store=settings.store,
-        seconds=settings.predictor.seconds_per_sample,
-        seed=settings.seed,
-    )
+    again = min(REPEATED, len(genotypes))
+    with reporter.progress("measuring some of them again", again) as show:
+        rows = held_out_accuracy(
+            predictor,
+            settings.space,
+            settings.device,
+            genotypes,
+            latency_ms,
+            store=settings.store,
+            seconds=settings.predictor.seconds_per_sample,
+            seed=settings.seed,
+            on_measured=show,
+        )
     print_records(rows, list(rows[0]))
     reused = ""
     if cost["reused"]:

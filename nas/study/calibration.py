@@ -61,8 +61,14 @@ class Calibration:
         return cls(latency_predictors.load(folder), memory, cost)
 
 
-def calibrate(settings: CalibrationSettings) -> Calibration:
+def calibrate(
+    settings: CalibrationSettings, on_measured: Callable[[int], None] | None = None
+) -> Calibration:
     """Measure some networks, unless the store has them, and fit a predictor to them.
+
+    Args:
+        settings: Of the calibration.
+        on_measured: Called with the number of networks that are measured, whenever it has grown.
 
     Raises:
         DeviceError: The device cannot tell how much memory networks take.
@@ -72,7 +78,13 @@ def calibrate(settings: CalibrationSettings) -> Calibration:
     before = dataclasses.replace(store.counts)
     choice = int(stream(settings.seed, "calibration").integers(2**31))
     genotypes, measurements = sampling.measure_samples(
-        space, settings.device, settings.predictor, choice, store, memory=settings.memory
+        space,
+        settings.device,
+        settings.predictor,
+        choice,
+        store,
+        memory=settings.memory,
+        on_measured=on_measured,
     )
     peak = None
     if settings.memory:

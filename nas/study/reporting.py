@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import math
 import sys
+import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, TextIO, cast
+from typing import TextIO, cast
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -42,6 +43,8 @@ class SearchPlan:
         workers: Candidates evaluated at a time.
         simulated: Whether the workers' seconds are simulated, so that nobody waits for them.
         lookahead: Candidates pending at a time.
+        verification_s: Seconds that the front's verification takes after the search, if that is
+            known.
         columns: Column of every objective in tables of trials, by the objective's name.
         reference_point: Of the hypervolume, by the objective's name.
     """
@@ -54,49 +57,105 @@ class SearchPlan:
     lookahead: int
     columns: Mapping[str, str]
     reference_point: Mapping[str, float]
+    verification_s: float = 0.0
+
+
+SILENT_S = 30.0
+"""Seconds without a line after which a stage that goes on says so, where there is no terminal."""
 
 
 class Reporter:
-    """Shows a study's progress: a live bar on a terminal, a line for each trial elsewhere.
+    """Shows a study's progress: a live bar for each stage on a terminal, lines elsewhere.
 
-    To be told of the progress in another way, override the three methods.
+    To be told of the progress in another way, override the four methods.
     """
 
     def __init__(self) -> None:
         """Start the clock."""
         self._console = console()
-        self._started = time.monotonic()
-        self._progress: Progress | None = None
-        self._task: Any = None
+        self._started = self._said = time.monotonic()
+        self._show: Callable[[float, str], None] | None = None
         self._plan: SearchPlan | None = None
         self._trials: list[Trial] = []
         self._points: list[list[float]] = []
 
     def stage(self, text: str) -> None:
         """Print that a stage begins, or another line worth reading."""
-        line = f"[{time.monotonic() - self._started:6.0f} s] {text}"
+        self._said = time.monotonic()
+        line = f"[{self._said - self._started:6.0f} s] {text}"
         self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    @contextlib.contextmanager
+    def progress(self, what: str, total: int | None) -> Iterator[Callable[..., None]]:
+        """Show how far a stage is for the time of a `with` block, also while nothing of it ends.
+
+        Args:
+            what: The stage.
+            total: Of what it works through; `None` where that is not counted.
+
+        Yields:
+            A function to call with the number that is done and, if need be, a summary.
+        """
+        shown = self._bar if self._console.is_terminal else self._lines
+        with shown(what, total) as show:
+            yield show
+
+    @contextlib.contextmanager
+    def _bar(self, what: str, total: int | None) -> Iterator[Callable[..., None]]:
+        columns = (
+            TextColumn(what),
+            BarColumn(bar_width=16),
+            *([] if total is None else [MofNCompleteColumn()]),
+            TextColumn("{task.description}"),
+            TimeElapsedColumn(),
+        )
+        # Redrawing costs the driver processor time that the workers could use.
+        uncounted = total is None
+        bar = Progress(*columns, console=self._console, refresh_per_second=1, transient=uncounted)
+        started = time.monotonic()
+        with bar:
+            task = bar.add_task("", total=total)
+
+            def show(done: float, summary: str = "") -> None:
+                text = summary or _left(started, done, total)
+                bar.update(task, completed=done, description=text)
+
+            yield show
+
+    @contextlib.contextmanager
+    def _lines(self, what: str, total: int | None) -> Iterator[Callable[..., None]]:
+        ended, started, state = threading.Event(), time.monotonic(), (0.0, "")
+
+        def show(done: float, summary: str = "") -> None:
+            nonlocal state
+            state = done, summary
+
+        def tell() -> None:
+            while not ended.wait(max(self._said + SILENT_S - time.monotonic(), 0.1)):
+                if time.monotonic() - self._said < SILENT_S:
+                    continue
+                done, summary = state
+                ran = "" if total is None else f" {done:.4g}/{total}"
+                text = summary or _left(started, done, total)
+                ran += f" after {duration(time.monotonic() - started)}"
+                self._said = time.monotonic()
+                self.stage(f"{what}:{ran}" + (f", {text}" if text else ""))
+
+        teller = threading.Thread(target=tell, daemon=True)
+        teller.start()
+        try:
+            yield show
+        finally:
+            ended.set()
+            teller.join()
 
     @contextlib.contextmanager
     def search(self, plan: SearchPlan) -> Iterator[None]:
         """Show the progress of a search for the time of a `with` block."""
         self._plan = plan
         self.stage(_announcement(plan))
-        if not self._console.is_terminal:
+        with self.progress("search", plan.evaluations) as self._show:
             yield
-            return
-        columns = (
-            TextColumn("search"),
-            BarColumn(bar_width=16),
-            MofNCompleteColumn(),
-            TextColumn("{task.description}"),
-            TimeElapsedColumn(),
-        )
-        # Redrawing costs the driver processor time that the workers could use.
-        with Progress(*columns, console=self._console, refresh_per_second=1) as self._progress:
-            self._task = self._progress.add_task("", total=plan.evaluations)
-            yield
-        self._progress = None
 
     def trial(self, trial: Trial, *, feasible: bool) -> None:
         """Show a trial that has ended, now or in an earlier run.
@@ -111,12 +170,15 @@ class Reporter:
         if feasible and trial.full and all(map(math.isfinite, point)):
             self._points.append(point)
         done = full_trainings(self._trials)
-        if self._progress is not None:
-            self._progress.update(self._task, completed=done, description=self._summary(self._plan))
-        elif trial.number not in {earlier.number for earlier in self._plan.recorded}:
+        summary = self._summary(self._plan)
+        if self._show is not None:
+            self._show(done, summary)
+        if self._console.is_terminal:
+            return
+        if trial.number not in {earlier.number for earlier in self._plan.recorded}:
             count = f"{done:.4g}/{self._plan.evaluations}"
             result = _result(trial, self._plan.columns)
-            self.stage(f"{count} {trial.arch_id} {result} | {self._summary(self._plan)}")
+            self.stage(f"{count} {trial.arch_id} {result} | {summary}")
 
     def _summary(self, plan: SearchPlan) -> str:
         parts = []
@@ -131,7 +193,7 @@ class Reporter:
         if done < plan.evaluations and not plan.simulated:
             mean_s = sum(trial.seconds for trial in self._trials) / done
             left_s = seconds_left(plan.evaluations, plan.stop, self._trials, mean_s, plan.workers)
-            parts.append(f"{duration(left_s)} left")
+            parts.append(f"{duration(left_s + plan.verification_s)} left")
         return ", ".join(parts)
 
 
@@ -155,6 +217,14 @@ def _result(trial: Trial, columns: Mapping[str, str]) -> str:
         return f"failed: {trial.failure}"
     values = ", ".join(f"{columns[name]} {value:.4g}" for name, value in trial.values.items())
     return values if trial.full else f"{values} after {100 * trial.fidelity:.3g} % of the training"
+
+
+def _left(started: float, done: float, total: int | None) -> str:
+    """Return how long a stage goes on if the rest of it takes as long as what is done."""
+    if total is None or not 0 < done < total:
+        return ""
+    left_s = (time.monotonic() - started) / done * (total - done)
+    return f"about {duration(left_s)} left"
 
 
 def duration(seconds: float) -> str:

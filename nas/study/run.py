@@ -116,7 +116,8 @@ class _Study:
     def __init__(self, settings: StudySettings, folder: StudyFolder, reporter: Reporter) -> None:
         """Load the data, and make the job, which refuses recipes that the space cannot follow."""
         self.settings, self.folder, self.reporter = settings, folder, reporter
-        self.splits = splits = settings.data.search_splits()
+        with reporter.progress("reading the data", None):
+            self.splits = splits = settings.data.search_splits()
         self.space = space = settings.space(splits.input_shape, splits.task.output_size)
         check_resolution(space, settings.finalise.recipe, "finalise.recipe")
         self._job = settings.evaluation.job(
@@ -217,7 +218,8 @@ class _Study:
             expected = f"at most the {cores} core(s) that this process may use"
             fix = "lower it, or allow more cores"
             raise ConfigError("evaluation.threads_per_worker", threads, expected, fix)
-        fingerprint = record.data_fingerprint(self.settings, self.folder, self.splits)
+        with self.reporter.progress("checking the data", None):
+            fingerprint = record.data_fingerprint(self.settings, self.folder, self.splits)
         for line in record.data_lines(fingerprint, self.splits):
             self.reporter.stage(line)
         return fingerprint
@@ -256,7 +258,8 @@ class _Study:
         samples = self.settings.predictor.samples
         self._say(threads_line(self.settings.device))
         self.reporter.stage(f"calibrating the latency predictor on {samples} networks")
-        calibration = calibrate(self._calibration)
+        with self.reporter.progress("calibration", samples) as show:
+            calibration = calibrate(self._calibration, show)
         if reused := calibration.cost["reused"]:
             self.reporter.stage(f"{reused} of {samples} networks had been measured before")
         self.reporter.stage(accuracy_line(calibration))
@@ -287,7 +290,8 @@ class _Study:
         unfinished = full_trainings(recorded) < settings.evaluations - ROUNDING
         if unfinished:
             self.folder.update(status="searching", stop=None)
-            job = self.settings.evaluation.prepare(job, self.folder.prepared)
+            with self.reporter.progress("preparation", None):
+                job = self.settings.evaluation.prepare(job, self.folder.prepared)
         workers = self.settings.evaluation.start(job)
         checkpoints = CheckpointFolder(self.folder.checkpoints)
         measured = MeasuredCandidatesFile(self.folder.adaptive_measurement)

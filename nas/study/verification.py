@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
@@ -42,6 +42,11 @@ BATCH = 100
 
 TRAINED, MEASURED, JUDGED, TESTED = FACTS, "measurement.json", "deployment.json", "result.json"
 """What lies in an architecture's folder after each step."""
+
+_STEPS = {TRAINED: "training", MEASURED: "measuring", JUDGED: "judging", TESTED: "testing"}
+
+Show = Callable[[int], None]
+"""Told how many architectures a step has done."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,14 +86,15 @@ class Verification:
         left = list(members)
         for name, step in steps.items():
             if undone := [member for member in left if not self._path(member, name).is_file()]:
-                step(undone)
+                with self.reporter.progress(_STEPS[name], len(undone)) as show:
+                    step(undone, show)
             left = [member for member in left if self._path(member, name).is_file()]
         return len(left) == len(members)
 
     def _path(self, member: Candidate, name: str) -> Path:
         return self.folder / member.arch_id / name
 
-    def _train(self, members: Sequence[Candidate]) -> None:
+    def _train(self, members: Sequence[Candidate], show: Show) -> None:
         self.reporter.stage(f"training {counted(len(members), 'architecture')} by finalise.recipe")
         job = TrainingJob(
             space=self.problem.space,
@@ -101,6 +107,7 @@ class Verification:
         )
         for count, evaluation in enumerate(self._evaluated(job, members), start=1):
             self._keep(evaluation, f"{count}/{len(members)}", job)
+            show(count)
 
     def _evaluated(
         self, job: TrainingJob | JudgingJob, members: Sequence[Candidate]
@@ -152,7 +159,7 @@ class Verification:
         line = f"  {count} {member.arch_id} trained in {evaluation.seconds:.0f} s"
         self.reporter.stage(line + judged)
 
-    def _measure(self, members: Sequence[Candidate]) -> None:
+    def _measure(self, members: Sequence[Candidate], show: Show) -> None:
         """Export and measure trained members, all of them interleaved."""
         self.reporter.stage(f"exporting and measuring {counted(len(members), 'architecture')}")
         space, device = self.problem.space, self.settings.device
@@ -194,6 +201,7 @@ class Verification:
                     write_json_atomically(self._path(member, "measurement_fp32.json"), record)
                     self._compare(member, measurement, in_fp32[i])
                 write_json_atomically(self._path(member, MEASURED), measurement.to_dict())
+                show(i + 1)
 
     def _compare(self, member: Candidate, quantised: Measurement, fp32: Measurement) -> None:
         low_ms = quantised.latency_ms * (1 - quantised.relative_ci)
@@ -201,13 +209,13 @@ class Verification:
             took = f"{quantised.latency_ms:.3g} ms, in fp32 {fp32.latency_ms:.3g} ms"
             self.reporter.stage(f"  {member.arch_id} is slower quantised: {took}")
 
-    def _judge(self, members: Sequence[Candidate]) -> None:
+    def _judge(self, members: Sequence[Candidate], show: Show) -> None:
         """Compare the deployed files' outputs with the networks'; count errors where they differ.
 
         The runtime of the device runs the files.
         """
         device = self.settings.device
-        for member in members:
+        for count, member in enumerate(members, start=1):
             file = next(self.folder.glob(f"{member.arch_id}/{DEPLOYED}.*"), None)
             deployed = self._deployed(member, file or self._path(member, "model.onnx"))
             [outputs] = device.outputs(deployed, [self._parity_images])
@@ -226,6 +234,7 @@ class Verification:
                 if self.validation is not None:
                     record["metrics"] = self._metrics_deployed(deployed, self.validation)
             write_json_atomically(self._path(member, JUDGED), record)
+            show(count)
 
     def _deployed(self, member: Candidate, file: Path) -> PreparedNetwork:
         return PreparedNetwork(file, self.problem.space.deployment(member.genotype))
@@ -237,7 +246,7 @@ class Verification:
         outputs = np.concatenate(list(self.settings.device.outputs(deployed, batches)))
         return images.task.evaluate(outputs, images.targets)
 
-    def _test(self, members: Sequence[Candidate]) -> None:
+    def _test(self, members: Sequence[Candidate], show: Show) -> None:
         """Read the test split, once for each member, and record all its numbers."""
         test = self.settings.data.test_split()
         if test.fingerprint() != self.test_fingerprint:
@@ -253,19 +262,23 @@ class Verification:
             images=test,
             threads=self.settings.evaluation.threads,
         )
-        for evaluation in self._evaluated(job, members):
-            member, outcome = evaluation.candidate, evaluation.outcome
-            if outcome is None:
-                self.reporter.stage(f"  {member.arch_id} failed: {evaluation.failure}")
-                continue
-            deployment = self._read(member, JUDGED)
-            tested = _columns(outcome.metrics, "test")
-            if not deployment["as_network"]:
-                file = self._path(member, deployment["file"])
-                tested = _columns(outcome.metrics, "test_fp32")
-                deployed = self._deployed(member, file)
-                tested |= _columns(self._metrics_deployed(deployed, test), "test")
-            self._record(member, deployment, {**tested, "test_images": len(test)})
+        for count, evaluation in enumerate(self._evaluated(job, members), start=1):
+            self._keep_test(evaluation, test)
+            show(count)
+
+    def _keep_test(self, evaluation: Evaluation, test: Examples) -> None:
+        member, outcome = evaluation.candidate, evaluation.outcome
+        if outcome is None:
+            self.reporter.stage(f"  {member.arch_id} failed: {evaluation.failure}")
+            return
+        deployment = self._read(member, JUDGED)
+        tested = _columns(outcome.metrics, "test")
+        if not deployment["as_network"]:
+            file = self._path(member, deployment["file"])
+            tested = _columns(outcome.metrics, "test_fp32")
+            deployed = self._deployed(member, file)
+            tested |= _columns(self._metrics_deployed(deployed, test), "test")
+        self._record(member, deployment, {**tested, "test_images": len(test)})
 
     def _record(
         self, member: Candidate, deployment: Mapping[str, Any], tested: Mapping[str, float]

@@ -6,11 +6,12 @@ import dataclasses
 import io
 import re
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from nas_command import Ended, Finished
+from nas_command import Ended, Finished, wait_until
 from rich.console import Console
 
 from nas.core.trial import Trial
@@ -160,3 +161,41 @@ def test_a_terminal_shows_one_live_line(monkeypatch: pytest.MonkeyPatch) -> None
         assert part in last
     # Trials have no lines of their own there.
     assert "] 1/4 " not in plain
+
+
+def test_a_silent_stage_says_how_far_it_is(
+    printed: Callable[[], list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reporting, "SILENT_S", 0.05)
+    reporter = Reporter()
+    with reporter.progress("calibration", 40) as show:
+        wait_until(lambda: len(printed()) >= 1)
+        show(10)
+        wait_until(lambda: any("calibration: 10/40" in line for line in printed()))
+        assert any("left" in line for line in printed() if "10/40" in line)
+    with reporter.progress("preparation", None):
+        wait_until(lambda: any("preparation: after" in line for line in printed()))
+    count = len(printed())
+    time.sleep(0.2)
+    assert len(printed()) == count, "a stage that has ended is silent"
+
+
+def test_lines_of_a_stage_take_the_place_of_its_progress(
+    printed: Callable[[], list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reporting, "SILENT_S", 30.0)
+    reporter = Reporter()
+    with reporter.progress("training", 2) as show:
+        reporter.stage("1/2 trained")
+        show(1)
+    assert len(printed()) == 1
+
+
+def test_every_stage_has_a_bar_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    file = io.StringIO()
+    terminal = Console(file=file, width=80, force_terminal=True, color_system=None)
+    monkeypatch.setattr(reporting, "console", lambda: terminal)
+    with Reporter().progress("calibration", 40) as show:
+        show(10)
+    assert "calibration" in file.getvalue()
+    assert "10/40" in file.getvalue()

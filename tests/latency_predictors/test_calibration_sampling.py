@@ -96,8 +96,14 @@ def test_some_samples_are_spread_and_a_first_fit_chooses_the_rest(
 def test_what_a_store_holds_is_not_measured_again(few_blocks: SearchSpace, tmp_path: Path):
     device, store = SyntheticDevice(noise=0.1), MeasurementStore(tmp_path)
     first, second, third = choose(few_blocks, 4, seed=0)[:3]
-    taken = measure_genotypes(few_blocks, device, [first, second], store=store)
-    again = measure_genotypes(few_blocks, device, [third, second, first], store=store)
+    told: list[int] = []
+    taken = measure_genotypes(
+        few_blocks, device, [first, second], store=store, on_measured=told.append
+    )
+    again = measure_genotypes(
+        few_blocks, device, [third, second, first], store=store, on_measured=told.append
+    )
+    assert told == [0, 2, 2, 3]
     assert device.measured == 3
     assert [again[2].latency_ms, again[1].latency_ms] == [m.latency_ms for m in taken]
     # Memory was not asked for, so it is not known.
