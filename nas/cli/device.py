@@ -6,6 +6,7 @@ import argparse
 import dataclasses
 import json
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -62,7 +63,6 @@ def run(parsed: argparse.Namespace) -> int:
 
 def _list(parsed: argparse.Namespace) -> int:
     import nas.devices
-    from nas.cli.console import print_records
     from nas.devices import runtimes
     from nas.devices.measuring.environment import describe_host
 
@@ -75,7 +75,7 @@ def _list(parsed: argparse.Namespace) -> int:
     if parsed.json:
         record = {"host": describe_host(), "devices": devices, "runtimes": records}
         return print_json(record)
-    print_records(devices, ("device", "what it is"))
+    _print_records(devices, ("device", "what it is"))
     rows = [
         {
             **each,
@@ -85,7 +85,7 @@ def _list(parsed: argparse.Namespace) -> int:
         }
         for each in records
     ]
-    print_records(rows, ("runtime", "version", "providers", "precisions", "takes"))
+    _print_records(rows, ("runtime", "version", "providers", "precisions", "takes"))
     return 0
 
 
@@ -132,8 +132,6 @@ def _measure(parsed: argparse.Namespace) -> int:
 
 
 def _print_measurement(model: Path, measurement: Measurement) -> None:
-    from nas.cli.console import print_records
-
     half_ms = measurement.relative_ci * measurement.latency_ms
     rows: dict[str, Any] = {
         "model": str(model),
@@ -147,7 +145,23 @@ def _print_measurement(model: Path, measurement: Measurement) -> None:
     }
     rows |= {name: measurement.environment.get(name) for name in _FACTS}
     kept = [{"what": name, "value": value} for name, value in rows.items() if value is not None]
-    print_records(kept, ("what", "value"))
+    _print_records(kept, ("what", "value"))
+
+
+def _print_records(records: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> None:
+    """Print records in columns; a board has no package that draws tables."""
+    rows = [columns, *([_cell(record[column]) for column in columns] for record in records)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        sys.stdout.write("  ".join(cells).rstrip() + "\n")
+    sys.stdout.write("\n")
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def print_json(record: dict[str, Any] | list[dict[str, Any]]) -> int:

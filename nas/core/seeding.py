@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-STREAMS = ("search", "calibration", "reference", "survey", "feasible")
+STREAMS = ("search", "calibration", "reference", "survey", "feasible", "foreseen")
 """Each for one use. New names come last, so that the streams of the others stay."""
 
 

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from latency_predictors import PredictorSettings
 from nas.core.errors import CandidateFailure, counted
 from nas.core.objective import Objective
+from nas.core.recipe import Recipe
 from nas.core.space import Genotype
 from nas.core.trial import Job, Trial, full_trainings
 from nas.search.feasibility import FeasibilityReport
 from nas.search.problem import SearchProblem
 from nas.search.stopping import StopSettings, seconds_left
 from nas.study.reporting import duration
+from nas.study.settings import FinaliseSettings
 from nas.training.job import TrainingJob
+
+PREPARED_S = 2.0
+"""Seconds that exporting and loading a small network for its measurement takes, about."""
 
 TIMED_SHARES = (0.25, 0.5, 0.75)
 """Networks whose training is timed: quantiles of the multiply-accumulate operations."""
@@ -75,7 +82,20 @@ def calibration_line(settings: PredictorSettings) -> str:
     )
 
 
-def time_line(
+@dataclass(frozen=True, kw_only=True)
+class TimeLeft:
+    """How long the stages of a study take that are left.
+
+    Attributes:
+        line: Says so, and how it was estimated.
+        verification_s: Of the last stage; 0 where nothing is known of it.
+    """
+
+    line: str
+    verification_s: float = 0.0
+
+
+def time_left(
     job: Job,
     genotypes: Sequence[Genotype],
     trials: Sequence[Trial],
@@ -84,8 +104,10 @@ def time_line(
     stop: StopSettings,
     workers: int | None,
     gpus: bool,
-) -> str:
-    """Return how long the rest of a search takes, and how that was estimated.
+    calibration: PredictorSettings | None,
+    finalise: FinaliseSettings,
+) -> TimeLeft:
+    """Return how long the rest of a study takes, and how that was estimated.
 
     Args:
         job: What evaluates candidates.
@@ -95,31 +117,52 @@ def time_line(
         stop: Its other limits.
         workers: Candidates at a time; `None` if that cannot be told yet.
         gpus: Whether candidates are trained on GPUs, which this process may not have.
+        calibration: That is to be made; `None` where none is left.
+        finalise: How the front is verified.
     """
     done = full_trainings(trials)
     left = max(evaluations - done, 0)
     if not isinstance(job, TrainingJob):
         looked_up = counted(round(left, 2), "candidate")
-        return f"to be looked up, which takes simulated time only: {looked_up}"
+        return TimeLeft(line=f"to be looked up, which takes simulated time only: {looked_up}")
     if trials:
         each_s = sum(trial.seconds for trial in trials) / done
         how = f"mean of {counted(len(trials), 'trial')} so far"
     elif gpus:
-        return "how long the search takes is not estimated: its candidates are trained on GPUs"
+        why = "its candidates are trained on GPUs"
+        return TimeLeft(line=f"how long the search takes is not estimated: {why}")
     else:
         try:
             each_s = float(np.mean([job.estimated_seconds(g) for g in _spread(job, genotypes)]))
         except CandidateFailure as failure:
-            return f"how long the search takes is not estimated: a network failed ({failure})"
+            why = f"a network failed ({failure})"
+            return TimeLeft(line=f"how long the search takes is not estimated: {why}")
         how = "a few steps of a small, a middle and a large network, each alone on this host"
     on = counted(workers or 1, "worker")
     left_s = seconds_left(evaluations, stop, trials, each_s, workers or 1)
     left = min(left, round(left_s * (workers or 1) / max(each_s, 1e-9)))
-    line = (
-        f"about {duration(left_s)} of search: {counted(round(left, 2), 'candidate')} of "
-        f"{duration(each_s)} on {on}"
-    )
-    return f"{line} (estimate: {how})"
+    candidates = f"{counted(round(left, 2), 'candidate')} of {duration(each_s)} on {on}"
+    stages_s = {f"search ({candidates})": left_s}
+    verification_s = 0.0
+    if finalise.limit:
+        trained_s = each_s * _images(finalise.recipe, job) / _images(job.recipe, job)
+        verification_s = math.ceil(finalise.limit / (workers or 1)) * trained_s
+        members = counted(finalise.limit, "network")
+        at_most = f"at most {members} of {duration(trained_s)} on {on}"
+        stages_s[f"verification ({at_most})"] = verification_s
+    if calibration is not None:
+        samples, seconds = calibration.samples, calibration.seconds_per_sample + PREPARED_S
+        of = f"{counted(samples, 'network')} of {duration(seconds)}"
+        stages_s = {f"calibration ({of})": samples * seconds, **stages_s}
+    parts = ", ".join(f"{duration(seconds)} of {stage}" for stage, seconds in stages_s.items())
+    total = duration(sum(stages_s.values()))
+    line = f"about {total} in all: {parts}; estimate: {how}"
+    return TimeLeft(line=line, verification_s=verification_s)
+
+
+def _images(recipe: Recipe, job: TrainingJob) -> int:
+    """Return how many images a training sees, the same ones counted anew in every epoch."""
+    return recipe.epochs * min(recipe.train_samples or len(job.train), len(job.train))
 
 
 def _spread(job: TrainingJob, genotypes: Sequence[Genotype]) -> list[Genotype]:

@@ -48,6 +48,12 @@ from nas.study.reporting import Reporter, SearchPlan
 from nas.study.settings import StudySettings
 from nas.training.job import TrainingJob, check_resolution
 
+LONG_CALIBRATION_S = 10.0
+"""Seconds of timed inference from which a calibration is preceded by the time of the whole."""
+
+FORESEEN = 64
+"""Random architectures of which some are timed for that."""
+
 
 def run(settings: StudySettings, reporter: Reporter | None = None) -> StudyResults:
     """Run a study, or go on with one.
@@ -185,7 +191,8 @@ class _Study:
         if self.folder.begun:
             owner = self.folder.ledger_owner
             trials = Ledger.load(self._ledger_url, self._name, owner).trials()
-        self._say_time(feasible, trials, workers)
+        calibrated = calibration is not None or not self._needs_calibration
+        self._say_time(feasible, trials, workers, calibrated=calibrated)
 
     @property
     def _name(self) -> str:
@@ -236,18 +243,27 @@ class _Study:
         return found.feasible or problem.samples_feasible(1, stream(self.settings.seed, "feasible"))
 
     def _say_time(
-        self, feasible: Sequence[Genotype], trials: Sequence[Trial], workers: int | None
-    ) -> None:
-        line = preview.time_line(
+        self,
+        genotypes: Sequence[Genotype],
+        trials: Sequence[Trial],
+        workers: int | None,
+        *,
+        calibrated: bool,
+    ) -> float:
+        """Say how long the stages take that are left; return the seconds of the last one."""
+        left = preview.time_left(
             self._job,
-            feasible,
+            genotypes,
             trials,
             evaluations=self.settings.search.evaluations,
             stop=self.settings.search.stop,
             workers=workers,
             gpus=self.settings.evaluation.on_gpus,
+            calibration=None if calibrated else self.settings.predictor,
+            finalise=self.settings.finalise,
         )
-        self.reporter.stage(line)
+        self.reporter.stage(left.line)
+        return left.verification_s
 
     def _calibrated(self) -> Calibration | None:
         """Return the study's calibration, made now unless that was done before."""
@@ -255,7 +271,15 @@ class _Study:
             return None
         if (calibration := Calibration.load(self.folder.predictor, self.space)) is not None:
             return calibration
-        samples = self.settings.predictor.samples
+        predictor = self.settings.predictor
+        samples = predictor.samples
+        if samples * predictor.seconds_per_sample >= LONG_CALIBRATION_S:
+            # Timing some trainings takes seconds; after a short calibration it is done anyway.
+            random = self.space.samples(FORESEEN, stream(self.settings.seed, "foreseen"))
+            here = self.settings.ray.address is None
+            workers = self.settings.evaluation.workers_here() if here else None
+            genotypes = [tuple(genotype) for genotype in random.tolist()]
+            self._say_time(genotypes, [], workers, calibrated=False)
         self._say(threads_line(self.settings.device))
         self.reporter.stage(f"calibrating the latency predictor on {samples} networks")
         with self.reporter.progress("calibration", samples) as show:
@@ -296,8 +320,11 @@ class _Study:
         checkpoints = CheckpointFolder(self.folder.checkpoints)
         measured = MeasuredCandidatesFile(self.folder.adaptive_measurement)
         with closing(ContinuingEvaluator(workers, checkpoints)) as evaluator:
+            verification_s = 0.0
             if unfinished:
-                self._say_time(feasible, recorded, evaluator.workers)
+                verification_s = self._say_time(
+                    feasible, recorded, evaluator.workers, calibrated=True
+                )
             schedule = settings.schedule(evaluator.workers)
             seed = int(stream(self.settings.seed, "search").integers(2**31))
             loop = SearchLoop(
@@ -326,6 +353,7 @@ class _Study:
                 lookahead=schedule.lookahead,
                 columns={name: o.column for name, o in problem.objectives.items()},
                 reference_point=self.folder.record()["reference_point"],
+                verification_s=verification_s,
             )
             with self.reporter.search(plan):
                 trials = loop.run()

@@ -22,7 +22,9 @@ def test_check_says_what_is_reachable_and_leaves_nothing_behind(here: Here, tmp_
     assert 0 < float(share[1]) < 100
     assert "params_m: reaches from 0.00" in ended.stdout
     assert "error: known after training only" in ended.stdout
-    assert re.search(r"about .* of search: 6 candidates of .* on .* worker", ended.stdout)
+    assert re.search(
+        r"about .* in all: .* of search \(6 candidates of .* on .* worker", ended.stdout
+    )
     assert "each alone on this host" in ended.stdout
     assert not list(tmp_path.iterdir())
 
@@ -46,7 +48,7 @@ def test_check_of_a_study_that_has_begun(here: Here, finished: Finished, tmp_pat
     assert ended.returncode == 0, ended.stderr
     # Its own calibration and its own trials are there to be used.
     assert "latency_ms: reaches from" in ended.stdout
-    assert "of search: 4 candidates" in ended.stdout
+    assert "of search (4 candidates" in ended.stdout
     assert "mean of the 6 trials so far" in ended.stdout
     changed = here("search", "--check", *SMALL, "search.algorithm.initial=3")
     assert changed.stderr.startswith("nas: search.algorithm.initial: got 3")
@@ -55,7 +57,10 @@ def test_check_of_a_study_that_has_begun(here: Here, finished: Finished, tmp_pat
 
 def test_every_start_says_what_is_reachable(finished: Finished) -> None:
     assert "latency_ms: reaches from" in finished.printed
-    assert re.search(r"about .* of search: 6 candidates of .* on .*worker", finished.printed)
+    assert re.search(
+        r"about .* in all: .* of search \(6 candidates of .* on .*worker", finished.printed
+    )
+    assert "of verification (at most 2 networks" in finished.printed
     assert "the search has ended: 6 evaluations" in finished.printed
     stop = finished.study.record["stop"]
     assert (stop["by"], stop["limits"]["evaluations"]) == ("evaluations", 6)

@@ -97,6 +97,7 @@ def test_a_board_measures(light: Path) -> None:
         ("export", "x"),
         ("spaces",),
         ("show", "mobilenet", "mobilenet_v2"),
+        ("device", "measure", "x.onnx"),
     ],
 )
 def test_a_command_that_needs_more_says_what(
@@ -113,3 +114,10 @@ def test_help_and_version_need_nothing(light: Path, tmp_path: Path) -> None:
     assert run(light / "nas", "--version", folder=tmp_path).stdout == f"nas {nas.__version__}\n"
     printed = run(light / "nas", "device", "--help", folder=tmp_path).stdout
     assert "measure" in printed
+
+
+def test_a_board_lists_what_it_has(light: Path, tmp_path: Path) -> None:
+    listed = run(light / "nas", "device", "list", folder=tmp_path)
+    assert listed.returncode == 0, listed.stderr
+    assert f"onnxruntime  {metadata.version('onnxruntime')}" in listed.stdout
+    assert "pip install 'hwnas[search]'" in listed.stdout  # for the runtime of PyTorch

@@ -219,10 +219,11 @@ def test_torch_compiles(network: nn.Module, tmp_path: Path):
 
 
 def test_missing_package_names_the_extra(monkeypatch: pytest.MonkeyPatch, network: nn.Module):
-    for name in ("openvino", "mnn"):
+    extras = {"onnxruntime": "agent", "openvino": "openvino", "mnn": "mnn", "torch": "search"}
+    for name, extra in extras.items():
         package = runtimes.component(name).package
         monkeypatch.setattr(runtimes.component(name), "package", f"{package}_is_missing")
-        with pytest.raises(DeviceError, match=rf"not installed; pip install 'hwnas\[{name}\]'"):
+        with pytest.raises(DeviceError, match=rf"not installed; pip install 'hwnas\[{extra}\]'"):
             cpu(runtime=name).measure(network, SHAPE)
 
 

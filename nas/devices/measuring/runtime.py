@@ -113,7 +113,7 @@ class Runtime(ABC):
     package: ClassVar[str]
     """Import name of what it needs."""
     extra: ClassVar[str | None] = None
-    """Extra of this project that installs it; `None` if it comes with the project."""
+    """Extra of this project that installs it; `None` for a package of no extra."""
     takes: ClassVar[str] = "onnx"
     """Form of its files, which is their suffix as well."""
     takes_onnx: ClassVar[bool] = True
@@ -261,7 +261,7 @@ class Runtime(ABC):
         """
         found = _installed_version(cls.package)
         if found is None:
-            name = "hwnas" if cls.extra is None else f"hwnas[{cls.extra}]"
+            name = cls.package if cls.extra is None else f"hwnas[{cls.extra}]"
             raise DeviceError(f"{cls.package} is not installed; pip install '{name}'")
         return found
 

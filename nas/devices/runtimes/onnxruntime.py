@@ -46,6 +46,7 @@ class OnnxRuntime(Runtime):
     """
 
     package: ClassVar[str] = "onnxruntime"
+    extra: ClassVar[str | None] = "agent"
     precisions: ClassVar[tuple[str, ...]] = ("fp32", "int8")
     constants: ClassVar[dict[str, Any]] = {"execution_mode": "sequential", "inter_op_threads": 1}
 

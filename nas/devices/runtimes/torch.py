@@ -41,6 +41,7 @@ class Torch(Runtime):
     """
 
     package: ClassVar[str] = "torch"
+    extra: ClassVar[str | None] = "search"
     takes: ClassVar[str] = "pt2"
     takes_onnx: ClassVar[bool] = False
     constants: ClassVar[dict[str, Any]] = {"inter_op_threads": 1}
