@@ -21,7 +21,7 @@ from nas.cluster import reaper
 from nas.core.ending import end_orderly, kept_handlers, uninterrupted
 from nas.core.errors import ConfigError, HwnasError, first_line
 from nas.core.files import if_abandoned, locked_folder
-from nas.core.host import usable_cores
+from nas.core.host import child_environment, usable_cores
 
 CONNECT_TIMEOUT_S = 10.0
 """Seconds in which a cluster's head must answer."""
@@ -101,7 +101,7 @@ def _session_folder() -> Iterator[Path]:
             text=True,
             pass_fds=[lock],
             start_new_session=True,  # what ends a group of processes does not end this one
-            env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+            env=child_environment(),
         )
     try:
         yield folder

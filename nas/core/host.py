@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO
 
+import nas
 from nas.core.errors import ConfigError, HostBusyError, one_line
 
 try:
@@ -57,6 +58,12 @@ def usable_cores() -> int:
     else:
         cores = os.cpu_count() or 1
     return max(math.floor(min(cores, _quota(_CGROUPS, _MEMBERSHIP))), 1)
+
+
+def child_environment() -> dict[str, str]:
+    """Return the environment of a Python process that imports this package, wherever it lies."""
+    paths = filter(None, [str(Path(nas.__path__[0]).parent), os.environ.get("PYTHONPATH")])
+    return os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
 
 
 @contextlib.contextmanager

@@ -9,7 +9,6 @@ import base64
 import contextlib
 import json
 import logging
-import os
 import queue
 import re
 import signal
@@ -21,8 +20,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import nas
 from nas.core.errors import DeviceError
+from nas.core.host import child_environment
 
 WORKER = "nas.devices.measuring.worker"
 COMMAND = (sys.executable, "-m", WORKER)
@@ -63,7 +62,7 @@ class MeasuringProcess:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=self._stderr,
-                env=_environment(),
+                env=child_environment(),
                 encoding="utf-8",
                 errors="replace",
             )
@@ -213,10 +212,3 @@ class MeasuringProcess:
         lines = self._stderr.read()[-_TAIL_BYTES:].decode("utf-8", errors="replace").split("\n")
         words = [line.strip() for line in lines if line.strip()]
         return " | ".join(words[-_TAIL_LINES:]) or "none"
-
-
-def _environment() -> dict[str, str]:
-    # The child must import this very package, wherever the parent found it.
-    root = str(Path(nas.__path__[0]).parent)
-    paths = filter(None, [root, os.environ.get("PYTHONPATH")])
-    return os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
