@@ -20,8 +20,11 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 
 KILLS = 20
 SEED = 16
-LONGEST_S = 14.0
-"""Of a run before it is killed: long enough to start and to get some trials done."""
+LONGEST_S = 5.0
+"""Until a run is killed, from its start or from when its workers run."""
+
+TRAINING_SHARE = 0.7
+"""Of the kills of a search, when its workers run."""
 
 # No objective needs a measurement, which would differ between two studies; members are measured.
 SEARCH = ("search", *SMALL, "search.objectives=[error,params_m]", "search.evaluations=30")
@@ -64,6 +67,7 @@ class Killed:
     def run(self, *arguments: str, kills: int, longest_s: float) -> None:
         """Run a command to its end, with at most so many kills on the way."""
         last = len(self.killed) + kills
+        trains = arguments[0] == "search"
         while True:
             errors = self.folder / "errors.txt"
             with errors.open("w") as written, (self.folder / "output.txt").open("a") as output:
@@ -76,6 +80,8 @@ class Killed:
                     start_new_session=True,
                 )
             while process.poll() is None and len(self.killed) < last:
+                if trains and self.random.random() < TRAINING_SHARE:
+                    self._wait_for_workers(process)
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     process.wait(self.random.uniform(0, longest_s))
                 self._kill(process.pid)
@@ -90,6 +96,13 @@ class Killed:
                 assert [line for line in said.splitlines() if line.startswith("nas: ")], said
             if status == 0:
                 return
+
+    def _wait_for_workers(self, process: subprocess.Popen[bytes]) -> None:
+        """Wait until candidates are trained, or the process has ended."""
+        with contextlib.suppress(psutil.NoSuchProcess):
+            driver = psutil.Process(process.pid)
+            while process.poll() is None and not TARGETS["worker"](driver):
+                time.sleep(0.2)
 
     def _kill(self, pid: int) -> None:
         with contextlib.suppress(psutil.NoSuchProcess):
@@ -110,7 +123,7 @@ class Killed:
 def killed(tmp_path_factory: pytest.TempPathFactory) -> Killed:
     killed = Killed(tmp_path_factory.mktemp("killed"))
     killed.run(*SEARCH, kills=KILLS - 4, longest_s=LONGEST_S)
-    killed.run(*EXPORT, kills=KILLS - len(killed.killed), longest_s=LONGEST_S / 3)
+    killed.run(*EXPORT, kills=KILLS - len(killed.killed), longest_s=LONGEST_S)
     return killed
 
 
