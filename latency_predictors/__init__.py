@@ -6,7 +6,6 @@ all share stands in `calibration`.
 
 from __future__ import annotations
 
-import json
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ import numpy as np
 
 from nas.core.errors import ConfigError
 from nas.core.prediction import FloatArray, LatencyPredictor
+from nas.core.records import decoding, read_json
 from nas.core.registry import Registry
 from nas.core.space import Genotype
 
@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from nas.core.measurement import Device
     from nas.devices.store import MeasurementStore
     from nas.network.space import SearchSpace
+
+
+AGAIN = "delete the folder of the predictor and run the same command again"
+"""What to do about a predictor whose files are damaged; measurements are kept elsewhere."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,10 +135,14 @@ def load(path: Path | str) -> LatencyPredictor:
 
     Raises:
         ConfigError: There is no predictor in it.
+        HwnasError: A file is damaged.
     """
     file = Path(path) / "predictor.json"
-    try:
-        name = json.loads(file.read_text("utf-8"))["predictor"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ConfigError("path", str(path), "a folder with a saved predictor") from error
-    return component(name).load(Path(path))
+    if not file.exists():
+        raise ConfigError("path", str(path), "a folder with a saved predictor")
+    with decoding(file, AGAIN):
+        cls = component(read_json(file, {"predictor": str}, AGAIN)["predictor"])
+    with decoding(file.with_name("predictor.npz"), AGAIN):
+        loaded = cls.load(Path(path))
+        loaded.held_out_errors()  # which says whether the arrays fit together
+        return loaded

@@ -6,12 +6,10 @@ chosen from what the other devices say, before the new one runs anything.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 
@@ -19,8 +17,9 @@ import search_spaces
 from latency_predictors import PredictorSettings, load, register
 from latency_predictors.calibration.base import Regression, read_saved
 from latency_predictors.calibration.few_shot import Columns, FewShotModel, Matrix, design
-from nas.core.errors import ConfigError, one_line
+from nas.core.errors import ConfigError, HwnasError, one_line
 from nas.core.prediction import FloatArray, LatencyPredictor
+from nas.core.records import read_json
 from nas.core.space import Genotype
 from nas.network.blocks import IntArray
 from nas.network.space import SearchSpace
@@ -81,9 +80,9 @@ def _source(space: SearchSpace, folder: Path) -> LatencyPredictor:
     """Load one predictor and check that it is of `space`; see `Sources.read`."""
     try:
         predictor = load(folder)
-        record = json.loads((folder / "predictor.json").read_text("utf-8"))
+        record = read_json(folder / "predictor.json")
         theirs = search_spaces.registry.settings(search_spaces.get(**record["space"]))
-    except (ConfigError, OSError, ValueError, KeyError, TypeError, BadZipFile) as error:
+    except HwnasError as error:
         expected = "a folder with a saved predictor"
         raise ConfigError(
             "latency_predictor.sources", str(folder), expected, one_line(error)

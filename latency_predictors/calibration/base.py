@@ -5,7 +5,6 @@ Fitting again is a matter of milliseconds and cannot go out of date.
 
 from __future__ import annotations
 
-import json
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,11 +15,12 @@ import numpy as np
 import numpy.typing as npt
 
 import search_spaces
-from latency_predictors import PredictorSettings
+from latency_predictors import AGAIN, PredictorSettings
 from nas.core.errors import ConfigError
 from nas.core.files import write_json_atomically
 from nas.core.host import one_thread
 from nas.core.prediction import FloatArray, LatencyPredictor, Prediction
+from nas.core.records import decoding, read_json
 from nas.core.space import Genotype
 from nas.network.blocks import IntArray
 from nas.network.space import SearchSpace
@@ -84,14 +84,22 @@ def read_saved(path: Path) -> tuple[SearchSpace, dict[str, npt.NDArray[Any]], di
 
     Raises:
         ConfigError: The code of the space was another.
+        HwnasError: A file is missing or damaged.
     """
-    record = json.loads((path / "predictor.json").read_text("utf-8"))
-    space = search_spaces.get(**record["space"])
+    file = path / "predictor.json"
+    record = read_json(file, {"space": dict, "space_id": str, "compared": dict}, AGAIN)
+    with decoding(file, AGAIN):
+        space = search_spaces.get(**record["space"])
     if record["space_id"] != space.space_id:
         expected = "a predictor of the space as its code is today"
         raise ConfigError("path", str(path), expected, "calibrate it again")
-    with np.load(path / "predictor.npz", allow_pickle=False) as arrays:
-        return space, dict(arrays), record["compared"]
+    with decoding(path / "predictor.npz", AGAIN):
+        with np.load(path / "predictor.npz", allow_pickle=False) as found:
+            arrays = dict(found)
+        for name, array in arrays.items():
+            if array.dtype.kind not in "biuf" or not np.isfinite(array).all():
+                raise ValueError(f"array {name!r} holds what is no finite number")
+    return space, arrays, record["compared"]
 
 
 def folds(n: int) -> list[tuple[IntArray, IntArray]]:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from latency_predictors import AGAIN
 from latency_predictors.additive import BLOCK_WIDTHS, PartsPredictor, best_table
 from latency_predictors.calibration.base import CalibratedPredictor, read_saved
 from latency_predictors.calibration.parts import kernels
@@ -21,6 +22,7 @@ from latency_predictors.regression import EncodingRegression
 from nas.core.host import one_thread
 from nas.core.measurement import Measurement
 from nas.core.prediction import FloatArray, MemoryPredictor
+from nas.core.records import decoding
 from nas.core.space import Genotype
 from nas.network.blocks import IntArray
 from nas.network.space import SearchSpace
@@ -115,11 +117,14 @@ class PeakMemory(MemoryPredictor):
         Raises:
             ConfigError: The code of the space was another.
         """
-        loading, running = (
-            PartsPredictor.load(path / part, part, kernels) for part in (LOADING, RUNNING)
-        )
-        space, samples, _ = read_saved(path / ACTIVATIONS)
-        return cls(loading, running, Activations(space, samples["genotypes"], samples["measured"]))
+        parts = []
+        for part in (LOADING, RUNNING):
+            with decoding(path / part / "predictor.npz", AGAIN):
+                parts.append(PartsPredictor.load(path / part, part, kernels))
+        with decoding(path / ACTIVATIONS / "predictor.npz", AGAIN):
+            space, samples, _ = read_saved(path / ACTIVATIONS)
+            sizes = Activations(space, samples["genotypes"], samples["measured"])
+        return cls(loading=parts[0], running=parts[1], activations=sizes)
 
 
 def measured_memory(measurements: Sequence[Measurement]) -> bool:

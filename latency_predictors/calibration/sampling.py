@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -12,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from latency_predictors import PredictorSettings
+from latency_predictors import AGAIN, PredictorSettings
 from nas.core.errors import ConfigError
 from nas.core.files import temporary_folder, write_json_atomically
 from nas.core.measurement import Deployable, Device, Measurement
 from nas.core.prediction import FloatArray
+from nas.core.records import decoding, read_json
 from nas.core.space import Genotype
 from nas.devices.store import MeasurementStore
 from nas.network.space import SearchSpace
@@ -215,11 +215,13 @@ def load_samples(
     Raises:
         ConfigError: They are of another space, or of one whose code was another.
     """
-    record = json.loads((path / "calibration.json").read_text("utf-8"))
+    file = path / "calibration.json"
+    record = read_json(file, {"space_id": str, "cost": dict, "samples": list}, AGAIN)
     if record["space_id"] != space.space_id:
         expected = "the space that its latency predictor was calibrated for, its code included"
         fix = f"give the study another name, or delete {path}"
         raise ConfigError("search_space", type(space).__name__, expected, fix)
-    genotypes = [tuple(sample["genotype"]) for sample in record["samples"]]
-    latency_ms = [Measurement.from_dict(sample).latency_ms for sample in record["samples"]]
-    return genotypes, np.array(latency_ms), record["cost"]
+    with decoding(file, AGAIN):
+        genotypes = [tuple(sample["genotype"]) for sample in record["samples"]]
+        latency_ms = [Measurement.from_dict(sample).latency_ms for sample in record["samples"]]
+        return genotypes, np.array(latency_ms), record["cost"]

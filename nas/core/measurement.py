@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ import numpy.typing as npt
 
 from nas.core.files import temporary_folder
 from nas.core.prediction import FloatArray
+from nas.core.records import NUMBER, check_kinds
 from nas.core.space import Genotype
 
 if TYPE_CHECKING:
@@ -86,9 +88,23 @@ class Measurement:
 
     @classmethod
     def from_dict(cls, record: dict[str, Any]) -> Measurement:
-        """Rebuild a measurement from `to_dict`."""
-        fields = {field.name: record[field.name] for field in dataclasses.fields(cls)}
-        return cls(**(fields | {"samples_ms": tuple(fields["samples_ms"])}))
+        """Rebuild a measurement from `to_dict`.
+
+        Raises:
+            KeyError: An entry is missing.
+            TypeError: An entry is of another type.
+        """
+        objects = ("protocol", "device", "environment")
+        kinds: dict[Any, Any] = {f.name: NUMBER | None for f in dataclasses.fields(cls)}
+        kinds |= {"samples_ms": list, **dict.fromkeys(objects, dict)}
+        check_kinds(record, kinds)
+        samples_ms = dict(enumerate(record["samples_ms"]))
+        check_kinds(samples_ms, dict.fromkeys(samples_ms or [0], NUMBER))
+        fields = {name: record[name] for name in kinds}
+        # JSON has no infinities: an interval of few samples has no ends.
+        if fields["relative_ci"] is None:
+            fields["relative_ci"] = math.inf
+        return cls(**(fields | {"samples_ms": tuple(samples_ms.values())}))
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -14,8 +13,9 @@ from safetensors.torch import load_file, save
 from torch import nn
 
 from nas.core.dataset import Examples
-from nas.core.errors import ConfigError, HwnasError
+from nas.core.errors import ConfigError, HwnasError, one_line
 from nas.core.files import json_values, write_bytes_atomically, write_json_atomically
+from nas.core.records import decoding, read_json
 
 WEIGHTS, FACTS = "weights.safetensors", "network.json"
 
@@ -131,19 +131,20 @@ class TrainedNetwork:
         Raises:
             HwnasError: A file is missing or damaged, or the weights are not those of `module`.
         """
+        fix = f"restore it from a copy, or delete {folder} and run the same search again"
+        kinds = {"preprocessing": dict, "outputs": list, "provenance": dict, "metrics": dict}
+        facts = read_json(folder / FACTS, kinds, fix)
+        with decoding(folder / FACTS, fix):
+            preprocessing = Preprocessing(**facts["preprocessing"])
         try:
-            facts = json.loads((folder / FACTS).read_text("utf-8"))
-            module.load_state_dict(load_file(folder / WEIGHTS))
-        except (OSError, ValueError, SafetensorError, RuntimeError) as error:
-            line = " ".join(str(error).split())
-            raise HwnasError(f"{folder}: cannot be loaded ({line})") from error
-        preprocessing: dict[str, Any] = {
-            name: tuple(value) if isinstance(value, list) else value
-            for name, value in facts["preprocessing"].items()
-        }
+            with decoding(folder / WEIGHTS, fix):
+                module.load_state_dict(load_file(folder / WEIGHTS))
+        except (SafetensorError, RuntimeError) as error:
+            line = f"cannot be loaded ({one_line(error)})"
+            raise HwnasError(f"{folder / WEIGHTS}: {line}; {fix}") from error
         return cls(
             module=module.eval(),
-            preprocessing=Preprocessing(**preprocessing),
+            preprocessing=preprocessing,
             outputs=tuple(facts["outputs"]),
             provenance=facts["provenance"],
             metrics=facts["metrics"],

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +10,9 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from nas.core.errors import HwnasError
 from nas.core.files import json_values
 from nas.core.objective import Constraint
+from nas.core.records import NUMBER, check_kinds, decoding, read_json
 from nas.core.trial import FULL, Trial
 from nas.results.columns import MEASURED, VERIFIED
 
@@ -54,7 +53,7 @@ def trials_frame(
         HwnasError: The record of a verified architecture, or of those measured, cannot be read.
     """
     columns, verified_columns = record["columns"], record["verified_columns"]
-    verified, measured = _read_verified(folder), _read_measured(folder)
+    verified, measured = _read_verified(folder, verified_columns), _read_measured(folder)
     of_verified = list(dict.fromkeys([*VERIFIED, *verified_columns.values()]))
     added = set(of_verified) - set(columns.values())
     # A column at a time: pandas takes 20 times as long to make a table of rows.
@@ -84,16 +83,32 @@ def trials_frame(
     return frame
 
 
-def _read_verified(folder: Path) -> dict[str, dict[str, Any]]:
+def _read_verified(folder: Path, verified_columns: Mapping[str, str]) -> dict[str, dict[str, Any]]:
     """Return the records of a study's verified architectures, by `arch_id`."""
     found = {
-        path.parent.name: read_json(path) for path in sorted(folder.glob("finalised/*/result.json"))
+        path.parent.name: _read_result(path, verified_columns.values())
+        for path in sorted(folder.glob("finalised/*/result.json"))
     }
     for arch_id, record in found.items():
         refitted = folder / "finalised" / "refit" / arch_id / "result.json"
         if refitted.is_file():
-            record["error_test_refit"] = read_json(refitted)["error_test"]
+            record["error_test_refit"] = _read_result(refitted, ["error_test"])["error_test"]
     return found
+
+
+def _read_result(path: Path, needed: Iterable[str]) -> dict[str, Any]:
+    """Return the numbers of an architecture, of which those `needed` have a value.
+
+    A front leaves out what has none, so that a damaged record would change it without a word.
+    """
+    fix = f"restore it from a copy, or delete {path.parent} and run the same search again"
+    record = read_json(path, {"arch_id": str, "error_test": NUMBER}, fix)
+    with decoding(path, fix):
+        if record["arch_id"] != path.parent.name:
+            raise ValueError(f"it is of architecture {record['arch_id']}")
+        check_kinds(record, {name: NUMBER | None for name in VERIFIED if name in record})
+        check_kinds(record, {name: NUMBER for name in needed if name in VERIFIED})
+    return record
 
 
 def _read_measured(folder: Path) -> dict[str, dict[str, float]]:
@@ -102,25 +117,14 @@ def _read_measured(folder: Path) -> dict[str, dict[str, float]]:
     What is predicted of them is what was predicted once the predictor had learned from them.
     """
     path = folder / "adaptive_measurement.json"
-    rows = read_json(path)["measured"] if path.is_file() else []
-    return {row["arch_id"]: row["columns"] for row in rows if row["columns"]}
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Return the record in the JSON file `path`.
-
-    Raises:
-        HwnasError: The file is missing, cannot be read or holds something else.
-    """
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise HwnasError(f"{path}: cannot be read ({error.strerror})") from error
-    except ValueError as error:
-        raise HwnasError(f"{path}: is not JSON ({error}); restore it from a copy") from error
-    if not isinstance(record, dict):
-        raise HwnasError(f"{path}: got {type(record).__name__}, expected a JSON object")
-    return record
+    if not path.is_file():
+        return {}
+    rows = read_json(path, {"measured": list})["measured"]
+    with decoding(path):
+        for row in rows:
+            check_kinds(row, {"arch_id": str, "columns": dict})
+            check_kinds(row["columns"], dict.fromkeys(row["columns"], NUMBER | None))
+        return {row["arch_id"]: row["columns"] for row in rows if row["columns"]}
 
 
 def records(frame: pd.DataFrame) -> list[dict[str, Any]]:

@@ -20,23 +20,16 @@ from nas.core.errors import (
     did_you_mean,
 )
 from nas.core.objective import Constraint
+from nas.core.records import check_kinds, decoding
 from nas.core.trial import FULL
 from nas.results import RECORD
 from nas.results.database import engine_url, shown, sqlite_file, sqlite_url, translated
-from nas.results.frame import read_json, trials_frame
+from nas.results.frame import trials_frame
 from nas.results.hypervolume import hypervolume, knee, non_dominated
 from nas.results.ledger import Ledger
 from nas.results.query import Mask, columns_in, matching
+from nas.results.record import NEEDED, read_record
 
-_KEYS = (
-    "name",
-    "created_utc",
-    "objectives",
-    "columns",
-    "verified_columns",
-    "reference_point",
-    "ledger_url",
-)
 PICKS = ("knee", "best", "fastest")
 """Names of architectures of a front."""
 
@@ -71,9 +64,10 @@ class StudyResults:
         """
         self.path = path
         self._given_ledger_url = ledger_url
-        self.record: dict[str, Any] = read_json(path / RECORD)
-        missing = [key for key in _KEYS if key not in self.record]
-        missing += [] if missing else self._unusable()
+        self.record: dict[str, Any] = read_record(path / RECORD)
+        missing = [key for key in NEEDED if key not in self.record]
+        with decoding(path / RECORD):
+            missing += [] if missing else self._unusable()
         if missing:
             raise HwnasError(
                 f"{path / RECORD}: lacks {', '.join(missing)}; it is no hwnas study of this release"
@@ -124,10 +118,11 @@ class StudyResults:
     @property
     def constraints(self) -> list[Constraint]:
         """Limits on the objectives, and on what only a limit refers to."""
-        limits = [Constraint.parse(text) for text in self.record.get("constraints", [])]
-        for limit in limits:
-            if limit.objective not in self.record["columns"]:
-                raise UnknownNameError("constraint on", limit.objective, self.record["columns"])
+        with decoding(self.path / RECORD):
+            limits = [Constraint.parse(text) for text in self.record.get("constraints", [])]
+            for limit in limits:
+                if limit.objective not in self.record["columns"]:
+                    raise UnknownNameError("constraint on", limit.objective, self.record["columns"])
         return limits
 
     @property
@@ -312,6 +307,8 @@ class StudyResults:
         """Return which parts of the record a study cannot be read without and has not."""
         columns, reference = self.record["columns"], self.record["reference_point"]
         names = self.record["objectives"]
+        for texts in (columns, self.record["verified_columns"]):
+            check_kinds(texts, dict.fromkeys([*names, *texts], str))
         lacking = [f"the column of {name}" for name in names if name not in columns]
         positive = (isinstance(reference.get(n), int | float) and reference[n] > 0 for n in names)
         good = zip(names, positive, strict=True)

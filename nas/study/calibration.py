@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 import time
 from collections import Counter
@@ -21,6 +20,7 @@ from nas.core.errors import DeviceError
 from nas.core.files import write_json_atomically
 from nas.core.measurement import Measurement
 from nas.core.prediction import FloatArray, LatencyPredictor, MemoryPredictor
+from nas.core.records import decoding, read_json
 from nas.core.seeding import stream
 from nas.core.space import Genotype
 from nas.network.space import SearchSpace
@@ -176,8 +176,9 @@ class MeasuredCandidatesFile:
     def __init__(self, path: Path) -> None:
         """Read the file `path`, if it exists."""
         self._path = path
-        rows = json.loads(path.read_text("utf-8"))["measured"] if path.is_file() else []
-        self.measured = {row["arch_id"]: _candidate_of_row(row) for row in rows}
+        rows = read_json(path, {"measured": list})["measured"] if path.is_file() else []
+        with decoding(path):
+            self.measured = {row["arch_id"]: _candidate_of_row(row) for row in rows}
 
     def add(self, candidate: MeasuredCandidate) -> None:
         """Record one candidate durably."""

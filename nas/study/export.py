@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import re
 import sys
 from importlib.machinery import PathFinder
@@ -15,8 +14,10 @@ import pandas as pd
 import search_spaces
 from nas.core.errors import ConfigError, HwnasError
 from nas.core.measurement import Measurement
+from nas.core.records import decoding, read_json
 from nas.export.folder import verify, write
-from nas.network.trained import TrainedNetwork
+from nas.network.trained import FACTS, TrainedNetwork
+from nas.results import RECORD
 from nas.results.columns import columns_of
 from nas.results.study import StudyResults
 from nas.study.checking import component, import_modules
@@ -67,9 +68,10 @@ def export(
         known = ", ".join(sorted(p.parent.name for p in verified_in.glob("*/result.json")))
         kind = "refitted" if refit else "verified"
         raise ConfigError("--pick", pick, f"a {kind} architecture: {known or 'there is none'}")
-    measured = json.loads((parts / "measurement.json").read_text("utf-8"))
-    deployment = json.loads((parts / "deployment.json").read_text("utf-8"))
-    deployed = parts / str(deployment["file"])
+    fix = f"restore it from a copy, or delete {parts} and run the same search again"
+    with decoding(parts / "measurement.json", fix):
+        measurement = Measurement.from_dict(read_json(parts / "measurement.json", fix=fix))
+    deployed = parts / read_json(parts / "deployment.json", {"file": str}, fix)["file"]
     for file in (deployed, *deployed.rglob("*")):
         if not file.resolve().is_relative_to(parts.resolve()):
             line = f"names {file}, which lies outside of the study"
@@ -77,7 +79,7 @@ def export(
     written = write(
         out,
         _trained(study, row, parts, allow_imports),
-        measurement=Measurement.from_dict(measured),
+        measurement=measurement,
         deployed=None if deployed.name == "model.onnx" else deployed,
         labels={name: column.label() for name, column in columns_of(study.record).items()},
     )
@@ -89,7 +91,7 @@ def _import(study: StudyResults, allowed: bool) -> None:
 
     What this process has imported before, as for its own search, runs nothing anew.
     """
-    missing = [str(name) for name in study.record["imports"] if name not in sys.modules]
+    missing = [str(name) for name in study.record.get("imports", []) if name not in sys.modules]
     own = study.path.resolve()
     places = {name: _places(name) for name in missing}
     for name, found in places.items():
@@ -122,15 +124,19 @@ def _trained(
 ) -> TrainedNetwork:
     """Return the network in the folder `parts`, with all that is known of it."""
     _import(study, allow_imports)
-    space = component(search_spaces.registry, study.record["space"], "space")
+    with decoding(study.path / RECORD):
+        space = component(search_spaces.registry, study.record["space"], "space")
     if space.architecture(row["genotype"]).arch_id != row["arch_id"]:
         line = f"study {study.name!r}: architecture {row['arch_id']} is another one by now"
         fix = "export with the release and the modules that the study was searched with"
         raise HwnasError(f"{line}: the code of the search space has changed; {fix}")
     network = TrainedNetwork.load(parts, space.build(row["genotype"]))
-    facts = dict(network.provenance)
-    facts["training"] |= {**facts.pop("recipe"), "seed": facts.pop("seed")}
-    result = json.loads((parts / "result.json").read_text("utf-8"))
+    with decoding(parts / FACTS):
+        facts = dict(network.provenance)
+        if facts["arch_id"] != row["arch_id"]:
+            raise ValueError(f"it is of architecture {facts['arch_id']}")
+        facts["training"] |= {**facts.pop("recipe"), "seed": facts.pop("seed")}
+    result = read_json(parts / "result.json")
     return dataclasses.replace(network, provenance=facts, metrics=_figures(row, result))
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +18,7 @@ import pandas as pd
 from nas.core.dataset import SearchSplits
 from nas.core.errors import ConfigError, HwnasError
 from nas.core.files import write_json_atomically
+from nas.core.records import decoding, read_json
 from nas.core.seeding import training_seed
 from nas.core.trial import FULL, Candidate
 from nas.results.hypervolume import hypervolume_order
@@ -71,13 +71,15 @@ class Finalisation:
         path = self.folder.finalised / "members.json"
         limit = self.settings.finalise.limit
         made_for = {"trials": len(self.results.trials()), "limit": limit}
-        chosen: dict[str, Any] = json.loads(path.read_text("utf-8")) if path.is_file() else {}
+        fix = "restore it from a copy, or delete it and run the same command again"
+        chosen = read_json(path, {"members": list}, fix) if path.is_file() else {}
         if chosen.get("made_for") != made_for:
             members = [dataclasses.asdict(member) for member in self._front()]
             chosen = {"made_for": made_for, "members": members}
             path.parent.mkdir(exist_ok=True)
             write_json_atomically(path, chosen)
-        return [Candidate(**{**m, "genotype": tuple(m["genotype"])}) for m in chosen["members"]]
+        with decoding(path, fix):
+            return [Candidate(**{**m, "genotype": tuple(m["genotype"])}) for m in chosen["members"]]
 
     def _front(self) -> list[Candidate]:
         """Return the front of the search; of a long one those that add the most hypervolume."""

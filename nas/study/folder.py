@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import socket
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,6 +14,8 @@ from omegaconf import OmegaConf
 
 from nas.core.errors import ConfigError, HwnasError
 from nas.core.files import remove_parts, write_bytes_atomically, write_json_atomically
+from nas.core.records import decoding
+from nas.results.record import read_record
 from nas.study.yaml_files import read_yaml
 
 try:
@@ -97,8 +98,7 @@ class StudyFolder:
 
     def record(self) -> dict[str, Any]:
         """Return what `study.json` holds."""
-        record: dict[str, Any] = json.loads(self.record_path.read_text("utf-8"))
-        return record
+        return read_record(self.record_path)
 
     def update(self, **changes: Any) -> None:
         """Change some entries of `study.json`."""
@@ -144,10 +144,20 @@ class StudyFolder:
             raise HwnasError(line)
 
     def saved(self) -> dict[str, Any]:
-        """Return the configuration that `save` wrote; empty if it never did."""
+        """Return the configuration that `save` wrote; empty if it never did.
+
+        Raises:
+            HwnasError: The study has begun, and its configuration is damaged.
+        """
         file = self.path / "config.yaml"
-        saved = OmegaConf.to_container(read_yaml(file)) if file.is_file() else {}
-        return cast("dict[str, Any]", saved)
+        if not (file.exists() or self.begun):
+            return {}
+        fix = "restore it from a copy, or give the new study another name"
+        with decoding(file, fix):
+            saved = OmegaConf.to_container(read_yaml(file))
+            if self.begun and not saved:
+                raise ValueError("it is empty")
+            return cast("dict[str, Any]", saved)
 
     def check(self, config: Mapping[str, Any]) -> None:
         """Check that what lies in the folder goes on under a resolved configuration.

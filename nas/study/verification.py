@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
@@ -21,6 +20,7 @@ from nas.core.dataset import Examples
 from nas.core.errors import DataError, ExportError, counted
 from nas.core.files import temporary_folder, write_json_atomically
 from nas.core.measurement import Deployable, ImageArray, Measurement, PreparedNetwork
+from nas.core.records import Kinds, decoding, read_json
 from nas.core.trial import Candidate, Evaluation
 from nas.devices.measuring.environment import threads_line
 from nas.export.parity import TOLERANCE, check_parity, max_abs_difference
@@ -47,6 +47,11 @@ _STEPS = {TRAINED: "training", MEASURED: "measuring", JUDGED: "judging", TESTED:
 
 Show = Callable[[int], None]
 """Told how many architectures a step has done."""
+
+_KINDS: dict[str, Kinds] = {
+    TRAINED: {"provenance": dict, "metrics": dict},
+    JUDGED: {"file": str, "as_network": bool, "metrics": dict | None},
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -284,8 +289,10 @@ class Verification:
         self, member: Candidate, deployment: Mapping[str, Any], tested: Mapping[str, float]
     ) -> None:
         """Write all numbers of a member; those without a suffix are of what is deployed."""
-        training = self._read(member, TRAINED)
-        measurement = Measurement.from_dict(self._read(member, MEASURED))
+        with decoding(self._path(member, TRAINED), self._fix(member)):
+            training = self._read(member, TRAINED)
+            metrics, seconds = training["metrics"], training["provenance"]["training"]["seconds"]
+        measurement = self._measurement(member, MEASURED)
         numbers: dict[str, Any] = {
             "arch_id": member.arch_id,
             "number": member.number,
@@ -299,9 +306,8 @@ class Verification:
             "peak_memory_mb_measured": measurement.peak_memory_mb,
             "model_size_mb": measurement.model_size_mb,
             "energy_mj_measured": measurement.energy_mj,
-            "seconds": training["provenance"]["training"]["seconds"],
+            "seconds": seconds,
         }
-        metrics = training["metrics"]
         if metrics:
             if not deployment["as_network"]:
                 numbers |= _columns(metrics, "final_fp32")
@@ -311,14 +317,20 @@ class Verification:
                 if objective.needs_training:
                     numbers[objective.verified_column] = objective.after_training(metrics)
         if self._path(member, "measurement_fp32.json").is_file():
-            fp32 = Measurement.from_dict(self._read(member, "measurement_fp32.json"))
+            fp32 = self._measurement(member, "measurement_fp32.json")
             numbers["latency_ms_measured_fp32"] = fp32.latency_ms
             numbers["latency_ms_measured_fp32_ci"] = fp32.relative_ci * fp32.latency_ms
         write_json_atomically(self._path(member, TESTED), numbers)
 
     def _read(self, member: Candidate, name: str) -> dict[str, Any]:
-        record: dict[str, Any] = json.loads(self._path(member, name).read_text("utf-8"))
-        return record
+        return read_json(self._path(member, name), _KINDS.get(name), self._fix(member))
+
+    def _measurement(self, member: Candidate, name: str) -> Measurement:
+        with decoding(self._path(member, name), self._fix(member)):
+            return Measurement.from_dict(self._read(member, name))
+
+    def _fix(self, member: Candidate) -> str:
+        return f"delete {self.folder / member.arch_id} and run the same command again"
 
     def _network(self, member: Candidate) -> TrainedNetwork:
         module = self.problem.space.build(member.genotype)

@@ -1,0 +1,108 @@
+"""Reading JSON files: what is damaged is one line that names the file and how to go on."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import types
+import typing
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from nas.core.errors import HwnasError, one_line
+
+Kinds: TypeAlias = Mapping[Any, type | types.UnionType]
+"""Types of a record's entries, by their names."""
+
+NUMBER = int | float
+
+_RESTORE = "restore it from a copy"
+_NAMES = {
+    dict: "an object",
+    list: "a list",
+    str: "a text",
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    types.NoneType: "null",
+}
+_UNUSABLE = (
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    ArithmeticError,
+    EOFError,
+    RecursionError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+
+
+def read_json(path: Path, kinds: Kinds | None = None, fix: str = _RESTORE) -> dict[str, Any]:
+    """Return the record in the JSON file `path`.
+
+    Args:
+        path: The file.
+        kinds: Of entries that must be there.
+        fix: What to do about a file that is damaged.
+
+    Raises:
+        HwnasError: The file is missing, cannot be read or holds something else.
+    """
+    with decoding(path, fix):
+        # Opening a pipe would wait for ever.
+        if path.exists() and not path.is_file():
+            raise ValueError("no regular file")
+        record: Any = json.loads(path.read_text("utf-8"))
+        if not isinstance(record, dict):
+            raise TypeError(f"got {_shown(record)}, expected an object")
+        check_kinds(record, kinds or {})
+    return record
+
+
+def check_kinds(record: Mapping[Any, Any], kinds: Kinds) -> None:
+    """Check that a record has the entries that it must have.
+
+    Raises:
+        KeyError: It lacks an entry.
+        TypeError: An entry is of another type.
+    """
+    for name, kind in kinds.items():
+        # JSON's true and false are integers in Python.
+        got = record[name]
+        if not isinstance(got, kind) or (isinstance(got, bool) and kind is not bool):
+            allowed = " or ".join(_NAMES[each] for each in typing.get_args(kind) or (kind,))
+            raise TypeError(f"{name}: got {_shown(got)}, expected {allowed}")
+
+
+@contextlib.contextmanager
+def decoding(path: Path, fix: str = _RESTORE) -> Iterator[None]:
+    """Raise `HwnasError`, which names `path`, where a `with` block cannot use what the file holds.
+
+    Args:
+        path: The file.
+        fix: What to do about a file that is damaged.
+    """
+    try:
+        yield
+    except HwnasError as error:
+        if str(path.parent) in str(error):  # of this file, or of another one beside it
+            raise
+        raise HwnasError(f"{path}: {error}; {fix}") from error
+    except KeyError as error:
+        raise HwnasError(f"{path}: lacks {error}; {fix}") from error
+    except OSError as error:
+        raise HwnasError(f"{path}: cannot be read ({error.strerror or error}); {fix}") from error
+    except json.JSONDecodeError as error:
+        raise HwnasError(f"{path}: is not JSON ({error}); {fix}") from error
+    except _UNUSABLE as error:
+        raise HwnasError(f"{path}: is damaged ({one_line(error)}); {fix}") from error
+
+
+def _shown(value: Any) -> str:
+    text = json.dumps(value, default=str)
+    return text if len(text) <= 20 else f"{text[:20]}..."
