@@ -22,6 +22,8 @@ from nas.core.registry import Registry, nested_registries
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
+    from nas.results.study import StudyResults
+
 COMPLETION = """\
 _nas_search() {
     local IFS=$'\\n'
@@ -182,11 +184,17 @@ def _run(config: DictConfig) -> None:
     if settings.finalise.limit and study.status != "finalised":
         line = "not every network could be verified; the lines above say why"
         raise HwnasError(f"{study.path}: {line}; run the same command again to go on")
-    verified = settings.finalise.limit > 0 and not study.pareto().empty
-    what = ["export", study.name, "--pick", "knee"] if verified else ["pareto", study.name]
-    runs = str(study.path.parent)
-    following = shlex.join(["nas", *what, *([] if runs == "runs" else ["--runs", runs])])
+    following = next_command(study)
     sys.stdout.write(f"{study.path}: pareto.csv, pareto.png; next: {following}\n")
+
+
+def next_command(study: StudyResults) -> str:
+    """Return what to do with a study that has ended, as a shell reads it."""
+    what = ["pareto", study.name]
+    if study.status == "finalised" and not study.pareto().empty:
+        what = ["export", study.name, "--pick", "knee"]
+    runs = str(study.path.parent)
+    return shlex.join(["nas", *what, *([] if runs == "runs" else ["--runs", runs])])
 
 
 def _check(config: DictConfig) -> None:

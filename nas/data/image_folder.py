@@ -243,6 +243,8 @@ def _read_line(class_names: Sequence[str], counts: Sequence[int]) -> str:
     order = range(len(counts))
     if len(counts) <= _NAMED:
         classes = ", ".join(f"{class_names[i]} {counts[i]}" for i in order)
+    elif len(set(counts)) == 1:
+        classes = f"{len(counts)} classes of {counts[0]} each"
     else:
         few, many = min(order, key=counts.__getitem__), max(order, key=counts.__getitem__)
         classes = (

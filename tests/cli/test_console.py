@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import re
+import shlex
 import shutil
 import time
 from collections.abc import Callable
@@ -14,6 +15,7 @@ import pytest
 from nas_command import Ended, Finished, wait_until
 from rich.console import Console
 
+from nas.cli.search import next_command
 from nas.core.trial import Trial
 from nas.results.study import StudyResults
 from nas.search.stopping import StopSettings
@@ -131,6 +133,13 @@ def test_an_empty_front_is_told(
     assert shown.returncode == 0
     assert "no architecture is left; constraints: latency_ms <= 1e-09" in shown.stdout
     assert here("export", "small").stderr.startswith("nas: architecture: got 'knee'")
+
+
+def test_the_next_command_is_quoted(finished: Finished, tmp_path: Path) -> None:
+    folder = shutil.copytree(finished.folder, tmp_path / "my runs" / "small")
+    command = next_command(StudyResults(Path(folder)))
+    said = shlex.split(command)
+    assert said == ["nas", "export", "small", "--pick", "knee", "--runs", f"{tmp_path}/my runs"]
 
 
 def test_a_condition_that_nothing_meets_says_what_there_is(

@@ -47,6 +47,22 @@ def assert_has_defaults(cls: type, values: dict[str, Any]) -> None:
             assert value == (list(default) if isinstance(default, tuple) else default)
 
 
+@pytest.mark.parametrize("experiment", ["quickstart", "fashion_mnist", "nasbench201"])
+@pytest.mark.parametrize(
+    "given",
+    [
+        ["search.reference_point={error: 30, latency_ms: 1}"],
+        ["search.reference_point.error=30", "search.reference_point.latency_ms=1"],
+        ["++search.reference_point.error=30", "+search.reference_point.latency_ms=1"],
+    ],
+)
+def test_names_that_are_no_fields_are_set_under_an_experiment(
+    experiment: str, given: list[str]
+) -> None:
+    settings = read_with(f"experiment={experiment}", *given)
+    assert settings.search.reference_point == {"error": 30.0, "latency_ms": 1.0}
+
+
 @pytest.mark.parametrize(("group", "name"), SHIPPED)
 def test_a_component_is_composed_with_its_defaults(group: str, name: str) -> None:
     cls = GROUPS[group].component(name)
