@@ -105,7 +105,8 @@ def search(
     for group, component in (("search_space", space), ("data", _data(data)), ("device", device)):
         if component is None:
             continue
-        fields = {"name": component} if isinstance(component, str) else dict(component)
+        named = {"name": component} if isinstance(component, str) else component
+        fields = dict(named) if isinstance(named, Mapping) else {}
         if "name" not in fields:
             raise ConfigError(group, component, "a name, or settings with a name")
         choices.append(f"{group}={fields.pop('name')}")
@@ -136,7 +137,7 @@ def search(
 
 def _data(data: Component | Path | None) -> Component | None:
     """Return name and settings of what may be a path."""
-    if data is None or isinstance(data, Mapping):
+    if not isinstance(data, str | Path):
         return data
     if isinstance(data, str) and data in data_sets.names():
         return data

@@ -21,7 +21,7 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from nas.core.errors import ConfigError, HwnasError, UnknownNameError
+from nas.core.errors import ConfigError, HwnasError, UnknownNameError, first_line
 from nas.search import algorithms
 from nas.study.config_source import searchpath
 from nas.study.reading import COMPONENTS
@@ -98,7 +98,12 @@ def compose(
     _store_components(config_dir)
     config = _composed(texts)
     for name, value in (settings or {}).items():
-        OmegaConf.update(config, name, value, merge=True, force_add=True)
+        try:
+            OmegaConf.update(config, name, value, merge=True, force_add=True)
+        except OmegaConfBaseException as error:
+            raise ConfigError(
+                name, value, f"another kind of value ({first_line(error)})"
+            ) from error
     return config
 
 

@@ -154,7 +154,7 @@ def test_more_evaluations_go_on_after_the_first(finished: Finished, nas: Nas) ->
     before = finished.study.trials()
     more = nas("search", *SMALL, "search.evaluations=8")
     assert more.returncode == 0, more.stderr
-    assert "6 architectures are in the ledger; evaluating 2 architectures" in more.stdout
+    assert "in the ledger: 6 architectures; evaluating 2 architectures" in more.stdout
     after = StudyResults(folder).trials()
     assert len(after) == 8
     same = ["number", "arch_id", "error", "latency_ms_predicted", "seconds"]

@@ -64,6 +64,10 @@ def test_a_search_of_a_table_equals_that_of_the_command_line(
         ({"data": "photos"}, "folder"),
         ({"device": {"threads": 2}}, "device"),
         ({"settings": {"search.evaluation": 3}}, r"search\.evaluation"),
+        ({"settings": {"search.algorithm": []}}, r"search\.algorithm"),
+        ({"settings": {"data.path": object()}}, r"data\.path"),
+        ({"space": 3}, "search_space"),
+        ({"data": 3}, "data: got 3"),
         ({"config_dir": "nowhere"}, "nowhere"),
     ],
 )
