@@ -11,9 +11,16 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+_ESCAPED = {code: repr(chr(code))[1:-1] for code in (*range(32), *range(127, 160))}
+"""Characters that move a terminal's cursor; a name from elsewhere may hold them."""
+
 
 class HwnasError(Exception):
     """Base of every error that ends a run with one clear line."""
+
+    def __str__(self) -> str:
+        """Return the line, which stays one whatever is quoted in it."""
+        return super().__str__().translate(_ESCAPED)
 
 
 class ConfigError(HwnasError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import unicodedata
 import warnings
 from collections import Counter
 from collections.abc import Sequence
@@ -227,8 +228,9 @@ class ImageFolder(StratifiedDataset):
 
 
 def _shown(path: Path) -> str:
-    """Return a path as text that can be printed, also if its name is not UTF-8."""
-    return os.fsencode(path).decode(errors="backslashreplace")
+    """Return a path as text that can be printed on a line, also if its name is not UTF-8."""
+    text = os.fsencode(path).decode(errors="backslashreplace")
+    return "".join(repr(c)[1:-1] if unicodedata.category(c) == "Cc" else c for c in text)
 
 
 def _broken_line(broken: Sequence[str]) -> str:
@@ -296,8 +298,8 @@ def _classes_of_folders(folders: dict[str, Path]) -> tuple[str, ...]:
         for name in names[pool]:
             if _shown(Path(name)) != name:
                 raise DataError(
-                    f"{path}: got a class folder {_shown(Path(name))!r} whose name is not UTF-8,"
-                    " expected a name that can be written; rename it"
+                    f"{path}: got a class folder {_shown(Path(name))!r} whose name is not UTF-8"
+                    " or holds control characters, expected a name that can be written; rename it"
                 )
     if {name.lower() for name in expected} <= _LIKE_SPLITS and expected:
         raise DataError(
