@@ -9,6 +9,7 @@ import contextlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 from nas.core.files import write_bytes_atomically
@@ -19,7 +20,7 @@ _SUFFIX = ".safetensors"
 
 @dataclass(frozen=True)
 class CheckpointFolder:
-    """A folder with at most one checkpoint of an architecture.
+    """A folder with at most one checkpoint of an architecture, which one process writes.
 
     Nothing depends on what lies there: without its checkpoint, a training begins again.
 
@@ -31,7 +32,7 @@ class CheckpointFolder:
 
     def latest(self, arch_id: str, fidelity: float) -> bytes | None:
         """Return an architecture's checkpoint, unless it has none or is past `fidelity`."""
-        file = self._file(arch_id)
+        file = self._files.get(arch_id)
         if file is None or _fidelity(file) > fidelity:
             return None
         try:
@@ -45,22 +46,26 @@ class CheckpointFolder:
         Raises:
             HwnasError: It cannot be written.
         """
-        earlier = self._file(arch_id)
+        earlier = self._files.get(arch_id)
         file = self.path / f"{arch_id}-{fidelity!r}{_SUFFIX}"
         self.path.mkdir(parents=True, exist_ok=True)
         write_bytes_atomically(file, checkpoint)
+        self._files[arch_id] = file
         if earlier is not None and earlier != file:
             earlier.unlink(missing_ok=True)
 
     def discard(self, arch_id: str) -> None:
         """Delete an architecture's checkpoint, if it has one."""
-        file = self._file(arch_id)
+        file = self._files.pop(arch_id, None)
         if file is not None:
             file.unlink(missing_ok=True)
 
-    def _file(self, arch_id: str) -> Path | None:
+    @cached_property
+    def _files(self) -> dict[str, Path]:
+        """The checkpoints by `arch_id`: a folder of thousands is listed once."""
         # Two lie there where a process ended between writing one and deleting the other.
-        return max(self.path.glob(f"{arch_id}-*{_SUFFIX}"), key=_fidelity, default=None)
+        files = sorted(self.path.glob(f"*-*{_SUFFIX}"), key=_fidelity)
+        return {file.name.partition("-")[0]: file for file in files}
 
 
 class ContinuingEvaluator(Evaluator):

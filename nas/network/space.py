@@ -151,7 +151,7 @@ class SearchSpace(ABC):
         """
         return self._plan.size()
 
-    @property
+    @cached_property
     def cardinalities(self) -> tuple[int, ...]:
         """Number of choices of every gene."""
         return tuple(len(gene.choices) for gene in self.genes)
@@ -179,13 +179,14 @@ class SearchSpace(ABC):
         Raises:
             GenotypeError: Wrong length, wrong type or a choice out of range; names the gene.
         """
-        genes = self.genes
+        sizes = self.cardinalities
         values = tuple(genotype)
-        if len(values) != len(genes):
-            raise GenotypeError(f"genotype: got {len(values)} genes, expected {len(genes)}")
-        for value, gene in zip(values, genes, strict=True):
+        if len(values) != len(sizes):
+            raise GenotypeError(f"genotype: got {len(values)} genes, expected {len(sizes)}")
+        for position, (value, size) in enumerate(zip(values, sizes, strict=True)):
             whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
-            if not whole or not 0 <= value < len(gene.choices):
+            if not whole or not 0 <= value < size:
+                gene = self.genes[position]
                 raise GenotypeError(
                     f"gene {gene.name}: got {value!r}, expected an index 0..{len(gene.choices) - 1}"
                     f" into {list(gene.choices)}"
@@ -242,7 +243,7 @@ class SearchSpace(ABC):
 
     def samples(self, n: int, rng: np.random.Generator) -> IntArray:
         """Draw `n` genotypes as `sample` does, shape `(n, g)`; some may be equal."""
-        return self.canonicalise(rng.integers(0, self.cardinalities, (n, len(self.genes))))
+        return self.canonicalise(rng.integers(0, self.cardinalities, (n, len(self.cardinalities))))
 
     def mutate(self, genotype: Sequence[int], rng: np.random.Generator, genes: int = 1) -> Genotype:
         """Change active genes to other choices and return the canonical form.

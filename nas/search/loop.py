@@ -12,19 +12,24 @@ telling. What is refused takes no number, and is not pending when the algorithm 
 from __future__ import annotations
 
 import math
+import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from nas.core.errors import CandidateFailure, LedgerError
 from nas.core.host import one_thread
 from nas.core.seeding import training_seed
-from nas.core.space import Genotype
+from nas.core.space import Architecture, Genotype
 from nas.core.trial import Candidate, Evaluation, Evaluator, SearchAlgorithm, Trial
 from nas.search.adaptive_measurement import AdaptiveMeasurement
 from nas.search.fidelity import FidelityRule, Proposal
 from nas.search.problem import SearchProblem
 from nas.search.schedule import Schedule, TrialRecord
 from nas.search.stopping import EXHAUSTED, Stop, Stopping
+
+SUBMIT_S = 0.1
+"""Seconds for which a candidate is kept back, to be looked at and submitted with others."""
 
 
 @dataclass
@@ -36,7 +41,7 @@ class SearchLoop:
         algorithm: Proposes genotypes.
         evaluator: Evaluates them.
         ledger: Records trials, and holds those of an earlier run of the same search.
-        describe: Returns further columns of a candidate for the ledger.
+        describe: Returns further columns of candidates for the ledger.
         on_trial: Called with every trial, also with those that come from the ledger.
         study_seed: From which the seed of each training derives.
         stopping: When the search ends.
@@ -51,7 +56,7 @@ class SearchLoop:
     algorithm: SearchAlgorithm
     evaluator: Evaluator
     ledger: TrialRecord
-    describe: Callable[[Genotype], Mapping[str, float]]
+    describe: Callable[[Sequence[Genotype]], Sequence[Mapping[str, float]]]
     on_trial: Callable[[Trial], None]
     study_seed: int
     stopping: Stopping
@@ -60,12 +65,18 @@ class SearchLoop:
     fidelity: FidelityRule = field(default_factory=FidelityRule)
     stop: Stop | None = field(default=None, init=False)
     _reached: dict[str, float] = field(default_factory=dict, init=False)
+    # How many architectures have reached each fidelity: a sum over all takes longer at every trial.
+    _at_fidelity: Counter[float] = field(default_factory=Counter, init=False)
     _recorded: dict[int, Trial] = field(default_factory=dict, init=False)
+    _last_recorded: int = field(default=-1, init=False)
     _waiting: dict[int, Trial] = field(default_factory=dict, init=False)
     _told: list[Trial] = field(default_factory=list, init=False)
     _told_least: int = field(default=0, init=False)
     # Asked for and not told, in the order in which they were asked for.
     _pending: dict[int, Candidate] = field(default_factory=dict, init=False)
+    # Not submitted yet, and when the first of them was asked for.
+    _starting: list[Candidate] = field(default_factory=list, init=False)
+    _starting_since_s: float = field(default=0.0, init=False)
     # At the evaluator, with what is known before training: a predictor may learn meanwhile.
     _running: dict[int, Trial] = field(default_factory=dict, init=False)
     _now_s: float = field(default=0.0, init=False)
@@ -85,6 +96,7 @@ class SearchLoop:
         """
         recorded = self.ledger.trials()
         self._recorded = {trial.number: trial for trial in recorded}
+        self._last_recorded = max(self._recorded, default=-1)
         self.stopping.note(recorded)
         self.schedule.begin(self.ledger, recorded)
         # What came after the last recorded trial is lost with its results.
@@ -100,6 +112,7 @@ class SearchLoop:
                 else:
                     self._start(asked, proposal)
                     asked += 1
+            self._submit()
             if not self._running:
                 break
             self._receive(self.evaluator.completed())
@@ -110,8 +123,8 @@ class SearchLoop:
 
     def _limit(self, asked: int) -> Stop | None:
         """Return the limit that is reached; what is recorded is replayed whatever it took."""
-        trainings = math.fsum(self._reached.values())
-        if asked <= max(self._recorded, default=-1):
+        trainings = math.fsum(share * n for share, n in self._at_fidelity.items())
+        if asked <= self._last_recorded:
             return self.stopping.enough(trainings)
         return self.stopping.reached(trainings)
 
@@ -123,8 +136,7 @@ class SearchLoop:
         measuring = self.adaptive_measurement
         while proposed := self.algorithm.ask(1, tuple(self._pending.values())):
             [genotype] = proposed
-            arch_id = self.problem.space.architecture(genotype).arch_id
-            if measuring is None or measuring.admit(number, genotype, arch_id):
+            if measuring is None or measuring.admit(number, genotype, self._arch_id(genotype)):
                 return Proposal(genotype, self.fidelity.enter(genotype))
         return self.fidelity.promotion(exhausted=True)
 
@@ -153,7 +165,10 @@ class SearchLoop:
     def _start(self, number: int, proposal: Proposal) -> None:
         """Have a candidate evaluated, or recall its trial."""
         genotype, fidelity = proposal.genotype, proposal.fidelity
-        arch_id = self.problem.space.architecture(genotype).arch_id
+        arch_id = self._arch_id(genotype)
+        self._at_fidelity[fidelity] += 1
+        if arch_id in self._reached:
+            self._at_fidelity[self._reached[arch_id]] -= 1
         self._reached[arch_id] = fidelity
         candidate = Candidate(
             number=number,
@@ -165,19 +180,14 @@ class SearchLoop:
         self._pending[number] = candidate
         earlier = self._recorded.get(number)
         if earlier is None:
-            facts = dict(self.describe(genotype))
-            if self.adaptive_measurement is not None:
-                facts |= self.adaptive_measurement.facts(arch_id)
-            self._running[number] = Trial(
-                number=number,
-                genotype=genotype,
-                arch_id=arch_id,
-                seed=candidate.seed,
-                fidelity=fidelity,
-                values=self.problem.known([genotype])[0],
-                facts=facts,
-            )
-            self.evaluator.submit([candidate])
+            if not self._starting:
+                self._starting_since_s = time.monotonic()
+            self._starting.append(candidate)
+            # A predictor may learn from the next one. Its sums also depend, in their last digit, on
+            # how many are predicted at once, and the clock must not decide that.
+            alone = self.problem.facts.predictor is not None
+            if alone or time.monotonic() - self._starting_since_s > SUBMIT_S:
+                self._submit()
         elif (earlier.arch_id, earlier.fidelity) == (arch_id, fidelity):
             self._waiting[number] = earlier
             self.on_trial(earlier)
@@ -189,16 +199,42 @@ class SearchLoop:
                 "give the study another name"
             )
 
+    def _submit(self) -> None:
+        """Submit the candidates that are kept back: to look at many costs little more than one."""
+        candidates, self._starting = self._starting, []
+        if not candidates:
+            return
+        genotypes = [candidate.genotype for candidate in candidates]
+        known, described = self.problem.known(genotypes), self.describe(genotypes)
+        for candidate, values, columns in zip(candidates, known, described, strict=True):
+            facts = dict(columns)
+            if self.adaptive_measurement is not None:
+                facts |= self.adaptive_measurement.facts(candidate.arch_id)
+            self._running[candidate.number] = Trial(
+                number=candidate.number,
+                genotype=candidate.genotype,
+                arch_id=candidate.arch_id,
+                seed=candidate.seed,
+                fidelity=candidate.fidelity,
+                values=values,
+                facts=facts,
+            )
+        self.evaluator.submit(candidates)
+
+    def _arch_id(self, genotype: Genotype) -> str:
+        # What is proposed is canonical.
+        return Architecture(self.problem.space.space_id, genotype).arch_id
+
     def _receive(self, evaluations: Sequence[Evaluation]) -> None:
         """Record what has ended; what is reported together ended at the same time."""
         # Later than any before, so that the times tell the order of events.
         after_s = math.nextafter(self._now_s, math.inf)
         self._now_s = max(after_s, self.evaluator.clock() - self._zero_s)
-        for evaluation in evaluations:
-            trial = self._ended(evaluation)
-            self.ledger.append(trial)
+        trials = [self._ended(evaluation) for evaluation in evaluations]
+        self.ledger.append(*trials)
+        self.stopping.note(trials)
+        for trial in trials:
             self._waiting[trial.number] = trial
-            self.stopping.note([trial])
             self.on_trial(trial)
 
     def _ended(self, evaluation: Evaluation) -> Trial:

@@ -38,19 +38,24 @@ class Proposer(SearchAlgorithm):
         self.problem = problem
         self.rng = np.random.default_rng(seed)
         self.seen: set[Genotype] = set()
+        self._noted: set[int] = set()
         self._initial = initial
 
     def ask(self, n: int, pending: Sequence[Candidate] = ()) -> list[Genotype]:
-        unsettled = [candidate.genotype for candidate in pending]
-        self.seen.update(unsettled)
+        # By number, which is hashed sooner than a genotype: thousands may be pending.
+        new = [candidate for candidate in pending if candidate.number not in self._noted]
+        self._noted.update(candidate.number for candidate in new)
+        self.seen.update(candidate.genotype for candidate in new)
         proposed: list[Genotype] = []
         while len(proposed) < n:
             missing = n - len(proposed)
             random = self._initial - len(self.seen)
-            batch = [] if random > 0 else self._suggest(missing, [*unsettled, *proposed])
+            batch: list[Genotype] = []
+            if random <= 0:
+                unsettled = [candidate.genotype for candidate in pending]
+                batch = self._suggest(missing, [*unsettled, *proposed])
             if not batch:
-                drawn = min(missing, random) if random > 0 else missing
-                batch = self.problem.samples_feasible(drawn, self.rng, self.seen)
+                batch = self._random(min(missing, random) if random > 0 else missing)
             if not batch:
                 break
             self.seen.update(batch)
@@ -72,6 +77,10 @@ class Proposer(SearchAlgorithm):
             n: At most so many.
             pending: Architectures under evaluation, and those proposed in the same call.
         """
+
+    def _random(self, n: int) -> list[Genotype]:
+        """Return up to `n` new, feasible architectures drawn at random, all different."""
+        return self.problem.samples_feasible(n, self.rng, self.seen)
 
     def _learn(self, trials: Sequence[Trial]) -> None:
         """Take note of complete trials, in the order in which they are told."""

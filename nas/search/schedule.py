@@ -26,8 +26,8 @@ class TrialRecord(Protocol):
     def trials(self) -> list[Trial]:
         """Return all recorded trials."""
 
-    def append(self, trial: Trial) -> None:
-        """Record one trial durably."""
+    def append(self, *trials: Trial) -> None:
+        """Record trials durably, all of them or none."""
 
     def segments(self) -> list[RunSegment]:
         """Return the segments, in their order."""

@@ -7,6 +7,7 @@ Candidates that are pending when a limit is reached are finished and recorded.
 
 from __future__ import annotations
 
+import bisect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -103,10 +104,15 @@ class Stopping:
     settings: StopSettings = field(default_factory=StopSettings)
     hypervolume: Callable[[Sequence[Trial]], float] | None = None
     _ended: list[Trial] = field(default_factory=list, init=False)
+    _complete: int = field(default=0, init=False)
+    _used_s: float = field(default=0.0, init=False)
 
     def note(self, trials: Sequence[Trial]) -> None:
         """Take note of trials that have ended."""
-        self._ended = sorted([*self._ended, *trials], key=lambda trial: trial.ended_s)
+        for trial in sorted(trials, key=_ended_s):
+            bisect.insort(self._ended, trial, key=_ended_s)
+            self._complete += trial.complete
+            self._used_s += trial.seconds
 
     def enough(self, trainings: float) -> Stop | None:
         """Return whether so many full trainings are all that were to be made."""
@@ -122,7 +128,7 @@ class Stopping:
 
     def _failures(self) -> Stop | None:
         limit = self.settings.failures
-        if limit is None or len(self._ended) < limit or any(t.complete for t in self._ended):
+        if limit is None or len(self._ended) < limit or self._complete:
             return None
         return Stop("failures", f"all of {len(self._ended)} trials have failed")
 
@@ -133,7 +139,7 @@ class Stopping:
         return Stop("wall_clock_s", f"{ran_s:.0f} s of search, the limit is {limit_s:g}")
 
     def _worker(self) -> Stop | None:
-        limit_s, used_s = self.settings.worker_s, sum(trial.seconds for trial in self._ended)
+        limit_s, used_s = self.settings.worker_s, self._used_s
         if limit_s is None or used_s < limit_s:
             return None
         return Stop("worker_s", f"{used_s:.0f} s on workers, the limit is {limit_s:g}")
@@ -155,3 +161,7 @@ class Stopping:
             return None
         line = f"the hypervolume grew by {per_hour:.3g} % an hour over the last {window} trials"
         return Stop("gain_percent_per_hour", f"{line}, the limit is {least:g}")
+
+
+def _ended_s(trial: Trial) -> float:
+    return trial.ended_s

@@ -168,22 +168,24 @@ def _reference_point(
     return derived | (settings.search.reference_point or {})
 
 
-def described(problem: SearchProblem, genotype: Genotype) -> dict[str, float]:
-    """Return every column of an architecture that is known without training it."""
+def described(problem: SearchProblem, genotypes: Sequence[Genotype]) -> list[dict[str, float]]:
+    """Return, of each architecture, every column that is known without training it."""
     # Several objectives read the costs of one network, which take longer than a look-up.
-    costs = problem.facts.costs([genotype])
+    costs = problem.facts.costs(genotypes)
     facts = dataclasses.replace(problem.facts, costs=lambda _: costs)
     columns = {}
     for name in objectives.names():
         objective = objectives.get(name)
         if not objective.ready(facts):
             continue
-        values = objective.before_training([genotype], facts)
+        values = objective.before_training(genotypes, facts)
         if values is not None:
-            columns[objective.column] = float(values[0])
+            columns[objective.column] = values
     if facts.predictor is not None:
-        columns["latency_ms_predicted_std"] = float(facts.predictor.predict([genotype]).std_ms[0])
-    return columns
+        columns["latency_ms_predicted_std"] = facts.predictor.predict(genotypes).std_ms
+    return [
+        {name: float(values[i]) for name, values in columns.items()} for i in range(len(genotypes))
+    ]
 
 
 def versions() -> dict[str, str]:

@@ -332,7 +332,7 @@ class _Study:
                 algorithm=WarmStart(settings.algorithm.start(problem, seed), problem, first),
                 evaluator=evaluator,
                 ledger=ledger,
-                describe=lambda genotype: record.described(problem, genotype),
+                describe=lambda genotypes: record.described(problem, genotypes),
                 on_trial=lambda trial: self._report(problem, trial),
                 study_seed=self.settings.seed,
                 stopping=Stopping(

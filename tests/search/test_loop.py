@@ -77,8 +77,8 @@ class ListRecord:
     def trials(self) -> list[Trial]:
         return list(self.arrived)
 
-    def append(self, trial: Trial) -> None:
-        self.arrived.append(trial)
+    def append(self, *trials: Trial) -> None:
+        self.arrived += trials
 
     def segments(self) -> list[RunSegment]:
         return list(self.begun)
@@ -115,7 +115,7 @@ def loop(
         algorithm=algorithms.get(algorithm, **settings).start(at, seed),
         evaluator=ScrambledEvaluator(measure, workers, order_seed),
         ledger=record,
-        describe=lambda genotype: {"genes_sum": float(sum(genotype))},
+        describe=lambda genotypes: [{"genes_sum": float(sum(g))} for g in genotypes],
         on_trial=lambda trial: None,
         study_seed=7,
         stopping=Stopping(evaluations, StopSettings(failures=failures)),

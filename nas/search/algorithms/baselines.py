@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,6 +22,9 @@ from nas.search.ranking import constrained_ranks, crowding_distances
 CHILD_ATTEMPTS = 100
 """Children drawn for a new feasible one before a random architecture is proposed instead."""
 
+LARGEST_GROUP = 64
+"""Architectures that random search draws at once."""
+
 
 @register("random_search")
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +37,20 @@ class RandomSearchSettings(AlgorithmSettings):
 
 class RandomSearch(Proposer):
     """Draws feasible architectures, each at most once."""
+
+    def __init__(self, problem: SearchProblem, seed: int) -> None:
+        """Search `problem` with the random stream of `seed`."""
+        super().__init__(problem, seed, initial=sys.maxsize)
+        self._drawn: list[Genotype] = []
+
+    def _random(self, n: int) -> list[Genotype]:
+        """Draw in groups, as a group costs little more than one: as many as there were so far."""
+        drawn = [genotype for genotype in self._drawn if genotype not in self.seen]
+        if len(drawn) < n:
+            missing = max(n, min(len(self.seen), LARGEST_GROUP)) - len(drawn)
+            drawn += self.problem.samples_feasible(missing, self.rng, self.seen.union(drawn))
+        self._drawn = drawn[n:]
+        return drawn[:n]
 
     def _suggest(self, n: int, pending: Sequence[Genotype]) -> list[Genotype]:
         del n, pending
