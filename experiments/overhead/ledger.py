@@ -37,7 +37,6 @@ from nas.study.record import versions
 
 HERE = Path(__file__).resolve()
 SIZES = (100, 1_000, 5_000, 10_000)
-REPEATS = 5
 APPENDED = 30
 OBJECTIVES = ("error", "latency_ms")
 
@@ -173,18 +172,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--against", type=Path, help="checkout to compare with")
     parser.add_argument("--sizes", type=int, nargs="+", default=SIZES)
+    parser.add_argument("--repeats", type=int, default=5, help="of every command")
     parsed = parser.parse_args()
     checkouts = {"now": HERE.parents[2]}
     if parsed.against is not None:
         checkouts["before"] = parsed.against.resolve()
-    record: dict[str, Any] = {"load_before": load_average(), "sizes": {}}
+    record: dict[str, Any] = {"repeats": parsed.repeats, "load_before": load_average(), "sizes": {}}
     with tempfile.TemporaryDirectory() as name:
         for size in parsed.sizes:
             runs = Path(name) / str(size)
             study = f"of{size}"
             write_study(runs / study, made_up(0, size))
             rows: dict[str, dict[str, list[dict[str, float]]]] = {}
-            for _ in range(REPEATS):
+            for _ in range(parsed.repeats):
                 for label, checkout in checkouts.items():
                     into = rows.setdefault(label, {"pareto": [], "studies": []})
                     at = ("--runs", str(runs))

@@ -27,7 +27,7 @@ from nas import objectives, tables
 from nas.core.files import write_json_atomically
 from nas.core.objective import Facts
 from nas.core.trial import Candidate, Evaluation, Evaluator, Outcome, Trial
-from nas.devices.measuring.environment import describe_host
+from nas.devices.measuring.environment import describe_host, load_average
 from nas.evaluation.checkpoints import CheckpointFolder, ContinuingEvaluator
 from nas.results.database import sqlite_url
 from nas.results.ledger import Ledger
@@ -167,6 +167,7 @@ def search(workers: int, trials: int, mean_s: float, algorithm: str) -> dict[str
         "mean_training_s": mean_s,
         "idle_percent": 100 * simulated.idle_s / (workers * simulated.last_s),
         "simulated_s": simulated.last_s,
+        "results_per_simulated_s": trials / simulated.last_s,
         "loop_wall_s": wall_s,
         "loop_cpu_s": cpu_s,
         "trials_per_s": trials / wall_s,
@@ -190,9 +191,11 @@ def main() -> None:
         command = [sys.executable, __file__, "--one", *map(str, given)]
         said = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
         sys.stdout.write(said)
+        sys.stdout.flush()
         searches.append(json.loads(said))
     record = {
         "searches": searches,
+        "load": load_average(),
         "versions": versions(),
         "hardware": {k: v for k, v in describe_host().items() if k != "hostname"},
     }

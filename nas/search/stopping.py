@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from nas.core.errors import ConfigError
-from nas.core.trial import Trial, full_trainings
+from nas.core.trial import Trial
 
 HOUR_S = 3600.0
 
@@ -49,10 +49,36 @@ class StopSettings:
             raise ConfigError("search.stop.failures", self.failures, "1 or more, or null")
 
 
+@dataclass
+class Spent:
+    """What trials have cost so far.
+
+    Attributes:
+        trainings: Full trainings that they amount to, as `full_trainings` counts.
+        worker_s: Seconds that they occupied their workers.
+        ran_s: Seconds that the search had run when the last of them ended.
+    """
+
+    trainings: float = 0.0
+    worker_s: float = 0.0
+    ran_s: float = 0.0
+    _reached: dict[str, float] = field(default_factory=dict)
+
+    def add(self, *trials: Trial) -> Spent:
+        """Count further trials."""
+        for trial in trials:
+            before = self._reached.get(trial.arch_id, 0.0)
+            self._reached[trial.arch_id] = max(before, trial.fidelity)
+            self.trainings += self._reached[trial.arch_id] - before
+            self.worker_s += trial.seconds
+            self.ran_s = max(self.ran_s, trial.ended_s)
+        return self
+
+
 def seconds_left(
     evaluations: int,
     settings: StopSettings,
-    trials: Sequence[Trial],
+    spent: Spent,
     each_s: float,
     workers: int,
 ) -> float:
@@ -61,16 +87,15 @@ def seconds_left(
     Args:
         evaluations: Full trainings at which it ends.
         settings: Its other limits.
-        trials: That have ended.
+        spent: By the trials that have ended.
         each_s: Seconds that a full training takes.
         workers: Candidates at a time.
     """
-    left_s = [(evaluations - full_trainings(trials)) * each_s / workers]
+    left_s = [(evaluations - spent.trainings) * each_s / workers]
     if settings.worker_s is not None:
-        left_s.append((settings.worker_s - sum(trial.seconds for trial in trials)) / workers)
+        left_s.append((settings.worker_s - spent.worker_s) / workers)
     if settings.wall_clock_s is not None:
-        ran_s = max((trial.ended_s for trial in trials), default=0.0)
-        left_s.append(settings.wall_clock_s - ran_s)
+        left_s.append(settings.wall_clock_s - spent.ran_s)
     return max(min(left_s), 0.0)
 
 
@@ -105,14 +130,14 @@ class Stopping:
     hypervolume: Callable[[Sequence[Trial]], float] | None = None
     _ended: list[Trial] = field(default_factory=list, init=False)
     _complete: int = field(default=0, init=False)
-    _used_s: float = field(default=0.0, init=False)
+    _spent: Spent = field(default_factory=Spent, init=False)
 
     def note(self, trials: Sequence[Trial]) -> None:
         """Take note of trials that have ended."""
         for trial in sorted(trials, key=_ended_s):
             bisect.insort(self._ended, trial, key=_ended_s)
             self._complete += trial.complete
-            self._used_s += trial.seconds
+            self._spent.add(trial)
 
     def enough(self, trainings: float) -> Stop | None:
         """Return whether so many full trainings are all that were to be made."""
@@ -139,7 +164,7 @@ class Stopping:
         return Stop("wall_clock_s", f"{ran_s:.0f} s of search, the limit is {limit_s:g}")
 
     def _worker(self) -> Stop | None:
-        limit_s, used_s = self.settings.worker_s, self._used_s
+        limit_s, used_s = self.settings.worker_s, self._spent.worker_s
         if limit_s is None or used_s < limit_s:
             return None
         return Stop("worker_s", f"{used_s:.0f} s on workers, the limit is {limit_s:g}")

@@ -17,7 +17,7 @@ from nas.core.space import Genotype
 from nas.core.trial import Job, Trial, full_trainings
 from nas.search.feasibility import FeasibilityReport
 from nas.search.problem import SearchProblem
-from nas.search.stopping import StopSettings, seconds_left
+from nas.search.stopping import Spent, StopSettings, seconds_left
 from nas.study.reporting import duration
 from nas.study.settings import FinaliseSettings
 from nas.training.job import TrainingJob
@@ -139,7 +139,7 @@ def time_left(
             return TimeLeft(line=f"how long the search takes is not estimated: {why}")
         how = "a few steps of a small, a middle and a large network, each alone on this host"
     on = counted(workers or 1, "worker")
-    left_s = seconds_left(evaluations, stop, trials, each_s, workers or 1)
+    left_s = seconds_left(evaluations, stop, Spent().add(*trials), each_s, workers or 1)
     left = min(left, round(left_s * (workers or 1) / max(each_s, 1e-9)))
     candidates = f"{counted(round(left, 2), 'candidate')} of {duration(each_s)} on {on}"
     stages_s = {f"search ({candidates})": left_s}

@@ -17,8 +17,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from nas.core.errors import counted
 from nas.core.output import Output
 from nas.core.trial import Trial, full_trainings
-from nas.results.hypervolume import hypervolume
-from nas.search.stopping import StopSettings, seconds_left
+from nas.results.hypervolume import hypervolume, non_dominated
+from nas.search.stopping import ROUNDING, Spent, StopSettings, seconds_left
 
 PLAIN_WIDTH = 250
 """Columns of the output where it is no terminal: wider than any table, so that none wraps."""
@@ -76,8 +76,9 @@ class Reporter:
         self._started = self._said = time.monotonic()
         self._show: Callable[[float, str], None] | None = None
         self._plan: SearchPlan | None = None
-        self._trials: list[Trial] = []
-        self._points: list[list[float]] = []
+        self._spent = Spent()
+        self._recorded: set[int] = set()
+        self._front: list[list[float]] = []
 
     def stage(self, text: str) -> None:
         """Print that a stage begins, or another line worth reading."""
@@ -153,6 +154,7 @@ class Reporter:
     def search(self, plan: SearchPlan) -> Iterator[None]:
         """Show the progress of a search for the time of a `with` block."""
         self._plan = plan
+        self._recorded = {trial.number for trial in plan.recorded}
         self.stage(_announcement(plan))
         with self.progress("search", plan.evaluations) as self._show:
             yield
@@ -165,17 +167,18 @@ class Reporter:
             feasible: Whether it is complete and keeps every constraint.
         """
         assert self._plan is not None, "trials come within `search`"
-        self._trials.append(trial)
+        self._spent.add(trial)
         point = [trial.values.get(name, math.nan) for name in self._plan.columns]
         if feasible and trial.full and all(map(math.isfinite, point)):
-            self._points.append(point)
-        done = full_trainings(self._trials)
+            points = [*self._front, point]
+            self._front = [p for p, kept in zip(points, non_dominated(points), strict=True) if kept]
+        done = self._spent.trainings
         summary = self._summary(self._plan)
         if self._show is not None:
             self._show(done, summary)
         if self._console.is_terminal:
             return
-        if trial.number not in {earlier.number for earlier in self._plan.recorded}:
+        if trial.number not in self._recorded:
             count = f"{done:.4g}/{self._plan.evaluations}"
             result = _result(trial, self._plan.columns)
             self.stage(f"{count} {trial.arch_id} {result} | {summary}")
@@ -183,16 +186,16 @@ class Reporter:
     def _summary(self, plan: SearchPlan) -> str:
         parts = []
         names = list(plan.columns)
-        if self._points and "error" in names:
-            best = min(point[names.index("error")] for point in self._points)
+        if self._front and "error" in names:
+            best = min(point[names.index("error")] for point in self._front)
             parts.append(f"best error {best:.2f} %")
-        if self._points:
-            volume = hypervolume(self._points, [plan.reference_point[name] for name in names])
+        if self._front:
+            volume = hypervolume(self._front, [plan.reference_point[name] for name in names])
             parts.append(f"hypervolume {volume:.4g}")
-        done = full_trainings(self._trials)
-        if done < plan.evaluations and not plan.simulated:
-            mean_s = sum(trial.seconds for trial in self._trials) / done
-            left_s = seconds_left(plan.evaluations, plan.stop, self._trials, mean_s, plan.workers)
+        spent = self._spent
+        if spent.trainings < plan.evaluations - ROUNDING and not plan.simulated:
+            mean_s = spent.worker_s / spent.trainings
+            left_s = seconds_left(plan.evaluations, plan.stop, spent, mean_s, plan.workers)
             parts.append(f"{duration(left_s + plan.verification_s)} left")
         return ", ".join(parts)
 
