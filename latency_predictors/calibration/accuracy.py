@@ -51,7 +51,7 @@ def held_out_accuracy(
     store: MeasurementStore,
     seconds: float,
     seed: int,
-    on_measured: Callable[[int], None] | None = None,
+    on_progress: Callable[[int, str], None] | None = None,
 ) -> list[dict[str, Any]]:
     """Score held-out predictions, and a second measurement of some of the same networks.
 
@@ -67,7 +67,7 @@ def held_out_accuracy(
         store: Of the first measurements; the second ones are kept in its folder `again`.
         seconds: Most seconds of timed inference of a network.
         seed: Of the order of the second measurements.
-        on_measured: See `measure_genotypes`.
+        on_progress: See `measure_genotypes`.
 
     Returns:
         One row for the predictions of each sample from the others, and one for the second
@@ -83,7 +83,7 @@ def held_out_accuracy(
         seconds=seconds,
         seed=seed,
         store=MeasurementStore(store.folder / "again"),
-        on_measured=on_measured,
+        on_progress=on_progress,
     )
     again_ms = np.array([m.latency_ms for m in again])
     predicted = {"latency": "predicted from the other samples", "networks": len(genotypes)}

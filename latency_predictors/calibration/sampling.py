@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from latency_predictors import AGAIN, PredictorSettings
-from nas.core.errors import ConfigError
+from nas.core.errors import ConfigError, counted
 from nas.core.files import temporary_folder, write_json_atomically
 from nas.core.measurement import Deployable, Device, Measurement
 from nas.core.prediction import FloatArray
@@ -75,7 +75,7 @@ def measure_genotypes(
     memory: bool = False,
     seed: int = 0,
     store: MeasurementStore | None = None,
-    on_measured: Callable[[int], None] | None = None,
+    on_progress: Callable[[int, str], None] | None = None,
 ) -> list[Measurement]:
     """Measure networks with initial weights, on which the latency does not depend.
 
@@ -87,7 +87,8 @@ def measure_genotypes(
         memory: Whether to measure peak memory as well.
         seed: Of the order of the measurements.
         store: What is in it is not measured again; what is measured is added.
-        on_measured: Called with the number of those that are measured, whenever it has grown.
+        on_progress: Called with the number of those that are measured and with what is done now,
+            whenever one of them changes.
     """
     names = [space.architecture(genotype).arch_id for genotype in genotypes]
     known: dict[str, Measurement] = {}
@@ -95,8 +96,8 @@ def measure_genotypes(
         found = None if store is None else store.find(device, name, seconds, memory=memory)
         if found is not None:
             known[name] = found
-    tell = on_measured or (lambda _: None)
-    tell(len(known))
+    tell = on_progress or (lambda *_: None)
+    tell(len(known), "")
     missing = {n: g for n, g in zip(names, genotypes, strict=True) if n not in known}
     # All at once where nothing keeps them anyway.
     portions = 1 if store is None else math.ceil(len(missing) / PORTION)
@@ -105,12 +106,13 @@ def measure_genotypes(
         started = time.monotonic()
         with temporary_folder() as folder:
             chosen = [missing[name] for name in portion]
+            tell(len(known), f"exporting {counted(len(chosen), 'network')}")
+            written = _models(space, device, chosen, folder)
             models: list[Deployable | nn.Module | Path] = [
                 Deployable(model, choices) if (choices := space.deployment(genotype)) else model
-                for model, genotype in zip(
-                    _models(space, device, chosen, folder), chosen, strict=True
-                )
+                for model, genotype in zip(written, chosen, strict=True)
             ]
+            tell(len(known), f"measuring {counted(len(chosen), 'network')}, interleaved")
             taken = device.measure_many(
                 models, space.input_shape, memory=memory, seed=seed, seconds_per_model=seconds
             )
@@ -119,7 +121,7 @@ def measure_genotypes(
         if store is not None:
             for name in portion:
                 store.add(device, name, seconds, known[name], took_s)
-        tell(len(known))
+        tell(len(known), "")
     return [known[name] for name in names]
 
 
@@ -148,11 +150,11 @@ def measure_samples(
     store: MeasurementStore | None = None,
     *,
     memory: bool = False,
-    on_measured: Callable[[int], None] | None = None,
+    on_progress: Callable[[int, str], None] | None = None,
 ) -> tuple[list[Genotype], list[Measurement]]:
     """Choose architectures and measure them: first ones, then those that a fit is unsure of.
 
-    `on_measured` is called with the number of those that are measured, whenever it has grown.
+    Progress is told as `measure_genotypes` tells it, of all of them.
     """
     spread = settings.first_samples(space, seed)
 
@@ -165,7 +167,7 @@ def measure_samples(
             memory=memory,
             seed=seed,
             store=store,
-            on_measured=on_measured and (lambda number: on_measured(before + number)),
+            on_progress=on_progress and (lambda done, now: on_progress(before + done, now)),
         )
 
     measurements = measured(spread)

@@ -64,7 +64,7 @@ def _run(config: DictConfig) -> None:
             store=settings.store,
             seconds=settings.predictor.seconds_per_sample,
             seed=settings.seed,
-            on_measured=show,
+            on_progress=show,
         )
     print_records(rows, list(rows[0]))
     reused = ""

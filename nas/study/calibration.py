@@ -62,13 +62,13 @@ class Calibration:
 
 
 def calibrate(
-    settings: CalibrationSettings, on_measured: Callable[[int], None] | None = None
+    settings: CalibrationSettings, on_progress: Callable[[int, str], None] | None = None
 ) -> Calibration:
     """Measure some networks, unless the store has them, and fit a predictor to them.
 
     Args:
         settings: Of the calibration.
-        on_measured: Called with the number of networks that are measured, whenever it has grown.
+        on_progress: See `latency_predictors.calibration.sampling.measure_genotypes`.
 
     Raises:
         DeviceError: The device cannot tell how much memory networks take.
@@ -84,7 +84,7 @@ def calibrate(
         choice,
         store,
         memory=settings.memory,
-        on_measured=on_measured,
+        on_progress=on_progress,
     )
     peak = None
     if settings.memory:

@@ -97,11 +97,14 @@ def test_what_a_store_holds_is_not_measured_again(few_blocks: SearchSpace, tmp_p
     device, store = SyntheticDevice(noise=0.1), MeasurementStore(tmp_path)
     first, second, third = choose(few_blocks, 4, seed=0)[:3]
     told: list[int] = []
-    taken = measure_genotypes(
-        few_blocks, device, [first, second], store=store, on_measured=told.append
-    )
+
+    def tell(done: int, now: str) -> None:
+        if not now:
+            told.append(done)
+
+    taken = measure_genotypes(few_blocks, device, [first, second], store=store, on_progress=tell)
     again = measure_genotypes(
-        few_blocks, device, [third, second, first], store=store, on_measured=told.append
+        few_blocks, device, [third, second, first], store=store, on_progress=tell
     )
     assert told == [0, 2, 2, 3]
     assert device.measured == 3
