@@ -5,9 +5,11 @@ The process that measures checks them, on this machine and on a board alike.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import pickle
+import struct
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -20,7 +22,7 @@ from torch import nn
 
 from nas.core.errors import DeviceError
 from nas.devices.measuring.runtime import ModelError
-from nas.devices.runtimes.torch_program import check_program
+from nas.devices.runtimes.torch_program import checked_program
 
 SHAPE = (3, 8, 8)
 Records = dict[str, bytes]
@@ -157,24 +159,74 @@ def test_what_could_run_code_is_refused(
 ) -> None:
     file = saved(CASES[case](records, mark), tmp_path / "network.pt2")
     with pytest.raises(ModelError) as refused:
-        check_program(file)
+        checked_program(file)
     assert "\n" not in str(refused.value)
     assert not mark.exists()
 
 
-def test_an_archive_behind_other_bytes_is_refused(records: Records, tmp_path: Path) -> None:
-    file = saved(records, tmp_path / "network.pt2")
-    file.write_bytes(b"in front" + file.read_bytes())
-    with pytest.raises(ModelError):
-        check_program(file)
+def test_what_is_no_archive_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "network.pt2"
     file.write_bytes(b"no archive")
     with pytest.raises(ModelError):
-        check_program(file)
+        checked_program(file)
+
+
+def two_directories(read_by_python: Records, read_by_torch: Records) -> bytes:
+    """Return an archive of ZIP64 with two directories.
+
+    One is found directly in front of the locator, the other where the locator points to.
+    """
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w") as both:
+        for name, content in read_by_python.items():
+            both.writestr(name, content)
+        own = [both.getinfo(name) for name in read_by_python]
+        for name, content in read_by_torch.items():
+            if read_by_python.get(name) != content:
+                both.writestr(name, content)
+        foreign = [both.getinfo(name) for name in read_by_torch]
+    members = archive.getvalue()[: both.start_dir]
+
+    def directory(entries: list[zipfile.ZipInfo], at: int) -> tuple[bytes, bytes]:
+        content = b""
+        for entry in entries:
+            name = entry.filename.encode()
+            sizes = (entry.CRC, entry.file_size, entry.file_size, len(name), 0, 0, 0, 0, 0)
+            fields = (20, 20, 0, 0, 0, 33, *sizes, entry.header_offset)
+            content += struct.pack("<4s6H3I5H2I", b"PK\1\2", *fields) + name
+        count = len(entries)
+        end = struct.pack("<4sQ2H2I4Q", b"PK\6\6", 44, 45, 45, 0, 0, count, count, len(content), at)
+        return content, end
+
+    torchs, torchs_end = directory(foreign, len(members))
+    pointed_to = len(members) + len(torchs)
+    pythons, pythons_end = directory(own, pointed_to + len(torchs_end))
+    locator = struct.pack("<4sIQI", b"PK\6\7", 0, pointed_to, 1)
+    end = struct.pack("<4s4H2IH", b"PK\5\6", 0, 0, *[0xFFFF] * 2, *[0xFFFFFFFF] * 2, 0)
+    return members + torchs + torchs_end + pythons + pythons_end + locator + end
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_what_is_loaded_is_what_was_checked(records: Records, mark: Path, tmp_path: Path) -> None:
+    file = tmp_path / "network.pt2"
+    file.write_bytes(two_directories(records, weight(records, mark)))
+    with contextlib.suppress(DeviceError):
+        cpu(runtime="torch").measure_many([file], SHAPE)
+    assert not mark.exists()
+
+
+def test_an_archive_that_grows_is_refused(records: Records, tmp_path: Path) -> None:
+    file = tmp_path / "network.pt2"
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in {**records, "x/extra/zeros": bytes(1000)}.items():
+            archive.writestr(name, content)
+    with pytest.raises(ModelError, match="compressed"):
+        checked_program(file)
 
 
 def test_an_intact_file_is_measured(records: Records, tmp_path: Path) -> None:
     file = saved(records, tmp_path / "network.pt2")
-    check_program(file)
+    checked_program(file)
     [measured] = cpu(runtime="torch").measure_many([file], SHAPE)
     assert measured.latency_ms > 0
 

@@ -19,7 +19,7 @@ from nas.devices.measuring.runtime import (
     check_input,
 )
 from nas.devices.runtimes import register
-from nas.devices.runtimes.torch_program import check_program
+from nas.devices.runtimes.torch_program import checked_program
 
 if TYPE_CHECKING:
     from torch import nn
@@ -75,9 +75,7 @@ class Torch(Runtime):
 
     def load(self, path: Path, images: ImageArray, execution: Execution) -> LoadedNetwork:
         torch = self._configured(execution.threads)
-        check_program(path)
-        with path.open("rb") as file:
-            program = torch.export.load(file)
+        program = torch.export.load(checked_program(path))
         module = program.module(check_guards=False)
         check_input(_inputs(program), images, "torch.float32")
         if self.compiled:

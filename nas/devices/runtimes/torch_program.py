@@ -12,7 +12,7 @@ import io
 import json
 import re
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -37,38 +37,59 @@ _TEXTS = {
 }
 _NAMES = re.compile(r"[\w.]*")
 
+_UNUSABLE = (
+    zipfile.BadZipFile,
+    ValueError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    EOFError,
+    RuntimeError,  # of an encrypted record
+)
 
-def check_program(path: Path) -> None:
-    """Check that loading a file of `torch.export` runs no code of its author.
+
+def checked_program(path: Path) -> io.BytesIO:
+    """Return what a file of `torch.export` holds as a new one, whose loading runs no code.
+
+    PyTorch's reader may find other content in the file than Python's, and the file may change.
 
     Raises:
         ModelError: It holds a pickle, a compiled library, or calls more than PyTorch's operators;
             or it is no such file.
     """
+    checked = io.BytesIO()
     try:
-        with zipfile.ZipFile(path) as archive:
-            _check(archive)
-    except (zipfile.BadZipFile, ValueError, KeyError, TypeError, AttributeError) as error:
+        with zipfile.ZipFile(path) as archive, zipfile.ZipFile(checked, "w") as copy:
+            # PyTorch compresses nothing, and a few compressed bytes may stand for any number.
+            if any(each.compress_type != zipfile.ZIP_STORED for each in archive.infolist()):
+                raise ValueError("it is compressed")
+            if sum(each.file_size for each in archive.infolist()) > path.stat().st_size:
+                raise ValueError("its records overlap")
+            records = {name: archive.read(name) for name in archive.namelist()}
+            _check(records)
+            for name, content in records.items():
+                copy.writestr(name, content)
+    except _UNUSABLE as error:
         raise ModelError(f"is no file of torch.export.save ({error})") from error
+    checked.seek(0)
+    return checked
 
 
-def _check(archive: zipfile.ZipFile) -> None:
-    names = archive.namelist()
-    # PyTorch's reader takes a name in any case, and neither a comment nor what stands in front.
-    root = names[0].partition("/")[0] + "/" if names else ""
-    unlike = len({name.lower() for name in names}) < len(names) or bool(archive.comment)
-    if unlike or all(each.header_offset for each in archive.infolist()):
-        raise ValueError("an archive that programs read differently")
-    for name in names:
+def _check(records: Mapping[str, bytes]) -> None:
+    root = next(iter(records), "").partition("/")[0] + "/"
+    # PyTorch's reader takes a name in any case.
+    if len({name.lower() for name in records}) < len(records):
+        raise ValueError("names that differ only in their case")
+    for name in records:
         if not (name.startswith(root) and _RECORDS.fullmatch(name.removeprefix(root))):
             raise _refused(f"holds {name}")
     for name in _CONFIGS:
-        for weight, entry in json.loads(archive.read(root + name).decode())["config"].items():
+        for weight, entry in json.loads(records[root + name])["config"].items():
             kind = "weight_" if "weights" in name else "tensor_"
             if entry["use_pickle"] or not entry["path_name"].startswith(kind):
                 raise _refused(f"holds {weight!r} as a pickle")
-    _check_inputs(archive.read(root + _INPUTS))
-    for key, text in _texts(json.loads(archive.read(root + _PROGRAM).decode()), ""):
+    _check_inputs(records[root + _INPUTS])
+    for key, text in _texts(json.loads(records[root + _PROGRAM]), ""):
         if key == "expr_str":
             fix = "export it with fixed sizes and batch 1"
             raise ModelError(f"has a dynamic shape ({text}), expected a fixed one; {fix}")
