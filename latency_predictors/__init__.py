@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from nas.network.space import SearchSpace
 
 
-AGAIN = "delete the folder of the predictor and run the same command again"
-"""What to do about a predictor whose files are damaged; measurements are kept elsewhere."""
+AGAIN = "restore it from a copy, or delete the predictor's folder and run the same command again"
+"""What to do about a predictor whose files are damaged: it is fitted to the measurements again."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -68,7 +68,7 @@ class Finalisation:
 
         They are chosen once for a number of trials: later, verified values would have a say.
         """
-        path = self.folder.finalised / "members.json"
+        path = self.folder.members
         limit = self.settings.finalise.limit
         made_for = {"trials": len(self.results.trials()), "limit": limit}
         fix = "restore it from a copy, or delete it and run the same command again"

@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 
 from nas.core.errors import ConfigError, HwnasError
 from nas.core.files import remove_parts, write_bytes_atomically, write_json_atomically
-from nas.core.records import decoding
+from nas.core.records import decoding, read_json
 from nas.results.record import read_record
 from nas.study.yaml_files import read_yaml
 
@@ -61,6 +61,7 @@ class StudyFolder:
         adaptive_measurement: File of what was measured during the search.
         prepared: Folder of what the evaluation prepares once for the search.
         checkpoints: Folder where partial trainings wait for more of it.
+        members: File of the architectures that are to be verified.
         finalised: Holds a folder for every verified architecture, named by its `arch_id`.
         refitted: The same for those that were trained on train and validation images together.
         place: Where the folder lies: host and path.
@@ -75,6 +76,7 @@ class StudyFolder:
         self.prepared = path / "prepared"
         self.checkpoints = path / "checkpoints"
         self.finalised = path / "finalised"
+        self.members = self.finalised / "members.json"
         self.refitted = self.finalised / "refit"
         self.place = f"{socket.gethostname()}:{path.resolve().as_posix()}"
 
@@ -95,6 +97,18 @@ class StudyFolder:
     def ledger_owner(self) -> str:
         """Identity of the study in its ledger: where it began; it stays when the folder moves."""
         return str(self.record().get("ledger_owner", "")) if self.begun else self.place
+
+    @property
+    def verified(self) -> bool:
+        """Whether the results of all members are there; a damaged one may have been deleted."""
+        file = self.members
+        if not file.is_file():
+            return False
+        fix = "delete it and run the same command again"
+        with decoding(file, fix):
+            members = read_json(file, {"members": list}, fix)["members"]
+            results = [self.finalised / member["arch_id"] / "result.json" for member in members]
+        return all(result.is_file() for result in results)
 
     def record(self) -> dict[str, Any]:
         """Return what `study.json` holds."""

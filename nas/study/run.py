@@ -112,7 +112,8 @@ def _finished(settings: StudySettings, folder: StudyFolder) -> StudyResults | No
     # The limits may have been raised by a run that was stopped before it searched.
     complete = (results.record.get("stop") or {}).get("limits") == settings.search.limits
     fruitful = (results.trials()["status"] == "complete").any()
-    verified = results.status == "finalised" or (settings.finalise.limit == 0 and fruitful)
+    finalised = results.status == "finalised" and folder.verified
+    verified = finalised or (settings.finalise.limit == 0 and fruitful)
     return results if complete and verified else None
 
 

@@ -50,8 +50,7 @@ FILES = (
 READ_AGAIN = tuple(
     file
     for file in FILES
-    if not file.startswith(("predictor", "pareto", "finalised/members"))
-    and not file.endswith("model.onnx")
+    if not file.startswith(("predictor", "pareto")) and not file.endswith("model.onnx")
 )
 """What is read of a study that is finished; what else is damaged is of no consequence."""
 
@@ -169,6 +168,36 @@ def test_a_damaged_file(
     else:
         assert path.name in warned[0]
         assert "\n" not in warned[0]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "file",
+    [
+        "predictor/predictor.npz",
+        "finalised/members.json",
+        "finalised/*/weights.safetensors",
+        "finalised/*/measurement.json",
+    ],
+)
+def test_a_search_that_goes_on(file: str, study: Path, here: Here, finished: Finished) -> None:
+    shutil.copytree(finished.folder.parent / "measurements", study.parent / "measurements")
+    # Its last step is left to do, for which all others are read.
+    for result in study.glob("finalised/*/result.json"):
+        result.unlink()
+    path = found(study, file)
+    path.write_bytes(path.read_bytes()[:-100])
+    ended = here("search", *SMALL)
+    assert ended.returncode == 2
+    assert ended.stderr.count("\n") == 1, ended.stderr
+    assert str(path.relative_to(study)) in ended.stderr
+    # The line says what to delete: it is made anew.
+    if file == "finalised/members.json":
+        path.unlink()
+    else:
+        shutil.rmtree(path.parent)
+    ended = here("search", *SMALL)
+    assert ended.returncode == 0, ended.stderr
 
 
 def in_turn(content: bytes) -> Iterator[tuple[str, bytes]]:
