@@ -29,6 +29,9 @@ CONNECT_TIMEOUT_S = 10.0
 _SESSIONS, _PREFIX = Path("/tmp"), "hwnas-ray-"
 """Where folders of Ray lie: a temporary folder of the user's may be too long for its sockets."""
 
+_TOKEN = secrets.token_hex(32)
+"""Of the clusters that this process starts; Ray reads it once."""
+
 _ENDED_S = 10.0
 """Seconds in which what remains of a cluster is cleared up."""
 
@@ -51,8 +54,9 @@ def connected(address: str | None) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    end_orderly()
     with contextlib.ExitStack() as opened:
+        opened.enter_context(kept_handlers())
+        end_orderly()
         try:
             options = _of_new_cluster(opened) if address is None else {"address": address}
             if address is not None:
@@ -75,9 +79,11 @@ def _of_new_cluster(opened: contextlib.ExitStack) -> dict[str, Any]:
     """Return how Ray starts a cluster here; `opened` clears up behind it."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_worker_niceness", "0")
-    if not (Path.home() / ".ray" / "auth_token").is_file():
+    token_known = {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & os.environ.keys()
+    if not token_known and not (Path.home() / ".ray" / "auth_token").is_file():
         # Ray would write a token there, which may be impossible and which others could read.
-        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+        os.environ["RAY_AUTH_TOKEN"] = _TOKEN
+        opened.callback(os.environ.pop, "RAY_AUTH_TOKEN", None)
     return {
         # Without an address Ray would look for a cluster in the environment first.
         "address": "local",

@@ -14,7 +14,7 @@ from typing import Any
 import ray
 from ray import exceptions
 
-from nas.core.errors import CandidateFailure, ConfigError, HostBusyError, HwnasError, first_line
+from nas.core.errors import CandidateFailure, ConfigError, HwnasError, first_line
 from nas.core.host import NOTICE_S, measured_by, training_step
 from nas.core.trial import Candidate, Evaluation, Evaluator, Job
 
@@ -33,10 +33,11 @@ class _Running:
 
     candidate: Candidate
     attempt: int = 1
+    spent_s: float = 0.0  # in the attempt before
     started: float | None = None
 
     def seconds(self) -> float:
-        """Return how long the candidate has occupied a worker."""
+        """Return how long the candidate has occupied a worker, in this attempt."""
         return 0.0 if self.started is None else time.monotonic() - self.started
 
 
@@ -143,7 +144,8 @@ class RayEvaluator(Evaluator):
         try:
             ended: dict[str, Any] | None = ray.get(next(task))
         except exceptions.RayTaskError as error:
-            if isinstance(error.cause, HostBusyError):
+            # Not the candidate but its surroundings are wrong.
+            if isinstance(error.cause, HwnasError):
                 raise HwnasError(str(error.cause)) from error
             ended = {"seconds": running.seconds(), "failure": str(_failure(error.cause))}
         except exceptions.RayError as error:
@@ -154,13 +156,14 @@ class RayEvaluator(Evaluator):
                 del self._running[task]
                 line = "%s: its worker died (%s); it is tried once more"
                 _logger.warning(line, running.candidate.arch_id, _failure(error).detail)
-                self._begin(_Running(running.candidate, running.attempt + 1))
+                self._begin(_Running(running.candidate, running.attempt + 1, running.seconds()))
                 return []
             ended = {"seconds": running.seconds(), "failure": str(_failure(error))}
         if ended is None:
             running.started = time.monotonic()
             return []
         del self._running[task]
+        ended["seconds"] += running.spent_s
         return [Evaluation(candidate=running.candidate, **ended)]
 
     def _kill_overdue(self) -> list[Evaluation]:
@@ -173,7 +176,11 @@ class RayEvaluator(Evaluator):
                 detail = f"killed after {seconds:.0f} s, the limit is {self._time_limit_s:g}"
                 failure = str(CandidateFailure("timeout", detail))
                 evaluations.append(
-                    Evaluation(candidate=running.candidate, seconds=seconds, failure=failure)
+                    Evaluation(
+                        candidate=running.candidate,
+                        seconds=running.spent_s + seconds,
+                        failure=failure,
+                    )
                 )
         return evaluations
 

@@ -10,7 +10,7 @@ its own processes was killed; then this process says so in its place.
 from __future__ import annotations
 
 import contextlib
-import os
+import re
 import shutil
 import sys
 import time
@@ -26,6 +26,9 @@ _KILLED = (
     "nas: the process was killed, or a process of Ray (raylet, gcs_server) that it needs; "
     "what was finished is kept, run the same command again to go on\n"
 )
+
+_RAY = re.compile("^ray::|/ray/(core|dashboard|_private)/")
+"""In the command line of a process of Ray."""
 
 GRACE_S = 2.0
 """Seconds in which Ray's processes end by themselves."""
@@ -44,12 +47,14 @@ def clear(folder: Path) -> None:
 
 
 def _users(folder: Path) -> Iterator[psutil.Process]:
-    """Yield processes that have files of a folder open, but not the one that is served here."""
-    within, parent = f"{folder}/", os.getppid()
+    """Yield processes of Ray that have files of a folder open."""
+    within = f"{folder}/"
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error, OSError):
-            paths = [file.path for file in process.open_files()]
-            if process.pid != parent and any(path.startswith(within) for path in paths):
+            command = " ".join(process.cmdline())
+            if _RAY.search(command) and any(
+                file.path.startswith(within) for file in process.open_files()
+            ):
                 yield process
 
 

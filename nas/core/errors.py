@@ -22,6 +22,10 @@ class HwnasError(Exception):
         """Return the line, which stays one whatever is quoted in it."""
         return super().__str__().translate(_ESCAPED)
 
+    def __reduce__(self) -> tuple[type[HwnasError], tuple[str]]:
+        """Travel between processes as the line alone, whatever a constructor composes it from."""
+        return HwnasError, (str(self),)
+
 
 class ConfigError(HwnasError):
     """A setting has a value that cannot be used."""

@@ -9,6 +9,7 @@ import json
 import math
 import os
 import shutil
+import socket
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -155,19 +156,21 @@ def _sync_folder(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def temporary_folder(prefix: str = "hwnas-tmp-", parent: Path | None = None) -> Iterator[Path]:
+def temporary_folder(parent: Path | None = None) -> Iterator[Path]:
     """Make a temporary folder for the time of a `with` block.
 
-    Its process keeps it locked, so that the next call finds and removes what killed processes have
-    left.
+    Its process keeps it locked, so that the next call finds and removes what killed processes of
+    this host have left.
 
     Args:
-        prefix: Of its name; no other folders beside it may have that.
         parent: Where it lies; `None` for the system's folder of temporary files.
     """
     parent = parent or Path(tempfile.gettempdir())
-    for folder in parent.glob(f"{prefix}*"):
-        if_abandoned(folder, shutil.rmtree)
+    # Of a folder that hosts share, each sees its own locks only.
+    prefix = f".hwnas-tmp-{socket.gethostname()}-"
+    for folder in parent.iterdir():
+        if folder.name.startswith(prefix):
+            if_abandoned(folder, shutil.rmtree)
     with tempfile.TemporaryDirectory(prefix=prefix, dir=parent) as name, locked_folder(Path(name)):
         yield Path(name)
 
@@ -177,7 +180,8 @@ def locked_folder(folder: Path) -> Iterator[int]:
     """Keep a folder locked for the time of a `with` block; yields its file descriptor."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        try_lock(descriptor)
+        with contextlib.suppress(OSError):  # a file system without locks
+            try_lock(descriptor)
         yield descriptor
     finally:
         os.close(descriptor)
@@ -186,10 +190,10 @@ def locked_folder(folder: Path) -> Iterator[int]:
 def if_abandoned(folder: Path, remove: Callable[[Path], None]) -> None:
     """Call `remove` for a folder of this user if the process that has locked it has ended."""
     with contextlib.suppress(OSError):
-        state = folder.stat()
+        state = folder.lstat()
         if state.st_uid != os.getuid() or time.time() - state.st_ctime < _NEW_S:
             return
-        descriptor = os.open(folder, os.O_RDONLY)
+        descriptor = os.open(folder, os.O_RDONLY | os.O_NOFOLLOW)
         try:
             if try_lock(descriptor):
                 remove(folder)

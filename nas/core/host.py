@@ -219,10 +219,12 @@ def _patience_s() -> float:
 
 def _holders(file: IO[str]) -> str:
     """Return which processes have locked a file, as far as the system says so; proc_locks(5)."""
-    inode = str(os.fstat(file.fileno()).st_ino)
+    state = os.fstat(file.fileno())
+    inode = f"{os.major(state.st_dev):02x}:{os.minor(state.st_dev):02x}:{state.st_ino}"
     held = [line.split() for line in _text_of(_LOCKS).splitlines() if "->" not in line]
-    pids = [words[4] for words in held if words[1] == "FLOCK" and words[5].endswith(":" + inode)]
-    return ", ".join(_described(pid) for pid in dict.fromkeys(pids)) or "another process"
+    pids = [words[4] for words in held if words[1] == "FLOCK" and words[5] == inode]
+    seen = [pid for pid in dict.fromkeys(pids) if pid != "0"]  # 0: of another container
+    return ", ".join(map(_described, seen)) or "another process"
 
 
 def _described(pid: str) -> str:

@@ -65,13 +65,19 @@ def write(
             carried over, the ONNX file computes something else, or the disk is full.
     """
     folder = folder.absolute()
+    former = folder.with_name(f".{folder.name}.former")
     _check_target(folder)
+    _check_target(former)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with temporary_folder(f".{folder.name}-", folder.parent) as beside:
-            new, former = beside / "new", beside / "former"
+        if former.exists() and not folder.exists():
+            former.rename(folder)  # a killed export has moved it away
+        with temporary_folder(folder.parent) as beside:
+            new = beside / "new"
             new.mkdir()
             _write_files(new, trained, measurement, deployed, labels or {})
+            if former.exists():
+                former.rename(beside / "older")
             if folder.exists():
                 folder.rename(former)
             try:
@@ -80,6 +86,8 @@ def write(
                 if former.exists():
                     former.rename(folder)
                 raise
+            if former.exists():
+                former.rename(beside / "former")
     except OSError as error:
         raise ExportError(f"{folder}: cannot be written ({error}); choose another place") from error
     return folder

@@ -86,6 +86,16 @@ def test_the_console_stays_quiet_and_the_environment_does_not_lead_elsewhere(tmp
     assert ran.returncode == 0
 
 
+def test_a_connection_leaves_the_process_as_it_was() -> None:
+    """Its handlers of signals and its environment; a second cluster starts as the first."""
+    before = dict(os.environ), signal.getsignal(signal.SIGTERM)
+    for _ in range(2):
+        with connected(None):
+            assert signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL
+        after = {k: v for k, v in os.environ.items() if k in before[0] or "TOKEN" in k}
+        assert (after, signal.getsignal(signal.SIGTERM)) == before
+
+
 KEPT = """
 import os, time
 import psutil, ray

@@ -107,6 +107,7 @@ def test_a_candidate_whose_worker_dies_is_tried_once_more(tmp_path: Path):
     job = Count(tmp_path)
     once, always = evaluated(job, ["once_kill", "kill"])
     assert once.failure is None
+    assert once.seconds > 0
     assert always.failure is not None
     assert always.failure.startswith("worker_died: ")
     assert [job.runs(number) for number in range(2)] == [2, 2]
@@ -202,15 +203,18 @@ def assert_gone(pid_file: Path) -> None:
 
 @dataclass(frozen=True)
 class Busy:
-    """Finds the host kept by another process for too long."""
+    """Finds something wrong with its surroundings, not with the candidate."""
 
     def __call__(self, candidate: Candidate, deadline: float) -> Outcome:
+        if candidate.arch_id == "setting":
+            raise ConfigError("HWNAS_LEASE_SECONDS", "process 1", "seconds, 0 or more")
         raise HostBusyError("this host: waited 1800 s for process 1 (other)")
 
 
-def test_a_worker_that_gives_up_waiting_for_its_host_fails_no_candidate() -> None:
+@pytest.mark.parametrize("what", ["host", "setting"])
+def test_a_worker_that_gives_up_waiting_for_its_host_fails_no_candidate(what: str) -> None:
     with pytest.raises(HwnasError, match="process 1"):
-        evaluated(Busy(), ["any"])
+        evaluated(Busy(), [what])
 
 
 def test_who_waits_for_a_measurement_says_so(

@@ -16,6 +16,7 @@ from export_space import SampleSpace
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from nas.core import files
 from nas.core.errors import ConfigError, ExportError
 from nas.core.measurement import Measurement
 from nas.export import folder as folder_module
@@ -196,6 +197,30 @@ def test_an_interrupted_write_leaves_nothing_and_keeps_the_former(
             write(target, trained)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
     assert [path.name for path in tmp_path.iterdir()] == ["network"]
+
+
+def test_what_lies_beside_an_export_stays_and_a_killed_one_is_undone(
+    trained: TrainedNetwork, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(*unused: object) -> None:
+        raise OSError("disk full")
+
+    beside = {".out-backup", ".out", "out-2"}
+    for name in beside:
+        (tmp_path / name).mkdir()
+    monkeypatch.setattr(files, "_NEW_S", 0.0)
+    folder, former = write(tmp_path / "out", trained), tmp_path / ".out.former"
+    # Kills between the moves of a replacement: the first leaves no export, the second two.
+    folder.rename(former)
+    with monkeypatch.context() as patch:
+        patch.setattr(folder_module, "_write_files", failing)
+        with pytest.raises(ExportError):
+            write(folder, trained)
+    verify(folder)
+    shutil.copytree(folder, former)
+    write(folder, trained)
+    verify(folder)
+    assert {path.name for path in tmp_path.iterdir()} == {*beside, "out"}
 
 
 def test_parity_is_measured_and_a_difference_refused(original: Path, network: nn.Module) -> None:
