@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -107,6 +108,27 @@ def test_candidates_that_end_together_are_told_together():
     assert [trial.ended_s for trial in record.arrived[:6]] == [2, 2, 2, 4, 4, 4]
     kinds = [what for what, _ in search.algorithm.events]
     assert kinds == [*["asked"] * 3, *["told"] * 3] * 10
+
+
+def test_candidates_that_end_together_are_recorded_and_submitted_together(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setattr("nas.search.loop.SUBMIT_S", math.inf)
+    submitted: list[int] = []
+
+    class Workers(SimulatedEvaluator):
+        def submit(self, candidates: Sequence[Candidate]) -> None:
+            submitted.append(len(candidates))
+            super().submit(candidates)
+
+    class Record(ListRecord):
+        def append(self, *trials: Trial) -> None:
+            appended.append(len(trials))
+            super().append(*trials)
+
+    appended: list[int] = []
+    asynchronous(Record(), 3, evaluator=Workers(3, lambda candidate: 2.0)).run()
+    assert submitted == appended == [3] * 10
 
 
 def test_going_on_anywhere_loses_nothing_and_replays_what_was_asked_and_told(whole):
