@@ -69,7 +69,8 @@ class Evaluation:
     failure: str | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
+# With slots: a search keeps all its trials in memory.
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Trial:
     """One evaluated architecture, as the ledger holds it.
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 from additive import evaluated
@@ -197,7 +197,7 @@ def test_what_was_measured_is_judged_by_the_measurement():
     trial = evaluated(at, 0, genotype)
     assert at.violations(trial)[0] <= 0
     broken = {**trial.facts, "latency_ms_measured": LIMIT_MS + 0.1}
-    assert at.violations(Trial(**{**vars(trial), "facts": broken}))[0] == pytest.approx(0.1)
+    assert at.violations(replace(trial, facts=broken))[0] == pytest.approx(0.1)
 
 
 @pytest.mark.parametrize("constraints", [(), (CONSTRAINT,)], ids=["front", "both"])
