@@ -29,7 +29,7 @@ _NAMES = {
     bool: "true or false",
     types.NoneType: "null",
 }
-_UNUSABLE = (
+UNUSABLE = (
     ValueError,
     TypeError,
     LookupError,
@@ -40,6 +40,7 @@ _UNUSABLE = (
     zipfile.BadZipFile,
     zlib.error,
 )
+"""What is raised where decoded content is not what was expected."""
 
 
 def read_json(path: Path, kinds: Kinds | None = None, fix: str = _RESTORE) -> dict[str, Any]:
@@ -99,7 +100,7 @@ def decoding(path: Path, fix: str = _RESTORE) -> Iterator[None]:
         raise HwnasError(f"{path}: cannot be read ({error.strerror or error}); {fix}") from error
     except json.JSONDecodeError as error:
         raise HwnasError(f"{path}: is not JSON ({error}); {fix}") from error
-    except _UNUSABLE as error:
+    except UNUSABLE as error:
         raise HwnasError(f"{path}: is damaged ({one_line(error)}); {fix}") from error
 
 

@@ -51,7 +51,7 @@ def studies(runs: str | Path = "runs") -> list[dict[str, Any]]:
     """Summarise all studies of a folder, newest first.
 
     A study that cannot be read is left out, with a warning in the log. Of one whose ledger is on a
-    server, only what its folder says is known: a list connects to none.
+    server or a file elsewhere, only what its folder says is known: a list opens none of these.
 
     Args:
         runs: Folder that holds the studies; need not exist.
@@ -61,7 +61,7 @@ def studies(runs: str | Path = "runs") -> list[dict[str, Any]]:
         "finalised"), `trials_complete`, `trials_failed`, `values_of` ("verified" where the
         following are of verified architectures, "search" where they are as the search saw them),
         `error_best` (validation, %; `None` without any), `hypervolume`, `hypervolume_share`,
-        `path`. What a ledger on a server would say is `None`.
+        `path`. What a ledger elsewhere would say is `None`.
     """
     from nas.results.study import StudyResults
 
@@ -88,7 +88,7 @@ def _summary(study: StudyResults) -> dict[str, Any]:
         **dict.fromkeys(_OF_TRIALS),
         "path": str(study.path),
     }
-    return known if study.on_server else known | _summary_of_trials(study)
+    return known if study.ledger_elsewhere else known | _summary_of_trials(study)
 
 
 def _summary_of_trials(study: StudyResults) -> dict[str, Any]:

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote
 
-from nas.core.errors import LedgerError, first_line
+from nas.core.errors import LedgerError, first_line, one_line
+from nas.core.records import UNUSABLE
 
 if TYPE_CHECKING:
     import sqlalchemy
@@ -24,11 +25,12 @@ Rows = Callable[..., list[tuple[Any, ...]]]
 """Takes a query with `?` for its parameters, and these; returns all rows."""
 
 _KEPT = "what was appended before is kept"
-_AWAY = f"let the server run and start the same command again; {_KEPT}"
+_AGAIN = f"start the same command again; {_KEPT}"
+_AWAY = f"let the server run and {_AGAIN}"
 _HINTS = {
     "disk is full": f"free disk space and start the same command again; {_KEPT}",
     "disk i/o error": f"free disk space or check the disk, then start again; {_KEPT}",
-    "is locked": f"end the other process that writes to it and start again; {_KEPT}",
+    "is locked": f"close what holds it (a search, a browser of databases, a backup), then {_AGAIN}",
     "readonly": "make the file and its folder writable, or choose another one",
     "unable to open": "make its folder exist and be writable, or choose another one",
     "not a database": "it is no ledger or it is damaged; restore a copy or name a new study",
@@ -42,6 +44,12 @@ _HINTS = {
     "no password supplied": "the study's files keep none: set PGPASSWORD, or use ~/.pgpass",
 }
 _URLS = "expected sqlite:///FILE or postgresql://USER:PASSWORD@HOST/DATABASE"
+_SUPER_JOURNAL = bytes.fromhex("d9d505f920a163d7")
+"""Ends a journal that names another file, which SQLite deletes when it undoes the journal."""
+
+_AWAY_CODES = ("08", "57P", "40001", "40P01", "53300")
+"""Of PostgreSQL: lost connections, those that the server ends, conflicts with others, too many."""
+
 _RAISED_BY = ("sqlite3", "sqlalchemy", "psycopg2", "optuna")
 
 
@@ -80,6 +88,7 @@ def engine_settings(url: sqlalchemy.URL) -> dict[str, Any]:
     # A candidate may train for hours, in which a server drops an idle connection.
     settings: dict[str, Any] = {"poolclass": sqlalchemy.NullPool}
     if url.get_backend_name() == "sqlite":
+        _check_journal(Path(url.database or ""))
         settings["connect_args"] = {"timeout": LOCK_TIMEOUT_SECONDS}
     return settings
 
@@ -97,12 +106,16 @@ def reading(url: str) -> Iterator[Rows]:
     """Connect to a database that exists, and return what reads its rows, for a `with` block.
 
     What queries read from a file is of one moment. On a server, a later query may see more.
+
+    Raises:
+        LedgerError: What the block decodes is not what a ledger holds.
     """
     file = sqlite_file(url)
     if file is None:
         connection: Any = engine(url).raw_connection()
         words = {"?": "%s"}
     else:
+        _check_journal(file)
         # For writing as well: what a killed process left half written is undone by whoever reads.
         name = f"{file.as_uri()}?mode=rw"
         connection = sqlite3.connect(name, timeout=LOCK_TIMEOUT_SECONDS, uri=True)
@@ -119,7 +132,38 @@ def reading(url: str) -> Iterator[Rows]:
         cursor = connection.cursor()
         if file is not None:
             cursor.execute("BEGIN")
-        yield rows
+        with decoding(url):
+            yield rows
+
+
+def _check_journal(file: Path) -> None:
+    """Refuse a database with a journal that would have SQLite delete a file of the user's.
+
+    A transaction of several databases leaves one; nothing of ours writes such a transaction.
+    """
+    # SQLite looks beside the file itself.
+    journal = Path(f"{file.resolve()}-journal")
+    if not journal.exists():
+        return
+    if journal.is_file():
+        with journal.open("rb") as content:
+            content.seek(max(0, journal.stat().st_size - len(_SUPER_JOURNAL)))
+            if content.read() != _SUPER_JOURNAL:
+                return
+    line = f"got {journal}, which no search leaves: reading it could delete other files"
+    raise LedgerError(f"ledger {file}: {line}; do not use a study that you do not trust")
+
+
+@contextlib.contextmanager
+def decoding(url: str) -> Iterator[None]:
+    """Raise `LedgerError` where the block cannot use what the database at `url` holds."""
+    try:
+        yield
+    except UNUSABLE as error:
+        line = f"it is damaged ({type(error).__name__}: {one_line(error)})"
+        raise LedgerError(
+            f"ledger {shown(url)}: {line}; restore a copy or name a new study"
+        ) from error
 
 
 def shown(url: str) -> str:
@@ -156,15 +200,22 @@ def _of_database(error: BaseException) -> bool:
     return any(package in _RAISED_BY for package in bases)
 
 
-def server_is_away(error: BaseException) -> bool:
-    """Return whether a server was not reached or ended the connection, as when it is restarted."""
+def is_away(error: BaseException) -> bool:
+    """Return whether a database may answer if it is asked again later.
+
+    A file is locked by another process; a server was not reached, ended the connection, as when it
+    is restarted, or was kept from the work by what others do.
+    """
     cause = getattr(error, "orig", None) or error
+    if isinstance(cause, sqlite3.OperationalError):
+        # The lowest byte is the kind of the error.
+        return getattr(cause, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY
     names = {f"{base.__module__}.{base.__name__}" for base in type(cause).__mro__}
     if names.isdisjoint(("psycopg2.OperationalError", "psycopg2.InterfaceError")):
         return False
-    # Without a code there was no answer; 08 are lost connections, 57P those that the server ends.
+    # Without a code there was no answer.
     code = getattr(cause, "pgcode", None)
-    return code is None or code.startswith(("08", "57P"))
+    return code is None or code.startswith(_AWAY_CODES)
 
 
 def reported(error: BaseException) -> str:

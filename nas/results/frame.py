@@ -159,5 +159,7 @@ def _identity(trials: Sequence[Trial], name: str) -> pd.Series[Any]:
 
 
 def _fact_column(name: str) -> str:
+    if name in IDENTITY:
+        raise ValueError(f"a fact is named {name!r}, as a column of every trial")
     # A fact may bear the name of a column that is kept for verified values: it is a prediction.
     return f"{name}_predicted" if name in VERIFIED and name not in MEASURED else name

@@ -20,8 +20,17 @@ from typing import TYPE_CHECKING, TypeVar
 from nas.core.errors import LedgerError
 from nas.core.space import Gene
 from nas.core.trial import RunSegment, Trial
-from nas.results.database import reading, reported, server_is_away, shown, sqlite_file, translated
+from nas.results.database import (
+    decoding,
+    is_away,
+    reading,
+    reported,
+    shown,
+    sqlite_file,
+    translated,
+)
 from nas.results.optuna_tables import (
+    LOST,
     StudyRow,
     check_owner,
     encoded_trial,
@@ -33,15 +42,13 @@ if TYPE_CHECKING:
     from nas.results.optuna_writer import StudyWriter
 
 OUTAGE_LIMIT_S = 300.0
-"""How long a search waits for a database server that does not answer any more."""
+"""How long a search waits for a database that does not answer any more, or is locked."""
 
 RETRY_S = 1.0
 
 T = TypeVar("T")
 
 _logger = logging.getLogger(__name__)
-
-_LOST = "restore it, or delete the study's folder or choose another `name` to start anew"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,10 +119,10 @@ class Ledger:
         writer = writer or Writer()
         if writer.begun:
             cls.load(url, study_name, writer.owner)
-        with translated(url):
+        with decoding(url), translated(url):
             optuna_writer.prepare(url, study_name, identity, writer.owner, begun=writer.begun)
         study = cls.load(url, study_name, writer.owner)._study
-        with translated(url):
+        with decoding(url), translated(url):
             of_study = optuna_writer.StudyWriter(url, study)
             of_study.take_over(writer.place)
         return cls(url, study, of_study)
@@ -137,14 +144,9 @@ class Ledger:
         # Neither a pipe nor a device, which a record from elsewhere may name.
         if file is not None and not file.is_file():
             wrong = "is no file" if file.exists() else "the file does not exist"
-            raise LedgerError(f"ledger {file}: {wrong}; {_LOST}")
-        try:
-            with translated(url), reading(url) as rows:
-                study = read_study(rows, study_name, url)
-        except KeyError as error:
-            known = ", ".join(error.args) or "none"
-            line = f"got study {study_name!r}, expected one that it holds: {known}"
-            raise LedgerError(f"ledger {shown(url)}: {line}; {_LOST}") from error
+            raise LedgerError(f"ledger {file}: {wrong}; {LOST}")
+        with translated(url), reading(url) as rows:
+            study = read_study(rows, study_name, url)
         if "objectives" not in study.attributes:
             raise LedgerError(f"ledger {shown(url)}: study {study_name!r} is not one of hwnas")
         if owner is not None:
@@ -191,7 +193,7 @@ class Ledger:
 
         def read() -> list[Trial]:
             with reading(self.url) as rows:
-                return read_trials(rows, self._study.study_id, self.objectives, self.url)
+                return read_trials(rows, self._study.study_id, self.objectives)
 
         trials = self._lasting(read)
         first = {trial.number: trial for trial in reversed(trials)}
@@ -204,12 +206,12 @@ class Ledger:
             LedgerError: The database cannot be read.
         """
 
-        def read() -> StudyRow:
+        def read() -> list[RunSegment]:
             with reading(self.url) as rows:
-                return read_study(rows, self._study.name, self.url)
+                study = read_study(rows, self._study.name, self.url)
+                return [RunSegment(**segment) for segment in study.attributes.get("segments", [])]
 
-        study = self._lasting(read)
-        return [RunSegment(**segment) for segment in study.attributes.get("segments", [])]
+        return self._lasting(read)
 
     def set_segments(self, segments: Sequence[RunSegment]) -> None:
         """Write the segments of an asynchronous search, in place of those before.
@@ -225,8 +227,9 @@ class Ledger:
     def _lasting(self, call: Callable[[], T]) -> T:
         """Return what `call` returns.
 
-        A search outlasts a restart of the database server: it tries again until the server answers
-        or `OUTAGE_LIMIT_S` have passed. Who only reads is told at once.
+        A search outlasts a restart of the database server, and another process that keeps the file
+        locked, as a backup does: it tries again until the database answers or `OUTAGE_LIMIT_S` have
+        passed. Who only reads is told at once.
         """
         limit_s = OUTAGE_LIMIT_S if self._writer is not None else 0.0
         began_s = time.monotonic()
@@ -236,7 +239,7 @@ class Ledger:
                 try:
                     result = call()
                 except Exception as error:
-                    if not server_is_away(error) or time.monotonic() - began_s > limit_s:
+                    if not is_away(error) or time.monotonic() - began_s > limit_s:
                         raise
                     if not waiting:
                         line = f"ledger {shown(self.url)}: {reported(error)}"

@@ -8,16 +8,15 @@ from __future__ import annotations
 
 import json
 import math
+import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from nas.core.errors import LedgerError
+from nas.core.records import check_kinds
 from nas.core.trial import FULL, Trial
-from nas.results.database import Rows, shown
-
-SCHEMA = "v3.2.0.a"
-"""Of the tables: the revision that Optuna writes into a database with them."""
+from nas.results.database import Rows, shown, sqlite_file
 
 UNIQUE_NUMBER = "hwnas_unique_number"
 """Attribute of a trial that no two trials of a database share: the study's name and the number."""
@@ -26,6 +25,8 @@ INFINITE = {math.inf: "INF_POS", -math.inf: "INF_NEG"}
 """Kind of an objective's value that is no number of a database."""
 
 OTHER_OWNER = "choose another `name`, or go on in the folder in which the study began"
+
+LOST = "restore it, or delete the study's folder or choose another `name` to start anew"
 
 _OURS = (
     "number",
@@ -41,6 +42,36 @@ _OURS = (
 )
 """Attributes of a trial as `encoded_trial` names them; somebody may have added others."""
 
+_READ = {
+    "studies": ("study_id", "study_name"),
+    "study_user_attributes": ("study_id", "key", "value_json"),
+    "trials": ("trial_id", "study_id", "state"),
+    "trial_user_attributes": ("trial_id", "key", "value_json"),
+    "trial_values": ("trial_id", "objective", "value", "value_type"),
+}
+"""Columns of Optuna's tables that are read; other releases may have more."""
+
+_STUDY_KINDS = {"objectives": list, "genes": dict, "owner": str, "writer": dict, "segments": list}
+_TRIAL_KINDS = {
+    "number": int,
+    "arch_id": str,
+    "genotype": list,
+    "seed": int,
+    "failure": str | None,
+    "facts": dict,
+}
+_INT64 = range(-(2**63), 2**63)
+
+# Of tables only, and of columns that are stored: a view of that name, which only a file from
+# elsewhere has, may take for ever to read.
+_COLUMNS_OF_FILE = """
+    SELECT made.name, own.name FROM sqlite_master AS made, pragma_table_info(made.name) AS own
+    WHERE replace(made.sql, '"', '') GLOB 'CREATE TABLE ' || made.name || ' (*'
+"""
+_COLUMNS_OF_SERVER = """
+    SELECT table_name, column_name FROM information_schema.columns
+    WHERE table_schema = ANY(current_schemas(false))
+"""
 # First the attributes: a trial that a server is given between the two has values without them, and
 # is left out.
 _ATTRIBUTES = f"""
@@ -75,22 +106,31 @@ def read_study(rows: Rows, name: str, url: str) -> StudyRow:
     """Return a study of the database at `url`.
 
     Raises:
-        LedgerError: The tables are those of another release of Optuna.
-        KeyError: There is no such study; its arguments are the names of those that are there.
+        LedgerError: The tables are not those that Optuna makes, or there is no such study.
     """
-    found = [str(revision) for (revision,) in rows("SELECT version_num FROM alembic_version")]
-    if found != [SCHEMA]:
-        line = f"tables: got {', '.join(found) or 'no'} revision of Optuna's, expected {SCHEMA}"
+    on_server = sqlite_file(url) is None
+    columns = {
+        (str(t), str(c)) for t, c in rows(_COLUMNS_OF_SERVER if on_server else _COLUMNS_OF_FILE)
+    }
+    lacking = [f"{t}.{c}" for t, names in _READ.items() for c in names if (t, c) not in columns]
+    if lacking:
+        line = f"lacks {', '.join(lacking)}; it is no ledger of hwnas, or of an Optuna whose tables"
         raise LedgerError(
-            f"ledger {shown(url)}: {line}; `optuna storage upgrade` converts older ones"
+            f"ledger {shown(url)}: {line} differ: `optuna storage upgrade` converts older ones, "
+            "newer ones need the Optuna that made them"
         )
     studies: dict[str, int] = dict(
         rows("SELECT study_name, study_id FROM studies ORDER BY study_id")
     )
     if name not in studies:
-        raise KeyError(*studies)
+        known = ", ".join(map(str, studies)) or "none"
+        line = f"got study {name!r}, expected one that it holds: {known}"
+        raise LedgerError(f"ledger {shown(url)}: {line}; {LOST}")
     query = 'SELECT "key", value_json FROM study_user_attributes WHERE study_id = ?'
     attributes = {key: json.loads(text) for key, text in rows(query, studies[name])}
+    check_kinds(attributes, {key: kind for key, kind in _STUDY_KINDS.items() if key in attributes})
+    objectives = dict(enumerate(attributes.get("objectives", ())))
+    check_kinds(objectives, dict.fromkeys(objectives, str))
     return StudyRow(studies[name], name, attributes)
 
 
@@ -102,43 +142,38 @@ def check_owner(attributes: Mapping[str, Any], name: str, owner: str, url: str) 
         raise LedgerError(f"ledger {shown(url)}: {line}; {OTHER_OWNER}")
 
 
-def read_trials(rows: Rows, study_id: int, objectives: Sequence[str], url: str) -> list[Trial]:
+def read_trials(rows: Rows, study_id: int, objectives: Sequence[str]) -> list[Trial]:
     """Return the trials of a study in the order in which they were written.
 
     Those without a number of ours are left out: somebody has queued them in a dashboard.
-
-    Raises:
-        LedgerError: A trial is not as it was written.
     """
     attributes = rows(_ATTRIBUTES, study_id)
     infinite = {kind: number for number, kind in INFINITE.items()}
     values: dict[int, list[Any]] = {}
     for trial_id, value, kind in rows(_VALUES, study_id):
         values.setdefault(trial_id, []).append(infinite.get(kind, value))
-    try:
-        # All at once: a call for each takes longer than the reading.
-        joined = "},{".join([text or "" for _, text in attributes])
-        held = json.loads(f"[{{{joined}}}]") if attributes else []
-        return [
-            decoded_trial(of_trial, values.get(trial_id, ()), objectives)
-            for (trial_id, _), of_trial in zip(attributes, held, strict=True)
-            if "number" in of_trial
-        ]
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        line = f"a trial is damaged ({type(error).__name__}: {error})"
-        raise LedgerError(
-            f"ledger {shown(url)}: {line}; restore a copy or name a new study"
-        ) from error
+    # All at once: a call for each takes longer than the reading.
+    joined = "},{".join([text or "" for _, text in attributes])
+    held = json.loads(f"[{{{joined}}}]") if attributes else []
+    return [
+        decoded_trial(of_trial, values.get(trial_id, ()), objectives)
+        for (trial_id, _), of_trial in zip(attributes, held, strict=True)
+        if "number" in of_trial
+    ]
 
 
 def decoded_trial(
     held: Mapping[str, Any], values: Sequence[float], objectives: Sequence[str]
 ) -> Trial:
     """Return the trial with attributes `held` and Optuna's values of its objectives."""
+    check_kinds(held, _TRIAL_KINDS)
+    for name in ("number", "seed"):
+        if held[name] not in _INT64:
+            raise ValueError(f"{name}: got {held[name]}, expected one of 64 bits")
     values = held.get("values", values)
     return Trial(
         number=held["number"],
-        genotype=tuple(held["genotype"]),
+        genotype=tuple(map(operator.index, held["genotype"])),
         arch_id=held["arch_id"],
         seed=held["seed"],
         fidelity=float(held.get("fidelity", FULL)),

@@ -23,7 +23,7 @@ import nas
 from nas.core.errors import LedgerError, first_line
 from nas.core.space import Genotype
 from nas.core.trial import Trial
-from nas.results.database import engine, engine_settings, engine_url, shown
+from nas.results.database import decoding, engine, engine_settings, engine_url, shown
 from nas.results.optuna_tables import (
     INFINITE,
     OTHER_OWNER,
@@ -136,7 +136,8 @@ class StudyWriter:
             yield connection
 
     def _check_token(self, connection: sqlalchemy.Connection) -> None:
-        writer = json.loads(connection.execute(self._writer).scalar() or "{}")
+        with decoding(self._url):
+            writer = dict(json.loads(connection.execute(self._writer).scalar() or "{}"))
         if writer.get("token") != self._token:
             at = f" at {writer['place']}" if writer.get("place") else ""
             raise LedgerError(

@@ -23,6 +23,7 @@ from nas.core.objective import Constraint
 from nas.core.records import check_kinds, decoding
 from nas.core.trial import FULL
 from nas.results import RECORD
+from nas.results.database import decoding as decoding_ledger
 from nas.results.database import engine_url, shown, sqlite_file, sqlite_url, translated
 from nas.results.frame import trials_frame
 from nas.results.hypervolume import hypervolume, knee, non_dominated
@@ -34,7 +35,7 @@ PICKS = ("knee", "best", "fastest")
 """Names of architectures of a front."""
 
 LEDGER_URL = "HWNAS_LEDGER_URL"
-"""Environment variable with the URL at which ledgers on a server are read."""
+"""Environment variable with the URL at which ledgers outside of their study's folder are read."""
 
 _PICKED_BY = {
     "best": ("error_final", "error"),
@@ -55,9 +56,10 @@ class StudyResults:
 
         Args:
             path: The study's folder.
-            ledger_url: Of the ledger, with its password; `None` for the file in `study.json`, or,
-                where that names a server, for the environment's `LEDGER_URL`: a study's folder may
-                come from anybody, and does not say which server is sent a password.
+            ledger_url: Of the ledger, with its password; `None` for the file in the study's folder
+                that `study.json` names, or, where that names a server or another file, for the
+                environment's `LEDGER_URL`: a study's folder may come from anybody, and does not say
+                which server is sent a password, or which file is opened.
 
         Raises:
             HwnasError: `study.json` is missing or cannot be read.
@@ -160,7 +162,10 @@ class StudyResults:
         Raises:
             HwnasError: The ledger or a verified architecture's record cannot be read.
         """
-        return trials_frame(self.path, self.record, self._ledger.trials(), self.constraints)
+        ledger, limits = self._ledger, self.constraints
+        trials = ledger.trials()
+        with decoding_ledger(ledger.url):
+            return trials_frame(self.path, self.record, trials, limits)
 
     def pareto(
         self,
@@ -315,47 +320,67 @@ class StudyResults:
         return lacking + [f"a positive reference_point of {name}" for name, ok in good if not ok]
 
     @property
-    def on_server(self) -> bool:
-        """Whether the ledger is kept by a database server; else it is a file."""
-        url = str(self._given_ledger_url or self.record["ledger_url"])
+    def ledger_elsewhere(self) -> bool:
+        """Whether the ledger is on a database server, or a file outside of the study's folder.
+
+        Raises:
+            LedgerError: `study.json` names neither.
+        """
+        url = str(self.record["ledger_url"])
         if sqlite_file(url) is not None:
-            return False
+            return self._own_file is None
         with translated(url):
-            return engine_url(url).get_backend_name() != "sqlite"
+            if engine_url(url).get_backend_name() == "sqlite":
+                raise LedgerError(f"{self.path / RECORD}: ledger {url} is no file")
+        return True
 
     @property
     def _ledger_url(self) -> str:
-        recorded = str(self.record["ledger_url"])
-        if self.on_server:
-            url = self._given_ledger_url or os.environ.get(LEDGER_URL)
-            if url is None:
-                line = "is on a server, and a study's folder may come from anybody"
-                fix = f"name a server that you trust: {LEDGER_URL}=postgresql://USER@HOST/DATABASE"
-                raise LedgerError(
-                    f"{self.path / RECORD}: ledger {shown(recorded)} {line}; {fix}, "
-                    "its password in PGPASSWORD or ~/.pgpass"
-                )
-            return url
-        recorded = self._given_ledger_url or recorded
-        file = sqlite_file(recorded)
-        if file is None:
-            raise LedgerError(f"{self.path / RECORD}: ledger {recorded} is no file")
-        return sqlite_url(self._moved(file))
+        if self._given_ledger_url is not None:
+            return self._given_ledger_url
+        if not self.ledger_elsewhere and self._own_file is not None:
+            return sqlite_url(self._own_file)
+        url = os.environ.get(LEDGER_URL)
+        if url is None:
+            recorded = str(self.record["ledger_url"])
+            line = "lies outside of the study's folder, which may come from anybody"
+            fix = f"if you trust it, name it: {LEDGER_URL}=sqlite:///FILE"
+            raise LedgerError(
+                f"{self.path / RECORD}: ledger {shown(recorded)} {line}; {fix} or "
+                "postgresql://USER@HOST/DATABASE, its password in PGPASSWORD or ~/.pgpass"
+            )
+        return url
 
-    def _moved(self, recorded: Path) -> Path:
-        """Return the SQLite file, wherever the study's folder has been moved to since."""
+    @property
+    def _own_file(self) -> Path | None:
+        """The SQLite file in the study's folder, wherever that was moved; `None` if elsewhere."""
+        recorded = sqlite_file(str(self.record["ledger_url"]))
+        if recorded is None:
+            return None
         beside = self.path / recorded.name
-        # The owner is the folder in which the study began; another study may lie there by now.
-        owner = str(self.record.get("ledger_owner", ""))
-        own = owner.endswith(f":{recorded.parent.resolve().as_posix()}")
-        return beside if own or beside.exists() else recorded
+        if beside.exists():
+            # A link may lead out of the folder.
+            inside = beside.resolve().is_relative_to(self.path.resolve())
+        else:
+            # Nothing is looked up where the record points: that alone may mount what lies there.
+            owner = str(self.record.get("ledger_owner", ""))
+            begun_in = (self.path.absolute(), self.path.resolve())
+            inside = recorded.parent in begun_in or owner.endswith(f":{recorded.parent}")
+        return beside if inside else None
 
     @cached_property
     def _ledger(self) -> Ledger:
         # The folder may have been renamed since the ledger was begun.
-        return Ledger.load(
+        ledger = Ledger.load(
             self._ledger_url, str(self.record["name"]), self.record.get("ledger_owner")
         )
+        if ledger.objectives != tuple(self.record["objectives"]):
+            got, expected = ", ".join(ledger.objectives), ", ".join(self.record["objectives"])
+            raise LedgerError(
+                f"ledger {shown(ledger.url)}: got objectives {got}, expected {expected} as in "
+                f"{self.path / RECORD}; restore both from one copy"
+            )
+        return ledger
 
 
 def _verified(

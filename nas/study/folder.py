@@ -15,6 +15,7 @@ from omegaconf import OmegaConf
 from nas.core.errors import ConfigError, HwnasError
 from nas.core.files import remove_parts, write_bytes_atomically, write_json_atomically
 from nas.core.records import decoding, read_json
+from nas.results.database import sqlite_url
 from nas.results.record import read_record
 from nas.study.yaml_files import read_yaml
 
@@ -88,9 +89,6 @@ class StudyFolder:
     @property
     def ledger_url(self) -> str:
         """The study's own SQLite file."""
-        # Optuna and SQLAlchemy take a while to load.
-        from nas.results.database import sqlite_url
-
         return sqlite_url(self.path / "ledger.db")
 
     @property

@@ -291,7 +291,7 @@ def reachable(url: str) -> str:
     # Optuna and SQLAlchemy take a while to load.
     import sqlalchemy
 
-    from nas.results.database import engine_url, sqlite_url, translated
+    from nas.results.database import engine, engine_url, sqlite_url, translated
 
     with translated(url):
         parsed = engine_url(url)
@@ -309,8 +309,7 @@ def reachable(url: str) -> str:
             url = sqlite_url(file)
             if not file.exists():
                 return url
-        engine = sqlalchemy.create_engine(engine_url(url), poolclass=sqlalchemy.NullPool)
-        sqlalchemy.inspect(engine).get_table_names()
+        sqlalchemy.inspect(engine(url)).get_table_names()
     return url
 
 

@@ -14,7 +14,7 @@ from PIL import Image
 
 from nas.cluster.connection import connected
 from nas.core.trial import Candidate
-from nas.results.study import StudyResults
+from nas.results.study import LEDGER_URL, StudyResults
 from nas.study.verification import Verification
 
 pytestmark = pytest.mark.slow
@@ -60,7 +60,10 @@ def test_a_constraint_need_not_be_an_objective(here: Here, tmp_path: Path) -> No
 
 
 def test_a_ledger_may_lie_elsewhere(
-    here: Here, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+    here: Here,
+    tmp_path: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     file = tmp_path_factory.mktemp("elsewhere") / "x.db"
     ended = here("search", *SEARCH, f"ledger.url=sqlite:///{file}")
@@ -68,6 +71,15 @@ def test_a_ledger_may_lie_elsewhere(
     assert file.is_file()
     folder = tmp_path / "runs" / "small"
     assert not (folder / "ledger.db").exists()
+    assert " - " in here("studies").stdout
+    refused = here("pareto", "small")
+    assert refused.returncode == 2
+    assert refused.stderr.count("\n") == 1
+    assert LEDGER_URL in refused.stderr
+    again = here("search", *SEARCH, f"ledger.url=sqlite:///{file}")
+    assert "nothing is left to do" in again.stdout
+    monkeypatch.setenv(LEDGER_URL, f"sqlite:///{file}")
+    assert here("pareto", "small").returncode == 0
     assert len(StudyResults(folder).trials()) == 4
     moved = here("search", *SEARCH)
     assert moved.returncode == 2

@@ -5,7 +5,9 @@ import dataclasses
 import importlib.util
 import logging
 import math
+import shutil
 import sqlite3
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -247,8 +249,89 @@ def test_locked_by_another(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(database, "LOCK_TIMEOUT_SECONDS", 0.05)
     with sqlite3.connect(tmp_path / "ledger.db") as other:
         other.execute("BEGIN EXCLUSIVE")
-        with pytest.raises(LedgerError, match="is locked; end the other process"):
+        with pytest.raises(LedgerError, match="is locked; close what holds it"):
             open_ledger(url)
+
+
+def test_a_search_outlasts_what_keeps_its_ledger_locked(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database, "LOCK_TIMEOUT_SECONDS", 0.05)
+    ledger = open_ledger(url)
+    with contextlib.closing(sqlite3.connect(tmp_path / "ledger.db")) as reader:
+        # Reads for longer than SQLite waits, as a backup or a browser of databases does.
+        reader.execute("BEGIN")
+        reader.execute("SELECT count(*) FROM trials")
+        waits: list[float] = []
+
+        def wait(seconds: float) -> None:
+            waits.append(seconds)
+            reader.rollback()
+
+        monkeypatch.setattr("nas.results.ledger.time.sleep", wait)
+        ledger.append(make_trial(0, 1.0, 1.0))
+        assert waits
+        # Who only reads, and a search in the end, are told.
+        reader.execute("BEGIN EXCLUSIVE")
+        monkeypatch.setattr("nas.results.ledger.OUTAGE_LIMIT_S", 0.0)
+        for locked in (lambda: ledger.append(make_trial(1, 1.0, 1.0)), lambda: count_of(url)):
+            with pytest.raises(LedgerError, match="is locked"):
+                locked()
+    assert count_of(url) == 1
+
+
+def count_of(url: str) -> int:
+    return len(Ledger.load(url, "digits").trials())
+
+
+@pytest.mark.parametrize("code", ["40P01", "40001", "53300", "57P01", "08006", None])
+def test_what_a_server_reports_and_a_search_outlasts(code: str | None) -> None:
+    psycopg2 = pytest.importorskip("psycopg2")
+
+    class ReportedError(psycopg2.OperationalError):  # type: ignore[misc, name-defined]
+        pgcode = code
+
+    assert database.is_away(ReportedError())
+    ReportedError.pgcode = "53100"  # its disk is full
+    assert not database.is_away(ReportedError())
+
+
+def test_a_journal_that_names_another_file_deletes_nothing(url: str, tmp_path: Path) -> None:
+    """SQLite deletes the file that a journal of several databases names."""
+    open_ledger(url)
+    mine = tmp_path / "thesis.txt"
+    journal = tmp_path / "ledger.db-journal"
+    magic, name = bytes.fromhex("d9d505f920a163d7"), str(mine).encode()
+    tail = struct.pack(">II", len(name), sum(name)) + magic
+    pages = (tmp_path / "ledger.db").stat().st_size // 4096
+    header = magic + struct.pack(">IIIII", 0, 0, pages, 512, 4096)
+    content = header.ljust(512, b"\0") + struct.pack(">I", 2**31) + name + tail
+    link = tmp_path / "linked.db"
+    link.symlink_to(tmp_path / "ledger.db")
+    for each in (url, sqlite_url(link)):
+        for attempt in (open_ledger, lambda url: Ledger.load(url, "digits")):
+            mine.write_text("kept")
+            journal.write_bytes(content)
+            with pytest.raises(LedgerError, match="-journal") as caught:
+                attempt(each)
+            assert "\n" not in str(caught.value)
+            assert mine.exists()
+
+
+def test_what_a_killed_search_left_half_written_is_undone_by_whoever_reads(
+    url: str, tmp_path: Path
+) -> None:
+    trials = random_trials(100)
+    open_ledger(url).append(*trials)
+    (tmp_path / "copy").mkdir()
+    with contextlib.closing(sqlite3.connect(tmp_path / "ledger.db")) as writer:
+        writer.execute("PRAGMA cache_size = 1")
+        writer.execute("UPDATE trial_user_attributes SET value_json = 0 WHERE key = 'facts'")
+        for name in ("ledger.db", "ledger.db-journal"):
+            shutil.copy(tmp_path / name, tmp_path / "copy")
+    copy = sqlite_url(tmp_path / "copy" / "ledger.db")
+    assert Ledger.load(copy, "digits").trials() == trials
+    assert [path.name for path in (tmp_path / "copy").iterdir()] == ["ledger.db"]
 
 
 @pytest.mark.parametrize(
@@ -535,11 +618,30 @@ def test_trials_that_are_written_together_are_written_all_or_none(url: str) -> N
     assert ledger.trials() == made
 
 
+def altered(url: str, *statements: str) -> None:
+    with contextlib.closing(sqlite3.connect(url.removeprefix("sqlite:///"))) as database:
+        for statement in statements:
+            database.execute(statement)
+        database.commit()
+
+
+def test_tables_of_a_newer_optuna_are_read_where_they_have_what_is_needed(url: str) -> None:
+    open_ledger(url).append(make_trial(0, 1.0, 1.0))
+    altered(
+        url,
+        "UPDATE alembic_version SET version_num = 'v9.9.9.z'",
+        "ALTER TABLE trials ADD COLUMN mood TEXT",
+    )
+    assert count_of(url) == 1
+
+
 def test_tables_of_another_optuna_are_refused(url: str) -> None:
     open_ledger(url)
-    with contextlib.closing(sqlite3.connect(url.removeprefix("sqlite:///"))) as database:
-        database.execute("UPDATE alembic_version SET version_num = 'v9.9.9.z'")
-        database.commit()
+    altered(
+        url,
+        "UPDATE alembic_version SET version_num = 'v9.9.9.z'",
+        "ALTER TABLE trial_values RENAME COLUMN value_type TO kind",
+    )
     for attempt in (open_ledger, lambda url: Ledger.load(url, "digits")):
         with pytest.raises(LedgerError, match="ledger") as caught:
             attempt(url)
@@ -571,3 +673,25 @@ def test_reading_loads_neither_optuna_nor_sqlalchemy(url: str) -> None:
     )
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert said.stdout.split() == ["3"]
+
+
+ENDLESS = "WITH RECURSIVE endless(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM endless)"
+
+
+@pytest.mark.parametrize("table", ["studies", "trials", "study_user_attributes"])
+def test_a_view_in_place_of_a_table_is_not_read(url: str, table: str) -> None:
+    """It may compute for ever."""
+    open_ledger(url).append(make_trial(0, 1.0, 1.0))
+    names = columns_of(url, table)
+    values = ", ".join(f"n AS {name}" for name in names)
+    view = f"CREATE VIEW {table} AS {ENDLESS} SELECT {values} FROM endless"
+    altered(url, f"ALTER TABLE {table} RENAME TO kept", view)
+    with pytest.raises(LedgerError, match=f"lacks {table}"):
+        Ledger.load(url, "digits")
+
+
+def columns_of(url: str, table: str) -> list[str]:
+    with contextlib.closing(sqlite3.connect(url.removeprefix("sqlite:///"))) as database:
+        return [
+            name for (name,) in database.execute(f"SELECT name FROM pragma_table_info('{table}')")
+        ]

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import contextlib
 import csv
 import dataclasses
 import json
 import logging
 import shutil
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
@@ -20,9 +22,12 @@ import nas
 from nas.core.errors import ConfigError, HwnasError, LedgerError
 from nas.core.files import write_json_atomically
 from nas.core.trial import Trial
+from nas.results import studies
+from nas.results.database import sqlite_url
 from nas.results.frame import records
 from nas.results.plot import pareto_figure, plot_pareto
 from nas.results.report import report_frame, table, write_pareto_csv
+from nas.results.study import LEDGER_URL, StudyResults
 
 Build = Callable[..., Path]
 
@@ -391,3 +396,83 @@ def test_what_a_search_has_measured_stands_beside_what_it_predicted(study_folder
     assert study.front_columns(front) == list(study.columns.values())
     fastest = study.pick("fastest")
     assert fastest["latency_ms_predicted"] == front["latency_ms_predicted"].min()
+
+
+def of_trial(key: str, value: str) -> str:
+    return (
+        f"UPDATE trial_user_attributes SET value_json = '{value}' "
+        f"WHERE key = '{key}' AND trial_id = 2"
+    )
+
+
+def of_study(key: str, value: str) -> str:
+    return f"UPDATE study_user_attributes SET value_json = '{value}' WHERE key = '{key}'"
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        of_study("owner", '"cut'),
+        of_study("owner", "[]"),
+        of_study("objectives", "5"),
+        of_study("objectives", "[[1], 2]"),
+        of_study("objectives", '["error", "size"]'),
+        of_study("writer", "7"),
+        of_trial("number", "1234567890123456789012"),
+        of_trial("number", "null"),
+        of_trial("arch_id", "[1]"),
+        of_trial("seed", "1" * 30),
+        of_trial("seed", "1.5"),
+        of_trial("genotype", "[[]]"),
+        of_trial("failure", "{}"),
+        of_trial("facts", '{"number": 0.5}'),
+        of_trial("facts", "[" * 100_000),
+        of_trial("seconds", "1" * 400),
+        "UPDATE trial_values SET value = 'many' WHERE trial_id = 2",
+        "UPDATE trial_values SET value = x'ff' WHERE trial_id = 2",
+        "UPDATE studies SET study_name = x'ff'",
+        "UPDATE study_user_attributes SET value_json = 3",
+        "DROP TABLE trial_values",
+        "CREATE TABLE more (x); DROP TABLE studies; CREATE VIEW studies AS SELECT * FROM more",
+    ],
+)
+def test_one_damaged_ledger_does_not_keep_the_others_from_being_listed(
+    study_folder: Build, tmp_path: Path, damage: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    study_folder(random_trials(3), name="good")
+    folder = study_folder(random_trials(3), name="bad")
+    with contextlib.closing(sqlite3.connect(folder / "ledger.db")) as ledger:
+        ledger.executescript(damage)
+        ledger.commit()
+    assert [study["name"] for study in studies(tmp_path / "runs")] == ["good"]
+    [warning] = caplog.messages
+    assert "bad/ledger.db" in warning
+    assert "\n" not in warning
+
+
+def test_a_ledger_outside_of_the_folder_is_read_where_the_user_names_it(
+    study_folder: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = study_folder(random_trials(3))
+    elsewhere = tmp_path / "private.db"
+    (folder / "ledger.db").rename(elsewhere)
+    record = json.loads((folder / "study.json").read_text())
+    url = sqlite_url(elsewhere)
+    # The file of another folder, and a link to it in the study's.
+    for linked in (False, True):
+        if linked:
+            (folder / "ledger.db").symlink_to(elsewhere)
+        named = record["ledger_url"] if linked else url
+        (folder / "study.json").write_text(json.dumps({**record, "ledger_url": named}))
+        with contextlib.closing(sqlite3.connect(elsewhere)) as other:
+            # Nothing waits for it.
+            other.execute("BEGIN EXCLUSIVE")
+            [listed] = studies(tmp_path / "runs")
+            assert listed["trials_complete"] is None
+            with pytest.raises(LedgerError, match=LEDGER_URL) as caught:
+                StudyResults(folder).pareto()
+            assert "\n" not in str(caught.value)
+        assert len(StudyResults(folder, url).trials()) == 3
+        with monkeypatch.context() as environment:
+            environment.setenv(LEDGER_URL, url)
+            assert len(StudyResults(folder).trials()) == 3
