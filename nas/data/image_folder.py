@@ -118,10 +118,13 @@ class ImageFolder(StratifiedDataset):
         root = Path(self.path).expanduser()
         passed: Counter[str] = Counter()
         try:
-            folders = _pool_folders(root)
+            own = None if self.follow_links else Path(os.path.realpath(root))
+            folders = _pool_folders(root, own)
             names = _classes_of_folders(folders)
             seen = _reserved(folders, names)
-            pools = {split: _list_pool(at, names, seen, passed) for split, at in folders.items()}
+            pools = {
+                split: _list_pool(at, names, own, seen, passed) for split, at in folders.items()
+            }
             for path in (entry for at in {root, *folders.values()} for entry in at.iterdir()):
                 if _hidden(path.name):
                     passed["hidden"] += 1
@@ -132,8 +135,6 @@ class ImageFolder(StratifiedDataset):
                 f"{_shown(Path(error.filename))}: cannot be listed ({error.strerror}), expected a"
                 " folder that this user may read; change its permissions or remove it"
             ) from error
-        if not self.follow_links:
-            _check_links(root, [file for files, _ in pools.values() for file in files])
         labels = {split: labels for split, (_, labels) in pools.items()}
         listed = {}
         for split, (pool, positions) in self.three_way(labels, names, str(root)).items():
@@ -273,12 +274,14 @@ def _subfolders(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.is_dir() and not _hidden(path.name))
 
 
-def _pool_folders(root: Path) -> dict[str, Path]:
+def _pool_folders(root: Path, own: Path | None) -> dict[str, Path]:
     """Return the folders that hold the class folders, by the split that they are for."""
     if not root.is_dir():
         raise DataError(f"{root}: no such folder, expected images in {root}/CLASS/; set data.path")
     train = root / "train"
     # A folder of images that is called "train" is a class of trains.
+    if train.is_dir():
+        _check_inside(train, own)
     if not (train.is_dir() and _subfolders(train)):
         return {"train": root}
     folders = {folder.name: folder for folder in _subfolders(root)}
@@ -287,7 +290,10 @@ def _pool_folders(root: Path) -> dict[str, Path]:
             f"{root / unknown[0]}: got a folder {unknown[0]!r} beside 'train', expected only"
             f" {', '.join(SPLITS)}; rename or move it"
         )
-    return {name: folders[name] for name in SPLITS if name in folders}
+    splits = {name: folders[name] for name in SPLITS if name in folders}
+    for folder in splits.values():
+        _check_inside(folder, own)
+    return splits
 
 
 def _classes_of_folders(folders: dict[str, Path]) -> tuple[str, ...]:
@@ -321,24 +327,31 @@ def _classes_of_folders(folders: dict[str, Path]) -> tuple[str, ...]:
 
 
 def _list_pool(
-    folder: Path, class_names: Sequence[str], seen: set[Path], passed: Counter[str]
+    folder: Path,
+    class_names: Sequence[str],
+    own: Path | None,
+    seen: set[Path],
+    passed: Counter[str],
 ) -> _Files:
     """List the images of every class, in an order that no file system changes."""
-    per_class = [_list_class(folder / name, seen, passed) for name in class_names]
+    per_class = [_list_class(folder / name, own, seen, passed) for name in class_names]
     labels = np.repeat(np.arange(len(class_names), dtype=np.int64), [len(f) for f in per_class])
     return [file for files in per_class for file in files], labels
 
 
-def _list_class(top: Path, seen: set[Path], passed: Counter[str]) -> list[Path]:
+def _list_class(top: Path, own: Path | None, seen: set[Path], passed: Counter[str]) -> list[Path]:
     """List the images of a class, those in its sub-folders included."""
+    _check_inside(top, own)
     suffixes = {s for s, name in Image.registered_extensions().items() if name in FORMATS}
     images = []
     for place, folders, files in os.walk(top, onerror=_stop, followlinks=True):
-        for file in (Path(place, name) for name in files):
+        for file in (Path(place, name) for name in sorted(files)):
             suffix = file.suffix.lower()
             if _hidden(file.name):
                 passed["hidden"] += 1
             elif suffix in suffixes:
+                if file.is_symlink():
+                    _check_inside(file, own)
                 images.append(file)
             else:
                 passed[suffix or "without a suffix"] += 1
@@ -350,20 +363,19 @@ def _list_class(top: Path, seen: set[Path], passed: Counter[str]) -> list[Path]:
             elif (target := Path(place, name).resolve()) in seen:
                 passed["linked to what is read elsewhere"] += 1
             else:
+                _check_inside(Path(place, name), own)
                 seen.add(target)
                 folders.append(name)
     return sorted(images)
 
 
-def _check_links(root: Path, files: Sequence[Path]) -> None:
-    """Check that neither files nor their folders are links that lead out of the folder `root`."""
-    own = root.resolve()
-    linked = [*sorted({file.parent for file in files}), *(f for f in files if f.is_symlink())]
-    if outside := [path for path in linked if not path.resolve().is_relative_to(own)]:
-        more = f" and {len(outside) - 1} more" if len(outside) > 1 else ""
+def _check_inside(path: Path, own: Path | None) -> None:
+    """Check that a path is no link that leads out of the folder `own`; `None` allows it."""
+    target = Path(os.path.realpath(path))  # unlike `resolve` it takes a link to itself
+    if own is not None and not target.is_relative_to(own):
         raise DataError(
-            f"{_shown(outside[0])}{more}: leads out of {root}, to {_shown(outside[0].resolve())};"
-            " copy the images into it, or set data.follow_links=true where you made the links"
+            f"{_shown(path)}: leads out of {own}, to {_shown(target)}; copy the images into it, or"
+            " set data.follow_links=true where you made the links"
         )
 
 
