@@ -8,17 +8,25 @@ from typing import cast
 
 import yaml
 from omegaconf import DictConfig, OmegaConf
+from omegaconf._utils import get_yaml_loader
 from omegaconf.errors import OmegaConfBaseException
 
-from nas.core.errors import HwnasError, first_line
+from nas.core.errors import HwnasError, first_line, one_line
 
 MOST_VALUES = 20_000
 """Of one file; what an alias repeats counts again."""
 
+_TOO_MANY = f"stands for more than {MOST_VALUES} values, aliases followed"
+
 _TAGS = {
-    f"tag:yaml.org,2002:{kind}"
-    for kind in ("str", "int", "float", "bool", "null", "timestamp", "value", "merge", "map", "seq")
+    kind: {f"tag:yaml.org,2002:{name}" for name in names}
+    for kind, names in {
+        yaml.ScalarNode: ("str", "int", "float", "bool", "null", "value", "merge"),
+        yaml.SequenceNode: ("seq",),
+        yaml.MappingNode: ("map",),
+    }.items()
 }
+_CONVERTED = {f"tag:yaml.org,2002:{name}" for name in ("int", "float", "bool")}
 
 
 def read_yaml(path: Path) -> DictConfig:
@@ -30,11 +38,16 @@ def read_yaml(path: Path) -> DictConfig:
     """
     text = read_text(path)
     try:
-        node = yaml.compose(text, yaml.SafeLoader)
+        loader = get_yaml_loader()
+        # A list or a section has two events; without this a long file is read for minutes.
+        for number, event in enumerate(yaml.parse(text, loader)):
+            if number > 2 * MOST_VALUES:
+                raise _error(path, event.start_mark.line, _TOO_MANY)
+        node = yaml.compose(text, loader)
         if node is not None:
             if not isinstance(node, yaml.MappingNode):
                 raise _error(path, node.start_mark.line, "got no settings, expected NAME: VALUE")
-            _count(path, node, {})
+            _count(path, node, loader(""), {})
         return cast("DictConfig", OmegaConf.load(io.StringIO(text)))
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line if error.problem_mark is not None else 0
@@ -65,24 +78,33 @@ def read_text(path: Path) -> str:
         raise HwnasError(f"{path}: cannot be read ({error.strerror})") from error
 
 
-def _count(path: Path, node: yaml.Node, counted: dict[yaml.Node, int]) -> int:
+def _count(
+    path: Path, node: yaml.Node, loader: yaml.SafeLoader, counted: dict[yaml.Node, int]
+) -> int:
     """Return how many values a node stands for, aliases followed; refuse what no setting needs."""
     line = node.start_mark.line
-    if node.tag not in _TAGS:
+    if node.tag not in _TAGS[type(node)]:
         raise _error(path, line, f"got the tag {node.tag}, expected plain values")
     if node not in counted:
         counted[node] = MOST_VALUES + 1  # what an alias within itself stands for
         parts = [] if isinstance(node, yaml.ScalarNode) else node.value
         if isinstance(node, yaml.MappingNode):
-            keys = [key.value for key, _ in node.value]
-            for index, (key, _) in enumerate(node.value):
-                if key.value in keys[:index]:
+            seen = set[str]()
+            for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+                if key.value in seen:
                     at = key.start_mark.line
                     raise _error(path, at, f"repeats the setting {key.value!r}; keep one of them")
+                seen.add(key.value)
             parts = [part for pair in node.value for part in pair]
-        counted[node] = 1 + sum(_count(path, part, counted) for part in parts)
+        if node.tag in _CONVERTED:
+            try:
+                loader.construct_object(node)
+            except (ValueError, LookupError, ArithmeticError) as error:
+                got, kind = one_line(node.value, 40), node.tag.rpartition(":")[2]
+                raise _error(path, line, f"got {got!r}, expected {kind}") from error
+        counted[node] = 1 + sum(_count(path, part, loader, counted) for part in parts)
     if counted[node] > MOST_VALUES:
-        raise _error(path, line, f"stands for more than {MOST_VALUES} values, aliases followed")
+        raise _error(path, line, _TOO_MANY)
     return counted[node]
 
 

@@ -37,6 +37,19 @@ WRONG: Mapping[str, tuple[bytes, int]] = {
     "list": (b"- seed\n", 2),
     "nested deeply": (b"a: " + b"[" * 3000 + b"]" * 3000, 1),
     "key that is a list": (b"? [a]\n: b\n", 2),
+    "text as a whole number": (b"seed: 1\nname: !!int abc\n", 3),
+    "whole number of many digits": (b"seed: " + b"9" * 5000, 2),
+    "no date": (b"seed: 1\nname: !!timestamp 9999-99-99\n", 3),
+    "text as a date": (b"name: !!timestamp abc\n", 2),
+    "text as a truth value": (b"name: !!bool abc\n", 2),
+    "empty whole number": (b"name: !!int ''\n", 2),
+    "text as a number": (b"name: !!float abc\n", 2),
+    "list as a mapping": (b"name: !!map [a]\n", 2),
+    "mapping as a list": (b"name: !!seq {a: b}\n", 2),
+    "many settings": (
+        b"more: {%s}" % b", ".join(b"a%d: 1" % number for number in range(60_000)),
+        2,
+    ),
     "zero byte": (b"name: a\x00b\n", 1),
 }
 
