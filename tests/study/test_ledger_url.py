@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 from pathlib import Path
 
@@ -73,3 +74,14 @@ def test_a_database_that_does_not_answer(url: str) -> None:
     with pytest.raises(LedgerError) as refused:
         reachable(url)
     assert "secret" not in str(refused.value)
+
+
+def test_a_journal_that_names_another_file_is_not_read(tmp_path: Path) -> None:
+    file = tmp_path / "ledger.db"
+    with contextlib.closing(sqlite3.connect(file)) as made:
+        made.execute("CREATE TABLE t (x)")
+    journal = tmp_path / "ledger.db-journal"
+    journal.write_bytes(b"name" + bytes.fromhex("d9d505f920a163d7"))
+    with pytest.raises(LedgerError, match=journal.name):
+        reachable(sqlite_url(file))
+    assert journal.exists()
