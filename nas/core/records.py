@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from nas.core.errors import HwnasError, one_line
+from nas.core.errors import HwnasError, LedgerError, one_line
 
 Kinds: TypeAlias = Mapping[Any, type | types.UnionType]
 """Types of a record's entries, by their names."""
@@ -91,7 +91,9 @@ def decoding(path: Path, fix: str = _RESTORE) -> Iterator[None]:
     try:
         yield
     except HwnasError as error:
-        if str(path.parent) in str(error):  # of this file, or of another one beside it
+        # Of this file, or of another one beside it; a relative folder may be in any text.
+        where = path if path.parent.name in ("", "..") else path.parent
+        if isinstance(error, LedgerError) or str(where) in str(error):
             raise
         raise HwnasError(f"{path}: {error}; {fix}") from error
     except KeyError as error:

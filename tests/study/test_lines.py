@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import pytest
 
-from nas.core.errors import UnknownNameError, counted, did_you_mean
+from nas.core.errors import HwnasError, UnknownNameError, counted, did_you_mean
 from nas.core.output import tell
+from nas.core.records import decoding
 from nas.search.adaptive_measurement import MeasuredCandidate
 from nas.study.calibration import adaptive_measurement_line
 
@@ -46,3 +48,10 @@ def test_a_similar_name_is_offered_and_no_other() -> None:
 def test_an_error_is_one_line_of_printable_text(capsys: pytest.CaptureFixture[str]) -> None:
     tell("a\nb\x00c\x1b[31mé")
     assert capsys.readouterr().err == "nas: a b\\x00c\\x1b[31mé\n"
+
+
+@pytest.mark.parametrize("path", [Path("study.json"), Path("../study.json")])
+def test_a_file_of_a_relative_folder_is_named(path: Path) -> None:
+    with pytest.raises(HwnasError) as refused, decoding(path):
+        raise HwnasError("got 0.5 ..., expected 1")
+    assert str(refused.value).startswith(f"{path}: got 0.5")
