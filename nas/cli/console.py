@@ -9,6 +9,7 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
+from nas.core.errors import printable
 from nas.study.reporting import console
 
 if TYPE_CHECKING:
@@ -40,7 +41,8 @@ def print_front(study: StudyResults, front: pd.DataFrame | None = None, why: str
     if front.empty:
         limits = ", ".join(map(str, study.constraints)) or "none"
         line = why or f"no architecture is left; constraints: {limits}"
-        console().print(f"{study.name}: {line}", highlight=False, markup=False, soft_wrap=True)
+        said = printable(f"{study.name}: {line}")
+        console().print(said, highlight=False, markup=False, soft_wrap=True)
         return
     drawn = table(study, front)
     # On a narrow terminal cells fold and lose nothing: an arch_id must be there to be picked.
@@ -55,4 +57,4 @@ def _as_markup(value: Any) -> str:
     if value is None:
         return "-"
     # Brackets are no markup here.
-    return f"{value:.4g}" if isinstance(value, float) else escape(str(value))
+    return f"{value:.4g}" if isinstance(value, float) else escape(printable(value))

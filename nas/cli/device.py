@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nas.core.errors import DeviceError, ExportError
+from nas.core.errors import DeviceError, ExportError, printable
 from nas.core.output import tell
 
 if TYPE_CHECKING:
@@ -161,7 +161,7 @@ def _print_records(records: Sequence[Mapping[str, Any]], columns: Sequence[str])
 def _cell(value: Any) -> str:
     if value is None:
         return "-"
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    return f"{value:.4g}" if isinstance(value, float) else printable(value)
 
 
 def print_json(record: dict[str, Any] | list[dict[str, Any]]) -> int:

@@ -102,8 +102,16 @@ def _run(given: Sequence[str]) -> int:
     except (KeyboardInterrupt, Terminated) as end:
         tell("interrupted; what was finished is kept, run the command again")
         return end.status if isinstance(end, Terminated) else 130
-    except SystemExit as ended:  # argparse has printed a help or the version
-        return int(ended.code or 0)
+    except SystemExit as ended:  # of argparse, after a help or the version, or of a user's module
+        return _exit_status(ended.code)
+
+
+def _exit_status(code: object) -> int:
+    """Return the status that Python ends with, and print what is no number as it does."""
+    if code is None or isinstance(code, int):
+        return code or 0
+    tell(code)
+    return 1
 
 
 def _missing_packages() -> str:

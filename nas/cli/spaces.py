@@ -150,8 +150,10 @@ def _size(size: int) -> str:
 def print_network(record: dict[str, Any]) -> None:
     """Print what `description` returns as a table of blocks."""
     from rich import box
+    from rich.markup import escape
     from rich.table import Table
 
+    from nas.core.errors import printable
     from nas.study.reporting import console
 
     table = Table(box=box.SIMPLE_HEAD)
@@ -162,7 +164,8 @@ def print_network(record: dict[str, Any]) -> None:
     for block in record["blocks"]:
         shape = " x ".join(map(str, block["output_shape"]))
         counts = (f"{block['params']:,}", f"{block['macs']:,}")
-        table.add_row(block["name"], block["module"], ", ".join(block["inputs"]), shape, *counts)
+        texts = (block["name"], block["module"], ", ".join(block["inputs"]))
+        table.add_row(*(escape(printable(text)) for text in texts), shape, *counts)
     table.add_section()
     totals = (sum(block[key] for block in record["blocks"]) for key in ("params", "macs"))
     table.add_row(record["arch_id"], "", "", "", *(f"{total:,}" for total in totals))

@@ -9,10 +9,13 @@ and the search goes on.
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 
-_ESCAPED = {code: repr(chr(code))[1:-1] for code in (*range(32), *range(127, 160))}
-"""Characters that move a terminal's cursor; a name from elsewhere may hold them."""
+_UNPRINTABLE = re.compile(
+    r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
+)
+"""What drives a terminal, ends a line, turns its direction or cannot be encoded."""
 
 
 class HwnasError(Exception):
@@ -20,7 +23,7 @@ class HwnasError(Exception):
 
     def __str__(self) -> str:
         """Return the line, which stays one whatever is quoted in it."""
-        return super().__str__().translate(_ESCAPED)
+        return printable(super().__str__())
 
     def __reduce__(self) -> tuple[type[HwnasError], tuple[str]]:
         """Travel between processes as the line alone, whatever a constructor composes it from."""
@@ -124,6 +127,14 @@ class CandidateFailure(Exception):  # noqa: N818 - a failed trial is an outcome,
     def __str__(self) -> str:
         """Return `cause: detail`."""
         return f"{self.cause}: {self.detail}"
+
+
+def printable(text: object) -> str:
+    """Return a text on one line, with what would drive a terminal written as Python does.
+
+    Names and texts of files may come from anybody.
+    """
+    return _UNPRINTABLE.sub(lambda found: ascii(found[0])[1:-1], str(text))
 
 
 def one_line(text: object, most: int = 300) -> str:

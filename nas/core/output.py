@@ -10,8 +10,11 @@ import errno
 import io
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import TextIO
+from typing import Any, BinaryIO, TextIO, cast
+
+from nas.core.errors import printable
 
 
 class Output(io.TextIOBase):
@@ -24,7 +27,8 @@ class Output(io.TextIOBase):
 
     def __init__(self, stream: TextIO | None) -> None:
         """Write to `stream`, which is `None` where Python was started with a closed one."""
-        closed = stream is None or stream.closed
+        # An object that stands for standard output may have no more than `write`.
+        closed = stream is None or getattr(stream, "closed", False)
         self.error = OSError(errno.EBADF, os.strerror(errno.EBADF)) if closed else None
         self._stream = Path(os.devnull).open("w") if stream is None or closed else stream  # noqa: SIM115
         self.needed = True
@@ -32,31 +36,64 @@ class Output(io.TextIOBase):
     @property
     def encoding(self) -> str:  # type: ignore[override]
         """Encoding of the stream."""
-        return self._stream.encoding
+        return getattr(self._stream, "encoding", None) or "utf-8"
+
+    @property
+    def buffer(self) -> BinaryIO:
+        """Stream of bytes below the text, whose writes never fail either."""
+        return cast("BinaryIO", _Bytes(self))
+
+    def writable(self) -> bool:
+        return True
 
     def fileno(self) -> int:
         return self._stream.fileno()
 
     def isatty(self) -> bool:
-        return not self._stream.closed and self._stream.isatty()
+        open_terminal = hasattr(self._stream, "isatty") and not self._stream.closed
+        return open_terminal and self._stream.isatty()
 
     def write(self, text: str) -> int:
         """Write a text, with "?" in place of characters that the encoding lacks."""
-        if self.error is None:
-            try:
-                self._stream.write(text)
-            except UnicodeEncodeError as error:
-                self.write(text.encode(error.encoding, "replace").decode(error.encoding))
-            except OSError as error:
-                self.error = error
+        try:
+            self._unless_failed(self._stream.write, text)
+        except UnicodeEncodeError as error:
+            self.write(text.encode(error.encoding, "replace").decode(error.encoding))
         return len(text)
 
+    def write_bytes(self, content: bytes) -> None:
+        """Write bytes behind the texts so far; dropped where the stream takes only texts."""
+        self.flush()
+        if hasattr(self._stream, "buffer"):
+            self._unless_failed(self._stream.buffer.write, content)
+
     def flush(self) -> None:
+        self._unless_failed(getattr(self._stream, "flush", lambda: None))
+
+    def _unless_failed(self, do: Callable[..., object], *arguments: object) -> None:
         if self.error is None:
             try:
-                self._stream.flush()
+                do(*arguments)
             except OSError as error:
                 self.error = error
+
+
+class _Bytes(io.RawIOBase):
+    def __init__(self, output: Output) -> None:
+        self._output = output
+
+    def writable(self) -> bool:
+        return True
+
+    def fileno(self) -> int:
+        return self._output.fileno()
+
+    def write(self, content: Any) -> int:
+        self._output.write_bytes(bytes(content))
+        return memoryview(content).nbytes
+
+    def flush(self) -> None:
+        self._output.flush()
 
 
 def output_is_optional() -> None:
@@ -66,7 +103,5 @@ def output_is_optional() -> None:
 
 
 def tell(line: object) -> None:
-    """Write a line to standard error, its control characters as Python writes them."""
-    text = " ".join(str(line).splitlines())
-    shown = (c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-    sys.stderr.write(f"nas: {''.join(shown)}\n")
+    """Write a line to standard error; see `printable`."""
+    sys.stderr.write(f"nas: {printable(' '.join(str(line).splitlines()))}\n")

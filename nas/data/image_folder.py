@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import unicodedata
 import warnings
 from collections import Counter
 from collections.abc import Sequence
@@ -16,7 +15,7 @@ import numpy.typing as npt
 from PIL import Image, ImageOps
 
 from nas.core.dataset import Examples, SearchSplits, files_stamp
-from nas.core.errors import ConfigError, DataError, one_line
+from nas.core.errors import ConfigError, DataError, one_line, printable
 from nas.core.host import usable_cores
 from nas.data import SPLITS, StratifiedDataset, register
 from nas.tasks.classification import Classification
@@ -230,8 +229,7 @@ class ImageFolder(StratifiedDataset):
 
 def _shown(path: Path) -> str:
     """Return a path as text that can be printed on a line, also if its name is not UTF-8."""
-    text = os.fsencode(path).decode(errors="backslashreplace")
-    return "".join(repr(c)[1:-1] if unicodedata.category(c) == "Cc" else c for c in text)
+    return printable(os.fsencode(path).decode(errors="backslashreplace"))
 
 
 def _broken_line(broken: Sequence[str]) -> str:

@@ -9,8 +9,10 @@ from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
+from rich.markup import escape
 from rich.table import Table
 
+from nas.core.errors import printable
 from nas.core.files import write_bytes_atomically
 from nas.core.trial import FULL
 from nas.results.columns import CONFIDENCE_INTERVAL, Column, columns_of, device_label, task_metric
@@ -62,15 +64,21 @@ def table(study: StudyResults, front: pd.DataFrame | None = None) -> Table:
     kind = "published" if "error" in study.published else "not verified"
     if frame["verified"].all() and (len(frame) or study.status == "finalised"):
         kind = "verified"
-    drawn = Table(title=f"{study.name}: Pareto front ({kind})", caption=_caption(study, front))
+    title = f"{study.name}: Pareto front ({kind})"
+    drawn = Table(title=_text(title), caption=_text(_caption(study, front)))
     columns = _shown_columns(study, frame)
     for column in columns:
         justify: Literal["left", "right"] = "left" if column.name == "arch_id" else "right"
-        drawn.add_column(column.table_heading(), justify=justify)
+        drawn.add_column(_text(column.table_heading()), justify=justify)
     for row in frame.to_dict("records"):
         style = "bold" if row["knee"] else None
-        drawn.add_row(*(_cell(row, column) for column in columns), style=style)
+        drawn.add_row(*(_text(_cell(row, column)) for column in columns), style=style)
     return drawn
+
+
+def _text(text: str) -> str:
+    """Return a text as markup that says just that, whoever wrote it."""
+    return escape(printable(text))
 
 
 def _caption(study: StudyResults, front: pd.DataFrame | None) -> str:

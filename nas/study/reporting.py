@@ -14,7 +14,7 @@ from typing import TextIO, cast
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from nas.core.errors import counted
+from nas.core.errors import counted, printable
 from nas.core.output import Output
 from nas.core.trial import Trial, full_trainings
 from nas.results.hypervolume import hypervolume, non_dominated
@@ -84,7 +84,7 @@ class Reporter:
         """Print that a stage begins, or another line worth reading."""
         self._said = time.monotonic()
         line = f"[{self._said - self._started:6.0f} s] {text}"
-        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+        self._console.print(printable(line), markup=False, highlight=False, soft_wrap=True)
 
     @contextlib.contextmanager
     def progress(self, what: str, total: int | None) -> Iterator[Callable[..., None]]:

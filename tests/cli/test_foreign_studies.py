@@ -17,6 +17,7 @@ from nas_command import Ended, Finished
 from nas.results.study import LEDGER_URL
 
 Here = Callable[..., Ended]
+NAME = "\x1b]0;mine\x07[red]\u202e"
 SECRET = "not-for-your-eyes"
 CODE = "from pathlib import Path\nPath({mark!r}).touch()\n"
 
@@ -38,6 +39,18 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[st
     monkeypatch.setattr(sys, "path", list(sys.path))
     yield "space_of_somebody", tmp_path / "it_ran"
     sys.modules.pop("space_of_somebody", None)
+
+
+@pytest.mark.parametrize("command", [("studies",), ("pareto", NAME)])
+def test_a_table_shows_no_escape_characters(
+    foreign: Path, here: Here, command: tuple[str, ...]
+) -> None:
+    change(foreign, status="\x9b2J[bold]")
+    foreign.rename(foreign.with_name(NAME))
+    ended = here(*command)
+    assert ended.returncode == 0, ended.stderr
+    assert "\\x1b]0;mine\\x07[red]\\u202e" in ended.stdout
+    assert not set("\x1b\x07\x9b\u202e") & set(ended.stdout)
 
 
 def assert_refused(ended: Ended, *words: str) -> None:

@@ -8,10 +8,12 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TextIO, cast
 
 import pytest
 from nas_command import SMALL, Finished, environment
 
+from nas.cli.main import _COMMANDS, main
 from nas.core.output import Output
 from nas.results.study import StudyResults
 from nas.study.reporting import Reporter
@@ -96,3 +98,44 @@ def test_what_an_encoding_lacks_is_replaced() -> None:
     output.flush()
     assert file.getvalue() == b"1 ? 2 ?\n"
     assert output.error is None
+
+
+def test_bytes_are_written_between_the_texts() -> None:
+    file = io.BytesIO()
+    output = Output(io.TextIOWrapper(file))
+    assert output.writable()
+    output.write("a")
+    output.buffer.write(b"\xffb")
+    output.write("c")
+    output.flush()
+    assert file.getvalue() == b"a\xffbc"
+
+
+def test_bytes_that_cannot_be_written_are_no_error() -> None:
+    with Path("/dev/full").open("w") as full:
+        output = Output(full)
+        output.buffer.write(b"a" * 100_000)
+        output.buffer.flush()
+        assert output.error is not None
+        os.dup2(os.open(os.devnull, os.O_WRONLY), full.fileno())
+
+
+def test_an_object_that_only_writes_is_a_stream() -> None:
+    class Minimal:
+        text = ""
+
+        def write(self, text: str) -> None:
+            self.text += text
+
+    stream = Minimal()
+    output = Output(cast("TextIO", stream))
+    print("a", file=output, flush=True)
+    assert (stream.text, output.isatty(), output.error) == ("a\n", False, None)
+
+
+def test_a_text_at_an_exit_is_told(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(_COMMANDS, "studies", lambda parsed: sys.exit("no licence\nfound"))
+    assert main(["studies"]) == 1
+    assert capsys.readouterr().err == "nas: no licence found\n"
