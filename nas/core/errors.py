@@ -25,9 +25,15 @@ class HwnasError(Exception):
         """Return the line, which stays one whatever is quoted in it."""
         return printable(super().__str__())
 
-    def __reduce__(self) -> tuple[type[HwnasError], tuple[str]]:
-        """Travel between processes as the line alone, whatever a constructor composes it from."""
-        return HwnasError, (str(self),)
+    def __reduce__(self) -> tuple[object, ...]:
+        """Travel between processes as the line, whatever a constructor has composed it from."""
+        return _with_line, (type(self), str(self)), self.__dict__
+
+
+def _with_line(cls: type[HwnasError], line: str) -> HwnasError:
+    error = cls.__new__(cls)
+    Exception.__init__(error, line)
+    return error
 
 
 class ConfigError(HwnasError):

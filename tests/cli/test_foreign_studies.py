@@ -105,12 +105,18 @@ def test_a_file_outside_of_the_study_is_not_exported(
     foreign: Path, here: Here, tmp_path: Path
 ) -> None:
     (tmp_path / "key").write_text(SECRET)
-    [deployment] = foreign.glob("finalised/*/deployment.json")
-    record = json.loads(deployment.read_text())
-    deployment.write_text(json.dumps({**record, "file": "../../../../key"}))
+    deployments = list(foreign.glob("finalised/*/deployment.json"))
+
+    def deploy(file: str) -> None:
+        for deployment in deployments:
+            record = json.loads(deployment.read_text())
+            deployment.write_text(json.dumps({**record, "file": file}))
+
+    deploy("../../../../key")
     assert_refused(here("export", "small"), "deployment.json")
-    deployment.write_text(json.dumps({**record, "file": "deployed.key"}))
-    (deployment.parent / "deployed.key").symlink_to(tmp_path / "key")
+    deploy("deployed.key")
+    for deployment in deployments:
+        (deployment.parent / "deployed.key").symlink_to(tmp_path / "key")
     assert_refused(here("export", "small"), "deployed.key")
     assert not (tmp_path / "out").exists()
 

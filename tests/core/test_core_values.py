@@ -24,6 +24,13 @@ def test_an_unknown_name_lists_the_valid_ones_sorted():
     assert str(error) == "device: got 'board', expected one of cpu, npu"
 
 
+def test_an_error_travels_between_processes_with_its_class_and_line():
+    error = UnknownNameError("device", "board\n", ["npu", "cpu"])
+    arrived = pickle.loads(pickle.dumps(error))  # noqa: S301
+    assert type(arrived) is UnknownNameError
+    assert (str(arrived), arrived.argument) == (str(error), "device")
+
+
 def test_a_candidate_s_failure_travels_between_processes():
     failure = pickle.loads(pickle.dumps(CandidateFailure("timeout", "after 3 s")))  # noqa: S301
     assert (failure.cause, failure.detail, str(failure)) == (

@@ -142,7 +142,7 @@ def test_worker_divides_what_was_counted_by_the_inferences(
 ):
     from nas.devices.measuring.worker import Worker
 
-    worker = Worker(contextlib.ExitStack())
+    worker = Worker(contextlib.ExitStack(), notice=print)
     worker.start("nas.devices.runtimes.onnxruntime", "onnxruntime", {}, {})
     worker.load(str(conv_model(1)), list(SHAPE), {})
     runs = []
