@@ -128,6 +128,7 @@ def found(study: Path, file: str) -> Path:
     return sorted(study.glob(file))[0]
 
 
+@pytest.mark.slow
 def test_every_file_of_a_study_is_named_here(finished: Finished) -> None:
     left = {path for path in finished.folder.rglob("*") if path.is_file()}
     for pattern in (*FILES, ".lock"):

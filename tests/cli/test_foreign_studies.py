@@ -16,6 +16,8 @@ from nas_command import Ended, Finished
 
 from nas.results.study import LEDGER_URL
 
+pytestmark = pytest.mark.slow  # a finished study is made for it
+
 Here = Callable[..., Ended]
 NAME = "\x1b]0;mine\x07[red]\u202e"
 SECRET = "not-for-your-eyes"
