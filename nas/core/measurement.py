@@ -84,7 +84,8 @@ class Measurement:
     def to_dict(self) -> dict[str, Any]:
         """Return everything, the derived figures included, as plain JSON values."""
         derived = ("latency_ms", "median_ms", "p95_ms", "relative_iqr")
-        return {name: getattr(self, name) for name in derived} | dataclasses.asdict(self)
+        figures = {name: getattr(self, name) for name in derived}
+        return figures | dataclasses.asdict(self) | {"samples_ms": list(self.samples_ms)}
 
     @classmethod
     def from_dict(cls, record: dict[str, Any]) -> Measurement:

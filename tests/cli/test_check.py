@@ -49,7 +49,7 @@ def test_check_of_a_study_that_has_begun(here: Here, finished: Finished, tmp_pat
     # Its own calibration and its own trials are there to be used.
     assert "latency_ms: reaches from" in ended.stdout
     assert "of search (4 candidates" in ended.stdout
-    assert "mean of the 6 trials so far" in ended.stdout
+    assert "mean of 6 trials so far" in ended.stdout
     changed = here("search", "--check", *SMALL, "search.algorithm.initial=3")
     assert changed.stderr.startswith("nas: search.algorithm.initial: got 3")
     assert {path: path.read_bytes() for path in before} == before

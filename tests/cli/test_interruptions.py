@@ -69,7 +69,10 @@ def interrupted(tmp_path_factory: pytest.TempPathFactory) -> Interrupted:
         if how == "full disk":
             fill_the_disk(pid, folder)
             return
-        # Who presses Ctrl-C once presses it again.
+        if how == "SIGTERM":
+            os.kill(pid, signal.SIGTERM)
+            return
+        # Who presses Ctrl-C, which reaches the whole group, presses it again.
         for _ in range(3 if how == "SIGINT" else 1):
             os.killpg(pid, getattr(signal, how))
             time.sleep(0.3)
