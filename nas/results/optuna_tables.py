@@ -72,8 +72,8 @@ _COLUMNS_OF_SERVER = """
     SELECT table_name, column_name FROM information_schema.columns
     WHERE table_schema = ANY(current_schemas(false))
 """
-# First the attributes: a trial that a server is given between the two has values without them, and
-# is left out.
+# Attributes are read first. On a server, a trial may be added between the two queries: then only
+# its values are read, and it is left out.
 _ATTRIBUTES = f"""
     SELECT trials.trial_id, string_agg('"' || "key" || '":' || value_json, ',') FROM trials
     JOIN trial_user_attributes ON trial_user_attributes.trial_id = trials.trial_id
@@ -81,7 +81,7 @@ _ATTRIBUTES = f"""
     GROUP BY trials.trial_id ORDER BY trials.trial_id
 """
 _VALUES = """
-    SELECT trials.trial_id, value, value_type FROM trials
+    SELECT trials.trial_id, objective, value, value_type FROM trials
     JOIN trial_values ON trial_values.trial_id = trials.trial_id
     WHERE study_id = ? AND state = 'COMPLETE' ORDER BY trials.trial_id, objective
 """
@@ -150,15 +150,18 @@ def read_trials(rows: Rows, study_id: int, objectives: Sequence[str]) -> list[Tr
     attributes = rows(_ATTRIBUTES, study_id)
     infinite = {kind: number for number, kind in INFINITE.items()}
     values: dict[int, list[Any]] = {}
-    for trial_id, value, kind in rows(_VALUES, study_id):
-        values.setdefault(trial_id, []).append(infinite.get(kind, value))
+    for trial_id, objective, value, kind in rows(_VALUES, study_id):
+        of_trial = values.setdefault(trial_id, [])
+        if objective != len(of_trial):
+            raise ValueError(f"a trial lacks the value of objective {len(of_trial)}")
+        of_trial.append(infinite.get(kind, value))
     # All at once: a call for each takes longer than the reading.
     joined = "},{".join([text or "" for _, text in attributes])
     held = json.loads(f"[{{{joined}}}]") if attributes else []
     return [
-        decoded_trial(of_trial, values.get(trial_id, ()), objectives)
-        for (trial_id, _), of_trial in zip(attributes, held, strict=True)
-        if "number" in of_trial
+        decoded_trial(of_one, values.get(trial_id, ()), objectives)
+        for (trial_id, _), of_one in zip(attributes, held, strict=True)
+        if "number" in of_one
     ]
 
 
@@ -171,12 +174,16 @@ def decoded_trial(
         if held[name] not in _INT64:
             raise ValueError(f"{name}: got {held[name]}, expected one of 64 bits")
     values = held.get("values", values)
+    expected = 0 if held["failure"] is not None else len(objectives)
+    if len(values) != expected:
+        raise ValueError(f"trial {held['number']}: got {len(values)} values, expected {expected}")
     return Trial(
         number=held["number"],
         genotype=tuple(map(operator.index, held["genotype"])),
         arch_id=held["arch_id"],
         seed=held["seed"],
         fidelity=float(held.get("fidelity", FULL)),
+        # A failed trial has none.
         values={name: float(value) for name, value in zip(objectives, values, strict=False)},
         facts={name: float(value) for name, value in held["facts"].items()},
         seconds=float(held["seconds"]),

@@ -259,7 +259,7 @@ def test_a_search_outlasts_what_keeps_its_ledger_locked(
     monkeypatch.setattr(database, "LOCK_TIMEOUT_SECONDS", 0.05)
     ledger = open_ledger(url)
     with contextlib.closing(sqlite3.connect(tmp_path / "ledger.db")) as reader:
-        # Reads for longer than SQLite waits, as a backup or a browser of databases does.
+        # Reads for longer than SQLite waits, as a backup or a database browser does.
         reader.execute("BEGIN")
         reader.execute("SELECT count(*) FROM trials")
         waits: list[float] = []
@@ -662,6 +662,24 @@ def test_a_damaged_trial_is_one_line(url: str) -> None:
             with pytest.raises(LedgerError, match=r"ledger\.db: .*damaged") as caught:
                 Ledger.load(url, "digits").trials()
             assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("change", ["DELETE FROM trial_values", "UPDATE trial_values SET value=1"])
+def test_a_value_is_never_taken_for_that_of_another_objective(url: str, change: str) -> None:
+    ledger = open_ledger(url)
+    trial = random_trials(1)[0]
+    ledger.append(trial)
+    file = url.removeprefix("sqlite:///")
+    with contextlib.closing(sqlite3.connect(file)) as database:
+        database.execute(f"{change} WHERE objective = 0")
+        database.commit()
+    if change.startswith("DELETE"):
+        with pytest.raises(LedgerError, match=r"ledger\.db: .*damaged"):
+            Ledger.load(url, "digits").trials()
+    else:
+        [read] = Ledger.load(url, "digits").trials()
+        first = ledger.objectives[0]
+        assert read.values == {**trial.values, first: 1.0}
 
 
 def test_reading_loads_neither_optuna_nor_sqlalchemy(url: str) -> None:
