@@ -150,7 +150,7 @@ def _print_measurement(model: Path, measurement: Measurement) -> None:
 
 def _print_records(records: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> None:
     """Print records in columns; a board has no package that draws tables."""
-    rows = [columns, *([_cell(record[column]) for column in columns] for record in records)]
+    rows = [columns, *([_printed(record[column]) for column in columns] for record in records)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
@@ -158,7 +158,7 @@ def _print_records(records: Sequence[Mapping[str, Any]], columns: Sequence[str])
     sys.stdout.write("\n")
 
 
-def _cell(value: Any) -> str:
+def _printed(value: Any) -> str:
     if value is None:
         return "-"
     return f"{value:.4g}" if isinstance(value, float) else printable(value)

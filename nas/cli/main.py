@@ -41,9 +41,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _open_closed_streams()
     out, err = Output(sys.stdout), Output(sys.stderr)
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        status = _run(given)
+        status = _run_command(given)
         out.flush()
-        # Whoever reads only the beginning, as `head` does, has got it.
+        # `head` and the like close the pipe when they have read enough.
         unread = isinstance(out.error, BrokenPipeError)
         if out.error is not None and out.needed and not unread and status == 0:
             tell(f"standard output: cannot be written ({out.error.strerror})")
@@ -59,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _open_closed_streams() -> None:
-    """Open closed standard streams, or the next file to be opened would receive what they get."""
+    """Open closed standard streams: a file that is opened next would get their descriptors."""
     for descriptor in range(3):
         try:
             os.fstat(descriptor)
@@ -67,7 +67,7 @@ def _open_closed_streams() -> None:
             os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
 
 
-def _run(given: Sequence[str]) -> int:
+def _run_command(given: Sequence[str]) -> int:
     """Run a command; return its exit status, and say why where that is not 0."""
     try:
         if given[:1] == ["search"]:
@@ -107,7 +107,7 @@ def _run(given: Sequence[str]) -> int:
 
 
 def _exit_status(code: object) -> int:
-    """Return the status that Python ends with, and print what is no number as it does."""
+    """Return the exit status for the code of a `SystemExit`; a text is printed, as Python does."""
     if code is None or isinstance(code, int):
         return code or 0
     tell(code)

@@ -50,7 +50,7 @@ CONFIGURED = {
 
 
 class _Parser(argparse.ArgumentParser):
-    """Tells what is wrong with arguments as everything else that is wrong is told."""
+    """Reports wrong arguments as a `HwnasError`."""
 
     def error(self, message: str) -> NoReturn:
         raise HwnasError(f"{message}; see `{self.prog} --help`")

@@ -27,10 +27,10 @@ CONNECT_TIMEOUT_S = 10.0
 """Seconds in which a cluster's head must answer."""
 
 _SESSIONS, _PREFIX = Path("/tmp"), "hwnas-ray-"
-"""Where folders of Ray lie: a temporary folder of the user's may be too long for its sockets."""
+"""Folders of Ray. The path of the user's temporary folder may be too long for its sockets."""
 
 _TOKEN = secrets.token_hex(32)
-"""Of the clusters that this process starts; Ray reads it once."""
+"""Authentication token of the clusters that this process starts. Ray reads it once a process."""
 
 _ENDED_S = 10.0
 """Seconds in which what remains of a cluster is cleared up."""
@@ -95,7 +95,7 @@ def _of_new_cluster(opened: contextlib.ExitStack) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def _session_folder() -> Iterator[Path]:
-    """Make the folder of a cluster's files and sockets, which a process of its own removes."""
+    """Make the folder of Ray's files and sockets; `nas.cluster.reaper` removes it."""
     for folder in _SESSIONS.glob(f"{_PREFIX}*"):
         if_abandoned(folder, reaper.clear)
     folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=_SESSIONS))

@@ -22,7 +22,8 @@ KILL_AFTER_S = 60.0
 """Seconds beyond its time limit after which a worker that does not stop by itself is killed."""
 
 ATTEMPTS = 2
-"""Of a candidate whose worker dies: a lost node or the killer of memory hogs may have taken it."""
+"""How often a candidate is tried if its worker dies. Its node may have been lost, or the operating
+system may have killed the worker for its memory."""
 
 _logger = logging.getLogger(__name__)
 

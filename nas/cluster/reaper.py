@@ -20,7 +20,7 @@ from pathlib import Path
 import psutil
 
 ORDERLY = "orderly"
-"""What a process says that ends by itself."""
+"""Written by a process that ends in order."""
 
 _KILLED = (
     "nas: the process was killed, or a process of Ray (raylet, gcs_server) that it needs; "
@@ -28,7 +28,7 @@ _KILLED = (
 )
 
 _RAY = re.compile("^ray::|/ray/(core|dashboard|_private)/")
-"""In the command line of a process of Ray."""
+"""Matches the command lines of Ray's processes."""
 
 GRACE_S = 2.0
 """Seconds in which Ray's processes end by themselves."""

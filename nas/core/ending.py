@@ -1,4 +1,4 @@
-"""How a process ends when it is told to: SIGTERM and Ctrl-C let it put everything in order."""
+"""The end of a process: SIGTERM and Ctrl-C raise an exception, so that `finally` blocks run."""
 
 from __future__ import annotations
 
@@ -47,14 +47,14 @@ def kept_handlers() -> Iterator[None]:
 
 @contextlib.contextmanager
 def uninterrupted() -> Iterator[None]:
-    """Let no signal break into a `with` block, such as one that clears up; it is forgotten."""
+    """Ignore SIGINT, SIGTERM and SIGHUP during a `with` block, such as one that clears up."""
     with kept_handlers():
         ignore_interrupts()
         yield
 
 
 def ignore_interrupts() -> None:
-    """Forget signals from now on."""
+    """Ignore SIGINT, SIGTERM and SIGHUP from now on."""
     for number in INTERRUPTS if _in_main_thread() else ():
         # Unlike SIG_IGN, processes that are started meanwhile do not inherit it.
         signal.signal(number, lambda *_: None)

@@ -15,18 +15,18 @@ from collections.abc import Iterable
 _UNPRINTABLE = re.compile(
     r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
 )
-"""What drives a terminal, ends a line, turns its direction or cannot be encoded."""
+"""Characters that control a terminal, end a line, turn the text direction, or have no encoding."""
 
 
 class HwnasError(Exception):
     """Base of every error that ends a run with one clear line."""
 
     def __str__(self) -> str:
-        """Return the line, which stays one whatever is quoted in it."""
+        """Return the message on one line, with control characters escaped."""
         return printable(super().__str__())
 
     def __reduce__(self) -> tuple[object, ...]:
-        """Travel between processes as the line, whatever a constructor has composed it from."""
+        """Pickle the composed message: the constructors of subclasses take other arguments."""
         return _with_line, (type(self), str(self)), self.__dict__
 
 
@@ -54,7 +54,7 @@ class ConfigError(HwnasError):
 
 
 class UnknownNameError(ConfigError):
-    """A name is none of those that there are; the message lists them, and the most similar one."""
+    """A name is unknown; the message lists the valid ones and suggests the most similar."""
 
     def __init__(
         self,
@@ -80,7 +80,7 @@ class UnknownNameError(ConfigError):
 
 
 def did_you_mean(name: object, valid: Iterable[str]) -> str:
-    """Return a question with the valid name that is most similar; empty where none is."""
+    """Return "did you mean NAME?" with the most similar valid name; empty if none is similar."""
     similar = difflib.get_close_matches(str(name), list(valid), n=1)
     return f"did you mean {similar[0]!r}?" if similar else ""
 
@@ -136,7 +136,7 @@ class CandidateFailure(Exception):  # noqa: N818 - a failed trial is an outcome,
 
 
 def printable(text: object) -> str:
-    """Return a text on one line, with what would drive a terminal written as Python does.
+    """Return a text on one line, with control characters escaped as in Python.
 
     Names and texts of files may come from anybody.
     """

@@ -22,7 +22,7 @@ from nas.core.errors import ConfigError, HwnasError
 from nas.core.host import try_lock
 
 _NEW_S = 2.0
-"""Seconds after its making in which a folder is left alone that nobody has locked yet."""
+"""Younger folders are never removed, in seconds: their process may not have locked them yet."""
 
 
 def json_values(value: Any) -> Any:
@@ -140,7 +140,7 @@ def write_bytes_atomically(path: Path, content: bytes) -> None:
 
 
 def remove_parts(folder: Path) -> None:
-    """Remove what killed processes have written of files in a folder that nobody else writes."""
+    """Remove the unfinished files that killed processes have left; nobody else may write here."""
     for part in folder.rglob(".*.part"):
         part.unlink(missing_ok=True)
 

@@ -35,7 +35,7 @@ PATIENCE_VARIABLE = "HWNAS_LEASE_SECONDS"
 """Environment variable with the seconds for which the host is waited for."""
 
 PATIENCE_S = 1800.0
-"""Where the environment says nothing; longer than the measurements of a calibration take."""
+"""Default of `PATIENCE_VARIABLE`; longer than the measurements of a calibration take."""
 
 NOTICE_S = 20.0
 """Seconds between two notices of who is waited for."""
@@ -190,7 +190,7 @@ def _locked(
 
 
 def _wait(file: IO[str], exclusive: bool, notice: Callable[[str], None] | None) -> None:
-    """Lock a file as soon as nobody else has; the kernel's own waiting would have no end."""
+    """Wait for the lock of a file with a time limit, which `flock` itself does not have."""
     started = noticed = time.monotonic()
     patience_s, pause_s = _patience_s(), _SHORTEST_PAUSE_S
     while not try_lock(file, exclusive=exclusive):

@@ -1,4 +1,4 @@
-"""What is printed, where standard output may be closed, full or of a narrow encoding.
+"""Standard output and error that may be closed, full, or of an encoding that lacks characters.
 
 A study of days must not end because its terminal has gone: what cannot be written is dropped, and
 the command says at its end whether that matters.
@@ -22,7 +22,7 @@ class Output(io.TextIOBase):
 
     Attributes:
         error: Why a write failed; nothing is written after the first one that did.
-        needed: Whether a command has failed that could not write to it.
+        needed: Whether the command fails if it cannot write to the stream.
     """
 
     def __init__(self, stream: TextIO | None) -> None:
@@ -97,7 +97,7 @@ class _Bytes(io.RawIOBase):
 
 
 def output_is_optional() -> None:
-    """Say that a command leaves more than its output, and has not failed without it."""
+    """Declare that the command has other results, so that it does not fail without its output."""
     if isinstance(sys.stdout, Output):
         sys.stdout.needed = False
 

@@ -48,7 +48,7 @@ class Prediction:
         return np.maximum(self.mean_ms - half, 0), self.mean_ms + half
 
 
-class CalibratedPredictor(ABC):
+class Predictor(ABC):
     """Maps architectures to what was measured of others on one device."""
 
     @abstractmethod
@@ -64,7 +64,7 @@ class CalibratedPredictor(ABC):
         """Write the predictor into the folder `path`, as arrays and JSON."""
 
 
-class LatencyPredictor(CalibratedPredictor):
+class LatencyPredictor(Predictor):
     """Maps architectures to milliseconds on the device that it was calibrated on.
 
     Attributes:
@@ -83,7 +83,7 @@ class LatencyPredictor(CalibratedPredictor):
         """
 
 
-class MemoryPredictor(CalibratedPredictor):
+class MemoryPredictor(Predictor):
     """Maps architectures to peak memory on the device that it was calibrated on."""
 
     @abstractmethod

@@ -1,4 +1,4 @@
-"""Reading JSON files: what is damaged is one line that names the file and how to go on."""
+"""Reading JSON files; a damaged one is reported by its name, with how to go on."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ UNUSABLE = (
     zipfile.BadZipFile,
     zlib.error,
 )
-"""What is raised where decoded content is not what was expected."""
+"""Errors that decoding raises where the content is not as expected."""
 
 
 def read_json(path: Path, kinds: Kinds | None = None, fix: str = _RESTORE) -> dict[str, Any]:
@@ -60,7 +60,7 @@ def read_json(path: Path, kinds: Kinds | None = None, fix: str = _RESTORE) -> di
             raise ValueError("no regular file")
         record: Any = json.loads(path.read_text("utf-8"))
         if not isinstance(record, dict):
-            raise TypeError(f"got {_shown(record)}, expected an object")
+            raise TypeError(f"got {_abridged(record)}, expected an object")
         check_kinds(record, kinds or {})
     return record
 
@@ -77,12 +77,12 @@ def check_kinds(record: Mapping[Any, Any], kinds: Kinds) -> None:
         got = record[name]
         if not isinstance(got, kind) or (isinstance(got, bool) and kind is not bool):
             allowed = " or ".join(_NAMES[each] for each in typing.get_args(kind) or (kind,))
-            raise TypeError(f"{name}: got {_shown(got)}, expected {allowed}")
+            raise TypeError(f"{name}: got {_abridged(got)}, expected {allowed}")
 
 
 @contextlib.contextmanager
 def decoding(path: Path, fix: str = _RESTORE) -> Iterator[None]:
-    """Raise `HwnasError`, which names `path`, where a `with` block cannot use what the file holds.
+    """Raise a `HwnasError` that names `path` where a `with` block cannot use the file's content.
 
     Args:
         path: The file.
@@ -106,6 +106,6 @@ def decoding(path: Path, fix: str = _RESTORE) -> Iterator[None]:
         raise HwnasError(f"{path}: is damaged ({one_line(error)}); {fix}") from error
 
 
-def _shown(value: Any) -> str:
+def _abridged(value: Any) -> str:
     text = json.dumps(value, default=str)
     return text if len(text) <= 20 else f"{text[:20]}..."

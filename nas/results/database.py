@@ -30,7 +30,7 @@ _AWAY = f"let the server run and {_AGAIN}"
 _HINTS = {
     "disk is full": f"free disk space and start the same command again; {_KEPT}",
     "disk i/o error": f"free disk space or check the disk, then start again; {_KEPT}",
-    "is locked": f"close what holds it (a search, a browser of databases, a backup), then {_AGAIN}",
+    "is locked": f"close what holds it (a search, a database browser, a backup), then {_AGAIN}",
     "readonly": "make the file and its folder writable, or choose another one",
     "unable to open": "make its folder exist and be writable, or choose another one",
     "not a database": "it is no ledger or it is damaged; restore a copy or name a new study",
@@ -132,12 +132,12 @@ def reading(url: str) -> Iterator[Rows]:
         cursor = connection.cursor()
         if file is not None:
             cursor.execute("BEGIN")
-        with decoding(url):
+        with decoding_ledger(url):
             yield rows
 
 
 def _check_journal(file: Path) -> None:
-    """Refuse a database with a journal that would have SQLite delete a file of the user's.
+    """Refuse a database whose journal would make SQLite delete another file.
 
     A transaction of several databases leaves one; nothing of ours writes such a transaction.
     """
@@ -155,7 +155,7 @@ def _check_journal(file: Path) -> None:
 
 
 @contextlib.contextmanager
-def decoding(url: str) -> Iterator[None]:
+def decoding_ledger(url: str) -> Iterator[None]:
     """Raise `LedgerError` where the block cannot use what the database at `url` holds."""
     try:
         yield
@@ -191,7 +191,7 @@ def translated(url: str) -> Iterator[None]:
     except Exception as error:
         if not _of_database(error):
             raise
-        raise LedgerError(f"ledger {shown(url)}: {explained(error)}") from error
+        raise LedgerError(f"ledger {shown(url)}: {with_hint(error)}") from error
 
 
 def _of_database(error: BaseException) -> bool:
@@ -228,7 +228,7 @@ def reported(error: BaseException) -> str:
     return first_line(getattr(cause, "orig", None) or cause)
 
 
-def explained(error: BaseException) -> str:
+def with_hint(error: BaseException) -> str:
     """Return what a database reported, and how to go on where that is known, on one line."""
     text = reported(error)
     hints = [hint for words, hint in _HINTS.items() if words in text.lower()]

@@ -21,7 +21,7 @@ from nas.core.errors import LedgerError
 from nas.core.space import Gene
 from nas.core.trial import RunSegment, Trial
 from nas.results.database import (
-    decoding,
+    decoding_ledger,
     is_away,
     reading,
     reported,
@@ -119,10 +119,10 @@ class Ledger:
         writer = writer or Writer()
         if writer.begun:
             cls.load(url, study_name, writer.owner)
-        with decoding(url), translated(url):
+        with decoding_ledger(url), translated(url):
             optuna_writer.prepare(url, study_name, identity, writer.owner, begun=writer.begun)
         study = cls.load(url, study_name, writer.owner)._study
-        with decoding(url), translated(url):
+        with decoding_ledger(url), translated(url):
             of_study = optuna_writer.StudyWriter(url, study)
             of_study.take_over(writer.place)
         return cls(url, study, of_study)
@@ -182,7 +182,7 @@ class Ledger:
                         self._check_same(held[trial.number], trial)
                 writer.append(new, self.objectives)
 
-        self._lasting(append)
+        self._retrying(append)
 
     def trials(self) -> list[Trial]:
         """Return all trials, ordered by number; of a number the one that was written first.
@@ -195,7 +195,7 @@ class Ledger:
             with reading(self.url) as rows:
                 return read_trials(rows, self._study.study_id, self.objectives)
 
-        trials = self._lasting(read)
+        trials = self._retrying(read)
         first = {trial.number: trial for trial in reversed(trials)}
         return sorted(first.values(), key=lambda trial: trial.number)
 
@@ -211,7 +211,7 @@ class Ledger:
                 study = read_study(rows, self._study.name, self.url)
                 return [RunSegment(**segment) for segment in study.attributes.get("segments", [])]
 
-        return self._lasting(read)
+        return self._retrying(read)
 
     def set_segments(self, segments: Sequence[RunSegment]) -> None:
         """Write the segments of an asynchronous search, in place of those before.
@@ -222,9 +222,9 @@ class Ledger:
         """
         writer = self._for_writing()
         held = [dataclasses.asdict(segment) for segment in segments]
-        self._lasting(lambda: writer.set_attribute("segments", held))
+        self._retrying(lambda: writer.set_attribute("segments", held))
 
-    def _lasting(self, call: Callable[[], T]) -> T:
+    def _retrying(self, call: Callable[[], T]) -> T:
         """Return what `call` returns.
 
         A search outlasts a restart of the database server, and another process that keeps the file

@@ -23,7 +23,7 @@ import nas
 from nas.core.errors import LedgerError, first_line
 from nas.core.space import Genotype
 from nas.core.trial import Trial
-from nas.results.database import decoding, engine, engine_settings, engine_url, shown
+from nas.results.database import decoding_ledger, engine, engine_settings, engine_url, shown
 from nas.results.optuna_tables import (
     INFINITE,
     OTHER_OWNER,
@@ -99,7 +99,7 @@ class StudyWriter:
         }
 
     def take_over(self, place: str) -> None:
-        """Have every other process that writes this study refused from now on."""
+        """Make this the only process that may write the study; others are refused from now on."""
         with self._transaction() as connection:
             self._set(connection, "writer", {"token": self._token, "place": place})
 
@@ -136,7 +136,7 @@ class StudyWriter:
             yield connection
 
     def _check_token(self, connection: sqlalchemy.Connection) -> None:
-        with decoding(self._url):
+        with decoding_ledger(self._url):
             writer = dict(json.loads(connection.execute(self._writer).scalar() or "{}"))
         if writer.get("token") != self._token:
             at = f" at {writer['place']}" if writer.get("place") else ""

@@ -23,8 +23,14 @@ from nas.core.objective import Constraint
 from nas.core.records import check_kinds, decoding
 from nas.core.trial import FULL
 from nas.results import RECORD
-from nas.results.database import decoding as decoding_ledger
-from nas.results.database import engine_url, shown, sqlite_file, sqlite_url, translated
+from nas.results.database import (
+    decoding_ledger,
+    engine_url,
+    shown,
+    sqlite_file,
+    sqlite_url,
+    translated,
+)
 from nas.results.frame import trials_frame
 from nas.results.hypervolume import hypervolume, knee, non_dominated
 from nas.results.ledger import Ledger

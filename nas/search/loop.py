@@ -200,7 +200,7 @@ class SearchLoop:
             )
 
     def _submit(self) -> None:
-        """Submit the candidates that are kept back: to look at many costs little more than one."""
+        """Submit the candidates that are kept back: counting many costs little more than one."""
         candidates, self._starting = self._starting, []
         if not candidates:
             return

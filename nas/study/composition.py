@@ -92,7 +92,7 @@ def compose(
     parsed = _parsed(overrides)
     for override in parsed:
         _check_package(override, config_dir)
-    texts = [_text(override, groups) for override in parsed]
+    texts = [_override_text(override, groups) for override in parsed]
     if config_dir is not None:
         texts.append(searchpath(config_dir))
     _store_components(config_dir)
@@ -144,7 +144,7 @@ def _check_package(override: Override, config_dir: Path | None) -> None:
             raise HwnasError(f"{file}: {line}; without it its settings are those of {group!r}")
 
 
-def _text(override: Override, groups: Mapping[str, Any]) -> str:
+def _override_text(override: Override, groups: Mapping[str, Any]) -> str:
     """Return the text of an override, which adds what the composed files do not name."""
     line = str(override.input_line)
     choice = override.key_or_group in groups and not isinstance(override.value(), dict)

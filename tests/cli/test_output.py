@@ -16,7 +16,7 @@ from nas_command import SMALL, Finished, environment
 from nas.cli.main import _COMMANDS, main
 from nas.core.output import Output
 from nas.results.study import StudyResults
-from nas.study.reporting import Reporter
+from nas.study.reporting import Reporter, console
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -89,6 +89,9 @@ def test_progress_in_python_is_lossy_too(monkeypatch: pytest.MonkeyPatch) -> Non
         os.dup2(os.open(os.devnull, os.O_WRONLY), full.fileno())
     monkeypatch.setattr(sys, "stdout", None)
     Reporter().stage("a line")
+    # The stream of the reporter, not an exception, says that nothing was written.
+    assert isinstance(console().file, Output)
+    assert console().file.error is not None
 
 
 def test_what_an_encoding_lacks_is_replaced() -> None:

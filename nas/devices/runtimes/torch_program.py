@@ -66,7 +66,7 @@ def checked_program(path: Path) -> io.BytesIO:
             if sum(each.file_size for each in archive.infolist()) > path.stat().st_size:
                 raise ValueError("its records overlap")
             records = {name: archive.read(name) for name in archive.namelist()}
-            _check(records)
+            _check_records(records)
             for name, content in records.items():
                 copy.writestr(name, content)
     except _UNUSABLE as error:
@@ -75,26 +75,26 @@ def checked_program(path: Path) -> io.BytesIO:
     return checked
 
 
-def _check(records: Mapping[str, bytes]) -> None:
+def _check_records(records: Mapping[str, bytes]) -> None:
     root = next(iter(records), "").partition("/")[0] + "/"
     # PyTorch's reader takes a name in any case.
     if len({name.lower() for name in records}) < len(records):
         raise ValueError("names that differ only in their case")
     for name in records:
         if not (name.startswith(root) and _RECORDS.fullmatch(name.removeprefix(root))):
-            raise _refused(f"holds {name}")
+            raise _unsafe(f"holds {name}")
     for name in _CONFIGS:
         for weight, entry in json.loads(records[root + name])["config"].items():
             kind = "weight_" if "weights" in name else "tensor_"
             if entry["use_pickle"] or not entry["path_name"].startswith(kind):
-                raise _refused(f"holds {weight!r} as a pickle")
+                raise _unsafe(f"holds {weight!r} as a pickle")
     _check_inputs(records[root + _INPUTS])
     for key, text in _texts(json.loads(records[root + _PROGRAM]), ""):
         if key == "expr_str":
             fix = "export it with fixed sizes and batch 1"
             raise ModelError(f"has a dynamic shape ({text}), expected a fixed one; {fix}")
         if not _TEXTS.get(key, _NAMES).fullmatch(text):
-            raise _refused(f"has {text!r} as {key}")
+            raise _unsafe(f"has {text!r} as {key}")
 
 
 def _check_inputs(content: bytes) -> None:
@@ -104,7 +104,7 @@ def _check_inputs(content: bytes) -> None:
     try:
         torch.load(io.BytesIO(content), weights_only=True)
     except Exception as error:
-        raise _refused("holds its example inputs as a pickle of more than tensors") from error
+        raise _unsafe("holds its example inputs as a pickle of more than tensors") from error
 
 
 def _texts(value: Any, key: str) -> Iterator[tuple[str, str]]:
@@ -121,6 +121,6 @@ def _texts(value: Any, key: str) -> Iterator[tuple[str, str]]:
         yield key, value
 
 
-def _refused(what: str) -> ModelError:
+def _unsafe(what: str) -> ModelError:
     fix = "export the network with torch.export.save from its own code"
     return ModelError(f"{what}, which could run any code when it is loaded; {fix}")
