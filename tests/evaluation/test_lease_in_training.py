@@ -24,7 +24,6 @@ from nas.devices.measuring.process import MeasuringProcess
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="no file locks there")
 
-TRAINING_S = 14.0
 PATIENCE_S = 100
 
 
@@ -42,6 +41,14 @@ def notes(folder: Path, number: int) -> list[float]:
     path = folder / f"{number}.txt"
     lines = path.read_text().split("\n")[:-1] if path.exists() else []
     return [float(line) for line in lines]
+
+
+def wait_for_notes_after(moment: float, folder: Path, candidates: list[Candidate]) -> None:
+    """Every training makes a step after `moment`, within the patience of this test."""
+    patience = time.monotonic() + PATIENCE_S
+    while not all(max(notes(folder, c.number), default=0.0) > moment for c in candidates):
+        assert time.monotonic() < patience
+        time.sleep(0.05)
 
 
 @pytest.mark.slow
@@ -70,19 +77,18 @@ def test_no_step_during_a_measurement(
     device = nas.devices.get("cpu", min_seconds=1.0, max_seconds_per_model=1.0)
     network = nn.Sequential(nn.Flatten(), nn.Linear(64, 10)).eval()
     settings = {"workers": 2, "cpus_per_worker": 1, "gpus_per_worker": 0}
-    evaluator = RayEvaluator(NotedTraining(tmp_path), time_limit_s=TRAINING_S, **settings)
+    evaluator = RayEvaluator(NotedTraining(tmp_path), time_limit_s=2 * PATIENCE_S, **settings)
     with closing(evaluator):
         candidates = [
             Candidate(number=i, genotype=(i,), arch_id=str(i), seed=0)
             for i in range(evaluator.workers)
         ]
         evaluator.submit(candidates)
-        patience = time.monotonic() + PATIENCE_S
-        while not all(notes(tmp_path, c.number) for c in candidates):
-            assert time.monotonic() < patience
-            time.sleep(0.05)
+        wait_for_notes_after(0.0, tmp_path, candidates)
         for _ in range(2):
             device.measure_many([network], (1, 8, 8))
+        wait_for_notes_after(held[-1][1], tmp_path, candidates)
+        (tmp_path / "stop").touch()
         ended = []
         while done := evaluator.completed():
             ended += done
