@@ -58,12 +58,15 @@ def connected(address: str | None) -> Iterator[None]:
         opened.enter_context(kept_handlers())
         end_orderly()
         try:
-            options = _of_new_cluster(opened) if address is None else {"address": address}
-            if address is not None:
+            options: dict[str, Any] = {"address": address}
+            group = os.getpgrp()
+            if address is None:
+                options, group = _of_new_cluster(opened)
+            else:
                 _check_reachable(address)
             opened.callback(_shut_down)
             # Ray's own handler of SIGTERM prints stacks and aborts.
-            with kept_handlers():
+            with kept_handlers(), _in_process_group(group):
                 ray.init(log_to_driver=False, logging_level=logging.CRITICAL, **options)
         except (OSError, RuntimeError, ValueError, exceptions.RayError) as error:
             cause = first_line(error)
@@ -75,8 +78,11 @@ def connected(address: str | None) -> Iterator[None]:
         yield
 
 
-def _of_new_cluster(opened: contextlib.ExitStack) -> dict[str, Any]:
-    """Return how Ray starts a cluster here; `opened` clears up behind it."""
+def _of_new_cluster(opened: contextlib.ExitStack) -> tuple[dict[str, Any], int]:
+    """Return how Ray starts a cluster here, and in which process group.
+
+    `opened` clears up behind it.
+    """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_worker_niceness", "0")
     token_known = {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & os.environ.keys()
@@ -84,18 +90,24 @@ def _of_new_cluster(opened: contextlib.ExitStack) -> dict[str, Any]:
         # Ray would write a token there, which may be impossible and which others could read.
         os.environ["RAY_AUTH_TOKEN"] = _TOKEN
         opened.callback(os.environ.pop, "RAY_AUTH_TOKEN", None)
-    return {
+    folder, group = opened.enter_context(_session_folder())
+    options = {
         # Without an address Ray would look for a cluster in the environment first.
         "address": "local",
         "num_cpus": usable_cores(),
         "include_dashboard": False,
-        "_temp_dir": str(opened.enter_context(_session_folder())),
+        "_temp_dir": str(folder),
     }
+    return options, group
 
 
 @contextlib.contextmanager
-def _session_folder() -> Iterator[Path]:
-    """Make the folder of Ray's files and sockets; `nas.cluster.reaper` removes it."""
+def _session_folder() -> Iterator[tuple[Path, int]]:
+    """Make the folder of Ray's files and sockets; `nas.cluster.reaper` removes it.
+
+    Yields:
+        The folder, and the process group of the reaper.
+    """
     for folder in _SESSIONS.glob(f"{_PREFIX}*"):
         if_abandoned(folder, reaper.clear)
     folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=_SESSIONS))
@@ -106,14 +118,32 @@ def _session_folder() -> Iterator[Path]:
             stdout=subprocess.DEVNULL,
             text=True,
             pass_fds=[lock],
-            start_new_session=True,  # what ends a group of processes does not end this one
+            process_group=0,  # what ends this process's group does not end the reaper
             env=child_environment(),
         )
     try:
-        yield folder
+        yield folder, process.pid
     finally:
         with uninterrupted(), contextlib.suppress(subprocess.TimeoutExpired):
             process.communicate(reaper.ORDERLY, timeout=_ENDED_S)
+
+
+@contextlib.contextmanager
+def _in_process_group(group: int) -> Iterator[None]:
+    """Move this process to another process group of its session for a `with` block.
+
+    What it starts there stays there: a signal to the group that this process returns to, such as
+    `timeout` and Slurm send, reaches this process alone, which then shuts Ray down in order. Ray
+    would else end first, and this process with it.
+    """
+    own = os.getpgrp()
+    with contextlib.suppress(PermissionError):  # the leader of a session stays in its own group
+        os.setpgid(0, group)
+    try:
+        yield
+    finally:
+        if os.getpgrp() != own:
+            os.setpgid(0, own)
 
 
 def _shut_down() -> None:

@@ -80,7 +80,7 @@ class Nas:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            start_new_session=True,
+            process_group=0,
         ) as process:
             try:
                 yield process

@@ -119,6 +119,8 @@ def test_nothing_stays_of_a_cluster_that_was_started_here(how: str) -> None:
             options = dict(o.partition("=")[::2] for o in raylet.cmdline())
             folder = Path(options["--temp_dir"])
             assert folder.exists()
+            # What is sent to the group of the process, which is this one's, does not reach Ray.
+            assert os.getpgid(process.pid) not in {os.getpgid(p.pid) for p in family}
             process.send_signal(getattr(signal, how))
             _, errors = process.communicate(timeout=60)
         finally:
