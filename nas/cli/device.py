@@ -132,10 +132,9 @@ def _measure(parsed: argparse.Namespace) -> int:
 
 
 def _print_measurement(model: Path, measurement: Measurement) -> None:
-    half_ms = measurement.relative_ci * measurement.latency_ms
     rows: dict[str, Any] = {
         "model": str(model),
-        "latency_ms": f"{measurement.latency_ms:.4g} +- {half_ms:.2g} "
+        "latency_ms": f"{measurement.latency_ms:.4g} +- {measurement.ci_ms:.2g} "
         f"(10th percentile of {len(measurement.samples_ms)} samples, 95 % interval)",
         "median_ms": measurement.median_ms,
         "p95_ms": measurement.p95_ms,

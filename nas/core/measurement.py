@@ -66,6 +66,11 @@ class Measurement:
         return float(np.percentile(self.samples_ms, QUIET_PERCENTILE))
 
     @property
+    def ci_ms(self) -> float:
+        """Half width of the 95 % confidence interval of `latency_ms`."""
+        return self.relative_ci * self.latency_ms
+
+    @property
     def median_ms(self) -> float:
         """Median of the samples, the machine's other load included."""
         return float(np.median(self.samples_ms))

@@ -91,15 +91,14 @@ def _against_fp32(measurement: Measurement, figures: Mapping[str, float]) -> Ite
     if fp32_ms is None:
         return
     ci_ms = figures["latency_ms_measured_fp32_ci"]
-    low_ms = measurement.latency_ms * (1 - measurement.relative_ci)
-    verdict = ": **slower quantised than in fp32**" if low_ms > fp32_ms + ci_ms else ""
+    slower = measurement.latency_ms - measurement.ci_ms > fp32_ms + ci_ms
+    verdict = ": **slower quantised than in fp32**" if slower else ""
     yield f"in fp32 on the same device: {fp32_ms:.4g} ms ± {ci_ms:.2g} ms{verdict}"
 
 
 def _measured(measurement: Measurement) -> Iterator[str]:
-    latency = measurement.latency_ms
     yield (
-        f"latency of one image: {latency:.4g} ms ± {latency * measurement.relative_ci:.2g} ms "
+        f"latency of one image: {measurement.latency_ms:.4g} ms ± {measurement.ci_ms:.2g} ms "
         f"(percentile {QUIET_PERCENTILE} of {len(measurement.samples_ms)} samples, "
         "95 % confidence interval)"
     )

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from safetensors.torch import save
 
 from nas.core.errors import ConfigError, ExportError
@@ -164,10 +165,8 @@ def _write_files(
 
 def _random_images(preprocessing: Preprocessing) -> ImageArray:
     shape = (_COMPARED_IMAGES, *preprocessing.input_shape)
-    pixels = np.random.default_rng(0).integers(0, 256, shape).astype(np.float32)
-    mean = np.array(preprocessing.mean, np.float32).reshape(1, -1, 1, 1)
-    std = np.array(preprocessing.std, np.float32).reshape(1, -1, 1, 1)
-    return np.asarray((pixels / np.float32(preprocessing.scale) - mean) / std, np.float32)
+    pixels = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+    return preprocessing(torch.from_numpy(pixels)).numpy()
 
 
 def _header(record: dict[str, Any]) -> str:

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from nas.core.errors import ExportError
-from nas.network.onnx import INPUT_NAME, OUTPUT_NAME
+from nas.network.onnx import INPUT_NAME, OUTPUT_NAME, evaluation_mode
 
 TOLERANCE = 1e-4
 """Largest difference of an output that is put down to the order of floating-point operations."""
@@ -31,38 +31,28 @@ def max_abs_difference(
         images: `(n, C, H, W)`, preprocessed.
         outputs: What the deployed network made of `images`, `(n, ...)`.
     """
-    training = network.training
-    network.eval()
-    try:
-        with torch.inference_mode():
-            expected = np.concatenate([network(torch.from_numpy(i[None])).numpy() for i in images])
-    finally:
-        network.train(training)
+    with evaluation_mode(network), torch.inference_mode():
+        expected = np.concatenate([network(torch.from_numpy(i[None])).numpy() for i in images])
     return float(np.max(np.abs(expected - outputs)))
 
 
-def check_parity(
-    network: nn.Module,
-    onnx_path: Path,
-    images: npt.NDArray[np.float32],
-    tolerance: float = TOLERANCE,
-) -> float:
+def check_parity(network: nn.Module, onnx_path: Path, images: npt.NDArray[np.float32]) -> float:
     """Return by how much ONNX Runtime's outputs differ from a network's, on the processor.
 
     Args:
         network: The network, on the processor.
         onnx_path: Its ONNX file, with the input `images` and the output `outputs`.
         images: `(n, C, H, W)`, preprocessed.
-        tolerance: Largest difference that is accepted.
 
     Raises:
-        ExportError: It is larger, an output is not a number, or the file is not valid ONNX.
+        ExportError: It is larger than `TOLERANCE`, an output is not a number, or the file is not
+            valid ONNX.
     """
     difference = max_abs_difference(network, images, onnx_outputs(onnx_path, images))
-    if not difference <= tolerance:
+    if not difference <= TOLERANCE:
         raise ExportError(
             f"{onnx_path.name}: outputs differ from the network's by {difference:.3g}, expected "
-            f"{tolerance:g} or less; an operation of the network is exported differently"
+            f"{TOLERANCE:g} or less; an operation of the network is exported differently"
         )
     return difference
 

@@ -222,11 +222,10 @@ def adaptive_measurement_line(candidate: MeasuredCandidate) -> str:
     if candidate.taken is None:
         return f"  {candidate.arch_id} {interval}; not measured, so it counts: {candidate.failure}"
     measurement = candidate.taken.measurement
-    ci_ms = measurement.relative_ci * measurement.latency_ms
     outcome = "" if candidate.kept else "; breaks the limit"
     if not candidate.kept and candidate.reason == "constraint":
         outcome += ", so it is not trained"
-    measured = f"measured {measurement.latency_ms:.4g} ± {ci_ms:.1g} ms"
+    measured = f"measured {measurement.latency_ms:.4g} ± {measurement.ci_ms:.1g} ms"
     if not candidate.taken.reused:
         took = f"{candidate.taken.seconds:.0f} s"
         measured += f" in {took}, in which trainings on that machine waited"
@@ -250,7 +249,7 @@ def _row_of_candidate(candidate: MeasuredCandidate) -> dict[str, Any]:
             "latency_ms_predicted": candidate.updated_ms,
             "latency_ms_predicted_std": candidate.updated_std_ms,
             "latency_ms_measured": measurement.latency_ms,
-            "latency_ms_measured_ci": measurement.relative_ci * measurement.latency_ms,
+            "latency_ms_measured_ci": measurement.ci_ms,
         }
     return row
 

@@ -209,8 +209,7 @@ class Verification:
                 show(i + 1)
 
     def _compare(self, member: Candidate, quantised: Measurement, fp32: Measurement) -> None:
-        low_ms = quantised.latency_ms * (1 - quantised.relative_ci)
-        if low_ms > fp32.latency_ms * (1 + fp32.relative_ci):
+        if quantised.latency_ms - quantised.ci_ms > fp32.latency_ms + fp32.ci_ms:
             took = f"{quantised.latency_ms:.3g} ms, in fp32 {fp32.latency_ms:.3g} ms"
             self.reporter.stage(f"  {member.arch_id} is slower quantised: {took}")
 
@@ -300,7 +299,7 @@ class Verification:
             **tested,
             "validation_images": None if self.validation is None else len(self.validation),
             "latency_ms_measured": measurement.latency_ms,
-            "latency_ms_measured_ci": measurement.relative_ci * measurement.latency_ms,
+            "latency_ms_measured_ci": measurement.ci_ms,
             "latency_ms_median": measurement.median_ms,
             "latency_ms_p95": measurement.p95_ms,
             "peak_memory_mb_measured": measurement.peak_memory_mb,
@@ -319,7 +318,7 @@ class Verification:
         if self._path(member, "measurement_fp32.json").is_file():
             fp32 = self._measurement(member, "measurement_fp32.json")
             numbers["latency_ms_measured_fp32"] = fp32.latency_ms
-            numbers["latency_ms_measured_fp32_ci"] = fp32.relative_ci * fp32.latency_ms
+            numbers["latency_ms_measured_fp32_ci"] = fp32.ci_ms
         write_json_atomically(self._path(member, TESTED), numbers)
 
     def _read(self, member: Candidate, name: str) -> dict[str, Any]:
