@@ -14,15 +14,11 @@ from omegaconf import OmegaConf
 
 from nas.core.errors import ConfigError, HwnasError
 from nas.core.files import remove_parts, write_bytes_atomically, write_json_atomically
+from nas.core.host import try_lock
 from nas.core.records import decoding, read_json
 from nas.results.database import sqlite_url
 from nas.results.record import read_record
 from nas.study.yaml_files import read_yaml
-
-try:
-    import fcntl
-except ImportError:  # Windows has no flock; there nothing stops a second run of the same study
-    fcntl = None  # type: ignore[assignment]
 
 CALIBRATION_SETTINGS = ("seed", "search_space", "data", "device", "latency_predictor")
 """Settings that a calibrated latency predictor depends on."""
@@ -144,15 +140,9 @@ class StudyFolder:
                     _remove_empty(made)
 
     def _take(self, file: IO[str]) -> None:
-        if fcntl is None:
-            return
-        line = f"{self.path}: another process runs this study; wait, or set `name`"
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise HwnasError(line) from error
         # The file may have been removed between its opening and its locking.
-        if os.fstat(file.fileno()).st_nlink == 0:
+        if not try_lock(file) or os.fstat(file.fileno()).st_nlink == 0:
+            line = f"{self.path}: another process runs this study; wait, or set `name`"
             raise HwnasError(line)
 
     def saved(self) -> dict[str, Any]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -17,9 +16,9 @@ from nas.core.space import Genotype
 from nas.core.trial import Job, Trial, full_trainings
 from nas.search.feasibility import FeasibilityReport
 from nas.search.problem import SearchProblem
-from nas.search.stopping import Spent, StopSettings, seconds_left
+from nas.search.stopping import Spent, seconds_left
 from nas.study.reporting import duration
-from nas.study.settings import FinaliseSettings
+from nas.study.settings import StudySettings
 from nas.training.job import TrainingJob
 
 PREPARED_S = 2.0
@@ -82,64 +81,50 @@ def calibration_line(settings: PredictorSettings) -> str:
     )
 
 
-@dataclass(frozen=True, kw_only=True)
-class TimeLeft:
-    """How long the stages of a study take that are left.
-
-    Attributes:
-        line: Says so, and how it was estimated.
-        verification_s: Of the last stage; 0 where nothing is known of it.
-    """
-
-    line: str
-    verification_s: float = 0.0
-
-
 def time_left(
+    settings: StudySettings,
     job: Job,
     genotypes: Sequence[Genotype],
     trials: Sequence[Trial],
-    *,
-    evaluations: int,
-    stop: StopSettings,
     workers: int | None,
-    gpus: bool,
-    calibration: PredictorSettings | None,
-    finalise: FinaliseSettings,
-) -> TimeLeft:
-    """Return how long the rest of a study takes, and how that was estimated.
+    *,
+    calibrated: bool,
+) -> tuple[str, float]:
+    """Estimate how long the stages of a study take that are left.
 
     Args:
+        settings: Of the study.
         job: What evaluates candidates.
         genotypes: Candidates as they may come.
         trials: Those that have ended; where there are any, their seconds are the estimate.
-        evaluations: Full trainings at which the search ends.
-        stop: Its other limits.
         workers: Candidates at a time; `None` if that cannot be told yet.
-        gpus: Whether candidates are trained on GPUs, which this process may not have.
-        calibration: That is to be made; `None` where none is left.
-        finalise: How the front is verified.
+        calibrated: Whether no calibration is left.
+
+    Returns:
+        A line for people, and the seconds of the last stage; 0 where nothing is known of it.
     """
+    search, finalise, predictor = settings.search, settings.finalise, settings.predictor
     done = full_trainings(trials)
-    left = max(evaluations - done, 0)
+    left = max(search.evaluations - done, 0)
     if not isinstance(job, TrainingJob):
         looked_up = counted(round(left, 2), "candidate")
-        return TimeLeft(line=f"to be looked up, which takes simulated time only: {looked_up}")
+        return f"to be looked up, which takes simulated time only: {looked_up}", 0.0
     if trials:
         each_s = sum(trial.seconds for trial in trials) / done
         how = f"mean of {counted(len(trials), 'trial')} so far"
-    elif gpus:
+    elif settings.evaluation.on_gpus:  # which this process may not have
         why = "its candidates are trained on GPUs"
-        return TimeLeft(line=f"how long the search takes is not estimated: {why}")
+        return f"how long the search takes is not estimated: {why}", 0.0
     else:
         try:
             each_s = float(np.mean([job.estimated_seconds(g) for g in _spread(job, genotypes)]))
         except CandidateFailure as failure:
             why = f"a network failed ({failure})"
-            return TimeLeft(line=f"how long the search takes is not estimated: {why}")
+            return f"how long the search takes is not estimated: {why}", 0.0
         how = "a few steps of a small, a middle and a large network, each alone on this host"
     on = counted(workers or 1, "worker")
-    left_s = seconds_left(evaluations, stop, Spent().add(*trials), each_s, workers or 1)
+    spent = Spent().add(*trials)
+    left_s = seconds_left(search.evaluations, search.stop, spent, each_s, workers or 1)
     left = min(left, round(left_s * (workers or 1) / max(each_s, 1e-9)))
     candidates = f"{counted(round(left, 2), 'candidate')} of {duration(each_s)} on {on}"
     stages_s = {f"search ({candidates})": left_s}
@@ -150,14 +135,13 @@ def time_left(
         members = counted(finalise.limit, "network")
         at_most = f"at most {members} of {duration(trained_s)} on {on}"
         stages_s[f"verification ({at_most})"] = verification_s
-    if calibration is not None:
-        samples, seconds = calibration.samples, calibration.seconds_per_sample + PREPARED_S
+    if not calibrated:
+        samples, seconds = predictor.samples, predictor.seconds_per_sample + PREPARED_S
         of = f"{counted(samples, 'network')} of {duration(seconds)}"
         stages_s = {f"calibration ({of})": samples * seconds, **stages_s}
     parts = ", ".join(f"{duration(seconds)} of {stage}" for stage, seconds in stages_s.items())
     total = duration(sum(stages_s.values()))
-    line = f"about {total} in all: {parts}; estimate: {how}"
-    return TimeLeft(line=line, verification_s=verification_s)
+    return f"about {total} in all: {parts}; estimate: {how}", verification_s
 
 
 def _images(recipe: Recipe, job: TrainingJob) -> int:
@@ -172,12 +156,7 @@ def _spread(job: TrainingJob, genotypes: Sequence[Genotype]) -> list[Genotype]:
 
 
 def nothing_complete_line(trials: Sequence[Trial], stopped_by: str) -> str:
-    """Return why a search has no front, and what to do about it.
-
-    Args:
-        trials: All of them; none is complete.
-        stopped_by: The limit at which the search ended.
-    """
+    """Return why a search that ended at the limit `stopped_by` has no front, and what to do."""
     if not trials:
         return "no trial is complete: every candidate breaks a limit when it is measured"
     [(cause, count)] = Counter(str(trial.failure) for trial in trials).most_common(1)

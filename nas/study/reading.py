@@ -320,5 +320,4 @@ def recordable(url: str) -> str:
     parsed = sqlalchemy.make_url(url)
     if parsed.password is None:
         return url
-    parts = (parsed.drivername, parsed.username, None, parsed.host, parsed.port, parsed.database)
-    return sqlalchemy.URL.create(*parts, parsed.query).render_as_string(hide_password=False)
+    return parsed._replace(password=None).render_as_string(hide_password=False)

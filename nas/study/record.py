@@ -43,17 +43,7 @@ def begin(
     first: Sequence[Genotype],
     splits: SearchSplits,
 ) -> None:
-    """Write `study.json` when a study begins.
-
-    Args:
-        settings: Of the study.
-        folder: Of the study.
-        fingerprint: Of its data; see `Dataset.fingerprint`.
-        problem: What it searches for.
-        calibration: Of its predictor, if it has one.
-        first: The architectures of a warm start.
-        splits: Of the data, which say the task.
-    """
+    """Write `study.json` when a study begins; `first` are the architectures of a warm start."""
     known = settings.used
     trivial = splits.trivial()
     task = {

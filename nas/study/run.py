@@ -56,11 +56,7 @@ FORESEEN = 64
 
 
 def run(settings: StudySettings, reporter: Reporter | None = None) -> StudyResults:
-    """Run a study, or go on with one.
-
-    Args:
-        settings: What to do.
-        reporter: Told of the progress; prints it unless another one is given.
+    """Run a study, or go on with one; the progress is printed unless a reporter is told of it.
 
     Raises:
         HwnasError: Something in the settings or the surroundings is wrong; what was finished is
@@ -89,10 +85,6 @@ def run(settings: StudySettings, reporter: Reporter | None = None) -> StudyResul
 
 def check(settings: StudySettings, reporter: Reporter | None = None) -> None:
     """Say what a study would look for and how long that takes; nothing is measured or written.
-
-    Args:
-        settings: What to do.
-        reporter: Told what is found; prints it unless another one is given.
 
     Raises:
         HwnasError: Something in the settings or the surroundings is wrong.
@@ -186,14 +178,18 @@ class _Study:
         if calibration is None and self._needs_calibration:
             self.reporter.stage(preview.calibration_line(self.settings.predictor))
         feasible = self._survey(self._problem(calibration))
-        here = self.settings.ray.address is None
-        workers = self.settings.evaluation.workers_here() if here else None
         trials = []
         if self.folder.begun:
             owner = self.folder.ledger_owner
             trials = Ledger.load(self._ledger_url, self._name, owner).trials()
         calibrated = calibration is not None or not self._needs_calibration
-        self._say_time(feasible, trials, workers, calibrated=calibrated)
+        self._say_time(feasible, trials, self._workers_here, calibrated=calibrated)
+
+    @property
+    def _workers_here(self) -> int | None:
+        """Workers before any is started; `None` if they are on a cluster, or nobody can tell."""
+        here = self.settings.ray.address is None
+        return self.settings.evaluation.workers_here() if here else None
 
     @property
     def _name(self) -> str:
@@ -252,19 +248,11 @@ class _Study:
         calibrated: bool,
     ) -> float:
         """Say how long the stages take that are left; return the seconds of the last one."""
-        left = preview.time_left(
-            self._job,
-            genotypes,
-            trials,
-            evaluations=self.settings.search.evaluations,
-            stop=self.settings.search.stop,
-            workers=workers,
-            gpus=self.settings.evaluation.on_gpus,
-            calibration=None if calibrated else self.settings.predictor,
-            finalise=self.settings.finalise,
+        line, verification_s = preview.time_left(
+            self.settings, self._job, genotypes, trials, workers, calibrated=calibrated
         )
-        self.reporter.stage(left.line)
-        return left.verification_s
+        self.reporter.stage(line)
+        return verification_s
 
     def _calibrated(self) -> Calibration | None:
         """Return the study's calibration, made now unless that was done before."""
@@ -277,10 +265,8 @@ class _Study:
         if samples * predictor.seconds_per_sample >= LONG_CALIBRATION_S:
             # Timing some trainings takes seconds; after a short calibration it is done anyway.
             random = self.space.samples(FORESEEN, stream(self.settings.seed, "foreseen"))
-            here = self.settings.ray.address is None
-            workers = self.settings.evaluation.workers_here() if here else None
             genotypes = [tuple(genotype) for genotype in random.tolist()]
-            self._say_time(genotypes, [], workers, calibrated=False)
+            self._say_time(genotypes, [], self._workers_here, calibrated=False)
         self._say(threads_line(self.settings.device))
         self.reporter.stage(f"calibrating the latency predictor on {samples} networks")
         with self.reporter.progress("calibration", samples) as show:
@@ -291,16 +277,17 @@ class _Study:
         return calibration
 
     def _problem(self, calibration: Calibration | None) -> SearchProblem:
-        facts = Facts(self.space.costs, None, published_ms=self.settings.device.published_ms)
-        if calibration is not None:
-            predictor = LearningPredictor(calibration.predictor)
-            facts = dataclasses.replace(facts, predictor=predictor, memory=calibration.memory)
         return SearchProblem(
             space=self.space,
             objectives=self.settings.objectives,
             limited=self.settings.limited,
             constraints=self.settings.constraints,
-            facts=facts,
+            facts=Facts(
+                costs=self.space.costs,
+                predictor=LearningPredictor(calibration.predictor) if calibration else None,
+                memory=calibration.memory if calibration else None,
+                published_ms=self.settings.device.published_ms,
+            ),
         )
 
     def _search(
