@@ -16,6 +16,7 @@ that ONNX Runtime makes.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -186,7 +187,7 @@ class _Fusion:
             return
         shape = layer.input_shape
         origin = tensor.origins[tensor.blocked]
-        values, kind = _values(shape), REORDERS[blocked]
+        values, kind = math.prod(shape), REORDERS[blocked]
         padded = values * self._channels(shape, blocked=True) // shape[0]
         self.kernels.append(
             Kernel(
@@ -246,10 +247,3 @@ def _after(origin: Origin | None, kind: str) -> Origin | None:
 
 def _channels(shape: Shape) -> int:
     return 1 if not shape else shape[0] if len(shape) == 3 else shape[-1]
-
-
-def _values(shape: Shape) -> int:
-    product = 1
-    for size in shape:
-        product *= size
-    return product

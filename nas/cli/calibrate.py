@@ -18,16 +18,16 @@ if TYPE_CHECKING:
     from nas.core.prediction import LatencyPredictor
 
 
-def calibrate(arguments: Sequence[str]) -> int:
+def calibrate_command(arguments: Sequence[str]) -> int:
     """Calibrate a predictor, or several with `--multirun`; return the exit status.
 
     Raises:
         HwnasError: The configuration cannot be composed.
     """
-    return composed(settings_parser("calibrate").parse_intermixed_args(arguments), _run)
+    return composed(settings_parser("calibrate").parse_intermixed_args(arguments), _calibrate)
 
 
-def _run(config: DictConfig) -> None:
+def _calibrate(config: DictConfig) -> None:
     from nas.study.reading import read_calibration
 
     settings = read_calibration(config)
@@ -41,14 +41,14 @@ def _run(config: DictConfig) -> None:
     from latency_predictors.calibration.sampling import load_samples
     from nas.cli.console import print_records
     from nas.devices.measuring.environment import threads_line
-    from nas.study.calibration import accuracy_line, calibrate
+    from nas.study.calibration import Calibration, accuracy_line
     from nas.study.reporting import Reporter
 
     if line := threads_line(settings.device):
         _write(line)
     reporter = Reporter()
     with reporter.progress("calibration", settings.predictor.samples) as show:
-        calibration = calibrate(settings, show)
+        calibration = Calibration.measured(settings, show)
     predictor, cost = calibration.predictor, calibration.cost
     _print_comparison(predictor)
     _write(accuracy_line(calibration))

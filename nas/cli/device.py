@@ -56,7 +56,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         action.add_argument("--json", action="store_true", help="print a JSON record")
 
 
-def run(parsed: argparse.Namespace) -> int:
+def device_command(parsed: argparse.Namespace) -> int:
     """Run the action that was chosen; return the exit status."""
     return _list(parsed) if parsed.action == "list" else _measure(parsed)
 

@@ -71,13 +71,13 @@ def _run_command(given: Sequence[str]) -> int:
     """Run a command; return its exit status, and say why where that is not 0."""
     try:
         if given[:1] == ["search"]:
-            from nas.cli.search import search
+            from nas.cli.search import search_command
 
-            return search(given[1:])
+            return search_command(given[1:])
         if given[:1] == ["calibrate"]:
-            from nas.cli.calibrate import calibrate
+            from nas.cli.calibrate import calibrate_command
 
-            return calibrate(given[1:])
+            return calibrate_command(given[1:])
         parsed = parser().parse_args(given)
         return _COMMANDS[parsed.command](parsed)
     except HwnasError as error:
@@ -230,7 +230,7 @@ _COMMANDS = {
     "spaces": _spaces,
     "show": _show,
     "fetch": _fetch,
-    "device": device.run,
+    "device": device.device_command,
 }
 
 if __name__ == "__main__":

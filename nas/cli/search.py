@@ -34,14 +34,14 @@ complete -o nospace -o default -F _nas_search nas
 """
 
 
-def search(arguments: Sequence[str]) -> int:
+def search_command(arguments: Sequence[str]) -> int:
     """Run one study, or several with `--multirun`; return the exit status.
 
     Raises:
         HwnasError: The configuration cannot be composed.
     """
     parsed = settings_parser("search").parse_intermixed_args(arguments)
-    return composed(parsed, _check if parsed.check else _run)
+    return composed(parsed, _print_check if parsed.check else _run_study)
 
 
 def composed(parsed: argparse.Namespace, run: Callable[[DictConfig], None]) -> int:
@@ -166,7 +166,7 @@ def _dotted(values: Mapping[str, Any], path: str) -> list[str]:
     ]
 
 
-def _run(config: DictConfig) -> None:
+def _run_study(config: DictConfig) -> None:
     from nas.cli.console import print_front
     from nas.study.reading import read
 
@@ -197,7 +197,7 @@ def next_command(study: StudyResults) -> str:
     return shlex.join(["nas", *what, *([] if runs == "runs" else ["--runs", runs])])
 
 
-def _check(config: DictConfig) -> None:
+def _print_check(config: DictConfig) -> None:
     from nas.study.reading import read
 
     settings = read(config)

@@ -49,12 +49,7 @@ class NodeProcess(MeasuringProcess):
     """A measuring process on a node: an actor of Ray, which is asked from here."""
 
     def __init__(self, *, node: str, address: str, timeout_seconds: float) -> None:
-        """Start the actor, which starts the process.
-
-        Args:
-            node: The name behind `device:`.
-            address: Of the cluster.
-            timeout_seconds: How long an answer may take beyond the work that was asked for.
+        """Start the actor, which starts the process; see `RayNode` and `MeasuringProcess`.
 
         Raises:
             DeviceError: No node of the cluster carries the resource.

@@ -113,7 +113,7 @@ def verify(folder: Path) -> float:
     _check_deployed(folder, record["deployed"])
     _check_imports(folder / "model.py")
     own = {b["class"].partition(".")[0] for b in record["blocks"] if "." in b["class"]}
-    difference = _run(folder, sorted({*PROJECT_PACKAGES, *own} - PLAIN_PACKAGES))
+    difference = _difference_alone(folder, sorted({*PROJECT_PACKAGES, *own} - PLAIN_PACKAGES))
     if not difference <= TOLERANCE:
         raise ExportError(
             f"{folder}: outputs of model.py and model.onnx differ by {difference:.3g}, expected "
@@ -220,7 +220,7 @@ def _check_imports(path: Path) -> None:
                 )
 
 
-def _run(folder: Path, packages: list[str]) -> float:
+def _difference_alone(folder: Path, packages: list[str]) -> float:
     # -I leaves out PYTHONPATH and the working directory; -B leaves no bytecode in the folder.
     command = [sys.executable, "-I", "-B", fresh_process.__file__, str(folder), *packages]
     try:

@@ -70,7 +70,8 @@ class Assembler:
         graph = onnx.GraphProto(name="network")
         for block in network:
             part = self._graphs[_key(block)]
-            names = dict(zip(_names(part.input), (tensors[i] for i in block.inputs), strict=True))
+            inputs = zip(part.input, block.inputs, strict=True)
+            names = {value.name: tensors[read] for value, read in inputs}
             last = block is network[-1]
             names[part.output[0].name] = OUTPUT_NAME if last else block.name
             tensors[block.name] = names[part.output[0].name]
@@ -120,10 +121,6 @@ class _SideBySide(nn.Module):
 
 def _key(block: PlacedBlock) -> _Key:
     return block.module, repr(sorted(block.arguments.items())), block.input_shapes
-
-
-def _names(values: Iterable[onnx.ValueInfoProto]) -> list[str]:
-    return [value.name for value in values]
 
 
 def _part(graph: onnx.GraphProto, inputs: Sequence[str], number: int) -> onnx.GraphProto:

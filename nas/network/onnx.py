@@ -15,7 +15,7 @@ import torch
 from google.protobuf.message import DecodeError
 from torch import Tensor, nn
 
-from nas.core.errors import ExportError, HwnasError
+from nas.core.errors import ExportError, HwnasError, first_line, one_line
 from nas.core.files import write_bytes_atomically
 
 INPUT_NAME = "images"
@@ -24,13 +24,7 @@ OPSET = 20
 """The first operator set with GELU as one operator; a small transformer runs 8 % faster with it."""
 
 
-def export_onnx(
-    network: nn.Module,
-    input_shape: tuple[int, int, int],
-    path: Path,
-    *,
-    example: Tensor | None = None,
-) -> Path:
+def export_onnx(network: nn.Module, input_shape: tuple[int, int, int], path: Path) -> Path:
     """Write `network` as one ONNX file: `images` `(1, C, H, W)` -> `outputs` `(1, ...)`.
 
     The network is exported in evaluation mode; its own mode and weights, and the global random
@@ -41,7 +35,6 @@ def export_onnx(
         network: Maps images `(N, C, H, W)` to outputs `(N, ...)`.
         input_shape: `(channels, height, width)` of one image.
         path: Of the file to write; its folder exists.
-        example: An image batch `(1, C, H, W)` to trace with; zeros if not given.
 
     Returns:
         `path`.
@@ -49,25 +42,12 @@ def export_onnx(
     Raises:
         ExportError: The network cannot be expressed in ONNX, or the file cannot be written.
     """
-    images = _zeros_for(network, input_shape) if example is None else example
-    if images.shape != (1, *input_shape):
-        raise ExportError(f"example: got shape {tuple(images.shape)}, expected {(1, *input_shape)}")
+    images = _zeros_for(network, input_shape)
     return write_model(convert(network, (images,), ([INPUT_NAME], [OUTPUT_NAME])), path)
 
 
 def export_program(network: nn.Module, input_shape: tuple[int, int, int], path: Path) -> Path:
-    """Write `network` as one file of `torch.export`: images `(1, C, H, W)` -> outputs.
-
-    The network is exported in evaluation mode; its own mode is as before afterwards. The file
-    appears whole or not at all.
-
-    Args:
-        network: Maps images `(N, C, H, W)` to outputs `(N, ...)`.
-        input_shape: `(channels, height, width)` of one image.
-        path: Of the file to write; its folder exists.
-
-    Returns:
-        `path`.
+    """Write `network` as one file of `torch.export`; arguments and result as of `export_onnx`.
 
     Raises:
         ExportError: The network cannot be expressed as a program, or the file cannot be written.
@@ -81,10 +61,9 @@ def export_program(network: nn.Module, input_shape: tuple[int, int, int], path: 
         part.replace(path)
     except (RuntimeError, ValueError, TypeError, AttributeError, OSError) as error:
         part.unlink(missing_ok=True)
-        reason = " ".join(str(error).split())[:300]
         raise ExportError(
             f"{type(network).__name__}: cannot be exported with torch.export for images of shape "
-            f"{tuple(images.shape)} ({reason})"
+            f"{tuple(images.shape)} ({one_line(error)})"
         ) from error
     return path
 
@@ -165,23 +144,18 @@ def convert(
                 output_names=list(names[1]),
             )
         except torch.onnx.OnnxExporterError as error:
-            reason = _reason(error)
+            cause: BaseException = error
+            # The exporter's own message is a page of advice; what went wrong is at the chain's end.
+            while cause.__cause__ is not None:
+                cause = cause.__cause__
             raise ExportError(
                 f"{type(network).__name__}: cannot be exported to ONNX for images of shape "
-                f"{tuple(inputs[0].shape)}: {reason}"
+                f"{tuple(inputs[0].shape)}: {type(cause).__name__}: {first_line(cause)}"
             ) from error
     assert program is not None  # only the TorchScript exporter returns nothing
     model = program.model_proto
     _strip_metadata(model.graph)
     return model
-
-
-def _reason(error: BaseException) -> str:
-    # The exporter's own message is a page of advice; what went wrong is at the chain's end.
-    while error.__cause__ is not None:
-        error = error.__cause__
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
 
 
 @contextlib.contextmanager

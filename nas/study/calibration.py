@@ -49,7 +49,7 @@ class Calibration:
 
     @classmethod
     def load(cls, folder: Path, space: SearchSpace) -> Calibration | None:
-        """Read what `calibrate` has left; `None` unless it came to its end.
+        """Read what `measured` has left; `None` unless it came to its end.
 
         Raises:
             ConfigError: It was calibrated for another space, or for other code of the same.
@@ -60,54 +60,52 @@ class Calibration:
         memory = PeakMemory.load(folder / MEMORY) if (folder / MEMORY).is_dir() else None
         return cls(latency_predictors.load(folder), memory, cost)
 
+    @classmethod
+    def measured(
+        cls, settings: CalibrationSettings, on_progress: Callable[[int, str], None] | None = None
+    ) -> Calibration:
+        """Measure some networks, unless the store has them, and fit a predictor to them.
 
-def calibrate(
-    settings: CalibrationSettings, on_progress: Callable[[int, str], None] | None = None
-) -> Calibration:
-    """Measure some networks, unless the store has them, and fit a predictor to them.
+        Progress is told as `latency_predictors.calibration.sampling.measure_genotypes` tells it.
 
-    Args:
-        settings: Of the calibration.
-        on_progress: See `latency_predictors.calibration.sampling.measure_genotypes`.
-
-    Raises:
-        DeviceError: The device cannot tell how much memory networks take.
-    """
-    space, store = settings.space, settings.store
-    started = time.monotonic()
-    before = dataclasses.replace(store.counts)
-    choice = int(stream(settings.seed, "calibration").integers(2**31))
-    genotypes, measurements = sampling.measure_samples(
-        space,
-        settings.device,
-        settings.predictor,
-        choice,
-        store,
-        memory=settings.memory,
-        on_progress=on_progress,
-    )
-    peak = None
-    if settings.memory:
-        if not measured_memory(measurements):
-            raise DeviceError(
-                "objective peak_memory_mb: the device cannot tell how much memory a network takes; "
-                "use counted_memory_mb"
-            )
-        peak = PeakMemory.fit(space, genotypes, measurements)
-    latency_ms = np.array([m.latency_ms for m in measurements])
-    predictor = settings.predictor.fit(space, genotypes, latency_ms)
-    cost = {
-        "measured": store.counts.taken - before.taken,
-        "reused": store.counts.reused - before.reused,
-        "seconds": time.monotonic() - started,
-        "seconds_reused": store.counts.reused_s - before.reused_s,
-        "relative_ci_percent": float(100 * np.median([m.relative_ci for m in measurements])),
-    }
-    sampling.save_samples(settings.folder, space, genotypes, measurements, cost)
-    if peak is not None:
-        peak.save(settings.folder / MEMORY)
-    predictor.save(settings.folder)
-    return Calibration(predictor, peak, cost)
+        Raises:
+            DeviceError: The device cannot tell how much memory networks take.
+        """
+        space, store = settings.space, settings.store
+        started = time.monotonic()
+        before = dataclasses.replace(store.counts)
+        choice = int(stream(settings.seed, "calibration").integers(2**31))
+        genotypes, measurements = sampling.measure_samples(
+            space,
+            settings.device,
+            settings.predictor,
+            choice,
+            store,
+            memory=settings.memory,
+            on_progress=on_progress,
+        )
+        peak = None
+        if settings.memory:
+            if not measured_memory(measurements):
+                raise DeviceError(
+                    "objective peak_memory_mb: the device cannot tell how much memory a network "
+                    "takes; use counted_memory_mb"
+                )
+            peak = PeakMemory.fit(space, genotypes, measurements)
+        latency_ms = np.array([m.latency_ms for m in measurements])
+        predictor = settings.predictor.fit(space, genotypes, latency_ms)
+        cost = {
+            "measured": store.counts.taken - before.taken,
+            "reused": store.counts.reused - before.reused,
+            "seconds": time.monotonic() - started,
+            "seconds_reused": store.counts.reused_s - before.reused_s,
+            "relative_ci_percent": float(100 * np.median([m.relative_ci for m in measurements])),
+        }
+        sampling.save_samples(settings.folder, space, genotypes, measurements, cost)
+        if peak is not None:
+            peak.save(settings.folder / MEMORY)
+        predictor.save(settings.folder)
+        return cls(predictor, peak, cost)
 
 
 def accuracy_line(calibration: Calibration) -> str:

@@ -170,12 +170,12 @@ def _merged(cls: type, node: Any, path: str) -> DictConfig:
     """Return the fields of a dataclass with their values, names and types checked."""
     try:
         schema = _writable(OmegaConf.structured(cls))
-        return cast("DictConfig", OmegaConf.merge(schema, _literal(node)))
+        return cast("DictConfig", OmegaConf.merge(schema, _unresolved(node)))
     except OmegaConfBaseException as error:
         raise _config_error(error, cls, node, path) from error
 
 
-def _literal(node: Any) -> DictConfig:
+def _unresolved(node: Any) -> DictConfig:
     """Return plain values as OmegaConf's, which would resolve what a text holds, as `${oc.env:X}`.
 
     A configuration has been resolved by then; of a study that somebody else made, nothing is.
@@ -192,7 +192,7 @@ def _literal(node: Any) -> DictConfig:
 
 
 def _config_error(error: OmegaConfBaseException, cls: type, node: Any, path: str) -> ConfigError:
-    key, given = str(error.full_key or error.key or ""), _literal(node)
+    key, given = str(error.full_key or error.key or ""), _unresolved(node)
     got = (
         OmegaConf.select(given, key, default=None)
         if key

@@ -38,7 +38,6 @@ from nas.study.calibration import (
     MeasuredCandidatesFile,
     accuracy_line,
     adaptive_measurement_line,
-    calibrate,
     learner,
     measurer,
 )
@@ -56,7 +55,7 @@ FORESEEN = 64
 
 
 def run(settings: StudySettings, reporter: Reporter | None = None) -> StudyResults:
-    """Run a study, or go on with one; the progress is printed unless a reporter is told of it.
+    """Run a study, or go on with one; prints the progress unless another `reporter` is given.
 
     Raises:
         HwnasError: Something in the settings or the surroundings is wrong; what was finished is
@@ -83,7 +82,7 @@ def run(settings: StudySettings, reporter: Reporter | None = None) -> StudyResul
                 raise DeviceError(f"{error}; {fix}") from error
 
 
-def check(settings: StudySettings, reporter: Reporter | None = None) -> None:
+def check(settings: StudySettings) -> None:
     """Say what a study would look for and how long that takes; nothing is measured or written.
 
     Raises:
@@ -91,7 +90,7 @@ def check(settings: StudySettings, reporter: Reporter | None = None) -> None:
         NoFeasibleArchitectureError: Nothing is found that keeps the limits.
     """
     folder = StudyFolder(Path(settings.runs).expanduser() / settings.name)
-    study = _Study(settings, folder, reporter or Reporter())
+    study = _Study(settings, folder, Reporter())
     folder.check(settings.config)
     study.check()
 
@@ -270,7 +269,7 @@ class _Study:
         self._say(threads_line(self.settings.device))
         self.reporter.stage(f"calibrating the latency predictor on {samples} networks")
         with self.reporter.progress("calibration", samples) as show:
-            calibration = calibrate(self._calibration, show)
+            calibration = Calibration.measured(self._calibration, show)
         if reused := calibration.cost["reused"]:
             self.reporter.stage(f"{reused} of {samples} networks had been measured before")
         self.reporter.stage(accuracy_line(calibration))

@@ -110,11 +110,6 @@ def test_images_that_do_not_fit_are_one_line(tmp_path: Path, capfd: pytest.Captu
     assert capfd.readouterr() == ("", "")
 
 
-def test_example_must_have_the_shape(tmp_path: Path):
-    with pytest.raises(ExportError, match=r"example: got shape \(2, 3, 16, 16\)"):
-        export_onnx(build(), SHAPE, tmp_path / "net.onnx", example=torch.zeros(2, *SHAPE))
-
-
 def test_folder_that_does_not_exist_is_named(tmp_path: Path):
     with pytest.raises(ExportError, match=r"none.net.onnx: cannot be written"):
         export_onnx(nn.Flatten(), SHAPE, tmp_path / "none" / "net.onnx")

@@ -249,7 +249,17 @@ class ProcessDevice(ProtocolSettings, Device):
             rounds = run_rounds(run_block, inferences, self, seed=seed)
             environment |= process.ask("load_average", about="load average")
             energy = [
-                self._energy(process, i, about[i]) if peaks[i] else {} for i in range(len(networks))
+                process.ask(
+                    "energy",
+                    about=about[i],
+                    work_seconds=_ENERGY_SECONDS,
+                    index=i,
+                    seconds=_ENERGY_SECONDS,
+                    provider=self._provider,
+                )
+                if peak
+                else {}
+                for i, peak in enumerate(peaks)
             ]
         environment |= {
             "runtime": self._runtime_name,
@@ -285,17 +295,6 @@ class ProcessDevice(ProtocolSettings, Device):
             )
             for i, samples_ms in enumerate(rounds.samples_ms)
         ]
-
-    def _energy(self, process: MeasuringProcess, index: int, about: str) -> dict[str, Any]:
-        seconds, provider = _ENERGY_SECONDS, self._provider
-        return process.ask(
-            "energy",
-            about=about,
-            work_seconds=seconds,
-            index=index,
-            seconds=seconds,
-            provider=provider,
-        )
 
     def _load(
         self,

@@ -35,12 +35,7 @@ def describe_host() -> dict[str, Any]:
 
 
 def hardware(threads: int, provider: str) -> dict[str, Any]:
-    """Return what this machine is, as far as it makes measurements differ.
-
-    Args:
-        threads: Of a network.
-        provider: What networks are run on.
-    """
+    """Return what this machine is, as far as it makes measurements of a provider differ."""
     facts: dict[str, Any] = {"cpu_model": cpu_model(), "logical_cores": os.cpu_count()}
     # Left out where all threads have a core: then it makes no difference how many there are.
     if (cores := usable_cores()) < threads:

@@ -53,7 +53,7 @@ class MeasurementStore:
         """Return the measurement of a network on a device, or `None`.
 
         Args:
-            device: With its settings.
+            device: Equal settings, hardware and runtime are one device.
             network: What tells the network from others, such as an `arch_id`.
             seconds: Most seconds of timed inference that were asked for.
             memory: Whether peak memory must be known as well.
@@ -78,14 +78,9 @@ class MeasurementStore:
         measurement: Measurement,
         took_s: float = 0.0,
     ) -> None:
-        """Keep a measurement, all samples included.
+        """Keep a measurement, all samples included, for which `find` is asked later.
 
-        Args:
-            device: With its settings.
-            network: What tells the network from others, such as an `arch_id`.
-            seconds: Most seconds of timed inference that were asked for.
-            measurement: What was measured.
-            took_s: Seconds that it took, from the genotype to the result.
+        It took `took_s` seconds from the genotype to the result.
         """
         path = self._path(device, network, seconds)
         path.parent.mkdir(parents=True, exist_ok=True)
