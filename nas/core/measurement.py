@@ -237,7 +237,7 @@ class Device(ABC):
         return False
 
     @property
-    def published_ms(self) -> Callable[[Sequence[Genotype], str | None], FloatArray] | None:
+    def published_ms(self) -> Callable[[Sequence[Genotype]], FloatArray] | None:
         """Latencies of genotypes, of a device that is a table; see `Facts.published_ms`.
 
         Such a device measures nothing.

@@ -28,14 +28,14 @@ class Facts:
             `model_size_mb`, one row a genotype.
         predictor: The calibrated latency predictor, or `None` where no objective needs one.
         memory: The calibrated predictor of peak memory, or `None` where no objective needs one.
-        published_ms: Latencies of genotypes as a table has them, in milliseconds, shape `(n,)`; on
-            the named device, or for `None` on the study's own. `None` without a table.
+        published_ms: Latencies of genotypes on the study's device, as a published table has them,
+            in milliseconds, shape `(n,)`; `None` without a table.
     """
 
     costs: Callable[[Sequence[Genotype]], pd.DataFrame]
     predictor: LatencyPredictor | None
     memory: MemoryPredictor | None = None
-    published_ms: Callable[[Sequence[Genotype], str | None], FloatArray] | None = None
+    published_ms: Callable[[Sequence[Genotype]], FloatArray] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -32,25 +32,20 @@ class TableDevice(Device):
     def __post_init__(self) -> None:
         self._table.latency_ms(self.hardware)  # which refuses a device that it does not have
 
-    def published_ms(self, genotypes: Sequence[Genotype], device: str | None = None) -> FloatArray:
+    def published_ms(self, genotypes: Sequence[Genotype]) -> FloatArray:
         """Return the published latencies of genotypes, in milliseconds, shape `(n,)`.
-
-        Args:
-            genotypes: Networks of the table.
-            device: Another one of the table; `None` for this one.
 
         Raises:
             GenotypeError: A genotype is not in the table.
         """
-        hardware = self.hardware if device is None else device
-        return self._table.latency_ms(hardware)[self._table.rows(genotypes)]
+        return self._table.latency_ms(self.hardware)[self._table.rows(genotypes)]
 
     @property
     def published(self) -> Mapping[str, str]:
         kind = self._table.devices[self.hardware]
         return {
             "latency_ms": f"published latency on {self.hardware}, {kind}",
-            "source": self._table.source,
+            **self._table.published,
         }
 
     def identity(self) -> dict[str, Any]:

@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+import numpy as np
+
 from nas import tables
 from nas.core.errors import CandidateFailure, ConfigError
 from nas.core.prediction import FloatArray
@@ -26,17 +28,20 @@ class TabularSettings(EvaluationSettings):
     Attributes:
         table: Name of the table.
         dataset: Of the table.
-        epochs: Of the published training whose error counts.
+        epochs: Of the published training whose error counts; 0 for the longest.
         workers: Candidates evaluated at a time, in simulated time.
     """
 
     table: str = "nasbench201"
     dataset: str = "cifar10"
-    epochs: int = 200
+    epochs: int = 0
     workers: int = 8
 
     def __post_init__(self) -> None:
-        tables.get(self.table).split(self.dataset, self.epochs)
+        table = tables.get(self.table)
+        longest = max(table.dataset(self.dataset).splits)
+        object.__setattr__(self, "epochs", self.epochs or longest)
+        table.split(self.dataset, self.epochs)
         if self.workers < 1:
             raise ConfigError("evaluation.workers", self.workers, "1 or more")
 
@@ -44,10 +49,15 @@ class TabularSettings(EvaluationSettings):
     def published(self) -> Mapping[str, str]:
         table = tables.get(self.table)
         split = table.split(self.dataset, self.epochs)
+        after = f" after {self.epochs} epochs" if self.epochs else ""
+        timed = table.seconds(self.dataset, self.epochs) is not None
+        seconds = (
+            "those of the published training" if timed else "one a training: none is published"
+        )
         return {
-            "error": f"published {split} error on {self.dataset} after {self.epochs} epochs",
-            "seconds": "simulated seconds, those of the published training",
-            "source": table.source,
+            "error": f"published {split} error on {self.dataset}{after}",
+            "seconds": f"simulated seconds, {seconds}",
+            **table.published,
         }
 
     def job(self, training: Callable[[Recipe], Job]) -> Job:
@@ -84,7 +94,7 @@ class PublishedJob:
     epochs: int
 
     def __call__(self, candidate: Candidate, deadline: float) -> Outcome:
-        """Return `error` in percent, and the `seconds` that the training took."""
+        """Return `error` in percent, and the `seconds` that the training took, or 1."""
         del deadline
         row = self.table.rows([candidate.genotype])[0]
         error, seconds = self._columns[round(candidate.fidelity * self.epochs)]
@@ -95,7 +105,11 @@ class PublishedJob:
         """Errors and seconds of all rows, by the epochs of the training."""
         table, name = self.table, self.dataset
         published = table.dataset(name).splits
-        return {n: (table.error(name, n), table.seconds(name, n)) for n in published}
+        columns = {}
+        for epochs in published:
+            error, seconds = table.error(name, epochs), table.seconds(name, epochs)
+            columns[epochs] = error, np.ones(len(error)) if seconds is None else seconds
+        return columns
 
 
 class SimulatedEvaluator(Evaluator):

@@ -88,15 +88,32 @@ class Plan:
         Raises:
             ValueError: Too many combinations of genes concern several blocks.
         """
-        shared = [gene for gene in range(len(self.genes)) if gene not in self._own]
+        if not all(table.dense for table in self.tables):
+            raise ValueError("size: a block reads too many combinations of genes")
+        return math.prod(self._size(genes, tables) for genes, tables in self._independent())
+
+    def _independent(self) -> list[tuple[set[int], list[BlockTable]]]:
+        """Return the genes and blocks in groups, such that no block reads genes of two groups."""
+        groups: list[tuple[set[int], list[BlockTable]]] = [({gene}, []) for gene in self._deployed]
+        for table in self.tables:
+            joined = [group for group in groups if group[0].intersection(table.genes)]
+            genes = set(table.genes).union(*(group[0] for group in joined))
+            blocks = [*(block for group in joined for block in group[1]), table]
+            groups = [*(group for group in groups if group not in joined), (genes, blocks)]
+        return groups
+
+    def _size(self, genes: set[int], tables: Sequence[BlockTable]) -> int:
+        """Return the number of canonical choices of one group of genes."""
+        shared = sorted(genes - self._own)
         sizes = [len(self.genes[i].choices) for i in shared]
-        if not all(table.dense for table in self.tables) or math.prod(sizes) > MOST_SHARED_CASES:
+        if math.prod(sizes) > MOST_SHARED_CASES:
             raise ValueError(f"size: {len(shared)} genes concern several blocks")
         cases = np.zeros((math.prod(sizes), len(self.genes)), np.int64)
         cases[:, shared] = np.indices(sizes).reshape(len(sizes), len(cases)).T
         # A gene that is inactive in a case is counted at its first choice only.
         cases = cases[~((cases > 0) & ~self.active(cases)).any(axis=1)]
-        factors = [self._ways(table, cases) for table in self.tables if not table.block.auxiliary]
+        factors = [np.ones(len(cases), np.int64)]
+        factors += [self._ways(table, cases) for table in tables if not table.block.auxiliary]
         # Python's integers, because these are beyond 64 bits.
         return sum(math.prod(row) for row in np.stack(factors, axis=1).tolist())
 

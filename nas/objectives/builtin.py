@@ -48,12 +48,7 @@ class LatencyMsPublished(Objective):
     """Latency of one inference as a published table has it: exact, and others' work.
 
     Where a study's device is a table this takes the place of `latency_ms`.
-
-    Attributes:
-        device: Of the table; `None` for the study's own.
     """
-
-    device: str | None = None
 
     unit: ClassVar[str] = "ms"
     column: ClassVar[str] = "latency_ms_published"
@@ -63,7 +58,7 @@ class LatencyMsPublished(Objective):
         """Return the published milliseconds, shape `(n,)`."""
         if facts.published_ms is None:
             raise TypeError("latency_ms_published needs a table of published latencies")
-        return facts.published_ms(genotypes, self.device)
+        return facts.published_ms(genotypes)
 
 
 @register("peak_memory_mb")

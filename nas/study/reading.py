@@ -253,13 +253,22 @@ def _check_tables(settings: StudySettings) -> None:
         raise ConfigError("evaluation", names["evaluation"], "tabular", fix)
     for section, answering in (("evaluation", evaluation), ("device", device)):
         if isinstance(answering, TabularSettings | TableDevice):
-            space = tables.get(answering.table).space
-            if names["search_space"] != space:
-                expected = f"{space}, of which {section}.table={answering.table} holds the networks"
-                raise ConfigError("search_space", names["search_space"], expected)
+            _check_space(section, answering.table, settings.config["search_space"])
     if settings.published and settings.finalise.limit:
         expected = "0: of a published table no network can be trained or measured"
         raise ConfigError("finalise.limit", settings.finalise.limit, expected)
+
+
+def _check_space(section: str, name: str, space: Mapping[str, Any]) -> None:
+    """Refuse a search space, as its settings name it, that is not the one of a table."""
+    table = tables.get(name)
+    if space["name"] != table.space:
+        expected = f"{table.space}, of which {section}.table={name} holds the networks"
+        raise ConfigError("search_space", space["name"], expected)
+    for setting, value in table.space_settings.items() if table.sample else ():
+        if space[setting] != value:
+            expected = f"{value}, as {section}.table={name} holds a sample of the space"
+            raise ConfigError(f"search_space.{setting}", space[setting], expected)
 
 
 def _check_shares(shares: Sequence[float], evaluation: TabularSettings) -> None:
@@ -267,8 +276,9 @@ def _check_shares(shares: Sequence[float], evaluation: TabularSettings) -> None:
     whole = evaluation.epochs
     splits = tables.get(evaluation.table).dataset(evaluation.dataset).splits
     for share in shares:
-        if round(share * whole) not in splits:
-            published = [epochs / whole for epochs in splits if epochs <= whole]
+        epochs = round(share * whole)
+        if epochs not in splits or (share < 1 and epochs == whole):
+            published = [n / whole for n in splits if n < whole] + [1.0]
             expected = f"shares of {whole} epochs that are published: {published}"
             raise ConfigError("fidelity.rungs", share, expected)
 

@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from nas.tables import IntArray, Table, TableData, register
+from nas.tables import IntArray, Table, TableCost, TableData, register
 
 NASBENCH201 = Path(__file__).with_name("nasbench201.npz")
 
@@ -61,6 +61,7 @@ class NasBench201(Table):
     """
 
     space: ClassVar[str] = "nasbench201"
+    space_settings: ClassVar[Mapping[str, Any]] = MappingProxyType({"merge_equal": False})
     source: ClassVar[str] = (
         "NAS-Bench-201 (Dong and Yang, ICLR 2020), NATS-Bench (Dong et al., TPAMI 2021), "
         "HW-NAS-Bench (Li et al., ICLR 2021), HELP (Lee et al., NeurIPS 2021)"
@@ -77,10 +78,17 @@ class NasBench201(Table):
         }
     )
 
-    @property
-    def devices(self) -> Mapping[str, str]:
-        names = load_nasbench201()["lat_devices"].tolist()
-        return {name: "estimated" if name in ESTIMATED else "measured" for name in names}
+    @cached_property
+    def costs(self) -> Mapping[str, TableCost]:
+        return {
+            name: TableCost(
+                objective=f"latency_ms_{name}",
+                unit="ms",
+                origin="estimated" if name in ESTIMATED else "measured",
+                latency=True,
+            )
+            for name in load_nasbench201()["lat_devices"].tolist()
+        }
 
     @cached_property
     def genotypes(self) -> IntArray:
@@ -93,6 +101,6 @@ class NasBench201(Table):
     def _seconds(self, dataset: str, epochs: int) -> npt.NDArray[np.floating]:
         return load_nasbench201()[f"train200_s_{dataset}"] * (epochs / _FULL)
 
-    def _latency_ms(self, device: str) -> npt.NDArray[np.floating]:
+    def _cost(self, name: str) -> npt.NDArray[np.floating]:
         columns = load_nasbench201()
-        return columns["lat_ms"][:, columns["lat_devices"].tolist().index(device)]
+        return columns["lat_ms"][:, columns["lat_devices"].tolist().index(name)]

@@ -54,7 +54,7 @@ def test_every_cell_is_an_architecture_unless_equal_ones_are_merged(benchmark: T
     cells = benchmark.table.genotypes
     np.testing.assert_array_equal(benchmark.problem.space.canonicalise(cells), cells)
     assert benchmark.problem.space.size == 15625
-    merged = TabularBenchmark.load("nasbench201", "cifar10", ["pixel3"], merge_equal=True)
+    merged = TabularBenchmark.load("nasbench201", "cifar10", ["pixel3"], space_settings={})
     assert merged.problem.space.size == 8265
     # A canonical genotype is itself a cell of the benchmark, and its own row answers.
     canonical = merged.problem.space.canonicalise(cells)
@@ -73,11 +73,35 @@ def test_a_search_in_memory_keeps_its_limits(benchmark: TabularBenchmark):
         algorithm.tell([trial])
 
 
+def test_a_limit_on_what_is_no_objective_reaches_the_trials() -> None:
+    limited = TabularBenchmark.load(
+        "nasbench201",
+        "cifar10",
+        ["pixel3"],
+        constraints=["params_m <= 0.5", "latency_ms_fpga <= 4"],
+    )
+    for name in ("guided", "tpe", "nsga2"):
+        algorithm = algorithms.get(name).start(limited.problem, 0)
+        for number in range(12):
+            [asked] = algorithm.ask(1)
+            trial = limited.trial(number, asked)
+            assert list(trial.values) == ["error", "latency_ms_pixel3"]
+            assert trial.facts["params_m"] <= 0.5
+            assert trial.facts["latency_ms_fpga"] <= 4
+            assert limited.problem.kept(trial)
+            algorithm.tell([trial])
+
+
+def test_a_limit_on_what_nothing_tells_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"search\.constraints: got 'latency_ms', .*params_m"):
+        TabularBenchmark.load("nasbench201", "cifar10", ["pixel3"], constraints=["latency_ms <= 5"])
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [
         (("cifar1", ["pixel3"], None), "data.dataset: got 'cifar1', expected .*cifar10, cifar100"),
-        (("cifar10", ["pixel9"], None), "device.hardware: got 'pixel9', expected .*raspi4"),
+        (("cifar10", ["pixel9"], None), "cost: got 'pixel9', expected .*raspi4"),
         (("cifar10", ["pixel3"], 50), "evaluation.epochs: got 50, expected .*12, 200"),
     ],
 )

@@ -3,6 +3,7 @@ from __future__ import annotations
 import pickle
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from nas.core.files import hashed
 from nas.core.space import Gene
 from nas.network.blocks import Block, Choices, ModuleSpec
 from nas.network.space import SearchSpace
+from search_spaces.layers.convolution import ConvNormAct
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +55,34 @@ class Whole(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         logits: torch.Tensor = self.classifier(self.activation(self.conv(x)).mean((2, 3)))
         return logits
+
+
+@dataclass(frozen=True, kw_only=True)
+class Staged(SearchSpace):
+    """Stages of up to two equal convolutions, each stage with a depth and a kernel size."""
+
+    stages: int
+
+    @property
+    def genes(self) -> tuple[Gene, ...]:
+        stages = range(self.stages)
+        genes = [(Gene(f"d{i}", (0, 1, 2)), Gene(f"k{i}", (1, 3, 5))) for i in stages]
+        return tuple(gene for pair in genes for gene in pair)
+
+    def blocks(self) -> Iterator[Block]:
+        for i in range(self.stages):
+            for place in (1, 2):
+                yield Block(f"stage{i}_block{place}", partial(self._conv, i, place))
+        classifier = ModuleSpec(
+            Whole, {"classes": self.num_classes, "channels": 4, "activation": "relu"}
+        )
+        yield Block("whole", lambda _: classifier)
+
+    def _conv(self, stage: int, place: int, chosen: Choices) -> ModuleSpec | None:
+        if chosen[f"d{stage}"] < place:
+            return None
+        arguments = {"outputs": 4, "kernel": chosen[f"k{stage}"]}
+        return ModuleSpec(ConvNormAct, arguments)
 
 
 @pytest.fixture
@@ -194,3 +224,15 @@ def test_a_choice_of_deployment_leaves_the_network_and_makes_another_architectur
     assert deployed.count((1, 0, 1)) == deployed.count((1, 0, 0)) == space.count((1, 0))
     first, second = (deployed.architecture((1, 0, i)).arch_id for i in range(2))
     assert first != second
+
+
+def test_the_size_of_a_space_of_many_genes_that_several_blocks_share() -> None:
+    """Each stage's genes concern its own blocks only, so that the stages' choices multiply."""
+    stages = 14
+    space = Staged(input_shape=(1, 8, 8), num_classes=2, stages=stages)
+    assert len(space.genes) == 2 * stages
+    # A stage without a block has no kernel to choose; else it has one of three.
+    assert space.size == (1 + 2 * 3) ** stages
+    small = Staged(input_shape=(1, 8, 8), num_classes=2, stages=2)
+    every = np.indices(small.cardinalities).reshape(4, -1).T
+    assert small.size == len(np.unique(small.canonicalise(every), axis=0))

@@ -62,8 +62,8 @@ def facts(space: SearchSpace) -> Facts:
     return Facts(space.costs, PerGene(), MemoryPerGene(), published_ms)
 
 
-def published_ms(genotypes: Sequence[Genotype], device: str | None) -> FloatArray:
-    """A hundredth of a millisecond for every choice beyond the first, on every device."""
+def published_ms(genotypes: Sequence[Genotype]) -> FloatArray:
+    """A hundredth of a millisecond for every choice beyond the first."""
     return PerGene().predict(genotypes).mean_ms
 
 

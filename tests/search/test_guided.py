@@ -23,9 +23,7 @@ def missing_share(benchmark: TabularBenchmark, trials: list[Trial], reference: f
     points = benchmark.points()
     points[:, 1:] = np.log(points[:, 1:])
     good = points[points[:, 0] < reference]
-    points = np.maximum(
-        points, np.quantile(good, 0.01, axis=0) * [0, *[1] * len(benchmark.devices)]
-    )
+    points = np.maximum(points, np.quantile(good, 0.01, axis=0) * [0, *[1] * len(benchmark.costs)])
     corner = [reference, *points[:, 1:].max(axis=0)]
     found = points[benchmark.table.rows([trial.genotype for trial in trials])]
     true = points[non_dominated(points)]
