@@ -8,10 +8,13 @@ takes seconds. The licence notices of the tables stand beside them.
 
 from __future__ import annotations
 
+import csv
+import gzip
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any, ClassVar
 
@@ -254,6 +257,13 @@ def averaged(
     return distinct, means
 
 
+def read_csv(path: Path) -> dict[str, npt.NDArray[np.str_]]:
+    """Return the columns of a compressed table of comma-separated values, as texts by name."""
+    with gzip.open(path, "rt", encoding="utf-8", newline="") as file:
+        names, *rows = csv.reader(file)
+    return dict(zip(names, np.array(rows).T, strict=True))
+
+
 registry: Registry[Table] = Registry("table", __name__)
 register = registry.register
 component = registry.component
@@ -270,6 +280,7 @@ __all__ = [
     "component",
     "get",
     "names",
+    "read_csv",
     "register",
     "registry",
 ]

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pytest
 from nas_command import Ended
 
 from nas import tables
@@ -90,6 +91,38 @@ def test_a_device_that_is_not_published_is_refused_with_those_there_are(here: He
     assert ended.returncode == 2
     assert ended.stderr.startswith("nas: device.hardware: got 'pixel9'")
     assert all(name in ended.stderr for name in ("1080ti_1", "raspi4"))
+
+
+@pytest.mark.parametrize(
+    ("name", "columns"),
+    [("nasbench_macro", ["macs_m", "params_m"]), ("accel_nasbench", ["latency_ms_published"])],
+)
+def test_tables_without_devices_or_seconds(
+    name: str, columns: list[str], here: Here, tmp_path: Path
+) -> None:
+    limit = 'search.constraints=["params_m <= 2.5"]'
+    fast = ("search.algorithm.initial=6", "search.evaluations=10", limit)
+    ended = here("search", f"experiment={name}", *fast)
+    assert ended.returncode == 0, ended.stderr
+    study = StudyResults(tmp_path / "runs" / name)
+    assert "one a training: none is published" in study.published["seconds"]
+    trials = study.trials()
+    table = tables.get(name)
+    rows = table.rows(trials["genotype"].tolist())
+    [(dataset, data)] = table.data.items()
+    np.testing.assert_array_equal(trials["error"], table.error(dataset, max(data.splits))[rows])
+    assert (trials["params_m"] <= 2.5).all()
+    assert trials[columns].notna().all(axis=None)
+
+
+def test_a_sample_is_searched_as_such_or_refused(here: Here) -> None:
+    ended = here("search", "experiment=accel_nasbench", "search_space.listed=''")
+    assert ended.returncode == 2
+    assert "search_space.listed: got ''" in ended.stderr
+    partial = ("fidelity=mo_asha", "fidelity.rungs=[0.5,1.0]")
+    ended = here("search", "experiment=accel_nasbench", *partial)
+    assert ended.returncode == 2
+    assert "fidelity.rungs: got 0.5" in ended.stderr
 
 
 def test_a_published_device_needs_no_calibration(here: Here) -> None:

@@ -1,0 +1,189 @@
+"""The MnasNet-like space of Accel-NASBench (Ahmad et al., 2024): seven stages of MBConv blocks.
+
+Each stage has an expansion, a kernel size, a number of layers and squeeze-excite or not, all its
+layers alike: 28 genes. Channels and strides are those of EfficientNet-B0 (Tan and Le, ICML 2019),
+as is the block: swish, and squeeze-excite through a quarter of the block's input channels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from nas import tables
+from nas.core.space import Gene, Genotype, Preset
+from nas.network.blocks import Block, Choices, IntArray, ModuleSpec
+from nas.network.space import SearchSpace
+from search_spaces import register
+from search_spaces.layers.convolution import Classifier, conv_bn, initialise
+
+CHANNELS, STRIDES = (16, 24, 40, 80, 112, 192, 320), (1, 2, 2, 2, 1, 2, 1)
+STEM, HEAD = 32, 1280
+MOST_LAYERS = (3, 3, 3, 3, 3, 4, 3)
+EFFICIENTNET_B0 = ((1, 3, 1), (6, 3, 2), (6, 5, 2), (6, 3, 3), (6, 5, 3), (6, 5, 4), (6, 3, 1))
+"""Expansion, kernel size and layers of every stage."""
+
+NEAR = 8
+"""Of a sample of the space, a mutation returns one of so many nearest genotypes a gene."""
+
+
+class ConvNormSwish(nn.Sequential):
+    """Convolution, batch normalisation, swish."""
+
+    def __init__(self, input_shape: Sequence[int], outputs: int, kernel: int, stride: int) -> None:
+        super().__init__(*conv_bn(input_shape[0], outputs, kernel, stride), nn.SiLU())
+
+
+class MBConv(nn.Module):
+    """Expand, filter depthwise, optionally attend, project; add the input where shapes allow."""
+
+    def __init__(
+        self,
+        input_shape: Sequence[int],
+        outputs: int,
+        expansion: int,
+        kernel: int,
+        stride: int,
+        squeeze_excite: bool,
+    ) -> None:
+        super().__init__()
+        inputs = input_shape[0]
+        hidden = inputs * expansion
+        layers = [*conv_bn(inputs, hidden, 1), nn.SiLU()] if expansion > 1 else []
+        layers += [*conv_bn(hidden, hidden, kernel, stride, groups=hidden), nn.SiLU()]
+        if squeeze_excite:
+            layers.append(SwishSqueezeExcite(hidden, max(inputs // 4, 1)))
+        self.layers = nn.Sequential(*layers, *conv_bn(hidden, outputs, 1))
+        self.residual = stride == 1 and inputs == outputs
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Map `(N, inputs, H, W)` to `(N, outputs, H / stride, W / stride)`."""
+        y: torch.Tensor = self.layers(x)
+        return x + y if self.residual else y
+
+
+class SwishSqueezeExcite(nn.Module):
+    """Channel attention with swish and a sigmoid, as in EfficientNet."""
+
+    def __init__(self, channels: int, squeezed: int) -> None:
+        super().__init__()
+        self.reduce = nn.Conv2d(channels, squeezed, 1)
+        self.expand = nn.Conv2d(squeezed, channels, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Scale every channel of `(N, channels, H, W)`."""
+        scale = F.silu(self.reduce(F.adaptive_avg_pool2d(x, 1)))
+        return x * torch.sigmoid(self.expand(scale))
+
+
+@register("mnasnet")
+@dataclass(frozen=True, kw_only=True)
+class MnasNetSpace(SearchSpace):
+    """Expansion, kernel size, layers and squeeze-excite of seven stages.
+
+    Attributes:
+        listed: A table that holds a sample of the space, to which a search is limited: any other
+            genotype stands for that of the table which differs from it in the fewest genes (the
+            first such row). Empty for the whole space.
+    """
+
+    listed: str = ""
+
+    def __post_init__(self) -> None:
+        """Check that there is such a table."""
+        super().__post_init__()
+        if self.listed:
+            tables.component(self.listed)
+
+    @property
+    def genes(self) -> tuple[Gene, ...]:
+        """Four genes a stage, in the order of the published table."""
+        return tuple(
+            gene
+            for stage, layers in enumerate(MOST_LAYERS, 1)
+            for gene in (
+                Gene(f"stage{stage}.expansion", (1, 4, 6)),
+                Gene(f"stage{stage}.kernel", (3, 5)),
+                Gene(f"stage{stage}.layers", tuple(range(1, layers + 1))),
+                Gene(f"stage{stage}.squeeze_excite", (False, True)),
+            )
+        )
+
+    def blocks(self) -> Iterator[Block]:
+        """Stem, the stages' blocks, 1x1 convolution, classifier."""
+        stem = ModuleSpec(ConvNormSwish, {"outputs": STEM, "kernel": 3, "stride": 2})
+        yield Block("stem", lambda _: stem)
+        for stage, layers in enumerate(MOST_LAYERS, 1):
+            for layer in range(1, layers + 1):
+                yield Block(f"stage{stage}_layer{layer}", partial(_mbconv, stage, layer))
+        head = ModuleSpec(ConvNormSwish, {"outputs": HEAD, "kernel": 1, "stride": 1})
+        yield Block("head", lambda _: head)
+        classifier = ModuleSpec(Classifier, {"num_classes": self.num_classes})
+        yield Block("classifier", lambda _: classifier)
+
+    def initialise(self, network: nn.Module) -> None:
+        """Initialise as MobileNetV2 and V3 do."""
+        network.apply(initialise)
+
+    def canonicalise(self, genotypes: IntArray) -> IntArray:
+        """Return every genotype as it is; of a sample, the nearest that is listed."""
+        if not self.listed:
+            return super().canonicalise(genotypes)
+        listed = tables.get(self.listed).genotypes
+        return np.array([listed[_differing(listed, row).argmin()] for row in genotypes]).reshape(
+            genotypes.shape
+        )
+
+    def mutate(self, genotype: Sequence[int], rng: np.random.Generator, genes: int = 1) -> Genotype:
+        """Change active genes; of a sample, draw one of the nearest other genotypes."""
+        if not self.listed:
+            return super().mutate(genotype, rng, genes)
+        listed = tables.get(self.listed).genotypes
+        differing = _differing(listed, np.array(self.canonical(genotype)))
+        nearest = np.argsort(differing, kind="stable")[1 : 1 + NEAR * genes]
+        return tuple(listed[rng.choice(nearest)].tolist())
+
+    @property
+    def size(self) -> int:
+        """Number of canonical genotypes."""
+        return len(tables.get(self.listed).genotypes) if self.listed else super().size
+
+    def references(self) -> dict[str, Genotype]:
+        """EfficientNet-B0, where the space is whole."""
+        if self.listed:
+            return {}
+        chosen = [value for e, k, n in EFFICIENTNET_B0 for value in (e, k, n, True)]
+        pairs = zip(self.genes, chosen, strict=True)
+        return {"efficientnet_b0": tuple(gene.choices.index(value) for gene, value in pairs)}
+
+    @classmethod
+    def presets(cls) -> tuple[Preset, ...]:
+        """The published space."""
+        settings = {"input_shape": [3, 224, 224], "num_classes": 1000}
+        return (Preset("accel_nasbench", settings, "1.04 * 10^11", "Ahmad et al., 2024"),)
+
+
+def _differing(listed: IntArray, genotype: IntArray) -> IntArray:
+    """Return in how many genes each listed genotype differs from another one, shape `(n,)`."""
+    return np.asarray((listed != genotype).sum(axis=1))
+
+
+def _mbconv(stage: int, layer: int, chosen: Choices) -> ModuleSpec | None:
+    if layer > 1 and chosen[f"stage{stage}.layers"] < layer:
+        return None
+    return ModuleSpec(
+        MBConv,
+        {
+            "outputs": CHANNELS[stage - 1],
+            "expansion": chosen[f"stage{stage}.expansion"],
+            "kernel": chosen[f"stage{stage}.kernel"],
+            "stride": STRIDES[stage - 1] if layer == 1 else 1,
+            "squeeze_excite": chosen[f"stage{stage}.squeeze_excite"],
+        },
+    )
