@@ -92,7 +92,7 @@ def searched(task: TableTask, algorithm: str, rule: str, seed: int) -> list[Tria
         algorithm=algorithms.get(algorithm).start(problem, seed),
         evaluator=SimulatedEvaluator(PublishedJob(task.table.table, task.dataset, 200), workers=1),
         ledger=Memory(),
-        describe=lambda genotypes: [{} for _ in genotypes],
+        describe=lambda _, genotypes: [{} for _ in genotypes],
         on_trial=lambda _: None,
         study_seed=seed,
         stopping=Stopping(TRAININGS[rule]),

@@ -8,7 +8,6 @@ for the loop is idle. Every search runs in a process of its own.
 from __future__ import annotations
 
 import argparse
-import functools
 import heapq
 import json
 import subprocess
@@ -146,7 +145,7 @@ def search(workers: int, trials: int, mean_s: float, algorithm: str) -> dict[str
             algorithm=WarmStart(algorithms.get(algorithm).start(problem, 0), problem, []),
             evaluator=ContinuingEvaluator(simulated, CheckpointFolder(folder / "checkpoints")),
             ledger=Ledger.open(url, "scaling", list(problem.objectives), space.genes),
-            describe=functools.partial(described, problem),
+            describe=described,
             on_trial=note,
             study_seed=0,
             stopping=Stopping(trials),

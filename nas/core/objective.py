@@ -6,7 +6,8 @@ import math
 import re
 from abc import ABC
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
 from typing import TYPE_CHECKING, ClassVar, TypeVar
 
 from nas.core.errors import ConfigError
@@ -36,6 +37,11 @@ class Facts:
     predictor: LatencyPredictor | None
     memory: MemoryPredictor | None = None
     published_ms: Callable[[Sequence[Genotype]], FloatArray] | None = None
+
+    def of(self, genotypes: Sequence[Genotype]) -> Facts:
+        """Return what is known of these genotypes alone, whose costs are counted at most once."""
+        counted = cache(lambda: self.costs(genotypes))
+        return replace(self, costs=lambda _: counted())
 
 
 @dataclass(frozen=True, kw_only=True)

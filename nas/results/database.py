@@ -1,12 +1,13 @@
-"""The database of a ledger: its URL, a connection for reading, one line for whatever it reports.
+"""The database of a ledger: its URL, its transactions, one line for whatever it reports.
 
-SQLAlchemy, which writes ledgers and connects to servers, loads when it is used: it takes longer to
-load than a ledger in a file takes to read.
+SQLAlchemy, which connects to servers, loads when it is used: it takes longer to load than a ledger
+in a file takes to read.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 LOCK_TIMEOUT_SECONDS = 20
 
 Rows = Callable[..., list[tuple[Any, ...]]]
-"""Takes a query with `?` for its parameters, and these; returns all rows."""
+"""Takes a query with `?` for its parameters, and these; returns all rows, none of an insertion."""
 
 _KEPT = "what was appended before is kept"
 _AGAIN = f"start the same command again; {_KEPT}"
@@ -85,8 +86,9 @@ def engine_settings(url: sqlalchemy.URL) -> dict[str, Any]:
     """Return how SQLAlchemy connects to a ledger: no connection stays open between calls."""
     import sqlalchemy
 
-    # A candidate may train for hours, in which a server drops an idle connection.
-    settings: dict[str, Any] = {"poolclass": sqlalchemy.NullPool}
+    # A candidate may train for hours, in which a server drops an idle connection. One that is
+    # closed needs no rollback before, which fails where the server has gone.
+    settings: dict[str, Any] = {"poolclass": sqlalchemy.NullPool, "pool_reset_on_return": None}
     if url.get_backend_name() == "sqlite":
         _check_journal(Path(url.database or ""))
         settings["connect_args"] = {"timeout": LOCK_TIMEOUT_SECONDS}
@@ -101,39 +103,52 @@ def engine(url: str) -> sqlalchemy.Engine:
     return sqlalchemy.create_engine(parsed, **engine_settings(parsed))
 
 
+_engine_of_server = functools.cache(engine)
+"""Made once: a new one asks the server for its version and its settings."""
+
+
 @contextlib.contextmanager
-def reading(url: str) -> Iterator[Rows]:
-    """Connect to a database that exists, and return what reads its rows, for a `with` block.
+def transaction(url: str, *, writing: bool = False) -> Iterator[Rows]:
+    """Connect to a database that exists, and return what runs queries, for a `with` block.
 
     What queries read from a file is of one moment. On a server, a later query may see more.
+
+    Args:
+        url: Of the database.
+        writing: Whether all that the block writes is written, durably, at its end; nothing is
+            where the block fails. Of a file, no other process writes anything meanwhile.
 
     Raises:
         LedgerError: What the block decodes is not what a ledger holds.
     """
     file = sqlite_file(url)
     if file is None:
-        connection: Any = engine(url).raw_connection()
+        connection: Any = _engine_of_server(url).raw_connection()
         words = {"?": "%s"}
     else:
         _check_journal(file)
-        # For writing as well: what a killed process left half written is undone by whoever reads.
+        # For writing in any case: what a killed process left half written is undone by whoever
+        # reads.
         name = f"{file.as_uri()}?mode=rw"
         connection = sqlite3.connect(name, timeout=LOCK_TIMEOUT_SECONDS, uri=True)
-        words = {"string_agg(": "group_concat("}
+        words = {"string_agg(": "group_concat(", " FOR UPDATE": ""}
 
     def rows(query: str, *parameters: object) -> list[tuple[Any, ...]]:
         for ours, theirs in words.items():
             query = query.replace(ours, theirs)
         cursor.execute(query, parameters)
-        found: list[tuple[Any, ...]] = cursor.fetchall()
+        # Only a query that may return rows describes them.
+        found: list[tuple[Any, ...]] = cursor.fetchall() if cursor.description else []
         return found
 
-    with contextlib.closing(connection):
-        cursor = connection.cursor()
+    # A statement that failed would keep the database locked until its cursor is closed.
+    with contextlib.closing(connection), contextlib.closing(connection.cursor()) as cursor:
         if file is not None:
-            cursor.execute("BEGIN")
+            cursor.execute("BEGIN IMMEDIATE" if writing else "BEGIN")
         with decoding_ledger(url):
             yield rows
+        if writing:
+            connection.commit()
 
 
 def _check_journal(file: Path) -> None:
@@ -198,6 +213,11 @@ def _of_database(error: BaseException) -> bool:
     """Return whether a database or what leads to it raised an error; loads none of them."""
     bases = (base.__module__.partition(".")[0] for base in type(error).__mro__)
     return any(package in _RAISED_BY for package in bases)
+
+
+def is_refused_twice(error: BaseException) -> bool:
+    """Return whether a database refused a row that may not be there twice."""
+    return any(base.__name__ == "IntegrityError" for base in type(error).__mro__)
 
 
 def is_away(error: BaseException) -> bool:

@@ -23,10 +23,11 @@ from nas.core.trial import RunSegment, Trial
 from nas.results.database import (
     decoding_ledger,
     is_away,
-    reading,
+    is_refused_twice,
     reported,
     shown,
     sqlite_file,
+    transaction,
     translated,
 )
 from nas.results.optuna_tables import (
@@ -145,7 +146,7 @@ class Ledger:
         if file is not None and not file.is_file():
             wrong = "is no file" if file.exists() else "the file does not exist"
             raise LedgerError(f"ledger {file}: {wrong}; {LOST}")
-        with translated(url), reading(url) as rows:
+        with translated(url), transaction(url) as rows:
             study = read_study(rows, study_name, url)
         if "objectives" not in study.attributes:
             raise LedgerError(f"ledger {shown(url)}: study {study_name!r} is not one of hwnas")
@@ -165,14 +166,14 @@ class Ledger:
                 readable), another process has opened the ledger for writing since, the number of
                 one belongs to another trial, or values or genes are not those of the study.
         """
-        from sqlalchemy.exc import IntegrityError
-
         writer = self._for_writing()
 
         def append() -> None:
             try:
                 writer.append(trials, self.objectives)
-            except IntegrityError:
+            except Exception as error:
+                if not is_refused_twice(error):
+                    raise
                 held = {trial.number: trial for trial in self.trials()}
                 new = [trial for trial in trials if trial.number not in held]
                 if len(new) == len(trials):
@@ -192,7 +193,7 @@ class Ledger:
         """
 
         def read() -> list[Trial]:
-            with reading(self.url) as rows:
+            with transaction(self.url) as rows:
                 return read_trials(rows, self._study.study_id, self.objectives)
 
         trials = self._retrying(read)
@@ -207,7 +208,7 @@ class Ledger:
         """
 
         def read() -> list[RunSegment]:
-            with reading(self.url) as rows:
+            with transaction(self.url) as rows:
                 study = read_study(rows, self._study.name, self.url)
                 return [RunSegment(**segment) for segment in study.attributes.get("segments", [])]
 

@@ -1,9 +1,13 @@
-"""Writing an Optuna study: Optuna sets it up, and trials are appended in a few statements."""
+"""Writing an Optuna study: Optuna sets it up, and trials are appended in a few statements.
+
+SQLAlchemy and Optuna take longer to make these statements than SQLite to run them.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import datetime
+import itertools
 import json
 import secrets
 import time
@@ -16,14 +20,13 @@ import sqlalchemy
 from optuna.distributions import CategoricalDistribution, distribution_to_json
 from optuna.exceptions import ExperimentalWarning
 from optuna.storages import RDBStorage
-from sqlalchemy import column
 from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError
 
 import nas
 from nas.core.errors import LedgerError, first_line
 from nas.core.space import Genotype
 from nas.core.trial import Trial
-from nas.results.database import decoding_ledger, engine, engine_settings, engine_url, shown
+from nas.results.database import Rows, engine_settings, engine_url, shown, transaction
 from nas.results.optuna_tables import (
     INFINITE,
     OTHER_OWNER,
@@ -48,32 +51,26 @@ _OWNED_ONCE = """
     ON CONFLICT DO NOTHING
 """
 
-_STUDIES = sqlalchemy.table("studies", column("study_id"))
-_STUDY_ATTRIBUTES = sqlalchemy.table(
-    "study_user_attributes", column("study_id"), column("key"), column("value_json")
-)
-_TRIALS = sqlalchemy.table(
-    "trials",
-    column("trial_id"),
-    column("study_id"),
-    column("number"),
-    column("state"),
-    column("datetime_start", sqlalchemy.DateTime),
-    column("datetime_complete", sqlalchemy.DateTime),
-)
-_ATTRIBUTES = sqlalchemy.table(
-    "trial_user_attributes", column("trial_id"), column("key"), column("value_json")
-)
-_PARAMS = sqlalchemy.table(
-    "trial_params",
-    column("trial_id"),
-    column("param_name"),
-    column("param_value"),
-    column("distribution_json"),
-)
-_VALUES = sqlalchemy.table(
-    "trial_values", column("trial_id"), column("objective"), column("value"), column("value_type")
-)
+# Locks the row of the study as well, as Optuna does before it adds a trial.
+_WRITER = """
+    SELECT value_json FROM study_user_attributes
+    JOIN studies ON studies.study_id = study_user_attributes.study_id
+    WHERE studies.study_id = ? AND "key" = 'writer' FOR UPDATE
+"""
+_SET = """
+    INSERT INTO study_user_attributes (study_id, "key", value_json) VALUES (?, ?, ?)
+    ON CONFLICT (study_id, "key") DO UPDATE SET value_json = excluded.value_json
+"""
+_NEWEST = """
+    SELECT trial_id, number FROM trials WHERE study_id = ? ORDER BY trial_id DESC LIMIT ?
+"""
+_TRIALS = "trials (study_id, number, state, datetime_start, datetime_complete)"
+_ATTRIBUTES = 'trial_user_attributes (trial_id, "key", value_json)'
+_PARAMS = "trial_params (trial_id, param_name, param_value, distribution_json)"
+_VALUES = "trial_values (trial_id, objective, value, value_type)"
+
+_PARAMETERS = 999
+"""That a statement of any release of SQLite may have."""
 
 
 class StudyWriter:
@@ -83,16 +80,7 @@ class StudyWriter:
         """Take a study over: whoever has written it until now can write it no more."""
         self._url = url
         self._study = study
-        self._engine = engine(url)
         self._token = secrets.token_hex(8)
-        # Made once: SQLAlchemy takes longer to make a statement than SQLite to run it.
-        own = _TRIALS.c.study_id == study.study_id
-        newest = sqlalchemy.select(_TRIALS.c.trial_id, _TRIALS.c.number).where(own)
-        self._newest = newest.order_by(_TRIALS.c.trial_id.desc())
-        self._last = self._newest.limit(1)
-        self._writer = sqlalchemy.select(_STUDY_ATTRIBUTES.c.value_json).where(
-            *self._named("writer")
-        )
         self._genes = {
             name: (len(choices), distribution_to_json(CategoricalDistribution(choices)))
             for name, choices in study.attributes["genes"].items()
@@ -100,61 +88,64 @@ class StudyWriter:
 
     def take_over(self, place: str) -> None:
         """Make this the only process that may write the study; others are refused from now on."""
-        with self._transaction() as connection:
-            self._set(connection, "writer", {"token": self._token, "place": place})
+        with transaction(self._url, writing=True) as rows:
+            writer = {"token": self._token, "place": place}
+            rows(_SET, self._study.study_id, "writer", json.dumps(writer))
 
     def set_attribute(self, key: str, value: object) -> None:
         """Write an attribute of the study, in place of its value before."""
-        with self._transaction() as connection:
-            self._check_token(connection)
-            self._set(connection, key, value)
+        with transaction(self._url, writing=True) as rows:
+            self._check_token(rows)
+            rows(_SET, self._study.study_id, key, json.dumps(value))
 
     def append(self, trials: Sequence[Trial], objectives: Sequence[str]) -> None:
-        """Write trials, all of them or none.
+        """Write trials, all of them or none, as Optuna does.
 
         Raises:
             LedgerError: The values or genes of one are not those of the study, or another process
                 has taken the study over.
-            IntegrityError: The number of one is taken.
+            IntegrityError: Of the database's driver; the number of one is taken.
         """
         encoded = [self._encoded(trial, objectives) for trial in trials]
         if not encoded:
             return
-        with self._transaction() as connection:
-            self._check_token(connection)
-            self._insert(connection, encoded)
+        study_id = self._study.study_id
+        now = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M:%S.%f")
+        states = ["FAIL" if values is None else "COMPLETE" for _, _, values in encoded]
+        with transaction(self._url, writing=True) as rows:
+            self._check_token(rows)
+            # Optuna counts a study's trials; ours keep their own number in an attribute.
+            last = rows(_NEWEST, study_id, 1)
+            numbers = itertools.count(last[0][1] + 1 if last else 0)
+            _insert(rows, _TRIALS, [(study_id, next(numbers), s, now, now) for s in states])
+            ids = [trial_id for trial_id, _ in reversed(rows(_NEWEST, study_id, len(encoded)))]
+            new = [(trial_id, *one) for trial_id, one in zip(ids, encoded, strict=True)]
+            attributes = [(i, *item) for i, _, texts, _ in new for item in texts.items()]
+            params = [
+                (i, name, float(index), distribution)
+                for i, genotype, _, _ in new
+                for index, (name, (_, distribution)) in zip(
+                    genotype, self._genes.items(), strict=True
+                )
+            ]
+            values = [
+                (i, objective, None if x in INFINITE else x, INFINITE.get(x, "FINITE"))
+                for i, _, _, values in new
+                for objective, x in enumerate(values or ())
+            ]
+            _insert(rows, _ATTRIBUTES, attributes)
+            _insert(rows, _PARAMS, params)
+            _insert(rows, _VALUES, values)
 
-    @contextlib.contextmanager
-    def _transaction(self) -> Iterator[sqlalchemy.Connection]:
-        """Begin a transaction during which no other process writes this study."""
-        with self._engine.begin() as connection:
-            if connection.dialect.name == "sqlite":
-                connection.exec_driver_sql("BEGIN IMMEDIATE")
-            else:
-                own = _STUDIES.c.study_id == self._study.study_id
-                connection.execute(sqlalchemy.select(_STUDIES).where(own).with_for_update())
-            yield connection
-
-    def _check_token(self, connection: sqlalchemy.Connection) -> None:
-        with decoding_ledger(self._url):
-            writer = dict(json.loads(connection.execute(self._writer).scalar() or "{}"))
+    def _check_token(self, rows: Rows) -> None:
+        held = rows(_WRITER, self._study.study_id)
+        writer = dict(json.loads(held[0][0])) if held else {}
         if writer.get("token") != self._token:
             at = f" at {writer['place']}" if writer.get("place") else ""
             raise LedgerError(
                 f"ledger {shown(self._url)}: another process{at} has taken over this study; "
                 "let that one go on, or end it and start the same command again"
             )
-
-    def _set(self, connection: sqlalchemy.Connection, key: str, value: object) -> None:
-        text = json.dumps(value)
-        update = _STUDY_ATTRIBUTES.update().where(*self._named(key)).values(value_json=text)
-        if not connection.execute(update).rowcount:
-            own = {"study_id": self._study.study_id, "key": key, "value_json": text}
-            connection.execute(_STUDY_ATTRIBUTES.insert(), own)
-
-    def _named(self, key: str) -> list[sqlalchemy.ColumnElement[bool]]:
-        attributes = _STUDY_ATTRIBUTES.c
-        return [attributes.study_id == self._study.study_id, attributes.key == key]
 
     def _encoded(self, trial: Trial, objectives: Sequence[str]) -> _Encoded:
         place = f"ledger {shown(self._url)}: trial {trial.number} got"
@@ -172,54 +163,15 @@ class StudyWriter:
         attributes[UNIQUE_NUMBER] = f"{self._study.name}/{trial.number}"
         return genotype, {key: json.dumps(value) for key, value in attributes.items()}, values
 
-    def _insert(self, connection: sqlalchemy.Connection, encoded: Sequence[_Encoded]) -> None:
-        """Write trials as Optuna does, while nobody else adds trials to the study."""
-        last = connection.execute(self._last).first()
-        now = datetime.datetime.now(datetime.UTC).replace(tzinfo=None)
-        connection.execute(
-            _TRIALS.insert(),
-            [
-                {
-                    "study_id": self._study.study_id,
-                    # Optuna counts a study's trials; ours keep their own number in an attribute.
-                    "number": number,
-                    "state": "FAIL" if values is None else "COMPLETE",
-                    "datetime_start": now,
-                    "datetime_complete": now,
-                }
-                for number, (_, _, values) in enumerate(encoded, last.number + 1 if last else 0)
-            ],
-        )
-        written = connection.execute(self._newest.limit(len(encoded))).all()
-        trials = [(row.trial_id, *each) for row, each in zip(written[::-1], encoded, strict=True)]
-        attributes = [
-            {"trial_id": trial_id, "key": key, "value_json": text}
-            for trial_id, _, attributes, _ in trials
-            for key, text in attributes.items()
-        ]
-        params = [
-            {
-                "trial_id": trial_id,
-                "param_name": name,
-                "param_value": float(index),
-                "distribution_json": distribution,
-            }
-            for trial_id, genotype, _, _ in trials
-            for index, (name, (_, distribution)) in zip(genotype, self._genes.items(), strict=True)
-        ]
-        values = [
-            {
-                "trial_id": trial_id,
-                "objective": objective,
-                "value": None if value in INFINITE else value,
-                "value_type": INFINITE.get(value, "FINITE"),
-            }
-            for trial_id, _, _, values in trials
-            for objective, value in enumerate(values or ())
-        ]
-        for table, rows in ((_ATTRIBUTES, attributes), (_PARAMS, params), (_VALUES, values)):
-            if rows:
-                connection.execute(table.insert(), rows)
+
+def _insert(rows: Rows, table: str, values: Sequence[tuple[Any, ...]]) -> None:
+    """Insert rows, as many at a time as a statement may have: a server answers each statement."""
+    size = _PARAMETERS // (table.count(",") + 1)
+    for start in range(0, len(values), size):
+        batch = values[start : start + size]
+        one = f"({', '.join('?' * len(batch[0]))})"
+        query = f"INSERT INTO {table} VALUES {', '.join([one] * len(batch))}"
+        rows(query, *itertools.chain.from_iterable(batch))
 
 
 def prepare(

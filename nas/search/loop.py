@@ -41,7 +41,7 @@ class SearchLoop:
         algorithm: Proposes genotypes.
         evaluator: Evaluates them.
         ledger: Records trials, and holds those of an earlier run of the same search.
-        describe: Returns further columns of candidates for the ledger.
+        describe: Returns further columns of candidates of the problem for the ledger.
         on_trial: Called with every trial, also with those that come from the ledger.
         study_seed: From which the seed of each training derives.
         stopping: When the search ends.
@@ -56,7 +56,7 @@ class SearchLoop:
     algorithm: SearchAlgorithm
     evaluator: Evaluator
     ledger: TrialRecord
-    describe: Callable[[Sequence[Genotype]], Sequence[Mapping[str, float]]]
+    describe: Callable[[SearchProblem, Sequence[Genotype]], Sequence[Mapping[str, float]]]
     on_trial: Callable[[Trial], None]
     study_seed: int
     stopping: Stopping
@@ -205,7 +205,9 @@ class SearchLoop:
         if not candidates:
             return
         genotypes = [candidate.genotype for candidate in candidates]
-        known, described = self.problem.known(genotypes), self.describe(genotypes)
+        # Counting costs takes longer than all else that is done for one candidate.
+        problem = replace(self.problem, facts=self.problem.facts.of(genotypes))
+        known, described = problem.known(genotypes), self.describe(problem, genotypes)
         for candidate, values, columns in zip(candidates, known, described, strict=True):
             facts = dict(columns)
             if self.adaptive_measurement is not None:

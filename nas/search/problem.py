@@ -65,9 +65,10 @@ class SearchProblem:
     ) -> dict[str, FloatArray]:
         """Return the same by name, each of shape `(n,)`; of these names only, if any are given."""
         columns = {}
+        facts = self.facts.of(genotypes)
         for name, objective in {**self.limited, **self.objectives}.items():
-            if (names is None or name in names) and objective.ready(self.facts):
-                values = objective.before_training(genotypes, self.facts)
+            if (names is None or name in names) and objective.ready(facts):
+                values = objective.before_training(genotypes, facts)
                 if values is not None:
                     columns[name] = values
         return columns

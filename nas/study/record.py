@@ -160,9 +160,7 @@ def _reference_point(
 
 def described(problem: SearchProblem, genotypes: Sequence[Genotype]) -> list[dict[str, float]]:
     """Return, of each architecture, every column that is known without training it."""
-    # Several objectives read the costs of one network, which take longer than a look-up.
-    costs = problem.facts.costs(genotypes)
-    facts = dataclasses.replace(problem.facts, costs=lambda _: costs)
+    facts = problem.facts.of(genotypes)
     columns = {}
     for name in objectives.names():
         objective = objectives.get(name)

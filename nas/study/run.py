@@ -319,7 +319,7 @@ class _Study:
                 algorithm=WarmStart(settings.algorithm.start(problem, seed), problem, first),
                 evaluator=evaluator,
                 ledger=ledger,
-                describe=lambda genotypes: record.described(problem, genotypes),
+                describe=record.described,
                 on_trial=lambda trial: self._report(problem, trial),
                 study_seed=self.settings.seed,
                 stopping=Stopping(

@@ -34,7 +34,7 @@ except LedgerError as error:
 """
 RACING = f"""{WRITER}
 # Both arrive at the database.
-StudyWriter._check_token = lambda self, connection: None
+StudyWriter._check_token = lambda self, rows: None
 {TOGETHER}
 for number in range(10):
     try:

@@ -46,7 +46,7 @@ def loop(
         algorithm=algorithms.get("nsga2", population=4).start(at, 1),
         evaluator=SimulatedEvaluator(3, lambda c: c.fidelity * uneven_s(c), half_learned),
         ledger=record,
-        describe=lambda genotypes: [{} for _ in genotypes],
+        describe=lambda _, genotypes: [{} for _ in genotypes],
         on_trial=lambda trial: None,
         study_seed=7,
         stopping=Stopping(BUDGET),

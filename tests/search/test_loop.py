@@ -115,7 +115,7 @@ def loop(
         algorithm=algorithms.get(algorithm, **settings).start(at, seed),
         evaluator=ScrambledEvaluator(measure, workers, order_seed),
         ledger=record,
-        describe=lambda genotypes: [{"genes_sum": float(sum(g))} for g in genotypes],
+        describe=lambda _, genotypes: [{"genes_sum": float(sum(g))} for g in genotypes],
         on_trial=lambda trial: None,
         study_seed=7,
         stopping=Stopping(evaluations, StopSettings(failures=failures)),
