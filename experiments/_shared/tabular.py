@@ -96,6 +96,14 @@ class TabularBenchmark:
         )
         return cls(table=held, dataset=dataset, epochs=epochs, costs=tuple(costs), problem=problem)
 
+    def row(self, genotype: Genotype) -> int:
+        """Return the row of a canonical genotype."""
+        return int(self.table.rows([genotype])[0])
+
+    def values(self, rows: Sequence[int]) -> FloatArray:
+        """Return the objectives of rows, shape `(n, 1 + costs)`."""
+        return self._answers[self.epochs][0][np.array(rows, np.int64)]
+
     def points(self, epochs: int | None = None) -> FloatArray:
         """Return the objectives of every row of the table, shape `(n, 1 + costs)`.
 
@@ -116,7 +124,7 @@ class TabularBenchmark:
         """
         epochs = self.epochs if epochs is None else epochs
         points, seconds = self._answers[epochs]
-        row = int(self.table.rows([genotype])[0])
+        row = self.row(genotype)
         share = 1.0 if epochs == self.epochs else epochs / self.epochs
         return published_trial(self.problem, number, genotype, points[row], seconds[row], share)
 

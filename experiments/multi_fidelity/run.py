@@ -86,11 +86,13 @@ class Memory:
 
 def searched(task: TableTask, algorithm: str, rule: str, seed: int) -> list[Trial]:
     """Return the trials of one search, by the loop that every study runs."""
-    problem = task.table.problem
+    problem = task.problem
     loop = SearchLoop(
         problem=problem,
         algorithm=algorithms.get(algorithm).start(problem, seed),
-        evaluator=SimulatedEvaluator(PublishedJob(task.table.table, task.dataset, 200), workers=1),
+        evaluator=SimulatedEvaluator(
+            PublishedJob(task.benchmark.table, task.setting, 200), workers=1
+        ),
         ledger=Memory(),
         describe=lambda _, genotypes: [{} for _ in genotypes],
         on_trial=lambda _: None,
@@ -104,7 +106,7 @@ def searched(task: TableTask, algorithm: str, rule: str, seed: int) -> list[Tria
 
 def curve(task: TableTask, trials: Sequence[Trial]) -> Iterator[tuple[float, float]]:
     """Return the hypervolume of the full trainings among `trials` at every cost of `COSTS`."""
-    rows = task.table.table.rows([trial.genotype for trial in trials])
+    rows = task.benchmark.table.rows([trial.genotype for trial in trials])
     spent = np.cumsum([trial.fidelity for trial in trials])
     full = np.array([trial.full for trial in trials])
     for cost in COSTS[spent[-1] >= COSTS]:
@@ -167,7 +169,7 @@ def known_for_free(dataset: str, devices: Sequence[str]) -> dict[str, dict[str, 
     found: dict[int, list[tuple[int, float]]] = {}
     for device in devices:
         task = TableTask(dataset, (device,))
-        table = task.table.table
+        table = task.benchmark.table
         points = np.column_stack([table.error(dataset, 12), table.latency_ms(device)])
         left = np.arange(len(points))
         chosen: list[int] = []

@@ -68,9 +68,9 @@ def search(contender: Contender, task: TableTask, seed: int, evaluations: int) -
         if genotype is None:
             break
         asked += 1
-        row = int(task.table.table.rows([genotype])[0])
+        row = task.row(genotype)
         repeats = repeats + 1 if row in spent else 0
-        values = tuple(task.points[row].tolist())
+        values = tuple(task.points([row])[0].tolist())
         start = time.perf_counter()
         optimiser.tell(genotype, values)
         pending += time.perf_counter() - start
@@ -153,8 +153,9 @@ class RunRecord:
         line = json.dumps(
             json_values(
                 {
-                    "dataset": entry.key.task.dataset,
-                    "devices": entry.key.task.devices,
+                    # As the first table's runs had them: its data sets, costs of its devices.
+                    "dataset": entry.key.task.setting,
+                    "devices": entry.key.task.costs,
                     "seed": entry.key.seed,
                     "settings": entry.settings,
                     "versions": entry.versions,
@@ -236,8 +237,8 @@ class Campaign:
                 pool.submit(
                     _make,
                     key.contender,
-                    key.task.dataset,
-                    key.task.devices,
+                    key.task.setting,
+                    key.task.costs,
                     key.seed,
                     self._evaluations(contender),
                 ): (key, contender)
@@ -261,7 +262,8 @@ class Campaign:
             for task in self.tasks:
                 for contender in self.contenders:
                     most = contender.limits.seeds
-                    if most is None or place < most:
+                    able = contender.constrained or not task.limited
+                    if able and (most is None or place < most):
                         yield RunKey(contender.name, task, seed), contender
 
     def _evaluations(self, contender: Contender) -> int:
@@ -277,7 +279,7 @@ def _use_one_thread() -> None:
 
 
 def _make(
-    contender: str, dataset: str, devices: tuple[str, ...], seed: int, evaluations: int
+    contender: str, setting: str, costs: tuple[str, ...], seed: int, evaluations: int
 ) -> BenchmarkRun:
     """Make one run, in a process of the pool."""
-    return search(contenders.get(contender), TableTask(dataset, devices), seed, evaluations)
+    return search(contenders.get(contender), TableTask(setting, costs), seed, evaluations)

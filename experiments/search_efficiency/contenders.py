@@ -29,7 +29,7 @@ POPULATION = 20
 """Of algorithms that have one: small, for runs of some hundred evaluations."""
 
 LATENCY_LEARNED = "guided_latency_learned"
-"""The reference when it has to learn latencies from its trials, as the peers have."""
+"""The reference when it has to learn costs from its trials, as the peers have."""
 
 PEERS: Mapping[str, type[Peer]] = {
     "botorch_qlognehvi": BotorchQlogNehvi,
@@ -54,6 +54,7 @@ class Contender:
         limits: How far its runs are taken.
         versions: Of the packages of another tool.
         missing: Packages that it needs and that are not installed.
+        constrained: Whether it knows limits, and so takes part in tasks that have one.
     """
 
     name: str
@@ -63,6 +64,7 @@ class Contender:
     limits: Limits = field(default_factory=Limits)
     versions: Mapping[str, str] = field(default_factory=dict)
     missing: tuple[str, ...] = ()
+    constrained: bool = False
 
 
 def names() -> tuple[str, ...]:
@@ -79,9 +81,9 @@ def get(name: str) -> Contender:
         UnknownNameError: Nothing has that name.
     """
     if name in algorithms.names():
-        return _own(name, name, name, latency_known=True)
+        return _own(name, name, name, costs_known=True)
     if name == LATENCY_LEARNED:
-        return _own(name, f"{REFERENCE}, latency learned", REFERENCE, latency_known=False)
+        return _own(name, f"{REFERENCE}, latency learned", REFERENCE, costs_known=False)
     if name in PEERS:
         peer = PEERS[name]()
         settings = dataclasses.asdict(peer)
@@ -91,34 +93,37 @@ def get(name: str) -> Contender:
     raise UnknownNameError("method", name, names())
 
 
-def _own(name: str, label: str, algorithm: str, *, latency_known: bool) -> Contender:
+def _own(name: str, label: str, algorithm: str, *, costs_known: bool) -> Contender:
     component = algorithms.component(algorithm)
     has_population = "population" in {field.name for field in dataclasses.fields(component)}
     chosen = algorithms.get(algorithm, **({"population": POPULATION} if has_population else {}))
 
     def begin(task: TableTask, seed: int) -> Optimiser:
-        problem = task.table.problem if latency_known else without_latency(task.table.problem)
+        problem = task.problem if costs_known else without_costs(task.problem)
         return OwnRun(task, chosen.start(problem, seed))
 
-    settings = {**dataclasses.asdict(chosen), "latency_known": latency_known}
-    return Contender(name, label, settings, begin)
+    settings = {**dataclasses.asdict(chosen), "latency_known": costs_known}
+    return Contender(name, label, settings, begin, constrained=costs_known)
 
 
-def without_latency(problem: SearchProblem) -> SearchProblem:
+def without_costs(problem: SearchProblem) -> SearchProblem:
     """Return a problem of which nothing is known before training, whoever asks."""
     hidden = {
-        name: objective if objective.column == Error.column else UnknownLatency()
+        name: objective if objective.column == Error.column else unknown(objective)
         for name, objective in problem.objectives.items()
     }
     return dataclasses.replace(problem, objectives=hidden)
 
 
-@dataclass(frozen=True, kw_only=True)
-class UnknownLatency(Objective):
-    """A latency that only a trial tells."""
+def unknown(objective: Objective) -> Objective:
+    """Return an objective in the place of another, that only a trial tells."""
 
-    unit: ClassVar[str] = "ms"
-    column: ClassVar[str] = "latency_ms_published"
+    @dataclass(frozen=True, kw_only=True)
+    class Unknown(Objective):
+        unit: ClassVar[str] = objective.unit
+        column: ClassVar[str] = objective.column
+
+    return Unknown()
 
 
 class OwnRun(Optimiser):
@@ -136,5 +141,5 @@ class OwnRun(Optimiser):
 
     def tell(self, genotype: Genotype, values: tuple[float, ...]) -> None:
         del values
-        self._algorithm.tell([self._task.table.trial(self._told, genotype)])
+        self._algorithm.tell([self._task.trial(self._told, genotype)])
         self._told += 1

@@ -1,7 +1,7 @@
-"""How many evaluations a search needs: our algorithms and other tools on NAS-Bench-201.
+"""How many evaluations a search needs: our algorithms and other tools on published tables.
 
     python experiments/search_efficiency/run.py
-    python experiments/search_efficiency/run.py guided nsga2 --devices gold_6240 pixel2 --out mine
+    python experiments/search_efficiency/run.py guided nsga2 --costs gold_6240 pixel2 --out mine
 
 Runs that are recorded are not made again. Other tools need `pip install 'hwnas[peers]'`.
 """
@@ -19,17 +19,17 @@ sys.path.append(str(Path(__file__).resolve().parents[1]))
 
 import contenders
 import search_report
-from _shared.table_task import TableTask
+from _shared.table_task import SETTINGS, TableTask
 from campaign import Campaign, RecordedRun, RunRecord
 from contenders import Contender
 
 from nas import tables
-from nas.core.errors import ConfigError, HwnasError
+from nas.core.errors import ConfigError, HwnasError, UnknownNameError
 
 HERE = Path(__file__).resolve().parent
 
 THREE = "_3"
-"""Behind the name of a data set: three objectives."""
+"""Behind the name of a setting: three objectives."""
 
 
 def run(parsed: argparse.Namespace) -> int:
@@ -39,7 +39,7 @@ def run(parsed: argparse.Namespace) -> int:
     chosen = [contenders.get(name) for name in parsed.methods or contenders.names()]
     campaign = Campaign(
         contenders=chosen,
-        tasks=[task for name in parsed.tasks for task in tasks(name, parsed.devices)],
+        tasks=[task for name in parsed.tasks for task in tasks(name, parsed.costs)],
         seeds=range(parsed.first_seed, parsed.first_seed + parsed.seeds),
         evaluations=parsed.evaluations,
     )
@@ -56,23 +56,31 @@ def run(parsed: argparse.Namespace) -> int:
     return 0
 
 
-def tasks(name: str, devices: Sequence[str]) -> list[TableTask]:
-    """Return the tasks of one name: a device each, or each device with the next one."""
-    if not name.endswith(THREE):
-        return [TableTask(name, (device,)) for device in devices]
-    following = [*devices[1:], devices[0]]
-    pairs = zip(devices, following, strict=True)
-    return [TableTask(name.removesuffix(THREE), pair) for pair in pairs]
+def tasks(name: str, chosen: Sequence[str] | None) -> list[TableTask]:
+    """Return the tasks of one name: a cost each, or each cost with the next one.
+
+    Args:
+        name: Of a setting, maybe with `THREE` behind it.
+        chosen: Costs; `None` for the setting's own.
+    """
+    setting = name.removesuffix(THREE)
+    if setting not in SETTINGS:
+        raise UnknownNameError("--tasks", name, SETTINGS)
+    costs = SETTINGS[setting].costs if chosen is None else chosen
+    for cost in costs:
+        tables.get(SETTINGS[setting].table).cost(cost)  # refuses one that it does not have
+    if setting == name:
+        return [TableTask(name, (cost,)) for cost in costs]
+    if len(costs) < 2:
+        raise ConfigError("--costs", list(costs), "two or more for three objectives")
+    following = [*costs[1:], costs[0]]
+    return [TableTask(setting, pair) for pair in zip(costs, following, strict=True)]
 
 
 def _check(parsed: argparse.Namespace) -> None:
     for name in ("seeds", "evaluations", "jobs"):
         if getattr(parsed, name) < 1:
             raise ConfigError(f"--{name}", getattr(parsed, name), "1 or more")
-    if len(parsed.devices) < 2 and any(name.endswith(THREE) for name in parsed.tasks):
-        raise ConfigError("--devices", parsed.devices, "two or more for three objectives")
-    for device in parsed.devices:
-        tables.get("nasbench201").latency_ms(device)  # refuses one that it does not have
 
 
 def _tell_missing(chosen: Sequence[Contender]) -> None:
@@ -95,7 +103,7 @@ class _Progress:
         key, made = entry.key, entry.run
         sys.stderr.write(
             f"{time.monotonic() - self._start:6.0f} s: {key.contender} on {key.task.name} "
-            f"{'+'.join(key.task.devices)}, seed {key.seed}: {len(made.rows)} evaluations, "
+            f"{'+'.join(key.task.costs)}, seed {key.seed}: {len(made.rows)} evaluations, "
             f"{made.seconds * len(made.rows):.1f} s; {left} runs left\n"
         )
 
@@ -111,17 +119,15 @@ def parser() -> argparse.ArgumentParser:
         metavar="TASK",
         nargs="+",
         default=["cifar10"],
-        help="cifar10, cifar100, imagenet16; with _3 behind it, latencies of two devices at a time "
-        "(default: cifar10)",
+        help=f"{', '.join(SETTINGS)}; with _3 behind it, two costs at a time (default: cifar10)",
     )
     whole.add_argument(
-        "--devices",
-        metavar="DEVICE",
+        "--costs",
+        metavar="COST",
         nargs="+",
-        default=["raspi4", "pixel3", "gold_6226", "2080ti_32", "fpga"],
-        help="of NAS-Bench-201 (default: five of different kinds)",
+        help="of the task's table: devices, params_m, macs_m (default: the task's)",
     )
-    whole.add_argument("--seeds", type=int, default=10, help="runs a device (default: 10)")
+    whole.add_argument("--seeds", type=int, default=10, help="runs a cost (default: 10)")
     whole.add_argument("--first-seed", type=int, default=1000, help="(default: 1000)")
     whole.add_argument(
         "--evaluations", type=int, default=350, help="distinct ones of a run (default: 350)"

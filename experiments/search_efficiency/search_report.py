@@ -22,6 +22,17 @@ SMALLEST_P = 1e-4
 
 DECIMALS = "%.6g"
 
+SAID = {
+    "clipped": "share of the front's hypervolume, costs clipped and logarithmic",
+    "unclipped": "share of the front's hypervolume, costs unclipped and logarithmic",
+    "clipped_linear": "share of the front's hypervolume, costs clipped and linear",
+    "unclipped_linear": "share of the front's hypervolume, costs unclipped and linear",
+}
+"""Every measure in words."""
+
+TESTED = ("clipped", "unclipped")
+"""Measures by which the reference is tested against the others."""
+
 
 def write(entries: Sequence[RecordedRun], evaluations: int, out: Path) -> None:
     """Write `runs.csv`, `summary.csv`, `tables.md` and `hypervolume.png`; print the tables.
@@ -41,23 +52,41 @@ def write(entries: Sequence[RecordedRun], evaluations: int, out: Path) -> None:
     pd.concat(frames).to_csv(out / "summary.csv", index=False, float_format=DECIMALS)
     texts = []
     for task, table in summaries.items():
-        texts.append(f"{task}: share of the front's hypervolume\n\n" + markdown(found(table)))
-        texts.append(f"{task}: what is missing, and tests\n\n" + markdown(tests(table)))
+        for measure, said in SAID.items():
+            texts.append(f"{task}: {said}\n\n" + markdown(found(table, measure)))
+        texts.append(
+            f"{task}: what else was found, and how long it took\n\n" + markdown(others(table))
+        )
+        texts += [
+            f"{task}: tests, {SAID[measure]}\n\n" + markdown(tests(table, measure))
+            for measure in TESTED
+        ]
     text = "\n\n".join(texts) + "\n"
     (out / "tables.md").write_text(text, "utf-8")
     Console().print(text, markup=False, highlight=False, soft_wrap=True)
     draw(entries, evaluations, out / "hypervolume.png")
 
 
-def found(table: pd.DataFrame) -> pd.DataFrame:
-    """Return the means and deviations of a summary for reading, one row a method."""
+def found(table: pd.DataFrame, measure: str) -> pd.DataFrame:
+    """Return the means and deviations of a measure for reading, one row a method."""
     return pd.DataFrame(
         [
             {"method": _label(row["method"]), "seeds": row["seeds"]}
             | {
-                f"at {n}": _with_deviation(row[f"hypervolume_{n}"], row[f"hypervolume_{n}_std"])
+                f"at {n}": _with_deviation(row[f"{measure}_{n}"], row[f"{measure}_{n}_std"])
                 for n in BUDGETS
             }
+            for row in table.to_dict("records")
+        ]
+    )
+
+
+def others(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the cheapest useful architecture's cost, the front's share and the seconds."""
+    return pd.DataFrame(
+        [
+            {"method": _label(row["method"])}
+            | {f"cheapest at {n}": _ratio(row[f"cheapest_{n}"]) for n in BUDGETS}
             | {
                 f"front at {FRONT_BUDGET}": _percent(row[f"front_{FRONT_BUDGET}"]),
                 "ms a suggestion": f"{row['overhead_ms']:.1f}",
@@ -68,15 +97,19 @@ def found(table: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def tests(table: pd.DataFrame) -> pd.DataFrame:
-    """Return 1 - hypervolume ratio, and the p values against the reference, one row a method."""
+def tests(table: pd.DataFrame, measure: str) -> pd.DataFrame:
+    """Return the reference's gains and p values against every other method, one row a method."""
     return pd.DataFrame(
         [
-            {"method": _label(row["method"])}
-            | {f"1 - at {n}": _number(row[f"gap_{n}"]) for n in BUDGETS}
-            | {"pairs": row["pairs"]}
-            | {f"p at {n}": _p(row[f"p_{n}"], row[f"gain_{n}"]) for n in BUDGETS}
+            {"method": _label(row["method"]), "pairs": row["pairs"]}
+            | {f"gain at {n}": _number(row[f"{measure}_{n}_gain"]) for n in BUDGETS}
+            | {f"least at {n}": _number(row[f"{measure}_{n}_least"]) for n in BUDGETS}
+            | {
+                f"p at {n}": _p(row[f"{measure}_{n}_p"], row[f"{measure}_{n}_gain"])
+                for n in BUDGETS
+            }
             for row in table.to_dict("records")
+            if row["method"] != REFERENCE
         ]
     )
 
@@ -84,20 +117,21 @@ def tests(table: pd.DataFrame) -> pd.DataFrame:
 def draw(entries: Sequence[RecordedRun], evaluations: int, path: Path) -> None:
     """Draw what is missing of the hypervolume, and the front's share, against evaluations."""
     tasks = list(dict.fromkeys(entry.key.task.name for entry in entries))
-    figure = Figure(figsize=(12, 4.5 * len(tasks)), layout="constrained")
-    axes = figure.subplots(len(tasks), 2, squeeze=False)
-    for (left, right), task in zip(axes, tasks, strict=True):
-        _draw_task([entry for entry in entries if entry.key.task.name == task], left, right)
-        left.set(yscale="log", ylabel="1 - hypervolume ratio", title=task)
-        right.set(ylabel="share of the front found", title=task, ylim=(0, 1))
-        for side in (left, right):
+    figure = Figure(figsize=(18, 4.5 * len(tasks)), layout="constrained")
+    axes = figure.subplots(len(tasks), 3, squeeze=False)
+    for sides, task in zip(axes, tasks, strict=True):
+        _draw_task([entry for entry in entries if entry.key.task.name == task], sides)
+        for side, measure in zip(sides, TESTED, strict=False):
+            side.set(yscale="log", ylabel=f"1 - hypervolume ratio, costs {measure}", title=task)
+        sides[-1].set(ylabel="share of the front found", title=task, ylim=(0, 1))
+        for side in sides:
             side.set(xlabel="distinct evaluations", xlim=(0, evaluations))
             side.grid(alpha=0.3)
-    axes[0][1].legend(fontsize=7)
+    axes[0][-1].legend(fontsize=7)
     figure.savefig(path, dpi=110)
 
 
-def _draw_task(entries: Sequence[RecordedRun], left: Axes, right: Axes) -> None:
+def _draw_task(entries: Sequence[RecordedRun], sides: Sequence[Axes]) -> None:
     methods = list(dict.fromkeys(entry.key.contender for entry in entries))
     for place, method in enumerate(methods):
         curves = [
@@ -111,8 +145,12 @@ def _draw_task(entries: Sequence[RecordedRun], left: Axes, right: Axes) -> None:
             "linestyle": ("-", "--", ":")[place // 10 % 3],
             "linewidth": 2.4 if method == REFERENCE else 1.2,
         }
-        left.plot(mean.index, 1 - mean["hypervolume"], label=_label(method), **style)
-        right.plot(mean.index, mean["front"], label=_label(method), **style)
+        for side, values in zip(sides, _curves(mean), strict=True):
+            side.plot(mean.index, values, label=_label(method), **style)
+
+
+def _curves(mean: pd.DataFrame) -> list[pd.Series[float]]:
+    return [*(1 - mean[measure] for measure in TESTED), mean["front"]]
 
 
 def _label(method: str) -> str:
@@ -127,6 +165,10 @@ def _with_deviation(mean: float, deviation: float) -> str:
 
 def _percent(share: float) -> str:
     return "-" if math.isnan(share) else f"{100 * share:.0f} %"
+
+
+def _ratio(value: float) -> str:
+    return "-" if math.isnan(value) else f"{value:.2f}"
 
 
 def _number(value: float) -> str:

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from _shared.table_task import TableTask
+from _shared.table_task import MEASURES, TableTask
 from campaign import BenchmarkRun, RecordedRun
 from scipy.stats import wilcoxon
 
-BUDGETS = (50, 100, 200, 350)
+BUDGETS = (25, 50, 100, 200, 350)
 """Distinct evaluations at which contenders are compared."""
 
 FRONT_BUDGET = 200
@@ -21,7 +21,7 @@ FRONT_BUDGET = 200
 STEP = 10
 """Distinct evaluations between two points of a curve."""
 
-PAIR = ["devices", "seed"]
+PAIR = ["costs", "seed"]
 """What two runs share that are compared."""
 
 
@@ -29,9 +29,11 @@ def scores(entries: Iterable[RecordedRun]) -> pd.DataFrame:
     """Return the scores of every run.
 
     Returns:
-        One row a run: `method`, `task`, `devices`, `seed`, `distinct`, `asked`,
-        `overhead_ms` and `overhead_at_end_ms` per distinct evaluation, `hypervolume_N` and
-        `front_N` for every budget `N`; NaN where the run was not taken as far.
+        One row a run: `method`, `task`, `costs`, `seed`, `distinct`, `asked`,
+        `overhead_ms` and `overhead_at_end_ms` per distinct evaluation; for every budget `N` the
+        hypervolume ratio `M_N` by every measure `M` in `MEASURES`, `front_N`, and `cheapest_N`, the
+        cost of the cheapest useful architecture by the true one; NaN where the run was not taken
+        as far.
     """
     return pd.DataFrame([_score(entry) for entry in entries])
 
@@ -41,7 +43,7 @@ def _score(entry: RecordedRun) -> dict[str, Any]:
     row: dict[str, Any] = {
         "method": entry.key.contender,
         "task": task.name,
-        "devices": "+".join(task.devices),
+        "costs": "+".join(task.costs),
         "seed": entry.key.seed,
         "distinct": len(run.rows),
         "asked": run.asked,
@@ -51,8 +53,11 @@ def _score(entry: RecordedRun) -> dict[str, Any]:
     for budget in BUDGETS:
         taken = budget <= entry.evaluations
         found = run.rows[:budget]
-        row[f"hypervolume_{budget}"] = task.hypervolume_ratio(found) if taken else math.nan
+        for measure in MEASURES:
+            ratio = task.hypervolume_ratio(found, measure) if taken else math.nan
+            row[f"{measure}_{budget}"] = ratio
         row[f"front_{budget}"] = task.front_share(found) if taken else math.nan
+        row[f"cheapest_{budget}"] = task.cheapest_ratio(found) if taken else math.nan
     return row
 
 
@@ -65,13 +70,16 @@ def curve(run: BenchmarkRun, task: TableTask, until: int) -> pd.DataFrame:
         until: Last number of evaluations.
 
     Returns:
-        Columns `evaluations`, `hypervolume` (ratio) and `front` (share).
+        Columns `evaluations`, `clipped` and `unclipped` (hypervolume ratios), `front` (share).
     """
     at = range(STEP, until + 1, STEP)
     return pd.DataFrame(
         {
             "evaluations": list(at),
-            "hypervolume": [task.hypervolume_ratio(run.rows[:n]) for n in at],
+            **{
+                measure: [task.hypervolume_ratio(run.rows[:n], measure) for n in at]
+                for measure in ("clipped", "unclipped")
+            },
             "front": [task.front_share(run.rows[:n]) for n in at],
         }
     )
@@ -80,26 +88,27 @@ def curve(run: BenchmarkRun, task: TableTask, until: int) -> pd.DataFrame:
 def summary(runs: pd.DataFrame, reference: str) -> pd.DataFrame:
     """Return the means of one task's runs, and tests against one method.
 
-    The deviation is that over seeds of the mean over devices. The test is Wilcoxon's signed-rank
+    The deviation is that over seeds of the mean over costs. The test is Wilcoxon's signed-rank
     test, two-sided, on the differences of the hypervolume ratio between the reference's run and
-    the method's on the same devices with the same seed; every device and seed is a pair.
+    the method's on the same costs with the same seed; every cost and seed is a pair.
 
     Args:
         runs: Of one task, as `scores` returns them.
         reference: The method that all others are tested against.
 
     Returns:
-        One row a method, the best at the largest budget first: `method`, `runs`, `seeds`, for
-        every budget `N` `hypervolume_N`, `hypervolume_N_std`, `gap_N` (1 - ratio), `front_N`,
-        `pairs`, `gain_N` (mean difference, reference less method) and `p_N`; `overhead_ms` and
-        `overhead_at_end_ms`.
+        One row a method, the best at the largest budget first: `method`, `runs`, `seeds`,
+        `pairs`, `overhead_ms` and `overhead_at_end_ms`; for every budget `N` `front_N`,
+        `cheapest_N` (a geometric mean) and, of every measure `M`, `M_N`, `M_N_std`, `M_N_gain`
+        (mean difference, reference less method), `M_N_least` (the smallest such mean of a cost)
+        and `M_N_p`.
     """
     rows = [
         _summarise(method, of_method, runs[runs["method"] == reference])
         for method, of_method in runs.groupby("method", sort=False)
     ]
     table = pd.DataFrame(rows)
-    keys = [f"hypervolume_{budget}" for budget in reversed(BUDGETS)]
+    keys = [f"clipped_{budget}" for budget in reversed(BUDGETS)]
     return table.sort_values(keys, ascending=False, ignore_index=True)
 
 
@@ -109,20 +118,19 @@ def _summarise(method: Any, runs: pd.DataFrame, reference: pd.DataFrame) -> dict
         "runs": len(runs),
         "seeds": runs["seed"].nunique(),
     }
-    for budget in BUDGETS:
-        column = f"hypervolume_{budget}"
-        mean = runs[column].mean()
-        row[column] = mean
-        row[f"{column}_std"] = runs.groupby("seed")[column].mean().std()
-        row[f"gap_{budget}"] = 1 - mean
-        row[f"front_{budget}"] = runs[f"front_{budget}"].mean()
     pairs = runs.merge(reference, on=PAIR, suffixes=("", "_reference"))
     row["pairs"] = len(pairs)
     for budget in BUDGETS:
-        column = f"hypervolume_{budget}"
-        gains = (pairs[f"{column}_reference"] - pairs[column]).dropna().to_numpy()
-        row[f"gain_{budget}"] = float(gains.mean()) if len(gains) else math.nan
-        row[f"p_{budget}"] = paired_p(gains)
+        row[f"front_{budget}"] = runs[f"front_{budget}"].mean()
+        row[f"cheapest_{budget}"] = math.exp(np.log(runs[f"cheapest_{budget}"]).mean())
+        for measure in MEASURES:
+            column = f"{measure}_{budget}"
+            row[column] = runs[column].mean()
+            row[f"{column}_std"] = runs.groupby("seed")[column].mean().std()
+            gains = (pairs[f"{column}_reference"] - pairs[column]).dropna()
+            row[f"{column}_gain"] = gains.mean()
+            row[f"{column}_least"] = gains.groupby(pairs["costs"]).mean().min()
+            row[f"{column}_p"] = paired_p(gains.to_numpy())
     for column in ("overhead_ms", "overhead_at_end_ms"):
         row[column] = runs[column].mean()
     return row

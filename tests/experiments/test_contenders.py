@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from _shared.table_task import TableTask
 from campaign import MOST_REPEATS, search
-from contenders import Contender, without_latency
+from contenders import Contender, without_costs
 from peers import Optimiser
 
 from nas.core.space import Genotype
@@ -34,11 +34,11 @@ def test_what_was_seen_costs_nothing_and_is_told_again() -> None:
     recited = Recited([a, a, b, a, c, c])
     contender = Contender("recited", "recited", {}, lambda task, seed: recited)
     made = search(contender, TASK, 0, 3)
-    assert made.rows == tuple(TASK.table.table.rows([a, b, c]).tolist())
+    assert made.rows == tuple(TASK.benchmark.table.rows([a, b, c]).tolist())
     assert made.asked == len(recited.told) == 5
     assert recited.told[0] == recited.told[1]
     error, log_latency = recited.told[0][1]
-    assert [error, log_latency] == TASK.points[made.rows[0]].tolist()
+    assert [error, log_latency] == TASK.points(made.rows[:1])[0].tolist()
 
 
 def test_a_run_that_proposes_nothing_new_ends() -> None:
@@ -66,10 +66,10 @@ def test_three_objectives() -> None:
     assert len(search(contenders.get("nsga2"), task, 0, BRIEF).rows) == BRIEF
 
 
-def test_a_latency_to_be_learned_is_not_told_beforehand() -> None:
-    problem = TASK.table.problem
+def test_a_cost_to_be_learned_is_not_told_beforehand() -> None:
+    problem = TASK.problem
     genotype = problem.space.sample(np.random.default_rng(0))
     assert list(problem.known([genotype])[0]) == ["latency_ms_pixel2"]
-    hidden = without_latency(problem)
+    hidden = without_costs(problem)
     assert list(hidden.objectives) == list(problem.objectives)
     assert hidden.known([genotype]) == [{}]

@@ -5,9 +5,9 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
-from _shared.table_task import TableTask
+from _shared.table_task import MEASURES, TableTask
 from campaign import BenchmarkRun, RecordedRun, RunKey
-from summary import curve, paired_p, scores, summary
+from summary import BUDGETS, curve, paired_p, scores, summary
 
 TASK = TableTask("cifar10", ("pixel2",))
 
@@ -23,10 +23,10 @@ def test_budgets_that_were_not_taken_have_no_score() -> None:
         "records"
     )
     # A run that was stuck stays where it was.
-    assert stuck["hypervolume_350"] == pytest.approx(1)
+    assert stuck["clipped_350"] == pytest.approx(1)
     assert stuck["front_200"] == 1
-    assert short["hypervolume_100"] == pytest.approx(1)
-    assert math.isnan(short["hypervolume_200"])
+    assert short["clipped_100"] == pytest.approx(1)
+    assert math.isnan(short["clipped_200"])
     assert stuck["overhead_ms"] == pytest.approx(2)
 
 
@@ -34,16 +34,18 @@ def test_a_curve_never_falls() -> None:
     rows = tuple(np.random.default_rng(0).permutation(15_625)[:100].tolist())
     made = curve(entry("any", 0, rows, 100).run, TASK, 100)
     assert made["evaluations"].tolist() == list(range(10, 101, 10))
-    assert made["hypervolume"].is_monotonic_increasing
+    assert made["clipped"].is_monotonic_increasing
+    assert made["unclipped"].is_monotonic_increasing
     assert made["front"].is_monotonic_increasing
 
 
 def test_pairs_are_runs_on_one_device_with_one_seed() -> None:
     rows = [
-        {"method": method, "devices": device, "seed": seed, "overhead_ms": 1.0}
+        {"method": method, "costs": device, "seed": seed, "overhead_ms": 1.0}
         | {"overhead_at_end_ms": 1.0}
-        | {f"hypervolume_{n}": 0.9 + gain + 0.01 * seed for n in (50, 100, 200, 350)}
-        | {f"front_{n}": 0.5 for n in (50, 100, 200, 350)}
+        | {f"{m}_{n}": 0.9 + gain + 0.01 * seed for n in BUDGETS for m in MEASURES}
+        | {f"front_{n}": 0.5 for n in BUDGETS}
+        | {f"cheapest_{n}": 2.0 ** (2 * seed) for n in BUDGETS}
         for method, gain in (("guided", 0.05), ("other", 0.0))
         for device in ("a", "b")
         for seed in (0, 1, 2)
@@ -52,11 +54,13 @@ def test_pairs_are_runs_on_one_device_with_one_seed() -> None:
     table = summary(pd.DataFrame(rows), "guided").set_index("method")
     assert table.index.tolist() == ["guided", "other"]
     assert table.loc["other", "pairs"] == 4
-    assert table.loc["other", "gain_50"] == pytest.approx(0.05)
+    assert table.loc["other", "unclipped_50_gain"] == pytest.approx(0.05)
+    assert table.loc["other", "clipped_50_least"] == pytest.approx(0.05)
+    assert table.loc["guided", "cheapest_50"] == pytest.approx(4)
     assert table.loc["other", "seeds"] == 2
-    assert table.loc["guided", "hypervolume_50"] == pytest.approx(0.96)
-    assert table.loc["guided", "hypervolume_50_std"] == pytest.approx(0.01)
-    assert math.isnan(table.loc["guided", "p_50"])
+    assert table.loc["guided", "clipped_50"] == pytest.approx(0.96)
+    assert table.loc["guided", "clipped_50_std"] == pytest.approx(0.01)
+    assert math.isnan(table.loc["guided", "clipped_50_p"])
 
 
 def test_wilcoxon_by_hand() -> None:

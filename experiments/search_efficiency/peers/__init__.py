@@ -29,7 +29,7 @@ class Optimiser(ABC):
 
         Args:
             genotype: As it was proposed.
-            values: Error in percent and log latencies, to be made small.
+            values: Error in percent and log costs, to be made small.
         """
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
-from _shared.table_task import WORST_ERROR, TableTask
+from _shared.table_task import TableTask
 
 from nas.core.space import Genotype
 from peers import Limits, Optimiser, Peer
@@ -43,12 +43,12 @@ class _BotorchRun(Optimiser):
     """A run of the usual loop: fit, maximise the acquisition."""
 
     def __init__(self, task: TableTask, seed: int, settings: BotorchQlogNehvi) -> None:
-        self._space = task.table.problem.space
+        self._space = task.problem.space
         self._settings = settings
         self._seed = seed
         self._rng = np.random.default_rng(seed)
-        self._worst = WORST_ERROR[task.dataset]
-        self._slowest = task.points[:, 1:].max(axis=0)
+        self._worst = task.worst_error
+        self._slowest = np.log(task.bounds.largest)
         self._told: dict[Genotype, tuple[float, ...]] = {}
 
     def ask(self) -> Genotype:

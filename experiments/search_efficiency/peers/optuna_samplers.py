@@ -25,7 +25,7 @@ class OptunaStudy(Optimiser):
         import optuna
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        self._genes = task.table.problem.space.genes
+        self._genes = task.problem.space.genes
         self._study = optuna.create_study(
             directions=["minimize"] * task.objectives, sampler=sampler
         )

@@ -49,8 +49,8 @@ class _MoRea(Optimiser):
             multi_objective_regularized_evolution as module,
         )
 
-        self._names = [gene.name for gene in task.table.problem.space.genes]
-        space = task.table.problem.space
+        self._names = [gene.name for gene in task.problem.space.genes]
+        space = task.problem.space
         # Its own first draws come from NumPy's global stream, whatever the seed.
         rng = np.random.default_rng(seed)
         first = [space.sample(rng) for _ in range(settings.population)]
