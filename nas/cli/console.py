@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from nas.core.errors import printable
-from nas.study.reporting import console
+from nas.results.terminal import console
 
 if TYPE_CHECKING:
     import pandas as pd

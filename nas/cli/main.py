@@ -135,11 +135,12 @@ def _missing_packages() -> str:
 
 def _studies(parsed: argparse.Namespace) -> int:
     from nas import results
-    from nas.cli.console import print_records
 
     records = results.studies(parsed.runs)
     if parsed.json:
         return print_json(records)
+    from nas.cli.console import print_records
+
     columns = ("name", "status", "trials_complete", "trials_failed", "values_of", "error_best")
     print_records(records, columns)
     return 0
@@ -147,7 +148,6 @@ def _studies(parsed: argparse.Namespace) -> int:
 
 def _pareto(parsed: argparse.Namespace) -> int:
     from nas import results
-    from nas.cli.console import print_front
     from nas.results.frame import records
 
     study = results.open(parsed.study, parsed.runs)
@@ -155,6 +155,8 @@ def _pareto(parsed: argparse.Namespace) -> int:
     front = study.pareto(parsed.where, objectives, parsed.sort, parsed.fidelity)
     if parsed.json:
         return print_json(records(front))
+    from nas.cli.console import print_front
+
     why = ""
     if front.empty and parsed.where:
         reach = study.reach(parsed.where, objectives, parsed.fidelity)

@@ -154,7 +154,7 @@ def print_network(record: dict[str, Any]) -> None:
     from rich.table import Table
 
     from nas.core.errors import printable
-    from nas.study.reporting import console
+    from nas.results.terminal import console
 
     table = Table(box=box.SIMPLE_HEAD)
     for heading in ("block", "module", "reads", "output"):

@@ -6,10 +6,12 @@ what it returns; a test compares the two.
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import json
 import math
 import operator
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -142,6 +144,19 @@ def check_owner(attributes: Mapping[str, Any], name: str, owner: str, url: str) 
         raise LedgerError(f"ledger {shown(url)}: {line}; {OTHER_OWNER}")
 
 
+@contextlib.contextmanager
+def _none_is_garbage() -> Iterator[None]:
+    """Keep Python from looking for garbage among many new objects, which takes a third longer."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+@_none_is_garbage()
 def read_trials(rows: Rows, study_id: int, objectives: Sequence[str]) -> list[Trial]:
     """Return the trials of a study in the order in which they were written.
 

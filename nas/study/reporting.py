@@ -4,32 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import math
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TextIO, cast
 
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from nas.core.errors import counted, printable
-from nas.core.output import Output
 from nas.core.trial import Trial, full_trainings
 from nas.results.hypervolume import hypervolume, non_dominated
+from nas.results.terminal import console
 from nas.search.stopping import ROUNDING, Spent, StopSettings, seconds_left
-
-PLAIN_WIDTH = 250
-"""Columns of the output where it is no terminal: wider than any table, so that none wraps."""
-
-
-def console() -> Console:
-    """Return a console for standard output; without a terminal it writes plain lines."""
-    # Rich would end the process at a closed pipe.
-    out = sys.stdout if isinstance(sys.stdout, Output) else Output(sys.stdout)
-    plain = Console(file=cast("TextIO", out))
-    return plain if plain.is_terminal else Console(file=plain.file, width=PLAIN_WIDTH)
 
 
 @dataclass(frozen=True, kw_only=True)
