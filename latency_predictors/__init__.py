@@ -16,7 +16,7 @@ import numpy as np
 
 from nas.core.errors import ConfigError
 from nas.core.prediction import FloatArray, LatencyPredictor
-from nas.core.records import decoding, read_json
+from nas.core.records import check_kinds, decoding, read_json
 from nas.core.registry import Registry
 from nas.core.space import Genotype
 
@@ -43,7 +43,6 @@ class PredictorSettings:
     seconds_per_sample: float = 0.5
 
     def __post_init__(self) -> None:
-        """Check every setting."""
         if self.samples < 4:
             raise ConfigError("latency_predictor.samples", self.samples, "4 or more")
         if not self.seconds_per_sample > 0:
@@ -76,13 +75,8 @@ class PredictorSettings:
     ) -> LatencyPredictor:
         """Fit `predictor`, which these settings have fitted, again to more samples.
 
-        What takes long to find and changes little, such as hyperparameters, may be kept.
-
-        Args:
-            predictor: Fitted to some of the samples.
-            space: Of the networks.
-            genotypes: All measured networks.
-            latency_ms: Their latencies, shape `(n,)`.
+        What takes long to find and changes little, such as hyperparameters, may be kept. The
+        samples are all that there are, those that `predictor` was fitted to among them.
         """
         del predictor
         return self.fit(space, genotypes, latency_ms)
@@ -140,9 +134,12 @@ def load(path: Path | str) -> LatencyPredictor:
     file = Path(path) / "predictor.json"
     if not file.exists():
         raise ConfigError("path", str(path), "a folder with a saved predictor")
+    record = read_json(file, {"predictor": str}, AGAIN)
     with decoding(file, AGAIN):
-        cls = component(read_json(file, {"predictor": str}, AGAIN)["predictor"])
+        cls = component(record["predictor"])
+        check_kinds(record, {"compared": dict})
     with decoding(file.with_name("predictor.npz"), AGAIN):
         loaded = cls.load(Path(path))
+        loaded.compared = record["compared"]
         loaded.held_out_errors()  # which says whether the arrays fit together
         return loaded

@@ -66,7 +66,7 @@ class PartsPredictor(CalibratedPredictor):
         shared: bool = True,
         known: Mapping[str, npt.NDArray[Any]] | None = None,
     ) -> None:
-        """Fit the latencies of parts.
+        """Fit the latencies of the parts in `table` to measured networks.
 
         Args:
             name: Under which the predictor is registered.
@@ -75,8 +75,7 @@ class PartsPredictor(CalibratedPredictor):
             genotypes: Measured networks.
             latency_ms: Their latencies, shape `(n,)`.
             shared: Whether parts learn from similar ones.
-            known: Arrays of a predictor whose hyperparameters and scores are kept; `None` to find
-                them.
+            known: Arrays of a predictor whose hyperparameters and scores are kept.
         """
         self.name, self.space, self.width, self.shared = name, space, table.width, shared
         self._table = table
@@ -113,22 +112,15 @@ class PartsPredictor(CalibratedPredictor):
     def load(
         cls, path: Path, name: str, table_of: Callable[[SearchSpace, int], PartTable]
     ) -> PartsPredictor:
-        """Read what `save` wrote.
-
-        Args:
-            path: A folder.
-            name: Under which the predictor is registered.
-            table_of: Returns the parts of a space, given the width of a block.
+        """Read what `save` wrote; `table_of` returns the parts of a space for a block's width.
 
         Raises:
             ConfigError: The code of the space was another.
         """
-        space, known, compared = read_saved(path)
+        space, known = read_saved(path)
         table, shared = table_of(space, int(known["width"])), bool(known["shared"])
         samples = known["genotypes"], known["refitted"]
-        loaded = cls(name, space, table, *samples, shared=shared, known=known)
-        loaded.compared = compared
-        return loaded
+        return cls(name, space, table, *samples, shared=shared, known=known)
 
 
 def best_table(

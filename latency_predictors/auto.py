@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
-from latency_predictors import PredictorSettings, get, load, names, register
+from latency_predictors import PredictorSettings, get, names, register
 from nas.core.errors import ConfigError
 from nas.core.prediction import FloatArray, LatencyPredictor
 from nas.core.space import Genotype
@@ -18,7 +17,7 @@ from nas.network.space import SearchSpace
 @register("auto")
 @dataclass(frozen=True, kw_only=True)
 class AutoSettings(PredictorSettings):
-    """Settings of the choice.
+    """Settings of the choice. What is chosen is saved, and loaded, under its own name.
 
     Attributes:
         candidates: Names of the predictors to choose from.
@@ -27,9 +26,7 @@ class AutoSettings(PredictorSettings):
     candidates: tuple[str, ...] = ("kernels", "block_table", "gaussian_process", "macs")
 
     def __post_init__(self) -> None:
-        """Check every setting."""
         super().__post_init__()
-        object.__setattr__(self, "candidates", tuple(self.candidates))
         others = [name for name in names() if name != "auto"]
         if not self.candidates or not set(self.candidates) <= set(others):
             got, expected = list(self.candidates), "some of " + ", ".join(others)
@@ -74,8 +71,3 @@ class AutoSettings(PredictorSettings):
         refitted = get(elected).refit(predictor, space, genotypes, latency_ms)
         refitted.compared = predictor.compared
         return refitted
-
-    @classmethod
-    def load(cls, path: Path) -> LatencyPredictor:
-        """Read a saved predictor: it was saved under its own name."""
-        return load(path)

@@ -17,6 +17,7 @@ import search_spaces
 from latency_predictors import PredictorSettings, load, register
 from latency_predictors.calibration.base import Regression, read_saved
 from latency_predictors.calibration.few_shot import Columns, FewShotModel, Matrix, design
+from latency_predictors.calibration.sampling import too_many
 from nas.core.errors import ConfigError, HwnasError, one_line
 from nas.core.prediction import FloatArray, LatencyPredictor
 from nas.core.records import read_json
@@ -150,9 +151,7 @@ class TransferSettings(PredictorSettings):
     sources: tuple[str, ...]
 
     def __post_init__(self) -> None:
-        """Check every setting."""
         super().__post_init__()
-        object.__setattr__(self, "sources", tuple(self.sources))
         if not self.sources:
             expected = "one folder or more with a saved predictor of another device"
             raise ConfigError("latency_predictor.sources", list(self.sources), expected)
@@ -162,8 +161,7 @@ class TransferSettings(PredictorSettings):
         drawn = space.samples(max(POOL, 2 * self.samples), np.random.default_rng(seed))
         pool = list(dict.fromkeys(tuple(row) for row in space.matrix(drawn).tolist()))
         if len(pool) < self.samples:
-            expected = f"at most the {len(pool)} architectures found in the space"
-            raise ConfigError("latency_predictor.samples", self.samples, expected)
+            raise too_many(self.samples, len(pool))
         columns = sources.columns
         rows = columns(*sources.describe(space.matrix(pool)))
         return [pool[i] for i in design(columns, rows, self.samples)]
@@ -175,12 +173,10 @@ class TransferSettings(PredictorSettings):
 
     @classmethod
     def load(cls, path: Path) -> LatencyPredictor:
-        space, arrays, compared = read_saved(path)
+        space, arrays = read_saved(path)
         folders = sorted((path / SOURCES).iterdir(), key=lambda folder: int(folder.name))
         sources = Sources.read(space, folders)
-        loaded = Transfer(sources, arrays["genotypes"], arrays["measured"])
-        loaded.compared = compared
-        return loaded
+        return Transfer(sources, arrays["genotypes"], arrays["measured"])
 
     def _read(self, space: SearchSpace) -> Sources:
         return Sources.read(space, [Path(folder) for folder in self.sources])

@@ -106,7 +106,6 @@ class NasBench201Space(SearchSpace):
     merge_equal: bool = True
 
     def __post_init__(self) -> None:
-        """Check the settings."""
         super().__post_init__()
         for name in ("channels", "cells_per_stage"):
             if getattr(self, name) < 1:

@@ -19,11 +19,7 @@ REPEATED = 20
 
 
 def scores(predicted_ms: FloatArray, measured_ms: FloatArray) -> dict[str, float]:
-    """Return how near predictions are to measured latencies.
-
-    Args:
-        predicted_ms: Shape `(n,)`.
-        measured_ms: Shape `(n,)`.
+    """Return how near predictions are to measured latencies, both of shape `(n,)`.
 
     Returns:
         `within_5_percent` and `within_10_percent` (shares of the predictions, in %),

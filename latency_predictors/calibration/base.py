@@ -76,18 +76,15 @@ class CalibratedPredictor(LatencyPredictor):
         write_json_atomically(path / "predictor.json", record)
 
 
-def read_saved(path: Path) -> tuple[SearchSpace, dict[str, npt.NDArray[Any]], dict[str, float]]:
-    """Read what `CalibratedPredictor.save` wrote.
-
-    Returns:
-        The space, the arrays, and the predictor's `compared`.
+def read_saved(path: Path) -> tuple[SearchSpace, dict[str, npt.NDArray[Any]]]:
+    """Return the space and the arrays that `CalibratedPredictor.save` wrote.
 
     Raises:
         ConfigError: The code of the space was another.
         HwnasError: A file is missing or damaged.
     """
     file = path / "predictor.json"
-    record = read_json(file, {"space": dict, "space_id": str, "compared": dict}, AGAIN)
+    record = read_json(file, {"space": dict, "space_id": str}, AGAIN)
     with decoding(file, AGAIN):
         space = search_spaces.get(**record["space"])
     if record["space_id"] != space.space_id:
@@ -99,7 +96,7 @@ def read_saved(path: Path) -> tuple[SearchSpace, dict[str, npt.NDArray[Any]], di
         for name, array in arrays.items():
             if array.dtype.kind not in "biuf" or not np.isfinite(array).all():
                 raise ValueError(f"array {name!r} holds what is no finite number")
-    return space, arrays, record["compared"]
+    return space, arrays
 
 
 def folds(n: int) -> list[tuple[IntArray, IntArray]]:
@@ -115,13 +112,7 @@ class Regression(CalibratedPredictor):
     def __init__(
         self, space: SearchSpace, genotypes: Sequence[Genotype] | IntArray, latency_ms: FloatArray
     ) -> None:
-        """Fit to samples.
-
-        Args:
-            space: Of the networks.
-            genotypes: Measured networks.
-            latency_ms: Their latencies, shape `(n,)`, in milliseconds.
-        """
+        """Fit to measured networks and their latencies in milliseconds, shape `(n,)`."""
         self.space = space
         self.genotypes = space.matrix(genotypes).copy()
         self.measured = np.asarray(latency_ms, float)
@@ -161,7 +152,5 @@ class RegressionSettings(PredictorSettings):
 
     @classmethod
     def load(cls, path: Path) -> LatencyPredictor:
-        space, arrays, compared = read_saved(path)
-        loaded = cls.regression(space, arrays["genotypes"], arrays["measured"])
-        loaded.compared = compared
-        return loaded
+        space, arrays = read_saved(path)
+        return cls.regression(space, arrays["genotypes"], arrays["measured"])

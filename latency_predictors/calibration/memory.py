@@ -69,13 +69,7 @@ class PeakMemory(MemoryPredictor):
     def fit(
         cls, space: SearchSpace, genotypes: Sequence[Genotype], measurements: Sequence[Measurement]
     ) -> PeakMemory:
-        """Learn from measured networks.
-
-        Args:
-            space: Of the networks.
-            genotypes: The networks.
-            measurements: Of each of them, its memory included.
-        """
+        """Learn from measurements of networks, their memory included."""
         peak_mb = np.array([m.peak_memory_mb for m in measurements], float)
         loading_mb = np.array([m.loading_memory_mb for m in measurements], float)
         added_mb = np.maximum(peak_mb - loading_mb, SMALLEST_MB)
@@ -122,7 +116,7 @@ class PeakMemory(MemoryPredictor):
             with decoding(path / part / "predictor.npz", AGAIN):
                 parts.append(PartsPredictor.load(path / part, part, kernels))
         with decoding(path / ACTIVATIONS / "predictor.npz", AGAIN):
-            space, samples, _ = read_saved(path / ACTIVATIONS)
+            space, samples = read_saved(path / ACTIVATIONS)
             sizes = Activations(space, samples["genotypes"], samples["measured"])
         return cls(loading=parts[0], running=parts[1], activations=sizes)
 

@@ -63,13 +63,7 @@ class PartTable:
     """
 
     def __init__(self, space: SearchSpace, split: Split, *, width: int) -> None:
-        """Begin with an empty table.
-
-        Args:
-            space: Of the networks.
-            split: Returns the parts of one module.
-            width: Channels of a block in the runtime's layout.
-        """
+        """Begin with an empty table, which `split` fills module by module."""
         self.width = width
         self.parts: list[Kernel] = []
         self._space = space
@@ -152,11 +146,10 @@ class PartTable:
         return self._places
 
     def sums(self, networks: NetworkParts, values: FloatArray) -> FloatArray:
-        """Return sums over the parts of networks, shape `(n, columns)`.
+        """Return sums of `values`, shape `(parts, columns)`, over the parts of networks.
 
-        Args:
-            networks: What `find` returned.
-            values: Of every part, shape `(parts, columns)`.
+        Returns:
+            Shape `(n, columns)`.
         """
         of_rows = self.incidence @ values
         sums: FloatArray = networks.shared @ values[: networks.shared.shape[1]]
@@ -233,12 +226,7 @@ def _whole(trace: Trace, blocked: tuple[bool, ...]) -> Fused:
 
 @lru_cache(maxsize=8)
 def kernels(space: SearchSpace, width: int) -> PartTable:
-    """Return the kernels of a space's networks; see `fuse`.
-
-    Args:
-        space: Of the networks.
-        width: Channels of a block in the runtime's layout.
-    """
+    """Return the kernels of a space's networks, given the width of a block; see `fuse`."""
     return PartTable(space, lambda trace, blocked: fuse(trace, blocked, width), width=width)
 
 

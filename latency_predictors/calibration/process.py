@@ -78,8 +78,7 @@ class NetworkDeviation:
     def __call__(self, totals: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Return deviations relative to the roofline, and how unsure they are, shape `(n,)`.
 
-        Args:
-            totals: Of every network, shape `(n, 3)`.
+        `totals` are of every network, shape `(n, 3)`.
         """
         scaled, samples = torch.as_tensor(self.scaled(totals)), torch.as_tensor(self.samples)
         alike = squared_exponential(scaled, samples).numpy()
@@ -159,7 +158,6 @@ class PartProcess:
     shared: bool = True
 
     def __post_init__(self) -> None:
-        """Learn the kinds of the parts."""
         self.features = RooflineFeatures(self.parts)
         self.similarity = Similarity(shared=self.shared)
         lengths = self.similarity.dimensions + (len(TOTALS) if self.shared else 0)
@@ -299,10 +297,7 @@ class Samples:
 def roofline_error(parts: Sequence[Kernel], counts: FloatArray, latency_ms: FloatArray) -> float:
     """Return the root mean square of the relative errors of rooflines alone, by cross-validation.
 
-    Args:
-        parts: All of them.
-        counts: How often each part occurs in each network, shape `(n, parts)`.
-        latency_ms: Measured, shape `(n,)`.
+    The arguments are those of `PartProcess` and of its `fit`.
     """
     features = RooflineFeatures(parts)(parts)
     errors = np.empty(len(latency_ms))

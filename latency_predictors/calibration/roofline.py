@@ -102,7 +102,6 @@ class Encoded:
     numbers: torch.Tensor
 
     def __getitem__(self, rows: torch.Tensor) -> Encoded:
-        """Return some of the parts."""
         return Encoded(self.logs[rows], self.kinds[rows], self.epilogues[rows], self.numbers[rows])
 
 
@@ -117,11 +116,7 @@ class Similarity:
     """
 
     def __init__(self, *, shared: bool) -> None:
-        """Compare parts.
-
-        Args:
-            shared: Whether parts learn from similar ones.
-        """
+        """Compare parts, which learn from similar ones if they are `shared`."""
         self._shared = shared
         self.dimensions = 4 if shared else 0
         self._labels: dict[Hashable, int] = {}

@@ -62,8 +62,13 @@ def choose(space: SearchSpace, samples: int, seed: int) -> list[Genotype]:
         if len(chosen) >= samples:
             return list(chosen)[:samples]
         chosen.setdefault(space.sample(rng))
-    expected = f"at most the {len(chosen)} architectures found in the space"
-    raise ConfigError("latency_predictor.samples", samples, expected)
+    raise too_many(samples, len(chosen))
+
+
+def too_many(samples: int, found: int) -> ConfigError:
+    """Return the error of more samples than architectures were found."""
+    expected = f"at most the {found} architectures found in the space"
+    return ConfigError("latency_predictor.samples", samples, expected)
 
 
 def measure_genotypes(
@@ -185,8 +190,7 @@ def measure_samples(
         unsure = int(np.argmax(prediction.std_ms / prediction.mean_ms))
         chosen.setdefault(tuple(contenders[unsure].tolist()))
     else:
-        expected = f"at most the {len(chosen)} architectures found in the space"
-        raise ConfigError("latency_predictor.samples", settings.samples, expected)
+        raise too_many(settings.samples, len(chosen))
     rest = list(chosen)[len(spread) :]
     return [*spread, *rest], [*measurements, *measured(rest, len(spread))]
 

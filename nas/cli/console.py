@@ -27,13 +27,7 @@ def print_records(records: Sequence[Mapping[str, Any]], columns: Sequence[str]) 
 
 
 def print_front(study: StudyResults, front: pd.DataFrame | None = None, why: str = "") -> None:
-    """Print a front, by default the study's own, as a table.
-
-    Args:
-        study: Where the front comes from.
-        front: Rows of its trials.
-        why: Said in place of an empty front; by default its constraints.
-    """
+    """Print a front, by default the study's own, as a table; of an empty one say `why`."""
     # pandas takes a while to load, and this module serves commands that need none.
     from nas.results.report import table
 

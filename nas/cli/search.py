@@ -47,10 +47,6 @@ def search_command(arguments: Sequence[str]) -> int:
 def composed(parsed: argparse.Namespace, run: Callable[[DictConfig], None]) -> int:
     """Compose one configuration or several, and hand each to `run`; return the exit status.
 
-    Args:
-        parsed: Options of `settings_parser` and the overrides.
-        run: What the command does with a configuration.
-
     Raises:
         HwnasError: A configuration cannot be composed.
     """

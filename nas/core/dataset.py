@@ -47,7 +47,6 @@ class Examples:
         self.task.check(self.targets)
 
     def __len__(self) -> int:
-        """Return the number of examples."""
         return len(self.targets)
 
     def take(self, positions: npt.NDArray[np.int64]) -> Examples:
@@ -240,10 +239,6 @@ def fingerprint_difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> st
     """Say in what the data of two runs differ.
 
     Stamps are not compared: a copy of a data set has another one and the same images.
-
-    Args:
-        old: The fingerprint of the earlier run, which is what is expected.
-        new: That of the later run.
 
     Returns:
         A clause that names the first difference, or `None` if there is none.

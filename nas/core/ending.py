@@ -21,7 +21,6 @@ class Terminated(SystemExit):
     """
 
     def __init__(self, signal_number: int) -> None:
-        """Name the signal."""
         self.status = 128 + signal_number
         super().__init__(self.status)
 

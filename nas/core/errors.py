@@ -123,7 +123,6 @@ class CandidateFailure(Exception):  # noqa: N818 - a failed trial is an outcome,
     CAUSES = ("diverged", "timeout", "out_of_memory", "worker_died", "crashed")
 
     def __init__(self, cause: str, detail: str) -> None:
-        """Record the cause and a line of detail."""
         if cause not in self.CAUSES:
             raise ValueError(f"cause {cause!r} is not one of {self.CAUSES}")
         self.cause = cause
@@ -131,7 +130,6 @@ class CandidateFailure(Exception):  # noqa: N818 - a failed trial is an outcome,
         super().__init__(cause, detail)
 
     def __str__(self) -> str:
-        """Return `cause: detail`."""
         return f"{self.cause}: {self.detail}"
 
 

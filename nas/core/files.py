@@ -97,11 +97,7 @@ def check_folder(setting: str, folder: Path) -> None:
 
 
 def write_json_atomically(path: Path, record: Mapping[str, Any]) -> None:
-    """Write `record` as the JSON file `path`, as `write_bytes_atomically` does.
-
-    Args:
-        path: In a folder that exists.
-        record: Turned into plain values by `json_values`.
+    """Write `record`, as `json_values`, to the file `path`, as `write_bytes_atomically` does.
 
     Raises:
         HwnasError: The file cannot be written.
@@ -112,14 +108,10 @@ def write_json_atomically(path: Path, record: Mapping[str, Any]) -> None:
 
 
 def write_bytes_atomically(path: Path, content: bytes) -> None:
-    """Write the file `path`; a reader sees the old file or the new one.
+    """Write the file `path` in a folder that exists; a reader sees the old file or the new one.
 
     The content reaches the disk before it takes the old file's place, so that a power cut leaves
     one of the two as well.
-
-    Args:
-        path: In a folder that exists.
-        content: Of the file.
 
     Raises:
         HwnasError: The file cannot be written.

@@ -228,11 +228,7 @@ class Device(ABC):
         return True
 
     def quantises(self, choices: Mapping[str, Any]) -> bool:
-        """Whether `prepare` changes the precision of a network, and with it its outputs.
-
-        Args:
-            choices: Of the network; see `Deployable`.
-        """
+        """Whether `prepare` changes the precision of a network with these `Deployable.choices`."""
         del choices
         return False
 

@@ -103,7 +103,6 @@ class LearningPredictor(LatencyPredictor):
     """
 
     def __init__(self, current: LatencyPredictor) -> None:
-        """Predict as `current` does."""
         self.current = current
 
     def predict(self, genotypes: Sequence[Genotype] | npt.NDArray[np.int64]) -> Prediction:

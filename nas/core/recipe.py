@@ -44,7 +44,6 @@ class Recipe:
     full_resolution_from: float = 0.5
 
     def __post_init__(self) -> None:
-        """Check every setting."""
         for name in ("epochs", "batch_size", "train_samples"):
             value = getattr(self, name)
             if value is not None and value < 1:

@@ -44,12 +44,7 @@ UNUSABLE = (
 
 
 def read_json(path: Path, kinds: Kinds | None = None, fix: str = _RESTORE) -> dict[str, Any]:
-    """Return the record in the JSON file `path`.
-
-    Args:
-        path: The file.
-        kinds: Of entries that must be there.
-        fix: What to do about a file that is damaged.
+    """Return the record in the JSON file `path`, with the entries that `kinds` says.
 
     Raises:
         HwnasError: The file is missing, cannot be read or holds something else.
@@ -84,9 +79,7 @@ def check_kinds(record: Mapping[Any, Any], kinds: Kinds) -> None:
 def decoding(path: Path, fix: str = _RESTORE) -> Iterator[None]:
     """Raise a `HwnasError` that names `path` where a `with` block cannot use the file's content.
 
-    Args:
-        path: The file.
-        fix: What to do about a file that is damaged.
+    It also says `fix`: what to do about a file that is damaged.
     """
     try:
         yield

@@ -9,12 +9,7 @@ STREAMS = ("search", "calibration", "reference", "survey", "feasible", "foreseen
 
 
 def stream(seed: int, name: str) -> np.random.Generator:
-    """Return the study's random stream for one purpose.
-
-    Args:
-        seed: The study's seed.
-        name: One of `STREAMS`; streams of different names are independent.
-    """
+    """Return a study's random stream for one of `STREAMS`, which are independent."""
     children = np.random.SeedSequence(seed).spawn(len(STREAMS))
     return np.random.default_rng(children[STREAMS.index(name)])
 

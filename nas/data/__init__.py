@@ -48,7 +48,6 @@ class StratifiedDataset(Dataset):
     test_share: float = 0.2
 
     def __post_init__(self) -> None:
-        """Check the shares."""
         for name in ("validation_share", "test_share"):
             if not 0 < (share := getattr(self, name)) < 1:
                 raise ConfigError(f"data.{name}", share, "a share between 0 and 1")

@@ -71,7 +71,6 @@ class FashionMnist(Dataset):
     validation_size: int = 10_000
 
     def __post_init__(self) -> None:
-        """Check the size of the validation split."""
         classes = len(CLASS_NAMES)
         if not classes <= self.validation_size <= _TRAIN_IMAGES - classes:
             expected = f"{classes} to {_TRAIN_IMAGES - classes}"

@@ -94,7 +94,6 @@ class ImageFolder(StratifiedDataset):
     follow_links: bool = False
 
     def __post_init__(self) -> None:
-        """Check the settings."""
         super().__post_init__()
         if self.image_size is not None and self.image_size < 1:
             raise ConfigError("data.image_size", self.image_size, "a positive number of pixels")

@@ -49,7 +49,6 @@ class Npz(StratifiedDataset):
     layout: str = "auto"
 
     def __post_init__(self) -> None:
-        """Check the settings."""
         super().__post_init__()
         if self.layout not in ("auto", *_AXES):
             raise UnknownNameError("data.layout", self.layout, ("auto", *_AXES))

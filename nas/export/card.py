@@ -54,10 +54,7 @@ def model_card(
 ) -> str:
     """Return the model card as Markdown; facts that were not handed in are left out.
 
-    Args:
-        record: The network's `architecture.json`.
-        measurement: On the device, where there is one.
-        labels: What a figure is and its unit, by the figure's name.
+    `record` is the network's `architecture.json`, `labels` say what a figure is, with its unit.
     """
     parts = [f"# {title(record)}", _opening(record)]
     figures = record["figures"]

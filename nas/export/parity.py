@@ -40,7 +40,7 @@ def check_parity(network: nn.Module, onnx_path: Path, images: npt.NDArray[np.flo
     """Return by how much ONNX Runtime's outputs differ from a network's, on the processor.
 
     Args:
-        network: The network, on the processor.
+        network: On the processor.
         onnx_path: Its ONNX file, with the input `images` and the output `outputs`.
         images: `(n, C, H, W)`, preprocessed.
 

@@ -34,7 +34,6 @@ class Assembler:
     """Writes ONNX files of a space's networks."""
 
     def __init__(self, space: SearchSpace) -> None:
-        """Begin without blocks."""
         self._space = space
         self._graphs: dict[_Key, onnx.GraphProto] = {}
         self._functions: dict[tuple[str, str], onnx.FunctionProto] = {}

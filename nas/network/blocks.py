@@ -55,13 +55,7 @@ class Choices:
     def __init__(
         self, genes: Sequence[Gene], positions: Mapping[str, int], indices: Sequence[int]
     ) -> None:
-        """Offer the choices of a genotype.
-
-        Args:
-            genes: Of the space.
-            positions: Position of every gene by its name.
-            indices: One choice per gene.
-        """
+        """Offer the choices `indices`, one per gene, of which `positions` says where it stands."""
         self._genes = genes
         self._positions = positions
         self._indices = indices

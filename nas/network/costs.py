@@ -230,9 +230,7 @@ def trace_spec(key: tuple[type[nn.Module], str], input_shapes: tuple[Shape, ...]
 def trace_module(module: nn.Module, input_shapes: Sequence[Shape]) -> Trace:
     """Trace a module for one image; it is moved to the meta device.
 
-    Args:
-        module: Takes one tensor per input shape and returns one.
-        input_shapes: Without the batch.
+    It takes one tensor per input shape, which are without the batch, and returns one.
     """
     module = module.eval().to("meta")
     inputs = [torch.empty(1, *shape, device="meta") for shape in input_shapes]

@@ -57,12 +57,7 @@ class Interpreter:
     """
 
     def __init__(self, tables: Sequence[BlockTable], step: Step) -> None:
-        """Begin without outcomes.
-
-        Args:
-            tables: Of a space's blocks, in execution order.
-            step: Returns what comes of a module.
-        """
+        """Begin without outcomes; `tables` are of a space's blocks, in execution order."""
         self.outcomes: list[Any] = [None]
         self.states: list[Any] = [None]
         self._step = step
@@ -87,9 +82,7 @@ class Interpreter:
     def __call__(self, genotypes: IntArray, inputs: Ids | int) -> Interpretation:
         """Go through the blocks of the networks of checked genotypes, shape `(n, g)`.
 
-        Args:
-            genotypes: Of the networks.
-            inputs: States of the networks' inputs, `(n,)` or one for all.
+        `inputs` are the states of the networks' inputs, `(n,)` or one for all.
         """
         networks = np.arange(len(genotypes))
         outcomes = np.zeros((self._tensors, len(genotypes)), np.int32)
@@ -162,16 +155,11 @@ class Cases(dict[tuple[int, ...], int]):
     """Numbers by case, a tuple of numbers; each is computed when its case is first met."""
 
     def __init__(self, compute: Callable[[tuple[int, ...]], int]) -> None:
-        """Begin without cases.
-
-        Args:
-            compute: Returns the number of a new case.
-        """
+        """Begin without cases; `compute` returns the number of a new one."""
         super().__init__()
         self._compute = compute
 
     def __missing__(self, case: tuple[int, ...]) -> int:
-        """Compute the number of a new case."""
         number = self[case] = self._compute(case)
         return number
 

@@ -120,10 +120,7 @@ def convert(
 ) -> onnx.ModelProto:
     """Return `network` as an ONNX model, in evaluation mode and without traces of its source.
 
-    Args:
-        network: Takes `inputs`.
-        inputs: To trace with; their shapes are the model's.
-        names: Of the inputs and of the outputs.
+    It is traced with `inputs`, whose shapes are the model's; `names` are of inputs and outputs.
 
     Raises:
         ExportError: The network cannot be expressed in ONNX.

@@ -34,13 +34,9 @@ class Plan:
         input_shape: Shape,
         deployed: Sequence[str] = (),
     ) -> None:
-        """Tabulate every block; modules are traced when they are first met.
+        """Tabulate every block, in execution order; modules are traced when they are first met.
 
-        Args:
-            genes: Of the space.
-            blocks: In execution order.
-            input_shape: Of one image.
-            deployed: Names of genes that matter although no block reads them.
+        The genes that are named in `deployed` matter although no block reads them.
         """
         self.genes = tuple(genes)
         names_of_genes = [gene.name for gene in self.genes]
@@ -127,12 +123,7 @@ class Plan:
         return counts[tuple(picked)] if picked else np.full(len(cases), int(counts))
 
     def place(self, genotype: Genotype, *, auxiliary: bool = False) -> tuple[PlacedBlock, ...]:
-        """Return the modules of one network in execution order.
-
-        Args:
-            genotype: Checked.
-            auxiliary: Whether to include the classifiers that take part in training only.
-        """
+        """Return the modules of one network in execution order; see `SearchSpace.place`."""
         row = np.array([genotype], np.int64)
         shapes: dict[int, Shape] = {0: self.input_shape}
         names = {0: INPUT}

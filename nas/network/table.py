@@ -40,13 +40,7 @@ class BlockTable:
     """
 
     def __init__(self, block: Block, names: Mapping[str, int], genes: Sequence[Gene]):
-        """Tabulate a block.
-
-        Args:
-            block: The block.
-            names: Position of every earlier block's output and of the network's input.
-            genes: Of the space.
-        """
+        """Tabulate a block, given the position of every earlier output by its block's name."""
         self.block = block
         self.variants: list[Variant] = []
         self._names = dict(names)
@@ -163,11 +157,7 @@ class BlockTable:
     def first_of_equals(self, own: Collection[int]) -> IntArray:
         """Return, for every code of a dense table, the first one that gives the same module.
 
-        Args:
-            own: The genes that may differ between them.
-
-        Returns:
-            Codes, shape `(codes,)`.
+        Only the genes `own` may differ between them. Shape `(codes,)`.
         """
         axes = [axis for axis, gene in enumerate(self.genes) if gene in own]
         others = [axis for axis in range(len(self.genes)) if axis not in axes]

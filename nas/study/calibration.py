@@ -172,7 +172,6 @@ class MeasuredCandidatesFile:
     """
 
     def __init__(self, path: Path) -> None:
-        """Read the file `path`, if it exists."""
         self._path = path
         rows = read_json(path, {"measured": list})["measured"] if path.is_file() else []
         with decoding(path):

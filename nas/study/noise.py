@@ -95,9 +95,7 @@ def front_noise_line(errors: Sequence[float], images: int, recipe: str) -> str |
 def front_line(results: StudyResults, images: int) -> str | None:
     """Return a line where a study's front is empty, or its members cannot be told apart.
 
-    Args:
-        results: Of the study.
-        images: Of the validation split; see `front_noise_line`.
+    `images` are those of the validation split; see `front_noise_line`.
     """
     front = results.pareto()
     verified = int(results.trials()["verified"].sum())

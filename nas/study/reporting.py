@@ -57,7 +57,6 @@ class Reporter:
     """
 
     def __init__(self) -> None:
-        """Start the clock."""
         self._console = console()
         self._started = self._said = time.monotonic()
         self._show: Callable[[float, str], None] | None = None
@@ -148,9 +147,7 @@ class Reporter:
     def trial(self, trial: Trial, *, feasible: bool) -> None:
         """Show a trial that has ended, now or in an earlier run.
 
-        Args:
-            trial: The trial.
-            feasible: Whether it is complete and keeps every constraint.
+        It is `feasible` if it is complete and keeps every constraint.
         """
         assert self._plan is not None, "trials come within `search`"
         self._spent.add(trial)

@@ -82,7 +82,6 @@ class GeneralSettings:
     ray: RaySettings = field(default_factory=RaySettings)
 
     def __post_init__(self) -> None:
-        """Check every setting."""
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", self.name):
             raise ConfigError("name", self.name, "letters, digits, '.', '_' and '-'")
         if self.name in RESERVED:
@@ -144,7 +143,6 @@ class SearchSettings:
         return Asynchronous(workers) if self.mode == "async" else Schedule(self.lookahead)
 
     def __post_init__(self) -> None:
-        """Check every setting."""
         for name in ("evaluations", "lookahead"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"search.{name}", getattr(self, name), "1 or more")
@@ -180,7 +178,6 @@ class FinaliseSettings:
     recipe: Recipe = field(default_factory=lambda: Recipe(epochs=30))
 
     def __post_init__(self) -> None:
-        """Check every setting."""
         if self.limit < 0:
             raise ConfigError("finalise.limit", self.limit, "0 or more")
 
