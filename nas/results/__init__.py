@@ -93,7 +93,7 @@ def _summary(study: StudyResults) -> dict[str, Any]:
 
 def _summary_of_trials(study: StudyResults) -> dict[str, Any]:
     trials = study.trials()
-    front = study.front(trials)
+    front = study.pareto(trials=trials)
     full = trials[trials["fidelity"] == FULL]
     verified = bool(trials["verified"].any())
     column = "error_final" if verified else "error"

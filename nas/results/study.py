@@ -12,13 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from nas.core.errors import (
-    ConfigError,
-    HwnasError,
-    LedgerError,
-    UnknownNameError,
-    did_you_mean,
-)
+from nas.core.errors import ConfigError, HwnasError, LedgerError, UnknownNameError, did_you_mean
 from nas.core.objective import Constraint
 from nas.core.records import check_kinds, decoding
 from nas.core.trial import FULL
@@ -179,6 +173,8 @@ class StudyResults:
         objectives: Sequence[str] | None = None,
         sort: str | None = None,
         fidelity: float = FULL,
+        *,
+        trials: pd.DataFrame | None = None,
     ) -> pd.DataFrame:
         """Return the Pareto front: feasible architectures that no other one dominates.
 
@@ -192,6 +188,7 @@ class StudyResults:
                 study gives the front of its own objectives.
             sort: Column to sort by, ascending; the first objective by default.
             fidelity: Of the trials.
+            trials: What the method `trials` has returned, where it need not be read again.
 
         Returns:
             Rows of `trials`, one per architecture.
@@ -200,17 +197,7 @@ class StudyResults:
             ConfigError: `where`, an objective, `sort` or `fidelity` cannot be used.
             HwnasError: The study cannot be read.
         """
-        return self.front(self.trials(), where, objectives, sort, fidelity)
-
-    def front(
-        self,
-        frame: pd.DataFrame,
-        where: str | None = None,
-        objectives: Sequence[str] | None = None,
-        sort: str | None = None,
-        fidelity: float = FULL,
-    ) -> pd.DataFrame:
-        """Return the Pareto front of `frame`, rows of `trials`, as `pareto` does of all."""
+        frame = self.trials() if trials is None else trials
         verified = _verified(frame, fidelity, objectives)
         names = self.front_columns(frame[verified]) if objectives is None else list(objectives)
         chosen = [self._numeric(frame, name) for name in names]
@@ -227,12 +214,7 @@ class StudyResults:
     def reach(
         self, where: str, objectives: Sequence[str] | None = None, fidelity: float = FULL
     ) -> dict[str, tuple[float, float]]:
-        """Return how far the values go that a condition is about.
-
-        Args:
-            where: Condition on the columns that `pareto` takes.
-            objectives: See `pareto`.
-            fidelity: See `pareto`.
+        """Return how far the values go that a condition is about; arguments as of `pareto`.
 
         Returns:
             Least and largest value of every column of numbers in the condition, over the

@@ -62,14 +62,11 @@ class Verification:
     and the test split is read once for each architecture.
 
     Attributes:
-        settings: Of the study.
-        problem: What it searches for.
         train: Examples that are trained on.
         validation: Examples that the trained networks are judged by; `None` where they were trained
             on these as well, so that only the test split judges them.
         test_fingerprint: Of the test split, as it was when the study began.
         folder: Receives a folder for every architecture.
-        reporter: Told of the progress.
     """
 
     settings: StudySettings
