@@ -181,7 +181,6 @@ class Brightness(Task):
     metrics: ClassVar[tuple[Metric, ...]] = (
         Metric("error", "%", larger_is_better=False, about="mean absolute error"),
     )
-    output_shapes = {"brightness": (1,)}
     output_size = 1
     summary = "brightness"
     reading = "`outputs` is the brightness."

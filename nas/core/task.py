@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -52,11 +52,6 @@ class Task(ABC):
 
     metrics: ClassVar[tuple[Metric, ...]]
     error_is_share: ClassVar[bool] = False
-
-    @property
-    @abstractmethod
-    def output_shapes(self) -> Mapping[str, tuple[int | str, ...]]:
-        """Shape of every output of one example, by the output's name; a text is a free size."""
 
     @property
     @abstractmethod

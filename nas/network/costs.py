@@ -168,47 +168,6 @@ class Trace:
         return peak
 
 
-@dataclass(frozen=True)
-class Costs:
-    """Counts for one image.
-
-    Attributes:
-        params: Trainable parameters.
-        macs: Multiply-accumulate operations of convolutions and matrix products.
-        activations: Elements that these operations return.
-        peak_activation_bytes: Most bytes of activations alive at once, by liveness over the
-            execution order; normalisations and activations work in place, as runtimes fuse them.
-        model_bytes: Bytes of parameters and buffers.
-        layers: Every operation, in execution order.
-    """
-
-    params: int
-    macs: int
-    activations: int
-    peak_activation_bytes: int
-    model_bytes: int
-    layers: tuple[Layer, ...]
-
-
-def count(network: nn.Module, input_shape: Shape) -> Costs:
-    """Count the costs of a whole `network` for one image.
-
-    Args:
-        network: On the meta device or elsewhere; it is moved to the meta device, so hand in a
-            network that is not needed afterwards.
-        input_shape: `(channels, height, width)`.
-    """
-    trace = trace_module(network, [input_shape])
-    return Costs(
-        params=trace.params,
-        macs=trace.macs,
-        activations=trace.activations,
-        peak_activation_bytes=trace.peak_values([False]) * BYTES_PER_VALUE,
-        model_bytes=trace.model_bytes,
-        layers=trace.layers,
-    )
-
-
 @cache
 def trace_spec(key: tuple[type[nn.Module], str], input_shapes: tuple[Shape, ...]) -> Trace:
     """Build a module on the meta device and trace it, once for equal ones.

@@ -14,7 +14,7 @@ from torch import nn
 
 from nas.core.space import Gene, Genotype, Graph
 from nas.network.blocks import INPUT, Block, IntArray, ModuleSpec
-from nas.network.costs import BYTES_PER_VALUE, Costs, Shape, Trace, trace_spec
+from nas.network.costs import BYTES_PER_VALUE, Shape, Trace, trace_spec
 from nas.network.interpreter import ROWS_AT_ONCE, Cases, Interpretation, Interpreter, Step
 from nas.network.module import PlacedBlock
 from nas.network.table import BlockTable
@@ -181,12 +181,6 @@ class Plan:
             }
             for block in self.place(genotype)
         ]
-
-    def count(self, genotype: Genotype) -> Costs:
-        """Return the costs of one network, put together from its blocks."""
-        layers = [layer for block in self.place(genotype) for layer in _trace(block).layers]
-        totals = {name: int(v[0]) for name, v in self.tally(np.array([genotype])).items()}
-        return Costs(**totals, layers=tuple(layers))
 
     def tally(self, genotypes: IntArray) -> dict[str, IntArray]:
         """Return `params`, `macs`, `activations`, ... of every row, each of shape `(n,)`.

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from torch import nn
 
     from nas.network.blocks import Block, IntArray
-    from nas.network.costs import Costs
     from nas.network.interpreter import Interpreter, Step
     from nas.network.module import Network, PlacedBlock
     from nas.network.plan import Plan
@@ -308,9 +307,7 @@ class SearchSpace(ABC):
     def place(self, genotype: Sequence[int], *, auxiliary: bool = False) -> tuple[PlacedBlock, ...]:
         """Return the modules of the network that `genotype` stands for, in execution order.
 
-        Args:
-            genotype: Which network.
-            auxiliary: Whether to include second classifiers that take part in training only.
+        With `auxiliary`, second classifiers that take part in training only are among them.
         """
         return self._plan.place(self.canonical(genotype), auxiliary=auxiliary)
 
@@ -325,11 +322,8 @@ class SearchSpace(ABC):
     def build(self, genotype: Sequence[int], *, auxiliary: bool = False) -> Network:
         """Build the network, freshly initialised.
 
-        The initial weights follow from torch's random state, which is left as it was.
-
-        Args:
-            genotype: Which network.
-            auxiliary: Whether to include second classifiers that take part in training only.
+        The initial weights follow from torch's random state, which is left as it was. With
+        `auxiliary`, it has the second classifiers that take part in training only.
 
         Returns:
             A module that maps images `(N, C, H, W)` to outputs, of a classifier logits
@@ -351,16 +345,14 @@ class SearchSpace(ABC):
         """
         return self._plan.interpreter(step)
 
-    def count(self, genotype: Sequence[int]) -> Costs:
-        """Return the exact costs of one genotype's network, layer by layer."""
-        return self._plan.count(self.canonical(genotype))
-
     def costs(self, genotypes: Sequence[Sequence[int]] | IntArray) -> pd.DataFrame:
         """Return the exact costs of genotypes.
 
         Returns:
             One row a genotype; columns `params_m`, `macs_m`, `activations_m` (10^6),
-            `peak_activation_mb` and `model_size_mb` (10^6 bytes).
+            `peak_activation_mb` and `model_size_mb` (10^6 bytes): the most activations alive at
+            once, by liveness over the execution order, normalisations and activations in place
+            as runtimes fuse them; and all parameters and buffers.
         """
         import pandas as pd
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -42,10 +42,6 @@ class Classification(Task):
         Metric("error", "%", larger_is_better=False, about="top-1 error"),
     )
     error_is_share: ClassVar[bool] = True
-
-    @property
-    def output_shapes(self) -> Mapping[str, tuple[int | str, ...]]:
-        return {"logits": (self.output_size,)}
 
     @property
     def output_size(self) -> int:

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import onnx
 from torch import nn
+from whole_costs import costs_of
 
 from nas.core.errors import DeviceError
 from nas.core.measurement import Device, ImageArray, Measurement
@@ -53,7 +54,7 @@ def price_ms(calls: Iterable[Call]) -> float:
 
 def calls_of_layers(space: SearchSpace, genotype: Genotype) -> list[Call]:
     calls = []
-    for layer in space.count(genotype).layers:
+    for layer in costs_of(space, genotype).layers:
         if layer.kind in FREE:
             continue
         name = layer.kind.rstrip("0123456789d")

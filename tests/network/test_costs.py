@@ -7,8 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
-
-from nas.network.costs import count
+from whole_costs import count
 
 
 class Applied(nn.Module):

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from whole_costs import costs_of
 
 from nas.core.errors import ConfigError, GenotypeError
 from nas.core.files import hashed
@@ -221,7 +222,7 @@ def test_a_choice_of_deployment_leaves_the_network_and_makes_another_architectur
     assert deployed.canonical((1, 0, 1)) == (1, 0, 1)
     assert deployed.active((1, 0, 1)) == (True, True, True)
     assert deployed.deployment((1, 0, 1)) == {"precision": "int8"}
-    assert deployed.count((1, 0, 1)) == deployed.count((1, 0, 0)) == space.count((1, 0))
+    assert costs_of(deployed, (1, 0, 1)) == costs_of(deployed, (1, 0, 0)) == costs_of(space, (1, 0))
     first, second = (deployed.architecture((1, 0, i)).arch_id for i in range(2))
     assert first != second
 

@@ -17,9 +17,9 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
+from whole_costs import costs_of, count
 
 import search_spaces
-from nas.network.costs import count
 from nas.network.onnx import INPUT_NAME, export_onnx
 from nas.network.space import SearchSpace
 
@@ -56,7 +56,7 @@ def test_everything_follows_from_the_declaration(space: SearchSpace, tmp_path: P
         assert space.canonical(genotype) == genotype
         network = space.build(genotype)
         assert sum(p.numel() for p in network.parameters()) == round(params * 1e6)
-        assert space.count(genotype) == count(network, space.input_shape)
+        assert costs_of(space, genotype) == count(network, space.input_shape)
     assert space.one_hot(genotypes).shape == (len(genotypes), sum(space.cardinalities))
 
     network = space.build(genotypes[0]).eval()

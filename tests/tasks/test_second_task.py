@@ -5,7 +5,7 @@ The task is segmentation: a class of every pixel. Its images are dark with a bri
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -39,10 +39,6 @@ class SquareSegmentation(Task):
         Metric("error", "%", larger_is_better=False, about="100 - mean intersection over union"),
         Metric("pixel_accuracy", "%", larger_is_better=True, about="share of right pixels"),
     )
-
-    @property
-    def output_shapes(self) -> Mapping[str, tuple[int | str, ...]]:
-        return {"logits": (self.output_size, "height", "width")}
 
     @property
     def output_size(self) -> int:
