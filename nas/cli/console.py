@@ -9,6 +9,7 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
+from nas.cli.device import printed
 from nas.core.errors import printable
 from nas.results.terminal import console
 
@@ -22,7 +23,7 @@ def print_records(records: Sequence[Mapping[str, Any]], columns: Sequence[str]) 
     """Print records as a table of some of their keys."""
     table = Table(*columns, box=box.SIMPLE_HEAD)
     for record in records:
-        table.add_row(*(_as_markup(record.get(column)) for column in columns))
+        table.add_row(*(escape(printed(record.get(column))) for column in columns))
     console().print(table)
 
 
@@ -45,10 +46,3 @@ def print_front(study: StudyResults, front: pd.DataFrame | None = None, why: str
     for column in drawn.columns:
         column.overflow = "fold"
     console().print(drawn)
-
-
-def _as_markup(value: Any) -> str:
-    if value is None:
-        return "-"
-    # Brackets are no markup here.
-    return f"{value:.4g}" if isinstance(value, float) else escape(printable(value))

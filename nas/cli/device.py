@@ -149,7 +149,7 @@ def _print_measurement(model: Path, measurement: Measurement) -> None:
 
 def _print_records(records: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> None:
     """Print records in columns; a board has no package that draws tables."""
-    rows = [columns, *([_printed(record[column]) for column in columns] for record in records)]
+    rows = [columns, *([printed(record[column]) for column in columns] for record in records)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
@@ -157,7 +157,8 @@ def _print_records(records: Sequence[Mapping[str, Any]], columns: Sequence[str])
     sys.stdout.write("\n")
 
 
-def _printed(value: Any) -> str:
+def printed(value: Any) -> str:
+    """Return a value as a cell of a table."""
     if value is None:
         return "-"
     return f"{value:.4g}" if isinstance(value, float) else printable(value)

@@ -133,7 +133,7 @@ def print_spaces(records: Sequence[dict[str, Any]]) -> None:
         {
             **record,
             "input": " x ".join(map(str, record["input_shape"])),
-            "architectures": _size(record["size"]),
+            "architectures": f"{size:,}" if (size := record["size"]) < 10**7 else f"{size:.2e}",
             "published": record["published_size"] or None,
             "references": ", ".join(record["references"]) or None,
         }
@@ -141,10 +141,6 @@ def print_spaces(records: Sequence[dict[str, Any]]) -> None:
     ]
     columns = ("space", "preset", "input", "genes", "architectures", "published", "references")
     print_records(rows, columns)
-
-
-def _size(size: int) -> str:
-    return f"{size:,}" if size < 10**7 else f"{size:.2e}"
 
 
 def print_network(record: dict[str, Any]) -> None:

@@ -152,6 +152,12 @@ def one_line(text: object, most: int = 300) -> str:
     return line if len(line) <= most else f"{line[:most]} ..."
 
 
+def last_lines(text: str, most: int = 3) -> str:
+    """Return the last lines of what a program has written, on one line; empty if it has not."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return " | ".join(lines[-most:])
+
+
 def counted(number: float, noun: str) -> str:
     """Return a number with what it counts, in the plural unless it is 1."""
     return f"{number:.10g} {noun}{'' if number == 1 else 's'}"

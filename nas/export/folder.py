@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from safetensors.torch import save
 
-from nas.core.errors import ConfigError, ExportError
+from nas.core.errors import ConfigError, ExportError, last_lines
 from nas.core.files import temporary_folder, write_json_atomically
 from nas.core.measurement import ImageArray, Measurement
 from nas.export import fresh_process
@@ -238,6 +238,6 @@ def _difference_alone(folder: Path, packages: list[str]) -> float:
             "try again on a quieter machine"
         ) from error
     if child.returncode != 0:
-        lines = child.stderr.strip().splitlines() or [f"exit status {child.returncode}"]
-        raise ExportError(f"{folder}: does not run on its own: {lines[-1]}")
+        why = last_lines(child.stderr, 1) or f"exit status {child.returncode}"
+        raise ExportError(f"{folder}: does not run on its own: {why}")
     return float(child.stdout.strip().splitlines()[-1])

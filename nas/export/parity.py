@@ -11,7 +11,7 @@ import onnxruntime
 import torch
 from torch import nn
 
-from nas.core.errors import ExportError
+from nas.core.errors import ExportError, first_line
 from nas.network.onnx import INPUT_NAME, OUTPUT_NAME, evaluation_mode
 
 TOLERANCE = 1e-4
@@ -66,7 +66,6 @@ def onnx_outputs(path: Path, images: npt.NDArray[np.float32]) -> npt.NDArray[np.
     try:
         onnx.checker.check_model(str(path))
     except onnx.checker.ValidationError as error:
-        line = str(error).strip().splitlines()[0]
-        raise ExportError(f"{path.name}: not a valid ONNX file: {line}") from error
+        raise ExportError(f"{path.name}: not a valid ONNX file: {first_line(error)}") from error
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     return np.concatenate([session.run([OUTPUT_NAME], {INPUT_NAME: i[None]})[0] for i in images])

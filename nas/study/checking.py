@@ -18,7 +18,7 @@ from omegaconf.errors import (
     OmegaConfBaseException,
 )
 
-from nas.core.errors import ConfigError, HwnasError, UnknownNameError
+from nas.core.errors import ConfigError, HwnasError, UnknownNameError, first_line
 from nas.core.registry import Registry, nested_registries, nested_settings, tuples
 
 T = TypeVar("T")
@@ -43,8 +43,7 @@ def resolved(config: DictConfig) -> dict[str, Any]:
     try:
         return cast("dict[str, Any]", OmegaConf.to_container(config, resolve=True))
     except OmegaConfBaseException as error:
-        line = str(error).splitlines()[0]
-        raise HwnasError(f"{error.full_key}: cannot be resolved ({line})") from error
+        raise HwnasError(f"{error.full_key}: cannot be resolved ({first_line(error)})") from error
 
 
 def import_modules(names: Sequence[str]) -> None:
@@ -221,5 +220,5 @@ def _writable(schema: Any) -> Any:
 def _expectation(error: OmegaConfBaseException) -> str:
     if isinstance(error, MissingMandatoryValue):
         return "a value"
-    line = str(error).splitlines()[0]
+    line = first_line(error)
     return next((kind for word, kind in _KINDS.items() if word in line), line)

@@ -188,16 +188,8 @@ class StudySettings(GeneralSettings):
 
     Attributes:
         ledger_url: Of a database that answered; `None` for an SQLite file in the study's folder.
-        data: The data set.
-        device: What latency is measured on.
-        predictor: How latency is predicted.
-        fidelity: How far candidates are trained.
-        evaluation: What trains candidates.
-        search: What to search for and how long.
-        finalise: How the front is verified.
         objectives: What to make small, by name.
         limited: Further objectives that only a constraint refers to, by name.
-        constraints: Limits.
         config: Every setting in plain values, as files may keep them: without a password.
     """
 
@@ -247,9 +239,6 @@ class CalibrationSettings:
 
     Attributes:
         seed: Of the choice of networks; equal seeds choose equal ones.
-        space: Of the networks.
-        device: Where they are measured.
-        predictor: How latency is predicted.
         store: What is in it is not measured again; an interrupted calibration goes on from it.
         folder: Receives the predictor and its samples.
         memory: Whether peak memory is measured and predicted as well.

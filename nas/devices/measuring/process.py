@@ -20,13 +20,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from nas.core.errors import DeviceError
+from nas.core.errors import DeviceError, last_lines
 from nas.core.host import child_environment
 
 WORKER = "nas.devices.measuring.worker"
 COMMAND = (sys.executable, "-m", WORKER)
 _TAIL_BYTES = 2000
-_TAIL_LINES = 3
 _GRACE_SECONDS = 5.0
 _PART_BYTES = 1 << 20
 _logger = logging.getLogger(__name__)
@@ -209,6 +208,5 @@ class MeasuringProcess:
 
     def _last_words(self) -> str:
         self._stderr.seek(0)
-        lines = self._stderr.read()[-_TAIL_BYTES:].decode("utf-8", errors="replace").split("\n")
-        words = [line.strip() for line in lines if line.strip()]
-        return " | ".join(words[-_TAIL_LINES:]) or "none"
+        tail = self._stderr.read()[-_TAIL_BYTES:].decode("utf-8", errors="replace")
+        return last_lines(tail) or "none"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from nas.core.errors import ExportError
+from nas.core.errors import ExportError, last_lines
 from nas.core.measurement import ImageArray
 from nas.devices.measuring.runtime import (
     Execution,
@@ -101,8 +101,7 @@ def _convert(source: Path, path: Path) -> None:
     except subprocess.TimeoutExpired as error:
         raise ExportError(f"MNN did not convert it within {_CONVERT_SECONDS:g} s") from error
     if done.returncode or not path.is_file():
-        said = [line.strip() for line in (done.stdout + done.stderr).splitlines()]
-        words = " | ".join([line for line in said if line][-3:]) or f"exit {done.returncode}"
+        words = last_lines(done.stdout + done.stderr) or f"exit {done.returncode}"
         raise ExportError(f"MNN cannot convert it ({words[:300]})")
 
 
