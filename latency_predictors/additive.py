@@ -20,7 +20,7 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from latency_predictors import PredictorSettings, register
+from latency_predictors import PredictorSettings, register, registry
 from latency_predictors.calibration.base import CalibratedPredictor, read_saved
 from latency_predictors.calibration.parts import PartTable, blocks, kernels
 from latency_predictors.calibration.process import PartProcess, roofline_error
@@ -140,13 +140,11 @@ class PartsSettings(PredictorSettings):
     """Settings of a predictor that sums over parts.
 
     Attributes:
-        registered: Name under which it is registered.
         table: Returns the parts of a space, given the width of a block in the runtime's layout.
         widths: Of which the one is taken that explains the samples best.
         corrections: Whether parts of one kind learn from each other.
     """
 
-    registered: ClassVar[str]
     table: ClassVar[Callable[[SearchSpace, int], PartTable]]
     widths: ClassVar[tuple[int, ...]] = (1,)
 
@@ -156,9 +154,8 @@ class PartsSettings(PredictorSettings):
         self, space: SearchSpace, genotypes: Sequence[Genotype], latency_ms: FloatArray
     ) -> LatencyPredictor:
         tables = [type(self).table(space, width) for width in self.widths]
-        table = best_table(tables, genotypes, latency_ms)
-        shared = self.corrections
-        return PartsPredictor(self.registered, space, table, genotypes, latency_ms, shared=shared)
+        table, name = best_table(tables, genotypes, latency_ms), registry.name_of(type(self))
+        return PartsPredictor(name, space, table, genotypes, latency_ms, shared=self.corrections)
 
     def refit(
         self,
@@ -171,12 +168,12 @@ class PartsSettings(PredictorSettings):
         table = type(self).table(space, predictor.width)
         shared, known = self.corrections, predictor.arrays()
         return PartsPredictor(
-            self.registered, space, table, genotypes, latency_ms, shared=shared, known=known
+            predictor.name, space, table, genotypes, latency_ms, shared=shared, known=known
         )
 
     @classmethod
     def load(cls, path: Path) -> LatencyPredictor:
-        return PartsPredictor.load(path, cls.registered, cls.table)
+        return PartsPredictor.load(path, registry.name_of(cls), cls.table)
 
 
 @register("block_table")
@@ -184,7 +181,6 @@ class PartsSettings(PredictorSettings):
 class BlockTableSettings(PartsSettings):
     """Settings of the block table; see `PartsSettings`."""
 
-    registered = "block_table"
     table = staticmethod(blocks)
 
 
@@ -193,6 +189,5 @@ class BlockTableSettings(PartsSettings):
 class KernelSettings(PartsSettings):
     """Settings of the kernel model; see `PartsSettings`."""
 
-    registered = "kernels"
     table = staticmethod(kernels)
     widths = BLOCK_WIDTHS

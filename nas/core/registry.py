@@ -83,6 +83,17 @@ class Registry(Generic[T]):
             importlib.import_module(module)
         return self._classes[name]
 
+    def name_of(self, cls: type) -> str:
+        """Return the name that a class is registered as.
+
+        Raises:
+            TypeError: It has none.
+        """
+        for name, known in self._classes.items():
+            if known is cls:
+                return name
+        raise TypeError(f"{cls.__name__} is not registered as {self.kind}")
+
     def get(self, name: str, **fields: Any) -> T:
         """Build the component `name` from its fields.
 
@@ -118,10 +129,8 @@ class Registry(Generic[T]):
         Raises:
             TypeError: The component's class is not registered.
         """
-        registered = [n for n, cls in self._classes.items() if type(component) is cls]
-        if not registered:
-            raise TypeError(f"{type(component).__name__} is not registered as {self.kind}")
-        settings = {"name": registered[0], **dataclasses.asdict(component)}  # type: ignore[call-overload]
+        name = self.name_of(type(component))
+        settings = {"name": name, **dataclasses.asdict(component)}  # type: ignore[call-overload]
         for field, registry in nested_registries(type(component)).items():
             settings[field] = registry.settings(getattr(component, field))
         return settings

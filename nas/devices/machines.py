@@ -22,8 +22,6 @@ class Cpu(ProcessDevice):
     See `ProcessDevice` for the settings.
     """
 
-    label: ClassVar[str] = "cpu"
-
 
 @register("gpu")
 @dataclass(frozen=True, kw_only=True)
@@ -37,8 +35,6 @@ class Gpu(ProcessDevice):
         runtime: ONNX Runtime with the provider `cuda`, `tensorrt`, `coreml`, `qnn`, ...; or
             OpenVINO with the plugin `gpu` or `npu`.
     """
-
-    label: ClassVar[str] = "gpu"
 
     runtime: Runtime = nested(runtimes.registry, "onnxruntime", provider="cuda")
 
@@ -57,7 +53,6 @@ class RemoteDevice(ProcessDevice):
         python: The Python there that has `hwnas`.
     """
 
-    label: ClassVar[str] = "remote"
     here: ClassVar[bool] = False
 
     command: str

@@ -28,7 +28,6 @@ class RayNode(ProcessDevice):
             connected to that of `ray.address`.
     """
 
-    label: ClassVar[str] = "ray_node"
     here: ClassVar[bool] = False
 
     node: str

@@ -25,7 +25,7 @@ from nas.core.measurement import (
     PreparedNetwork,
 )
 from nas.core.registry import nested
-from nas.devices import runtimes
+from nas.devices import registry, runtimes
 from nas.devices.measuring.environment import hardware
 from nas.devices.measuring.process import MeasuringProcess
 from nas.devices.measuring.protocol import ProtocolSettings, relative_ci, run_rounds
@@ -58,8 +58,6 @@ class ProcessDevice(ProtocolSettings, Device):
             was asked for, before it is taken for hung.
     """
 
-    label: ClassVar[str]
-    """The name that the device is registered under."""
     here: ClassVar[bool] = True
     """Whether the process runs on this machine."""
 
@@ -78,9 +76,13 @@ class ProcessDevice(ProtocolSettings, Device):
     def _execution(self) -> Execution:
         return Execution(threads=self.threads, precision=self.precision)
 
-    @cached_property
+    @property
+    def _name(self) -> str:
+        return registry.name_of(type(self))
+
+    @property
     def _runtime_name(self) -> str:
-        return str(runtimes.registry.settings(self.runtime)["name"])
+        return runtimes.registry.name_of(type(self.runtime))
 
     @property
     def _provider(self) -> str:
@@ -186,13 +188,13 @@ class ProcessDevice(ProtocolSettings, Device):
             )
         if answer["hwnas"] != nas.__version__:
             expected = f"expected {nas.__version__}, as here; install the same release there"
-            raise DeviceError(f"device {self.label}: got hwnas {answer['hwnas']}, {expected}")
+            raise DeviceError(f"device {self._name}: got hwnas {answer['hwnas']}, {expected}")
         return answer
 
     def _device(self, choices: Mapping[str, Any]) -> dict[str, Any]:
         runtime, execution = self.runtime.chosen(self._execution, choices)
         settings = runtime.record() | dataclasses.asdict(execution)
-        return {"name": self.label, "runtime": self._runtime_name} | settings
+        return {"name": self._name, "runtime": self._runtime_name} | settings
 
     def _process(self) -> MeasuringProcess:
         return MeasuringProcess(timeout_seconds=self.timeout_seconds)
