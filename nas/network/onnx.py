@@ -125,7 +125,7 @@ def convert(
     Raises:
         ExportError: The network cannot be expressed in ONNX.
     """
-    with evaluation_mode(network), _silence(), torch.no_grad():
+    with evaluation_mode(network), silence(), torch.no_grad():
         try:
             # Without the exporter's own optimisation batch normalisations stay unfolded and come
             # out as operators that ONNX Runtime does not fuse: networks then run 5 to 10 times
@@ -168,14 +168,15 @@ def evaluation_mode(network: nn.Module) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _silence() -> Iterator[None]:
-    # PyTorch writes its graphs onto the console where tracing fails; the error says it in a line.
-    loggers = [logging.getLogger(f"torch.{name}") for name in ("onnx", "export", "fx")]
-    levels = [logger.level for logger in loggers]
-    sink = io.StringIO()
+def silence() -> Iterator[None]:
+    """Let nothing be logged, warned of or printed in a `with` block.
+
+    PyTorch writes its graphs onto the console where tracing fails, which the error says in a line;
+    ONNX Runtime's quantiser warns of every weight without a channel axis.
+    """
+    disabled, sink = logging.root.manager.disable, io.StringIO()
+    logging.disable()
     try:
-        for logger in loggers:
-            logger.setLevel(logging.CRITICAL + 1)
         with (
             contextlib.redirect_stdout(sink),
             contextlib.redirect_stderr(sink),
@@ -184,8 +185,7 @@ def _silence() -> Iterator[None]:
             warnings.simplefilter("ignore")
             yield
     finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
+        logging.disable(disabled)
 
 
 def _strip_metadata(graph: onnx.GraphProto) -> None:

@@ -9,10 +9,7 @@ which images it was calibrated with.
 
 from __future__ import annotations
 
-import contextlib
-import logging
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +22,7 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 from nas.core.errors import ExportError, one_line
 from nas.core.files import temporary_folder
 from nas.core.measurement import CALIBRATION_KEY, ImageArray
-from nas.network.onnx import write_model
+from nas.network.onnx import silence, write_model
 
 CALIBRATION_IMAGES = 64
 """Most images that are used; the ranges of activations change little beyond."""
@@ -125,7 +122,7 @@ def _calibration(
 
 
 def _quantised(source: Path, reader: _Reader) -> onnx.ModelProto:
-    with temporary_folder() as folder, _quantiser_warnings_off():
+    with temporary_folder() as folder, silence():
         prepared, written = folder / "prepared.onnx", folder / "quantised.onnx"
         try:
             # Shapes are fixed, so that the inference of symbolic ones has nothing to add.
@@ -142,14 +139,3 @@ def _quantised(source: Path, reader: _Reader) -> onnx.ModelProto:
             return onnx.load(written)
         except (*RUNTIME_ERRORS, RuntimeError, ValueError, KeyError, TypeError, OSError) as error:
             raise ExportError(f"cannot be quantised ({one_line(error)})") from error
-
-
-@contextlib.contextmanager
-def _quantiser_warnings_off() -> Iterator[None]:
-    # The quantiser warns of every weight without a channel axis, which it then treats as one.
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        yield
-    finally:
-        logging.disable(before)

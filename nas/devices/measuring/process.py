@@ -120,7 +120,14 @@ class MeasuringProcess:
             raise self._failure(about, problem) from None
         if line is None:
             raise self._death(op, about)
-        return self._parse(line, op, about)
+        try:
+            answer = json.loads(line)
+        except json.JSONDecodeError:
+            answer = None
+        if not isinstance(answer, dict):
+            problem = f"answered {line.strip()[:80]!r} to {op!r}, expected a JSON object"
+            raise self._failure(about, problem)
+        return answer
 
     def send(self, path: Path, name: str) -> str:
         """Bring a file, or a folder of files, to where the process runs.
@@ -175,16 +182,6 @@ class MeasuringProcess:
         for line in self._process.stdout:
             self._lines.put(line)
         self._lines.put(None)
-
-    def _parse(self, line: str, op: str, about: str) -> dict[str, Any]:
-        try:
-            answer = json.loads(line)
-        except json.JSONDecodeError:
-            answer = None
-        if not isinstance(answer, dict):
-            problem = f"answered {line.strip()[:80]!r} to {op!r}, expected a JSON object"
-            raise self._failure(about, problem)
-        return answer
 
     def _death(self, op: str, about: str) -> DeviceError:
         self._process.wait()
