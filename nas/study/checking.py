@@ -92,27 +92,16 @@ def component(
 def completed_component(
     registry: Registry[Any], node: Any, path: str, later: Collection[str] = ()
 ) -> dict[str, Any]:
-    """Return the name and every field of a component, which is checked but not built.
+    """Return the name and every field of a component, which is checked as `component` does.
 
-    Args:
-        registry: Of the components of its kind.
-        node: Name and fields; see `component`.
-        path: Where `node` stands in the configuration, for messages.
-        later: Fields that are left out: they are given when it is built.
-
-    Raises:
-        ConfigError: The name is unknown, or a field is unknown, missing or of another type.
+    It is not built. The fields `later` are left out: they are given when it is built.
     """
     cls, fields = _class_and_fields(registry, node)
     return {"name": node["name"], **completed(cls, fields, path, later)}
 
 
 def completed(cls: type, node: Any, path: str, later: Collection[str] = ()) -> dict[str, Any]:
-    """Return every field of a dataclass in plain values; see `completed_component`.
-
-    Raises:
-        ConfigError: A field is unknown, missing or of another type.
-    """
+    """Return every field of a dataclass in plain values; see `completed_component`."""
     own, held = _own_and_held(cls, node)
     merged = _merged(cls, own, path)
     for key in sorted(OmegaConf.missing_keys(merged) - set(later)):
