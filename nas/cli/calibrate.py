@@ -37,11 +37,9 @@ def _calibrate(config: DictConfig) -> None:
         f"{settings.predictor.samples} networks for images of {shape} and "
         f"{settings.space.num_classes} classes; measurements are kept in {settings.store.folder}"
     )
-    from latency_predictors.calibration.accuracy import REPEATED, held_out_accuracy
-    from latency_predictors.calibration.sampling import load_samples
     from nas.cli.console import print_records
     from nas.devices.measuring.environment import threads_line
-    from nas.study.calibration import Calibration, accuracy_line
+    from nas.study.calibration import REPEATED, Calibration, accuracy_line, held_out_accuracy
     from nas.study.reporting import Reporter
 
     if line := threads_line(settings.device):
@@ -52,20 +50,9 @@ def _calibrate(config: DictConfig) -> None:
     predictor, cost = calibration.predictor, calibration.cost
     _print_comparison(predictor)
     _write(accuracy_line(calibration))
-    genotypes, latency_ms, _ = load_samples(settings.folder, settings.space)
-    again = min(REPEATED, len(genotypes))
+    again = min(REPEATED, settings.predictor.samples)
     with reporter.progress("measuring some of them again", again) as show:
-        rows = held_out_accuracy(
-            predictor,
-            settings.space,
-            settings.device,
-            genotypes,
-            latency_ms,
-            store=settings.store,
-            seconds=settings.predictor.seconds_per_sample,
-            seed=settings.seed,
-            on_progress=show,
-        )
+        rows = held_out_accuracy(settings, predictor, show)
     print_records(rows, list(rows[0]))
     reused = ""
     if cost["reused"]:

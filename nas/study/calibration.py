@@ -15,6 +15,7 @@ import numpy as np
 
 import latency_predictors
 from latency_predictors.calibration import sampling
+from latency_predictors.calibration.accuracy import scores
 from latency_predictors.calibration.memory import PeakMemory, measured_memory
 from nas.core.errors import DeviceError
 from nas.core.files import write_json_atomically
@@ -23,12 +24,16 @@ from nas.core.prediction import FloatArray, LatencyPredictor, MemoryPredictor
 from nas.core.records import decoding, read_json
 from nas.core.seeding import stream
 from nas.core.space import Genotype
+from nas.devices.store import MeasurementStore
 from nas.network.space import SearchSpace
 from nas.search.adaptive_measurement import MeasuredCandidate, TimedMeasurement
 from nas.study.settings import CalibrationSettings
 
 MEMORY = "memory"
 """Folder of the predictor of peak memory, in that of the latency predictor."""
+
+REPEATED = 20
+"""Networks of a calibration that are measured a second time."""
 
 
 @dataclass(frozen=True)
@@ -121,6 +126,42 @@ def accuracy_line(calibration: Calibration) -> str:
         return line
     error, worst = np.percentile(100 * np.abs(calibration.memory.held_out_errors()), [50, 90])
     return f"{line}; its peak memory within {error:.1f} % and {worst:.1f} %"
+
+
+def held_out_accuracy(
+    settings: CalibrationSettings,
+    predictor: LatencyPredictor,
+    on_progress: Callable[[int, str], None] | None = None,
+) -> list[dict[str, Any]]:
+    """Score held-out predictions, and a second measurement of up to `REPEATED` of the networks.
+
+    No predictor can be expected to score better than a second measurement does: that is the noise
+    ceiling of the device. The second measurements are kept in the folder `again` of the store.
+
+    Returns:
+        One row for the predictions of each sample from the others, and one for the second
+        measurement: `latency` (what is scored), `networks` and the `scores`.
+    """
+    genotypes, latency_ms, _ = sampling.load_samples(settings.folder, settings.space)
+    predicted_ms = latency_ms * (1 + predictor.held_out_errors())
+    count = min(REPEATED, len(genotypes))
+    chosen = np.linspace(0, len(genotypes) - 1, count).round().astype(int)
+    again = sampling.measure_genotypes(
+        settings.space,
+        settings.device,
+        [genotypes[i] for i in chosen],
+        seconds=settings.predictor.seconds_per_sample,
+        seed=settings.seed,
+        store=MeasurementStore(settings.store.folder / "again"),
+        on_progress=on_progress,
+    )
+    again_ms = np.array([m.latency_ms for m in again])
+    predicted = {"latency": "predicted from the other samples", "networks": len(genotypes)}
+    repeated = {"latency": "measured a second time", "networks": count}
+    return [
+        predicted | scores(predicted_ms, latency_ms),
+        repeated | scores(again_ms, latency_ms[chosen]),
+    ]
 
 
 def learner(

@@ -3,35 +3,37 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from synthetic_device import SyntheticDevice, latencies_ms
+from synthetic_device import SyntheticDevice
 
 import latency_predictors
-from latency_predictors.calibration.accuracy import REPEATED, held_out_accuracy
-from latency_predictors.calibration.sampling import choose
 from nas.devices.store import MeasurementStore
 from nas.network.space import SearchSpace
+from nas.study.calibration import REPEATED, Calibration, held_out_accuracy
+from nas.study.settings import CalibrationSettings
 
 
 def test_predictions_are_scored_beside_a_second_measurement(
     few_blocks: SearchSpace, tmp_path: Path
 ) -> None:
-    device, store = SyntheticDevice(), MeasurementStore(tmp_path)
-    genotypes = choose(few_blocks, REPEATED + 4, seed=0)
-    latency_ms = latencies_ms(few_blocks, genotypes)
-    predictor = latency_predictors.get("ridge").fit(few_blocks, genotypes, latency_ms)
-
-    def rows() -> list[dict[str, float]]:
-        return held_out_accuracy(
-            predictor, few_blocks, device, genotypes, latency_ms, store=store, seconds=0.1, seed=0
-        )
-
-    predicted, repeated = rows()
+    device = SyntheticDevice()
+    settings = CalibrationSettings(
+        seed=0,
+        space=few_blocks,
+        device=device,
+        predictor=latency_predictors.get("ridge", samples=REPEATED + 4),
+        store=MeasurementStore(tmp_path),
+        folder=tmp_path / "predictor",
+        memory=False,
+    )
+    predictor = Calibration.measured(settings).predictor
+    first = device.measured
+    predicted, repeated = held_out_accuracy(settings, predictor)
+    assert device.measured == first + REPEATED
     assert predicted["networks"] == REPEATED + 4
     assert repeated["networks"] == REPEATED
     # The device has no noise.
     assert repeated["within_5_percent"] == 100
     errors = 100 * np.abs(predictor.held_out_errors())
     np.testing.assert_allclose(predicted["median_error_percent"], np.median(errors))
-    measured = device.measured
-    assert rows() == [predicted, repeated]
-    assert device.measured == measured
+    assert held_out_accuracy(settings, predictor) == [predicted, repeated]
+    assert device.measured == first + REPEATED
