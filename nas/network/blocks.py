@@ -55,7 +55,7 @@ class Choices:
     def __init__(
         self, genes: Sequence[Gene], positions: Mapping[str, int], indices: Sequence[int]
     ) -> None:
-        """Offer the choices `indices`, one per gene, of which `positions` says where it stands."""
+        """Offer the choices `indices`, one per gene; `positions` are those of genes by name."""
         self._genes = genes
         self._positions = positions
         self._indices = indices
