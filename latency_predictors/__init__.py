@@ -16,7 +16,7 @@ import numpy as np
 
 from nas.core.errors import ConfigError
 from nas.core.prediction import FloatArray, LatencyPredictor
-from nas.core.records import check_kinds, decoding, read_json
+from nas.core.records import decoding, read_json
 from nas.core.registry import Registry
 from nas.core.space import Genotype
 
@@ -136,10 +136,9 @@ def load(path: Path | str) -> LatencyPredictor:
         raise ConfigError("path", str(path), "a folder with a saved predictor")
     record = read_json(file, {"predictor": str}, AGAIN)
     with decoding(file, AGAIN):
-        cls = component(record["predictor"])
-        check_kinds(record, {"compared": dict})
+        cls, compared = component(record["predictor"]), dict(record.get("compared", {}))
     with decoding(file.with_name("predictor.npz"), AGAIN):
         loaded = cls.load(Path(path))
-        loaded.compared = record["compared"]
+        loaded.compared = compared
         loaded.held_out_errors()  # which says whether the arrays fit together
         return loaded
