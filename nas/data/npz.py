@@ -64,7 +64,6 @@ class Npz(StratifiedDataset):
         return files_stamp(self, [Path(self.path).expanduser()])
 
     def _splits(self) -> tuple[dict[str, Examples], tuple[str, ...]]:
-        """Return the three splits and the notes."""
         path = Path(self.path).expanduser()
         arrays, suffixes, unused = _read_npz(path)
         task = Classification(class_names=_classes_of_arrays(path, arrays, suffixes))

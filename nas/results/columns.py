@@ -150,9 +150,7 @@ MEASURED = tuple(column.name for column in _DECLARED if column.in_search)
 def columns_of(record: Mapping[str, Any], names: Iterable[str] = ()) -> dict[str, Column]:
     """Return the columns that have a fixed meaning, those of errors by the metric of the task.
 
-    Args:
-        record: The study's `study.json`.
-        names: Further columns, which stand for themselves where they have no fixed meaning.
+    Further `names` stand for themselves where they have none. `record` is that of the study.
     """
     name, unit = task_metric(record)
     declared = {

@@ -26,11 +26,6 @@ def draw_graphs(graphs: Mapping[str, Graph], title: str, path_png: Path) -> None
     A graph in which every node reads the one before is drawn as a stack of blocks from top to
     bottom, any other from left to right. Nodes that a genotype leaves empty are left out.
 
-    Args:
-        graphs: By name; see `SearchSpace.graphs`.
-        title: Above the picture.
-        path_png: The file to write.
-
     Raises:
         HwnasError: The file cannot be written.
     """

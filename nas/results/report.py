@@ -51,11 +51,7 @@ def write_pareto_csv(study: StudyResults, path: Path) -> None:
 
 
 def table(study: StudyResults, front: pd.DataFrame | None = None) -> Table:
-    """Return a front as a table, predicted and measured latency side by side.
-
-    Args:
-        study: Where the front comes from.
-        front: Rows of its trials; `None` for its default front.
+    """Return a front, by default the study's own, with predicted beside measured latency.
 
     Raises:
         HwnasError: The study cannot be read.
