@@ -184,7 +184,7 @@ def test_truth_values_are_no_numbers():
 def test_a_wrong_genotype_is_refused_by_gene(
     space: OneConvolution, genotype: tuple[object, ...], message: str
 ):
-    for method in (space.check, space.canonical, space.build, space.count, space.architecture):
+    for method in (space.check, space.canonical, space.build, space.place, space.architecture):
         with pytest.raises(GenotypeError, match=message):
             method(genotype)
 
