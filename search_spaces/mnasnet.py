@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -31,6 +32,9 @@ EFFICIENTNET_B0 = ((1, 3, 1), (6, 3, 2), (6, 5, 2), (6, 3, 3), (6, 5, 3), (6, 5,
 
 NEAR = 8
 """Of a sample of the space, a mutation returns one of so many nearest genotypes a gene."""
+
+AT_ONCE = 1000
+"""Genotypes that are compared with a sample at a time."""
 
 
 class ConvNormSwish(nn.Sequential):
@@ -136,16 +140,19 @@ class MnasNetSpace(SearchSpace):
         if not self.listed:
             return super().canonicalise(genotypes)
         listed = tables.get(self.listed).genotypes
-        return np.array([listed[_differing(listed, row).argmin()] for row in genotypes]).reshape(
-            genotypes.shape
-        )
+        ones = _ones(listed).T
+        nearest = [
+            (_ones(genotypes[i : i + AT_ONCE]) @ ones).argmax(axis=1)
+            for i in range(0, len(genotypes), AT_ONCE)
+        ]
+        return np.asarray(listed[np.concatenate([np.zeros(0, np.int64), *nearest])])
 
     def mutate(self, genotype: Sequence[int], rng: np.random.Generator, genes: int = 1) -> Genotype:
         """Change active genes; of a sample, draw one of the nearest other genotypes."""
         if not self.listed:
             return super().mutate(genotype, rng, genes)
         listed = tables.get(self.listed).genotypes
-        differing = _differing(listed, np.array(self.canonical(genotype)))
+        differing = (listed != np.array(self.canonical(genotype))).sum(axis=1)
         nearest = np.argsort(differing, kind="stable")[1 : 1 + NEAR * genes]
         return tuple(listed[rng.choice(nearest)].tolist())
 
@@ -169,9 +176,10 @@ class MnasNetSpace(SearchSpace):
         return (Preset("accel_nasbench", settings, "1.04 * 10^11", "Ahmad et al., 2024"),)
 
 
-def _differing(listed: IntArray, genotype: IntArray) -> IntArray:
-    """Return in how many genes each listed genotype differs from another one, shape `(n,)`."""
-    return np.asarray((listed != genotype).sum(axis=1))
+def _ones(genotypes: IntArray) -> npt.NDArray[np.float32]:
+    """Return genotypes one-hot: a product of two rows is the number of their equal genes."""
+    ones = genotypes[:, :, None] == np.arange(max(MOST_LAYERS))
+    return np.asarray(ones.reshape(len(genotypes), -1), np.float32)
 
 
 def _mbconv(stage: int, layer: int, chosen: Choices) -> ModuleSpec | None:
