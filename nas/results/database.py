@@ -200,7 +200,7 @@ def translated(url: str) -> Iterator[None]:
         yield
     except ImportError as error:
         postgresql = url.startswith("postgresql")
-        fix = "pip install psycopg2-binary" if postgresql else "install the database's driver"
+        fix = "pip install 'hwnas[postgresql]'" if postgresql else "install the database's driver"
         missing = first_line(error.__cause__ or error)
         raise LedgerError(f"ledger {shown(url)}: {missing}; {fix}") from error
     except Exception as error:
