@@ -78,6 +78,22 @@ class Plan:
             table.place_codes(first[table.codes(folded)], folded)
         return folded
 
+    def roles(self, genotypes: IntArray) -> tuple[frozenset[str], ...]:
+        """Return what each gene decides, as far as rows of `(n, g)` genotypes show it.
+
+        Each gene takes all its choices in every row in turn. Its role is the arguments of modules
+        that change with it, as `MODULE.ARGUMENT`, and the modules that come or go, as `MODULE`.
+        """
+        return tuple(
+            frozenset(
+                part
+                for table in self.tables
+                if gene in table.genes
+                for part in table.decided_by(gene, len(self.genes[gene].choices), genotypes)
+            )
+            for gene in range(len(self.genes))
+        )
+
     def size(self) -> int:
         """Return the number of genotypes that `canonicalise` returns.
 

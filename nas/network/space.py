@@ -29,6 +29,10 @@ MEGA = 1e6
 """Counts are given in millions and sizes in 10^6 bytes."""
 
 
+ROLE_SAMPLE = 64
+"""Random genotypes from which it is seen what a gene decides."""
+
+
 @dataclass(frozen=True)
 class GraphEncoding:
     """Graphs of `n` architectures with `m` nodes each; the cells of one stand side by side.
@@ -225,6 +229,15 @@ class SearchSpace(ABC):
     def actives(self, genotypes: Sequence[Sequence[int]] | IntArray) -> npt.NDArray[np.bool_]:
         """Return `active` of several genotypes, shape `(n, g)`."""
         return self._plan.active(self.matrix(genotypes))
+
+    @cached_property
+    def roles(self) -> tuple[frozenset[str], ...]:
+        """What each gene decides, whatever its name: equal for genes that decide the same.
+
+        A role holds the arguments of modules that change with the gene, as `MODULE.ARGUMENT`, and
+        the modules that come or go with it. It is seen from a sample of genotypes, always the same.
+        """
+        return self._plan.roles(self.samples(ROLE_SAMPLE, np.random.default_rng(0)))
 
     def decode(self, genotype: Sequence[int]) -> dict[str, Any]:
         """Return the chosen value of every active gene by the gene's name."""

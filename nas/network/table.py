@@ -154,6 +154,25 @@ class BlockTable:
         for row, genotype in zip(read, genotypes.tolist(), strict=True):
             row[list(self._choose(genotype)[0])] = True
 
+    def decided_by(self, gene: int, choices: int, genotypes: IntArray) -> set[str]:
+        """Return what changes in the block's module with one gene; see `Plan.roles`."""
+        rows = np.repeat(genotypes[None], choices, axis=0)
+        rows[:, :, gene] = np.arange(choices)[:, None]
+        variants = self.variant_of(rows.reshape(-1, rows.shape[2]), {}).reshape(choices, -1)
+        parts = set()
+        for numbers in {tuple(np.unique(column).tolist()) for column in variants.T}:
+            found = [self.variants[number] for number in numbers]
+            modules = {each.spec.module.__name__ if each.spec else "" for each in found}
+            if len(modules) > 1:
+                parts |= modules - {""}
+                continue
+            [module] = modules
+            settings = [{"inputs": v.inputs, **(v.spec.arguments if v.spec else {})} for v in found]
+            for name in {name for each in settings for name in each}:
+                if len({str(each.get(name)) for each in settings}) > 1:
+                    parts.add(f"{module}.{name}")
+        return parts
+
     def first_of_equals(self, own: Collection[int]) -> IntArray:
         """Return, for every code of a dense table, the first one that gives the same module.
 

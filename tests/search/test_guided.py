@@ -18,27 +18,35 @@ from nas.search import algorithms
 from nas.search.surrogates.acquisition import Acquisition, Candidates
 
 
-def missing_share(benchmark: TabularBenchmark, trials: list[Trial], reference: float) -> float:
-    """Return which share of the table's hypervolume is missing: of errors and log latencies."""
+def missing_share(
+    benchmark: TabularBenchmark, trials: list[Trial], reference: float, fastest: float = 0.01
+) -> float:
+    """Return which share of the table's hypervolume is missing: of errors and log latencies.
+
+    Of the networks below the reference error, the share `fastest` is not told apart in latency.
+    """
     points = benchmark.points()
     points[:, 1:] = np.log(points[:, 1:])
     good = points[points[:, 0] < reference]
-    points = np.maximum(points, np.quantile(good, 0.01, axis=0) * [0, *[1] * len(benchmark.costs)])
+    points[:, 1:] = np.maximum(points[:, 1:], np.quantile(good, fastest, axis=0)[1:])
     corner = [reference, *points[:, 1:].max(axis=0)]
     found = points[benchmark.table.rows([trial.genotype for trial in trials])]
     true = points[non_dominated(points)]
     return 1 - hypervolume(found, corner) / hypervolume(true, corner)
 
 
-def test_it_finds_the_front_of_a_published_table():
+@pytest.mark.parametrize(
+    ("device", "fastest", "missing"), [("pixel2", 0.01, 0.025), ("eyeriss", 0.0, 0.05)]
+)
+def test_it_finds_the_front_of_a_published_table(device: str, fastest: float, missing: float):
     """Of 15,625 networks 60 are trained; random search then misses 10 %."""
-    benchmark = TabularBenchmark.load("nasbench201", "cifar10", ["pixel2"])
+    benchmark = TabularBenchmark.load("nasbench201", "cifar10", [device])
     run = algorithms.get("guided").start(benchmark.problem, 0)
     trials: list[Trial] = []
     for number in range(60):
         trials.append(benchmark.trial(number, run.ask(1)[0]))
         run.tell(trials[-1:])
-    assert missing_share(benchmark, trials, 30.0) < 0.025
+    assert missing_share(benchmark, trials, 30.0, fastest) < missing
 
 
 def test_a_planted_optimum_is_found_with_a_tenth_of_the_trials_of_nsga2():

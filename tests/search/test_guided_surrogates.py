@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +14,9 @@ from scipy.optimize import approx_fprime
 from scipy.stats import spearmanr
 
 import search_spaces
+from nas.core.space import Gene
+from nas.network.blocks import Block, Choices
+from nas.network.space import SearchSpace
 from nas.results.hypervolume import hypervolume
 from nas.search.algorithms.guided import enumerate_space
 from nas.search.surrogates.expected_improvement import (
@@ -203,6 +209,43 @@ def test_every_space_has_features(name: str):
     told_apart = len(np.unique(described.round(6), axis=0))
     assert told_apart > 0.75 * len(np.unique(genotypes, axis=0))  # cells with equal live parts
     np.testing.assert_array_equal(features(genotypes[:3]), described[:3])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Renamed(SearchSpace):
+    """Another space whose genes have other names."""
+
+    space: SearchSpace
+
+    @property
+    def genes(self) -> tuple[Gene, ...]:
+        return tuple(replace(gene, name=f"g{i}") for i, gene in enumerate(self.space.genes))
+
+    def blocks(self) -> Iterator[Block]:
+        names = {gene.name: f"g{i}" for i, gene in enumerate(self.space.genes)}
+
+        class Translated:
+            def __init__(self, chosen: Choices) -> None:
+                self.chosen = chosen
+
+            def __getitem__(self, name: str) -> Any:
+                return self.chosen[names[name]]
+
+        for block in self.space.blocks():
+            yield replace(block, choose=lambda chosen, b=block: b.choose(Translated(chosen)))
+
+
+@pytest.mark.parametrize("name", ["mobilenet", "vit"])
+def test_names_of_genes_are_no_features(name: str):
+    space = search_spaces.get(name, input_shape=(3, 32, 32), num_classes=10)
+    renamed = Renamed(input_shape=(3, 32, 32), num_classes=10, space=space)
+    genotypes = space.samples(50, np.random.default_rng(1))
+    features = Features(space)
+    assert {group.name for group in features.groups} == {"genes", "kinds"}
+    assert np.array_equal(Features(renamed)(genotypes), features(genotypes))
+    by_kind = next(group.columns for group in features.groups if group.name == "kinds")
+    by_gene = next(group.columns for group in features.groups if group.name == "genes")
+    assert by_kind.stop - by_kind.start < by_gene.stop - by_gene.start
 
 
 def test_dead_edges_and_names_of_nodes_are_not_seen_on_paths():

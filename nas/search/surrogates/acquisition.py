@@ -20,9 +20,6 @@ from nas.search.surrogates.expected_improvement import LEAST, log_expected_impro
 from nas.search.surrogates.features import Features, Group
 from nas.search.surrogates.surrogate import Surrogate
 
-LOW_QUANTILE = 0.01
-"""Share of the promising candidates that may lie below the least known value that counts."""
-
 SURELY = 0.5
 """Standard deviations by which a promising candidate is predicted to be better than the worst: what
 learns nothing is predicted to be hardly better, whatever its latency."""
@@ -89,8 +86,8 @@ class Acquisition:
 
     Objectives enter the hypervolume as logarithms where they are positive. Its reference point
     follows the data: of a known objective the largest value of any candidate, of a learned one the
-    largest observed that is no outlier. A known objective counts down to the values of promising
-    candidates, so that the smallest networks of a space, which learn nothing, are worth nothing.
+    largest observed that is no outlier. What is hardly predicted to be better than that is worth no
+    more than the cheapest of what is: the smallest networks of a space may learn nothing.
     """
 
     def __init__(self, problem: SearchProblem, groups: tuple[Group, ...], base: Candidates) -> None:
@@ -140,8 +137,8 @@ class Acquisition:
         ]
         points = [observed[kept]]
         if len(unsettled):
-            points.append(self._expected(unsettled)[0])
-        self._points = self._clipped(np.vstack(points))
+            points.append(self._worth(*self._expected(unsettled)))
+        self._points = np.vstack(points)
 
     def scores(self, candidates: Candidates) -> FloatArray:
         """Return the logarithm of the expected feasible hypervolume improvement, shape `(n,)`.
@@ -151,7 +148,9 @@ class Acquisition:
         keeps them, that probability alone counts.
         """
         mean, std = self._at_base if candidates is self._base else self._expected(candidates)
-        scores = log_expected_improvement(self._points, self._reference, self._clipped(mean), std)
+        scores = log_expected_improvement(
+            self._points, self._reference, self._worth(mean, std), std
+        )
         feasibility = self._log_feasibility(candidates)
         if feasibility.any() and self._none_kept:
             return feasibility
@@ -174,15 +173,23 @@ class Acquisition:
         base, std = self._at_base = self._expected(self._base)
         highest = np.vstack([base, observed])[:, learned:].max(axis=0)
         self._reference = np.concatenate([worst, highest])
-        self._low = np.full(len(self._reference), -np.inf)
-        observed, promising = (
-            points[(points[:, :learned] < worst).all(axis=1), learned:]
-            for points in (observed, base + SURELY * std)
-        )
-        lows = [points.min(axis=0) for points in [observed] if len(points)]
-        lows += [np.quantile(points, LOW_QUANTILE, axis=0) for points in [promising] if len(points)]
-        if lows:
-            self._low[learned:] = np.min(lows, axis=0)
+        useful = [
+            points[self._promising(points, s)] for points, s in ((observed, 0.0), (base, std))
+        ]
+        least = np.vstack(useful)[:, learned:]
+        self._low = least.min(axis=0) if len(least) else np.full(least.shape[1], -np.inf)
+
+    def _promising(self, mean: FloatArray, std: FloatArray | float) -> npt.NDArray[np.bool_]:
+        """Return which points are better than the reference in all that is learned, `(n,)`."""
+        better = mean + SURELY * std < self._reference
+        return np.asarray(better[:, : len(self._learned)].all(axis=1))
+
+    def _worth(self, mean: FloatArray, std: FloatArray) -> FloatArray:
+        """Return means in which what is not promising is as costly as the cheapest that is."""
+        worth, learned = mean.copy(), len(self._learned)
+        poor = ~self._promising(mean, std)
+        worth[poor, learned:] = np.maximum(worth[poor, learned:], self._low)
+        return worth
 
     def _known_axes(self, columns: Mapping[str, FloatArray]) -> list[FloatArray]:
         return [
@@ -217,7 +224,3 @@ class Acquisition:
                 sign = 1 if limit.relation in ("<", "<=") else -1
                 total += log_ndtr(sign * (bound - mean) / std)
         return total
-
-    def _clipped(self, points: FloatArray) -> FloatArray:
-        clipped: FloatArray = np.maximum(points, self._low)
-        return clipped

@@ -48,6 +48,11 @@ class Group:
     name: str
     columns: slice
 
+    @property
+    def of_genes(self) -> bool:
+        """Whether the columns tell choices of genes, whose effects add up for the most part."""
+        return self.name in ("genes", "kinds")
+
 
 class Features:
     """Turns genotypes of one space into standardised columns.
@@ -120,11 +125,11 @@ def gene_codes(space: SearchSpace, genotypes: IntArray) -> list[FloatArray]:
 def _by_kind(space: SearchSpace, codes: Sequence[FloatArray]) -> FloatArray:
     """Add up the codes of genes that choose the same thing in different places of a network.
 
-    Names tell: `stage1.block2.kernel` and `stage3.block1.kernel` are of one kind.
+    The space's declaration tells: the kernel sizes of two blocks of one module are of one kind.
     """
-    kinds: dict[tuple[str, int], FloatArray] = {}
-    for gene, code in zip(space.genes, codes, strict=True):
-        kind = gene.name.rpartition(".")[2], code.shape[1]
+    kinds: dict[tuple[frozenset[str], int, bool], FloatArray] = {}
+    for gene, role, code in zip(space.genes, space.roles, codes, strict=True):
+        kind = role, code.shape[1], gene.ordinal
         kinds[kind] = kinds.get(kind, np.zeros_like(code)) + code
     return np.hstack(list(kinds.values()))
 

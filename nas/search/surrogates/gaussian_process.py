@@ -25,6 +25,9 @@ from nas.search.surrogates.features import Group
 SMOOTH, LINEAR, OWN, PARTIAL, LENGTH = 1.0, 0.1, 0.1, 0.5, 3.0
 """Medians of the parameters' log-normal priors, for standardised features and values."""
 
+LINEAR_IN_GENES = 1.0
+"""The same of the linear part where all features are of genes: a network's layers add up."""
+
 PRIOR_WIDTH = 1.0
 """Standard deviation of the priors, in natural logarithms."""
 
@@ -61,7 +64,13 @@ class Covariance:
     @classmethod
     def typical(cls, groups: tuple[Group, ...]) -> Covariance:
         """Return the covariance whose parameters are the priors' medians."""
-        return cls(groups, np.full(len(groups), LENGTH), SMOOTH, LINEAR, OWN, PARTIAL)
+        linear = LINEAR_IN_GENES if all(group.of_genes for group in groups) else LINEAR
+        return cls(groups, np.full(len(groups), LENGTH), SMOOTH, linear, OWN, PARTIAL)
+
+    @property
+    def parameters(self) -> FloatArray:
+        """What is fitted: `smooth`, `linear`, `own`, `partial`, then `lengths`."""
+        return np.array([self.smooth, self.linear, self.own, self.partial, *self.lengths])
 
     def fitted(self, inputs: FloatArray, values: FloatArray) -> Covariance:
         """Return the most probable covariance, searched from this one.
@@ -71,10 +80,9 @@ class Covariance:
             values: Centred, of unit spread, shape `(n,)`.
         """
         posterior = _LogPosterior(self.groups, inputs, values)
-        parameters = [self.smooth, self.linear, self.own, self.partial, *self.lengths]
         found = minimize(
             posterior.negative,
-            np.log(parameters),
+            np.log(self.parameters),
             jac=True,
             method="L-BFGS-B",
             bounds=[(median - 4, median + 4) for median in posterior.medians],
@@ -139,7 +147,7 @@ class _LogPosterior:
         self._lacking = np.outer(inputs[:, -1], inputs[:, -1])
         self._values = values
         self._unit = np.eye(len(values))
-        self.medians = np.log([SMOOTH, LINEAR, OWN, PARTIAL, *[LENGTH] * len(groups)])
+        self.medians = np.log(Covariance.typical(groups).parameters)
 
     def negative(self, logarithms: FloatArray) -> tuple[float, FloatArray]:
         """Return the negative logarithm, but for a constant, and its gradient."""
