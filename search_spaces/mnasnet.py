@@ -156,6 +156,12 @@ class MnasNetSpace(SearchSpace):
         nearest = np.argsort(differing, kind="stable")[1 : 1 + NEAR * genes]
         return tuple(listed[rng.choice(nearest)].tolist())
 
+    def every(self, most: int) -> IntArray | None:
+        """Return all canonical genotypes: of a sample, those that are listed."""
+        if not self.listed or self.size > most:
+            return super().every(most)
+        return np.unique(tables.get(self.listed).genotypes, axis=0)
+
     @property
     def size(self) -> int:
         """Number of canonical genotypes."""

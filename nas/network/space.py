@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -283,6 +284,13 @@ class SearchSpace(ABC):
         parents = self.matrix([first, second])
         chosen = np.where(rng.random(parents.shape[1]) < 0.5, parents[0], parents[1])
         return self.canonical(chosen.tolist())
+
+    def every(self, most: int) -> IntArray | None:
+        """Return all canonical genotypes in lexical order, or `None` for more than `most`."""
+        if math.prod(self.cardinalities) > most:
+            return None
+        choices = np.indices(self.cardinalities).reshape(len(self.cardinalities), -1).T
+        return np.unique(self.canonicalise(np.ascontiguousarray(choices)), axis=0)
 
     def one_hot(self, genotypes: Sequence[Sequence[int]] | IntArray) -> npt.NDArray[np.float64]:
         """Encode genotypes for a learned model, shape `(n, sum(cardinalities))`.

@@ -14,11 +14,11 @@ from scipy.optimize import approx_fprime
 from scipy.stats import spearmanr
 
 import search_spaces
+from nas import tables
 from nas.core.space import Gene
 from nas.network.blocks import Block, Choices
 from nas.network.space import SearchSpace
 from nas.results.hypervolume import hypervolume
-from nas.search.algorithms.guided import enumerate_space
 from nas.search.surrogates.expected_improvement import (
     Boxes,
     expected_improvement,
@@ -295,5 +295,12 @@ def test_path_norms_rank_the_published_cells(dataset: str):
 
 def test_a_small_space_is_enumerated_and_a_large_one_is_not():
     space = search_spaces.get("nasbench201", input_shape=(3, 32, 32), num_classes=10)
-    assert len(enumerate_space(space, 20_000)) == space.size
-    assert enumerate_space(space, 10_000) is None
+    assert len(space.every(20_000)) == space.size
+    assert space.every(10_000) is None
+    sample = tables.get("accel_nasbench")
+    spaces = [
+        search_spaces.get("mnasnet", input_shape=(3, 64, 64), num_classes=10, **settings)
+        for settings in (sample.space_settings, {})
+    ]
+    assert np.array_equal(spaces[0].every(10_000), np.unique(sample.genotypes, axis=0))
+    assert spaces[0].every(1_000) is spaces[1].every(10_000) is None

@@ -11,7 +11,6 @@ evolve towards larger expected improvement.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -24,7 +23,6 @@ from nas.core.prediction import FloatArray
 from nas.core.space import Genotype
 from nas.core.trial import SearchAlgorithm, Trial
 from nas.network.blocks import IntArray
-from nas.network.space import SearchSpace
 from nas.search.algorithms import AlgorithmSettings, register
 from nas.search.operators import GeneMutation, offspring
 from nas.search.problem import SearchProblem
@@ -80,7 +78,7 @@ class Guided(Proposer):
         self._mutation = GeneMutation(problem.space.genes, MUTATED_GENES)
         self._crossover = UX(prob=CROSSOVER_PROBABILITY)
         self._features = Features(problem.space)
-        every = enumerate_space(problem.space, settings.enumerable)
+        every = problem.space.every(settings.enumerable)
         self._whole = None if every is None else self._candidates(every)
         self._base = self._whole or self._sampled(settings.candidates)
         self._acquisition = Acquisition(problem, self._features.groups, self._base)
@@ -170,12 +168,3 @@ class Guided(Proposer):
         """Return the rows of those that are new and feasible, and their scores."""
         rows = candidates.eligible(self.seen)
         return rows, self._acquisition.scores(candidates)[rows] if len(rows) else np.empty(0)
-
-
-def enumerate_space(space: SearchSpace, most: int) -> IntArray | None:
-    """Return all canonical genotypes in lexical order; `None` where there may be over `most`."""
-    sizes = space.cardinalities
-    if math.prod(sizes) > most:
-        return None
-    every = np.indices(sizes).reshape(len(sizes), -1).T
-    return np.unique(space.canonicalise(np.ascontiguousarray(every)), axis=0)
