@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,9 @@ from nas.core.host import LEASE_FOLDER_VARIABLE, one_thread
 
 # What benchmarks share; appended, so that installed packages come before folders of the same name.
 sys.path.append(str(Path(__file__).resolve().parents[1] / "experiments"))
+
+# What a shell starts in the background ignores SIGINT, and so would commands that tests stop.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session", autouse=True)

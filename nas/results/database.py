@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import os
 import sqlite3
+import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -158,15 +160,15 @@ def _check_journal(file: Path) -> None:
     """
     # SQLite looks beside the file itself.
     journal = Path(f"{file.resolve()}-journal")
-    if not journal.exists():
-        return
-    if journal.is_file():
-        with journal.open("rb") as content:
-            content.seek(max(0, journal.stat().st_size - len(_SUPER_JOURNAL)))
-            if content.read() != _SUPER_JOURNAL:
-                return
-    line = f"got {journal}, which no search leaves: reading it could delete other files"
-    raise LedgerError(f"ledger {file}: {line}; do not use a study that you do not trust")
+    # One that is there may be gone at once: a writer removes its own.
+    with contextlib.suppress(FileNotFoundError):
+        if stat.S_ISREG(journal.stat().st_mode):
+            with journal.open("rb") as content:
+                content.seek(max(0, os.fstat(content.fileno()).st_size - len(_SUPER_JOURNAL)))
+                if content.read() != _SUPER_JOURNAL:
+                    return
+        line = f"got {journal}, which no search leaves: reading it could delete other files"
+        raise LedgerError(f"ledger {file}: {line}; do not use a study that you do not trust")
 
 
 @contextlib.contextmanager
