@@ -137,13 +137,17 @@ def _in_process_group(group: int) -> Iterator[None]:
     would else end first, and this process with it.
     """
     own = os.getpgrp()
-    with contextlib.suppress(PermissionError):  # the leader of a session stays in its own group
-        os.setpgid(0, group)
-    try:
-        yield
-    finally:
-        if os.getpgrp() != own:
-            os.setpgid(0, own)
+    # A group ends with its last process, and the one that leads it may have ended (`echo | nas`).
+    with subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as kept:
+        with contextlib.suppress(PermissionError):  # the leader of a session stays in its own group
+            os.setpgid(0, group)
+        try:
+            yield
+        finally:
+            if os.getpgrp() != own:
+                os.setpgid(0, own)
+        if kept.poll() is not None:  # a signal to the group has ended it
+            raise KeyboardInterrupt
 
 
 def _shut_down() -> None:

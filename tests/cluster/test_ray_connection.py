@@ -131,3 +131,20 @@ def test_nothing_stays_of_a_cluster_that_was_started_here(how: str) -> None:
     assert process.returncode == {"SIGKILL": -9, "SIGTERM": 143, "SIGINT": -2}[how]
     # Who is killed cannot say so; what clears up behind it does.
     assert (b"nas: " in errors) == (how == "SIGKILL")
+
+
+def test_a_cluster_starts_where_the_leader_of_the_process_group_has_ended() -> None:
+    """As in a shell that runs `echo | nas search`."""
+    script = """
+import os, time
+from nas.cluster.connection import connected
+before = os.getpgrp()
+with connected(None):
+    print(before != os.getpid(), os.getpgrp() == before)
+"""
+    command = ["sh", "-c", '"$0" -c "$1" & exit', sys.executable, script]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    with subprocess.Popen(command, text=True, process_group=0, **pipes) as leader:
+        assert leader.wait(10) == 0
+        assert leader.stdout is not None
+        assert leader.stdout.read() == "True True\n"
