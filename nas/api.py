@@ -49,7 +49,7 @@ def open(path_or_name: str | Path, runs: str | Path = "runs") -> Study:  # noqa:
     Raises:
         HwnasError: There is no such study, or its `study.json` cannot be read.
     """
-    return Study(results.open(path_or_name, runs).path)
+    return Study(results.open_study(path_or_name, runs).path)
 
 
 def search(

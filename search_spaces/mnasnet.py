@@ -13,16 +13,19 @@ from functools import partial
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from torch import nn
-from torch.nn import functional as F
 
 from nas import tables
 from nas.core.space import Gene, Genotype, Preset
 from nas.network.blocks import Block, Choices, IntArray, ModuleSpec
 from nas.network.space import SearchSpace
 from search_spaces import register
-from search_spaces.layers.convolution import Classifier, conv_bn, initialise
+from search_spaces.layers.convolution import (
+    Classifier,
+    ConvNormAct,
+    InvertedResidual,
+    initialise_convolutional,
+)
 
 CHANNELS, STRIDES = (16, 24, 40, 80, 112, 192, 320), (1, 2, 2, 2, 1, 2, 1)
 STEM, HEAD = 32, 1280
@@ -35,55 +38,6 @@ NEAR = 8
 
 AT_ONCE = 1000
 """Genotypes that are compared with a sample at a time."""
-
-
-class ConvNormSwish(nn.Sequential):
-    """Convolution, batch normalisation, swish."""
-
-    def __init__(self, input_shape: Sequence[int], outputs: int, kernel: int, stride: int) -> None:
-        super().__init__(*conv_bn(input_shape[0], outputs, kernel, stride), nn.SiLU())
-
-
-class MBConv(nn.Module):
-    """Expand, filter depthwise, optionally attend, project; add the input where shapes allow."""
-
-    def __init__(
-        self,
-        input_shape: Sequence[int],
-        outputs: int,
-        expansion: int,
-        kernel: int,
-        stride: int,
-        squeeze_excite: bool,
-    ) -> None:
-        super().__init__()
-        inputs = input_shape[0]
-        hidden = inputs * expansion
-        layers = [*conv_bn(inputs, hidden, 1), nn.SiLU()] if expansion > 1 else []
-        layers += [*conv_bn(hidden, hidden, kernel, stride, groups=hidden), nn.SiLU()]
-        if squeeze_excite:
-            layers.append(SwishSqueezeExcite(hidden, max(inputs // 4, 1)))
-        self.layers = nn.Sequential(*layers, *conv_bn(hidden, outputs, 1))
-        self.residual = stride == 1 and inputs == outputs
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Map `(N, inputs, H, W)` to `(N, outputs, H / stride, W / stride)`."""
-        y: torch.Tensor = self.layers(x)
-        return x + y if self.residual else y
-
-
-class SwishSqueezeExcite(nn.Module):
-    """Channel attention with swish and a sigmoid, as in EfficientNet."""
-
-    def __init__(self, channels: int, squeezed: int) -> None:
-        super().__init__()
-        self.reduce = nn.Conv2d(channels, squeezed, 1)
-        self.expand = nn.Conv2d(squeezed, channels, 1)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Scale every channel of `(N, channels, H, W)`."""
-        scale = F.silu(self.reduce(F.adaptive_avg_pool2d(x, 1)))
-        return x * torch.sigmoid(self.expand(scale))
 
 
 @register("mnasnet")
@@ -121,19 +75,19 @@ class MnasNetSpace(SearchSpace):
 
     def blocks(self) -> Iterator[Block]:
         """Stem, the stages' blocks, 1x1 convolution, classifier."""
-        stem = ModuleSpec(ConvNormSwish, {"outputs": STEM, "kernel": 3, "stride": 2})
-        yield Block("stem", lambda _: stem)
+        stem = {"outputs": STEM, "kernel": 3, "stride": 2, "activation": "swish"}
+        yield Block("stem", lambda _: ModuleSpec(ConvNormAct, stem))
         for stage, layers in enumerate(MOST_LAYERS, 1):
             for layer in range(1, layers + 1):
                 yield Block(f"stage{stage}_layer{layer}", partial(_mbconv, stage, layer))
-        head = ModuleSpec(ConvNormSwish, {"outputs": HEAD, "kernel": 1, "stride": 1})
-        yield Block("head", lambda _: head)
+        head = {"outputs": HEAD, "kernel": 1, "activation": "swish"}
+        yield Block("head", lambda _: ModuleSpec(ConvNormAct, head))
         classifier = ModuleSpec(Classifier, {"num_classes": self.num_classes})
         yield Block("classifier", lambda _: classifier)
 
     def initialise(self, network: nn.Module) -> None:
         """Initialise as MobileNetV2 and V3 do."""
-        network.apply(initialise)
+        network.apply(initialise_convolutional)
 
     def canonicalise(self, genotypes: IntArray) -> IntArray:
         """Return every genotype as it is; of a sample, the nearest that is listed."""
@@ -191,13 +145,16 @@ def _ones(genotypes: IntArray) -> npt.NDArray[np.float32]:
 def _mbconv(stage: int, layer: int, chosen: Choices) -> ModuleSpec | None:
     if layer > 1 and chosen[f"stage{stage}.layers"] < layer:
         return None
+    inputs = STEM if stage == 1 else CHANNELS[stage - 2]
     return ModuleSpec(
-        MBConv,
+        InvertedResidual,
         {
             "outputs": CHANNELS[stage - 1],
-            "expansion": chosen[f"stage{stage}.expansion"],
+            "hidden": chosen[f"stage{stage}.expansion"]
+            * (inputs if layer == 1 else CHANNELS[stage - 1]),
             "kernel": chosen[f"stage{stage}.kernel"],
             "stride": STRIDES[stage - 1] if layer == 1 else 1,
             "squeeze_excite": chosen[f"stage{stage}.squeeze_excite"],
+            "activation": "swish",
         },
     )

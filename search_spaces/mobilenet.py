@@ -26,7 +26,7 @@ from search_spaces.layers.convolution import (
     InvertedResidual,
     Resize,
     divisible_by_8,
-    initialise,
+    initialise_convolutional,
 )
 from search_spaces.layers.layouts import (
     DEFAULT_LARGE,
@@ -239,7 +239,7 @@ class MobileNetSpace(SearchSpace):
 
     def initialise(self, network: nn.Module) -> None:
         """Initialise as MobileNetV2 and V3 do."""
-        network.apply(initialise)
+        network.apply(initialise_convolutional)
 
     @classmethod
     def presets(cls) -> tuple[Preset, ...]:

@@ -53,7 +53,7 @@ class NasBenchMacroSpace(SearchSpace):
         yield Block("stem", lambda _: stem)
         for stage, layers in enumerate(STAGES, 1):
             for layer in range(1, layers + 1):
-                yield Block(f"stage{stage}_layer{layer}", partial(_layer, stage, layer))
+                yield Block(f"stage{stage}_layer{layer}", partial(_candidate_block, stage, layer))
         head = ModuleSpec(ConvNormAct, {"outputs": HEAD, "kernel": 1, "activation": "relu"})
         yield Block("head", lambda _: head)
         classifier = ModuleSpec(Classifier, {"num_classes": self.num_classes})
@@ -84,7 +84,7 @@ class NasBenchMacroSpace(SearchSpace):
         return (Preset("nasbench_macro", settings, "6,561", "Su et al., CVPR 2021"),)
 
 
-def _layer(stage: int, layer: int, chosen: Choices) -> ModuleSpec | None:
+def _candidate_block(stage: int, layer: int, chosen: Choices) -> ModuleSpec | None:
     operation = chosen[f"stage{stage}.layer{layer}"]
     outputs = STEM * 2**stage
     if operation == "identity":

@@ -29,7 +29,7 @@ from search_spaces.layers.attention import (
     PatchEmbedding,
     TokenClassifier,
     Tokens,
-    initialise,
+    initialise_transformer,
 )
 from search_spaces.layers.convolution import Resize
 
@@ -198,7 +198,7 @@ class ViTSpace(SearchSpace):
 
     def initialise(self, network: nn.Module) -> None:
         """Initialise as DeiT does; convolutions keep PyTorch's own initial weights."""
-        network.apply(initialise)
+        network.apply(initialise_transformer)
 
     @classmethod
     def presets(cls) -> tuple[Preset, ...]:

@@ -65,7 +65,7 @@ def main() -> None:
             runs = f"{folder}/runs"
             search_s = timed("search", f"experiment={name}", f"runs={runs}")
             export_s = timed("export", name, "--runs", runs, "--out", f"{folder}/out")
-            study = results.open(name, runs)
+            study = results.open_study(name, runs)
             record = figures(study, search_s, export_s)
             target = HERE / name
             target.mkdir(exist_ok=True)

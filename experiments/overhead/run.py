@@ -97,7 +97,7 @@ def search_overhead(runs: Path) -> dict[str, Any]:
 
 def ledger_cost(runs: Path) -> dict[str, Any]:
     """Time appending the recorded trials to a fresh SQLite ledger, at several sizes of it."""
-    study = results.open("quickstart", runs)
+    study = results.open_study("quickstart", runs)
     space = search_spaces.get(**study.record["space"])
     source = Ledger.load(study.record["ledger_url"], study.name)
     example = source.trials()[0]

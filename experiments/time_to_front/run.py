@@ -51,7 +51,7 @@ def search(algorithm: str, seed: int) -> str:
 
 def progress(name: str) -> pd.DataFrame:
     """Return the hypervolume after every complete trial of a study, relative to the whole box."""
-    study = results.open(name, RUNS)
+    study = results.open_study(name, RUNS)
     point = study.record["reference_point"]
     columns = [study.record["columns"][objective] for objective in study.record["objectives"]]
     reference = np.array([point[objective] for objective in study.record["objectives"]])

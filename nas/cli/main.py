@@ -150,7 +150,7 @@ def _pareto(parsed: argparse.Namespace) -> int:
     from nas import results
     from nas.results.frame import records
 
-    study = results.open(parsed.study, parsed.runs)
+    study = results.open_study(parsed.study, parsed.runs)
     objectives = None if parsed.objectives is None else parsed.objectives.split(",")
     front = study.pareto(parsed.where, objectives, parsed.sort, parsed.fidelity)
     if parsed.json:
@@ -171,7 +171,7 @@ def _export(parsed: argparse.Namespace) -> int:
     from nas.study.export import export
 
     output_is_optional()
-    study = results.open(parsed.study, parsed.runs)
+    study = results.open_study(parsed.study, parsed.runs)
     folder, difference = export(
         study, parsed.pick, parsed.out, refit=parsed.refit, allow_imports=parsed.allow_imports
     )

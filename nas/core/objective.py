@@ -39,9 +39,11 @@ class Facts:
     published_ms: Callable[[Sequence[Genotype]], FloatArray] | None = None
 
     def of(self, genotypes: Sequence[Genotype]) -> Facts:
-        """Return what is known of these genotypes alone, whose costs are counted at most once."""
+        """Return the same facts; the costs of these genotypes are counted at most once."""
         counted = cache(lambda: self.costs(genotypes))
-        return replace(self, costs=lambda _: counted())
+        return replace(
+            self, costs=lambda asked: counted() if asked is genotypes else self.costs(asked)
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

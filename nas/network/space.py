@@ -233,11 +233,7 @@ class SearchSpace(ABC):
 
     @cached_property
     def roles(self) -> tuple[frozenset[str], ...]:
-        """What each gene decides, whatever its name: equal for genes that decide the same.
-
-        A role holds the arguments of modules that change with the gene, as `MODULE.ARGUMENT`, and
-        the modules that come or go with it. It is seen from a sample of genotypes, always the same.
-        """
+        """What each gene decides, whatever its name; see `Plan.roles`."""
         return self._plan.roles(self.samples(ROLE_SAMPLE, np.random.default_rng(0)))
 
     def decode(self, genotype: Sequence[int]) -> dict[str, Any]:

@@ -27,7 +27,7 @@ _OF_TRIALS = (
 _logger = logging.getLogger(__name__)
 
 
-def open(path_or_name: str | Path, runs: str | Path = "runs") -> StudyResults:  # noqa: A001
+def open_study(path_or_name: str | Path, runs: str | Path = "runs") -> StudyResults:
     """Open a study for reading.
 
     Args:

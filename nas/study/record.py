@@ -131,7 +131,7 @@ def _named_genotypes(name: str, space: SearchSpace, runs: Path) -> list[Genotype
     if name in published:
         return [space.canonical(published[name])]
     try:
-        study = results.open(Path(name).expanduser(), runs)
+        study = results.open_study(Path(name).expanduser(), runs)
     except HwnasError as error:
         known = ", ".join(published) or "none"
         expected = f"a published network of the space ({known}), or a study of {runs}/"

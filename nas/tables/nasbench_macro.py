@@ -36,16 +36,16 @@ class NasBenchMacro(Table):
 
     @cached_property
     def genotypes(self) -> IntArray:
-        return np.array([list(map(int, arch)) for arch in _columns()["arch"]])
+        return np.array([list(map(int, arch)) for arch in _read()["arch"]])
 
     def _accuracy(self, dataset: str, epochs: int) -> npt.NDArray[np.floating]:
         del dataset, epochs
-        return _columns()["mean_acc"].astype(float)
+        return _read()["mean_acc"].astype(float)
 
     def _cost(self, name: str) -> npt.NDArray[np.floating]:
-        return _columns()[name.removesuffix("_m")].astype(float) / 1e6
+        return _read()[name.removesuffix("_m")].astype(float) / 1e6
 
 
 @lru_cache(maxsize=1)
-def _columns() -> Mapping[str, npt.NDArray[np.str_]]:
+def _read() -> Mapping[str, npt.NDArray[np.str_]]:
     return read_csv(_CSV)

@@ -323,7 +323,7 @@ class TokenClassifier(nn.Module):
         return logits
 
 
-def initialise(module: nn.Module) -> None:
+def initialise_transformer(module: nn.Module) -> None:
     """Initialise one layer as DeiT does: truncated normal with a deviation of 0.02."""
     weights: list[torch.Tensor | None] = []
     if isinstance(module, nn.Linear):

@@ -14,23 +14,29 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
     "relu": nn.ReLU,
     "relu6": nn.ReLU6,
     "hswish": nn.Hardswish,
+    "swish": nn.SiLU,
 }
 """Activations by the names that papers give them."""
 
 
 class SqueezeExcite(nn.Module):
-    """Channel attention from globally pooled features (Hu et al., CVPR 2018)."""
+    """Channel attention from globally pooled features (Hu et al., CVPR 2018).
 
-    def __init__(self, channels: int, squeezed: int) -> None:
+    With ReLU and a hard sigmoid as in MobileNetV3, or with swish and a sigmoid as in EfficientNet.
+    """
+
+    def __init__(self, channels: int, squeezed: int, swish: bool = False) -> None:
         super().__init__()
         self.reduce = nn.Conv2d(channels, squeezed, 1)
         self.expand = nn.Conv2d(squeezed, channels, 1)
+        self.swish = swish
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Scale every channel of `(N, channels, H, W)`."""
         scale = F.adaptive_avg_pool2d(x, 1)
-        scale = F.relu(self.reduce(scale))
-        return x * F.hardsigmoid(self.expand(scale))
+        if self.swish:
+            return x * torch.sigmoid(self.expand(F.silu(self.reduce(scale))))
+        return x * F.hardsigmoid(self.expand(F.relu(self.reduce(scale))))
 
 
 def conv_bn(
@@ -79,7 +85,8 @@ class InvertedResidual(nn.Module):
     """Expand, filter depthwise, optionally attend, project; add the input where shapes allow.
 
     From MobileNetV2 (Sandler et al., CVPR 2018); with attention and the order of layers of
-    MobileNetV3 (Howard et al., ICCV 2019).
+    MobileNetV3 (Howard et al., ICCV 2019). With swish it is the block of EfficientNet (Tan and Le,
+    ICML 2019).
     """
 
     def __init__(
@@ -100,7 +107,8 @@ class InvertedResidual(nn.Module):
             hidden: Channels of the depthwise convolution; as many as the input has: no expansion.
             kernel: Size of the depthwise convolution.
             stride: Of the depthwise convolution.
-            squeeze_excite: Whether to attend to channels, through a quarter of the hidden ones.
+            squeeze_excite: Whether to attend to channels, through a quarter of the hidden ones; in
+                EfficientNet's block, through a quarter of the input's.
             activation: Name in `ACTIVATIONS`.
         """
         super().__init__()
@@ -111,7 +119,9 @@ class InvertedResidual(nn.Module):
         layers += conv_bn(hidden, hidden, kernel, stride, groups=hidden)
         layers.append(ACTIVATIONS[activation]())
         if squeeze_excite:
-            layers.append(SqueezeExcite(hidden, divisible_by_8(hidden / 4)))
+            swish = activation == "swish"
+            squeezed = max(inputs // 4, 1) if swish else divisible_by_8(hidden / 4)
+            layers.append(SqueezeExcite(hidden, squeezed, swish))
         layers += conv_bn(hidden, outputs, 1)
         self.layers = nn.Sequential(*layers)
         self.residual = stride == 1 and inputs == outputs
@@ -149,7 +159,7 @@ class Classifier(nn.Module):
         return logits
 
 
-def initialise(module: nn.Module) -> None:
+def initialise_convolutional(module: nn.Module) -> None:
     """Initialise one layer as MobileNetV2 and V3 do."""
     if isinstance(module, nn.Conv2d):
         nn.init.kaiming_normal_(module.weight, mode="fan_out")

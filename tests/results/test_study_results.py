@@ -46,7 +46,7 @@ def numbers(frame: object) -> list[int]:
 
 
 def test_trials_has_a_row_for_every_trial(study_folder: Build) -> None:
-    study = nas.results.open(study_folder(TRIALS))
+    study = nas.results.open_study(study_folder(TRIALS))
     frame = study.trials()
     assert numbers(frame) == [0, 1, 2, 3, 4]
     assert list(frame["status"]) == ["complete"] * 4 + ["failed"]
@@ -63,7 +63,7 @@ def test_verified_values_are_joined_and_never_mixed(study_folder: Build) -> None
     trial = dataclasses.replace(TRIALS[1], facts={"model_size_mb": 0.8})
     folder = study_folder([TRIALS[0], trial])
     finalise(folder, trial, measured_ms=1.1)
-    row = nas.results.open(folder).trials().set_index("number").loc[1]
+    row = nas.results.open_study(folder).trials().set_index("number").loc[1]
     assert (row["latency_ms_predicted"], row["latency_ms_measured"]) == (1.0, 1.1)
     assert (row["model_size_mb_predicted"], row["model_size_mb"]) == (0.8, 0.5)
     assert row["error_test"] == 12.0
@@ -71,7 +71,7 @@ def test_verified_values_are_joined_and_never_mixed(study_folder: Build) -> None
 
 
 def test_pareto_of_a_search(study_folder: Build) -> None:
-    study = nas.results.open(study_folder(TRIALS))
+    study = nas.results.open_study(study_folder(TRIALS))
     assert numbers(study.pareto()) == [0, 1, 2]
     assert numbers(study.pareto(sort="latency_ms")) == [2, 1, 0]
     # The filter comes first: what dominated number 3 is filtered out.
@@ -87,7 +87,7 @@ def test_pareto_of_a_finalised_study_is_measured(study_folder: Build) -> None:
     finalise(folder, TRIALS[1], measured_ms=1.2)
     finalise(folder, TRIALS[2], measured_ms=1.3)
     finalise(folder, TRIALS[3], measured_ms=0.8)
-    study = nas.results.open(folder)
+    study = nas.results.open_study(folder)
     assert numbers(study.pareto()) == [1, 3]
     assert numbers(study.pareto(objectives=["error", "latency_ms"])) == [0, 1, 2]
     assert study.pick("fastest")["number"] == 3
@@ -104,7 +104,7 @@ def test_a_finalised_front_is_that_of_the_final_errors(study_folder: Build) -> N
     finalise(folder, TRIALS[0], measured_ms=2.0, error_final=9.0, error_test=50.0)
     finalise(folder, TRIALS[1], measured_ms=1.0, error_final=8.0, error_test=51.0)
     finalise(folder, TRIALS[2], measured_ms=0.5, error_final=18.0, error_test=1.0)
-    study = nas.results.open(folder)
+    study = nas.results.open_study(folder)
     front = study.pareto()
     assert numbers(front) == [1, 2]
     assert list(front["error"]) == [12.0, 20.0], "the search's own stay beside them"
@@ -120,7 +120,7 @@ def test_a_finalised_front_is_that_of_the_final_errors(study_folder: Build) -> N
 
 def test_infeasible_trials_stay_off_the_front(study_folder: Build) -> None:
     folder = study_folder(TRIALS, constraints=["latency_ms <= 1"])
-    study = nas.results.open(folder)
+    study = nas.results.open_study(folder)
     assert list(study.trials()["feasible"]) == [False, True, True, True, False]
     assert numbers(study.pareto()) == [1, 2]
     # A measured value outweighs the predicted one.
@@ -133,7 +133,7 @@ def test_infeasible_trials_stay_off_the_front(study_folder: Build) -> None:
 def test_an_architecture_stands_on_the_front_once(study_folder: Build) -> None:
     again = dataclasses.replace(TRIALS[1], number=9)
     twin = dataclasses.replace(TRIALS[1], number=10, arch_id="f" * 12)
-    study = nas.results.open(study_folder([*TRIALS, again, twin]))
+    study = nas.results.open_study(study_folder([*TRIALS, again, twin]))
     assert numbers(study.pareto()) == [0, 1, 10, 2]
 
 
@@ -147,7 +147,7 @@ RUNGS = [
 
 
 def test_fronts_do_not_mix_fidelities(study_folder: Build) -> None:
-    study = nas.results.open(study_folder(RUNGS))
+    study = nas.results.open_study(study_folder(RUNGS))
     assert list(study.trials()["fidelity"]) == [1, 0.1, 1, 0.1]
     assert numbers(study.pareto()) == [0, 2]
     assert numbers(study.pareto(objectives=["error"])) == [0]
@@ -155,14 +155,14 @@ def test_fronts_do_not_mix_fidelities(study_folder: Build) -> None:
     assert numbers(study.pareto(fidelity=0.1)) == [3]
     with pytest.raises(ConfigError, match=r"fidelity: got 0.2, expected one of .*: 0.1, 1"):
         study.pareto(fidelity=0.2)
-    full = nas.results.open(study_folder([t for t in RUNGS if t.full], name="full"))
+    full = nas.results.open_study(study_folder([t for t in RUNGS if t.full], name="full"))
     assert study.hypervolume() == full.hypervolume()
 
 
 def test_a_partial_training_is_never_verified_nor_the_best(study_folder: Build) -> None:
     folder = study_folder(RUNGS)
     finalise(folder, RUNGS[2], measured_ms=1.2)
-    study = nas.results.open(folder)
+    study = nas.results.open_study(folder)
     trials = study.trials()
     assert list(trials["verified"]) == [False, False, True, False]
     assert list(trials["error_test"].notna()) == [False, False, True, False]
@@ -175,7 +175,7 @@ def test_a_partial_training_is_never_verified_nor_the_best(study_folder: Build) 
 
 def test_nan_objectives_drop_out(study_folder: Build) -> None:
     odd = {"error": float("nan"), "latency_ms": 0.1}
-    study = nas.results.open(
+    study = nas.results.open_study(
         study_folder([*TRIALS, dataclasses.replace(TRIALS[3], number=8, arch_id="e", values=odd)])
     )
     assert numbers(study.pareto()) == [0, 1, 2]
@@ -194,11 +194,11 @@ def test_nan_objectives_drop_out(study_folder: Build) -> None:
 )
 def test_pareto_refuses(study_folder: Build, arguments: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        nas.results.open(study_folder(TRIALS)).pareto(**arguments)
+        nas.results.open_study(study_folder(TRIALS)).pareto(**arguments)
 
 
 def test_pick(study_folder: Build) -> None:
-    study = nas.results.open(study_folder(TRIALS))
+    study = nas.results.open_study(study_folder(TRIALS))
     assert study.pick("best")["number"] == 0
     assert study.pick("fastest")["number"] == 2
     assert study.pick("knee")["number"] == 1
@@ -214,7 +214,7 @@ def test_pick(study_folder: Build) -> None:
 
 
 def test_hypervolume_against_the_stored_reference(study_folder: Build) -> None:
-    study = nas.results.open(study_folder(TRIALS))
+    study = nas.results.open_study(study_folder(TRIALS))
     # Reference (100 %, 4 ms): slices of latency from 0.5, 1 and 2 ms on.
     expected = (1 - 0.5) * 80 + (2 - 1) * 88 + (4 - 2) * 90
     assert study.hypervolume() == pytest.approx(expected)
@@ -222,7 +222,7 @@ def test_hypervolume_against_the_stored_reference(study_folder: Build) -> None:
 
 
 def test_a_study_that_has_just_started(study_folder: Build) -> None:
-    study = nas.results.open(study_folder([]))
+    study = nas.results.open_study(study_folder([]))
     assert len(study.trials()) == len(study.pareto()) == 0
     assert study.hypervolume() == 0
     assert study.status == "searching"
@@ -235,18 +235,18 @@ def test_a_ledger_that_is_gone(study_folder: Build) -> None:
     folder = study_folder(TRIALS)
     (folder / "ledger.db").unlink()
     with pytest.raises(LedgerError, match="does not exist"):
-        nas.results.open(folder).trials()
+        nas.results.open_study(folder).trials()
     assert not (folder / "ledger.db").exists(), "reading must not make an empty one"
 
 
 def test_a_study_may_be_moved(study_folder: Build, tmp_path: Path) -> None:
     folder = study_folder(TRIALS)
     shutil.move(folder, tmp_path / "elsewhere")
-    assert len(nas.results.open(tmp_path / "elsewhere").trials()) == 5
+    assert len(nas.results.open_study(tmp_path / "elsewhere").trials()) == 5
 
 
 def test_records_are_plain_json(study_folder: Build) -> None:
-    rows = records(nas.results.open(study_folder(TRIALS)).trials())
+    rows = records(nas.results.open_study(study_folder(TRIALS)).trials())
     assert json.loads(json.dumps(rows, allow_nan=False)) == rows
     assert rows[0]["genotype"] == [0, 0, 0, 0]
     assert rows[4]["error"] is None
@@ -278,25 +278,25 @@ def test_studies_newest_first(study_folder: Build, caplog: pytest.LogCaptureFixt
 
 def test_open_names_the_studies_that_are_there(study_folder: Build) -> None:
     runs = study_folder(TRIALS).parent
-    assert nas.results.open("digits", runs=runs).name == "digits"
+    assert nas.results.open_study("digits", runs=runs).name == "digits"
     with pytest.raises(
         HwnasError, match=r"got 'digit', .* study of .*: digits; did you mean 'digits'"
     ):
-        nas.results.open("digit", runs=runs)
+        nas.results.open_study("digit", runs=runs)
     with pytest.raises(HwnasError, match="none"):
-        nas.results.open("digits", runs=runs / "digits")
+        nas.results.open_study("digits", runs=runs / "digits")
 
 
 def test_unknown_objective_of_a_constraint(study_folder: Build) -> None:
     with pytest.raises(HwnasError, match=r"study\.json: .*'speed'.*latency_ms"):
-        nas.results.open(study_folder(TRIALS, constraints=["speed < 3"])).trials()
+        nas.results.open_study(study_folder(TRIALS, constraints=["speed < 3"])).trials()
 
 
 def finalised(build: Build) -> Path:
     trials = random_trials(40)
     folder = build(trials, status="finalised")
     by_id = {trial.arch_id: trial for trial in trials}
-    front = nas.results.open(folder).pareto()
+    front = nas.results.open_study(folder).pareto()
     for factor, arch_id in enumerate(front["arch_id"]):
         trial: Trial = by_id[arch_id]
         finalise(folder, trial, measured_ms=trial.values["latency_ms"] * (1 + factor % 3 / 20))
@@ -304,7 +304,7 @@ def finalised(build: Build) -> Path:
 
 
 def test_table_and_csv(study_folder: Build, tmp_path: Path) -> None:
-    study = nas.results.open(finalised(study_folder))
+    study = nas.results.open_study(finalised(study_folder))
     console = Console(width=200, record=True, file=(tmp_path / "log").open("w"))
     console.print(table(study))
     text = console.export_text()
@@ -325,7 +325,7 @@ def test_table_and_csv(study_folder: Build, tmp_path: Path) -> None:
 
 def size_of_plot(folder: Path) -> tuple[int, int]:
     path = folder / "pareto.png"
-    plot_pareto(nas.results.open(folder), path)
+    plot_pareto(nas.results.open_study(folder), path)
     with Image.open(path) as image:
         assert len(image.convert("RGB").getcolors(1 << 24)) > 50
         return image.size
@@ -350,12 +350,12 @@ def test_plot_of_one_and_of_three_objectives(
 def test_plot_and_table_without_trials(study_folder: Build) -> None:
     folder = study_folder([])
     assert size_of_plot(folder) == (1200, 750)
-    assert table(nas.results.open(folder)).row_count == 0
+    assert table(nas.results.open_study(folder)).row_count == 0
 
 
 def test_plot_that_cannot_be_written(study_folder: Build, tmp_path: Path) -> None:
     with pytest.raises(HwnasError, match="cannot be written"):
-        plot_pareto(nas.results.open(study_folder(TRIALS)), tmp_path / "no" / "pareto.png")
+        plot_pareto(nas.results.open_study(study_folder(TRIALS)), tmp_path / "no" / "pareto.png")
 
 
 def test_the_package_is_light() -> None:
@@ -365,7 +365,7 @@ def test_the_package_is_light() -> None:
 
 def test_what_a_search_has_measured_stands_beside_what_it_predicted(study_folder: Build) -> None:
     folder = study_folder(TRIALS, constraints=["latency_ms <= 1.05"])
-    before = nas.results.open(folder).trials().set_index("number")
+    before = nas.results.open_study(folder).trials().set_index("number")
     slow, fast = TRIALS[1], TRIALS[2]
     columns = [
         {
@@ -380,7 +380,7 @@ def test_what_a_search_has_measured_stands_beside_what_it_predicted(study_folder
     ]
     failed = {"arch_id": TRIALS[0].arch_id, "columns": {}}
     write_json_atomically(folder / "adaptive_measurement.json", {"measured": [*rows, failed]})
-    study = nas.results.open(folder)
+    study = nas.results.open_study(folder)
     after = study.trials().set_index("number")
     for trial, expected in zip((slow, fast), columns, strict=True):
         row = after.loc[trial.number]

@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
+import pandas as pd
 import pytest
 from additive import AdditiveSpace, evaluated, problem
 
 from nas.core.errors import ConfigError
 from nas.core.objective import Facts
+from nas.core.space import Genotype
 from nas.search.problem import SearchProblem
 
 
@@ -57,3 +61,18 @@ def test_two_limits_of_different_size_are_met_together():
     for _ in range(5):
         [genotype] = at.samples_feasible(1, rng)
         assert 0.25 <= sum(genotype) / 24 <= 0.3
+
+
+def test_costs_that_are_counted_once_are_those_of_the_genotypes_asked_for():
+    counted: list[list[Genotype]] = []
+
+    def costs(genotypes: Sequence[Genotype]) -> pd.DataFrame:
+        counted.append(list(genotypes))
+        return pd.DataFrame({"macs_m": [float(sum(genotype)) for genotype in genotypes]})
+
+    genotypes = [(1, 2), (3, 4)]
+    facts = Facts(costs, None).of(genotypes)
+    for _ in range(2):
+        assert facts.costs(genotypes)["macs_m"].tolist() == [3, 7]
+    assert counted == [genotypes]
+    assert facts.costs([(5, 6)])["macs_m"].tolist() == [11]
