@@ -56,7 +56,7 @@ class MobileNetSpace(SearchSpace):
         kernels: Kernel sizes of the depthwise convolution.
         expansions: Hidden channels of a block, as a multiple of its input's.
         squeeze_excite: Whether a block may attend to channels.
-        activations: Of a block: `relu`, `relu6`, `hswish`.
+        activations: Of a block: `relu`, `relu6`, `hswish`, `swish`.
         stem_channels: Output channels of the stem at width 1.
         stem_stride: Stride of the stem.
         stage_channels: Output channels of every stage at width 1, in place of the layout's stages.

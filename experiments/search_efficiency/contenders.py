@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
 from typing import Any, ClassVar
 
 import peers
@@ -14,7 +16,9 @@ from peers.botorch_qlognehvi import BotorchQlogNehvi
 from peers.optuna_samplers import OptunaGp, OptunaNsga2, OptunaTpe, OptunaTpeMultivariate
 from peers.syne_tune_mo_rea import SyneTuneMoRea
 
+import nas.search
 from nas.core.errors import UnknownNameError
+from nas.core.files import hashed
 from nas.core.objective import Objective
 from nas.core.space import Genotype
 from nas.core.trial import SearchAlgorithm
@@ -52,7 +56,7 @@ class Contender:
         settings: What its runs depend on, for their record.
         begin: Starts a run on a task with a seed; equal seeds give equal runs.
         limits: How far its runs are taken.
-        versions: Of the packages of another tool.
+        versions: Of the packages of another tool, or of our own code.
         missing: Packages that it needs and that are not installed.
         constrained: Whether it knows limits, and so takes part in tasks that have one.
     """
@@ -103,7 +107,15 @@ def _own(name: str, label: str, algorithm: str, *, costs_known: bool) -> Contend
         return OwnRun(task, chosen.start(problem, seed))
 
     settings = {**dataclasses.asdict(chosen), "latency_known": costs_known}
-    return Contender(name, label, settings, begin, constrained=costs_known)
+    versions = {"nas.search": _code()}
+    return Contender(name, label, settings, begin, versions=versions, constrained=costs_known)
+
+
+@cache
+def _code() -> str:
+    """Return digits that stand for the code of all our algorithms."""
+    files = sorted(Path(nas.search.__file__).parent.rglob("*.py"))
+    return hashed([file.read_text("utf-8") for file in files], 12)
 
 
 def without_costs(problem: SearchProblem) -> SearchProblem:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -50,7 +51,7 @@ def write(entries: Sequence[RecordedRun], evaluations: int, out: Path) -> None:
     }
     frames = [table.assign(task=task) for task, table in summaries.items()]
     pd.concat(frames).to_csv(out / "summary.csv", index=False, float_format=DECIMALS)
-    texts = []
+    texts = [f"Caution: {line}" for line in mixed(entries)]
     for task, table in summaries.items():
         for measure, said in SAID.items():
             texts.append(f"{task}: {said}\n\n" + markdown(found(table, measure)))
@@ -65,6 +66,20 @@ def write(entries: Sequence[RecordedRun], evaluations: int, out: Path) -> None:
     (out / "tables.md").write_text(text, "utf-8")
     Console().print(text, markup=False, highlight=False, soft_wrap=True)
     draw(entries, evaluations, out / "hypervolume.png")
+
+
+def mixed(entries: Sequence[RecordedRun]) -> list[str]:
+    """Return a line for each method whose runs of one task were made by different code."""
+    versions: dict[tuple[str, str], set[str]] = {}
+    for entry in entries:
+        place = versions.setdefault((entry.key.contender, entry.key.task.name), set())
+        place.add(json.dumps(dict(entry.versions), sort_keys=True))
+    return [
+        f"{method} on {task}: its runs are of {len(several)} versions of the code; delete those of "
+        f"earlier versions from runs/{method}.jsonl and run it again"
+        for (method, task), several in versions.items()
+        if len(several) > 1
+    ]
 
 
 def found(table: pd.DataFrame, measure: str) -> pd.DataFrame:

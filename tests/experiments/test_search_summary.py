@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
+import contenders
 import numpy as np
 import pandas as pd
 import pytest
 from _shared.table_task import MEASURES, TableTask
 from campaign import BenchmarkRun, RecordedRun, RunKey
+from search_report import mixed
 from summary import BUDGETS, curve, paired_p, scores, summary
 
 TASK = TableTask("cifar10", ("pixel2",))
@@ -28,6 +31,16 @@ def test_budgets_that_were_not_taken_have_no_score() -> None:
     assert short["clipped_100"] == pytest.approx(1)
     assert math.isnan(short["clipped_200"])
     assert stuck["overhead_ms"] == pytest.approx(2)
+
+
+def test_a_mean_over_runs_of_different_code_is_told() -> None:
+    runs = [entry("guided", seed, (0,), 1) for seed in range(3)]
+    assert mixed(runs) == []
+    changed = replace(runs[0], versions={"nas.search": "0123456789ab"})
+    [line] = mixed([changed, *runs[1:]])
+    assert "guided on cifar10" in line
+    versions = contenders.get("guided").versions
+    assert versions == contenders.get("nsga2").versions != {}
 
 
 def test_a_curve_never_falls() -> None:
