@@ -27,9 +27,6 @@ learns nothing is predicted to be hardly better, whatever its latency."""
 NEAR_ZERO = 1e-2
 """Of the least known value in a sample of the space: the least of which a logarithm is taken."""
 
-BEYOND = 0.1
-"""How far the reference point lies beyond a limit, of the way from the least value to the limit."""
-
 LIKELY = 0.25
 """Least probability of keeping learned limits: large gains at long odds rest on a model's tails."""
 
@@ -181,12 +178,6 @@ class Acquisition:
         ]
         least = np.vstack(useful)[:, learned:]
         self._low = least.min(axis=0) if len(least) else np.full(least.shape[1], -np.inf)
-        for limit in self._problem.constraints:
-            if limit.objective in self._known and limit.relation in ("<", "<="):
-                i = self._known.index(limit.objective)
-                bound = float(self._axis(limit.objective, limit.limit))
-                beyond = bound + BEYOND * max(bound - self._low[i], 0.0)
-                self._reference[learned + i] = min(highest[i], beyond)
 
     def _promising(self, mean: FloatArray, std: FloatArray | float) -> npt.NDArray[np.bool_]:
         """Return which points are better than the reference in all that is learned, `(n,)`."""
@@ -201,13 +192,12 @@ class Acquisition:
         return worth
 
     def _known_axes(self, columns: Mapping[str, FloatArray]) -> list[FloatArray]:
-        return [self._axis(name, columns[name]) for name in self._known]
-
-    def _axis(self, name: str, values: FloatArray | float) -> FloatArray:
-        """Return values of a known objective as they enter the hypervolume."""
-        if name not in self._floors:
-            return np.asarray(values)
-        return np.asarray(np.log(np.maximum(values, self._floors[name])))
+        return [
+            np.log(np.maximum(columns[name], self._floors[name]))
+            if name in self._floors
+            else columns[name]
+            for name in self._known
+        ]
 
     def _expected(self, candidates: Candidates) -> tuple[FloatArray, FloatArray]:
         """Return mean and standard deviation on the hypervolume's axes, learned ones first.
