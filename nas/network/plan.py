@@ -81,8 +81,9 @@ class Plan:
     def roles(self, genotypes: IntArray) -> tuple[frozenset[str], ...]:
         """Return what each gene decides, as far as rows of `(n, g)` genotypes show it.
 
-        Each gene takes all its choices in every row in turn. Its role is the arguments of modules
-        that change with it, as `MODULE.ARGUMENT`, and the modules that come or go, as `MODULE`.
+        Each gene takes all its choices in every row in turn. Its role is the set of arguments of
+        modules that change with it, written `MODULE.ARGUMENT`, and of modules that are there for
+        some of its choices only, written `MODULE`.
         """
         return tuple(
             frozenset(

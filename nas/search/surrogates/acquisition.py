@@ -86,8 +86,9 @@ class Acquisition:
 
     Objectives enter the hypervolume as logarithms where they are positive. Its reference point
     follows the data: of a known objective the largest value of any candidate, of a learned one the
-    largest observed that is no outlier. What is hardly predicted to be better than that is worth no
-    more than the cheapest of what is: the smallest networks of a space may learn nothing.
+    largest observed that is no outlier. A candidate is promising if its learned objectives are
+    predicted to be better than the reference point. Any other counts as being no cheaper than the
+    cheapest promising one, since the smallest networks of a space may learn nothing.
     """
 
     def __init__(self, problem: SearchProblem, groups: tuple[Group, ...], base: Candidates) -> None:
@@ -166,7 +167,7 @@ class Acquisition:
         return trial.values[name] if name in trial.values else trial.facts[objective.column]
 
     def _set_frame(self, observed: FloatArray) -> None:
-        """Set the reference point and the least values that count."""
+        """Set the reference point, and the known objectives of the cheapest promising points."""
         learned = len(self._learned)
         scales = [self._surrogates[name].scale for name in self._learned]
         worst = [float(scale(scale.ceiling)) for scale in scales]
@@ -180,12 +181,12 @@ class Acquisition:
         self._low = least.min(axis=0) if len(least) else np.full(least.shape[1], -np.inf)
 
     def _promising(self, mean: FloatArray, std: FloatArray | float) -> npt.NDArray[np.bool_]:
-        """Return which points are better than the reference in all that is learned, `(n,)`."""
+        """Return which points are promising, shape `(n,)`."""
         better = mean + SURELY * std < self._reference
         return np.asarray(better[:, : len(self._learned)].all(axis=1))
 
     def _worth(self, mean: FloatArray, std: FloatArray) -> FloatArray:
-        """Return means in which what is not promising is as costly as the cheapest that is."""
+        """Return means in which points that are not promising cost at least `self._low`."""
         worth, learned = mean.copy(), len(self._learned)
         poor = ~self._promising(mean, std)
         worth[poor, learned:] = np.maximum(worth[poor, learned:], self._low)

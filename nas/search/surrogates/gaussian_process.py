@@ -26,7 +26,7 @@ SMOOTH, LINEAR, OWN, PARTIAL, LENGTH = 1.0, 0.1, 0.1, 0.5, 3.0
 """Medians of the parameters' log-normal priors, for standardised features and values."""
 
 LINEAR_IN_GENES = 1.0
-"""The same of the linear part where all features are of genes: a network's layers add up."""
+"""Median of `LINEAR` where all features are of genes, whose effects add up for the most part."""
 
 PRIOR_WIDTH = 1.0
 """Standard deviation of the priors, in natural logarithms."""
