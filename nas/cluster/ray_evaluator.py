@@ -8,7 +8,7 @@ import os
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import ray
@@ -24,6 +24,9 @@ KILL_AFTER_S = 60.0
 ATTEMPTS = 2
 """How often a candidate is tried if its worker dies. Its node may have been lost, or the operating
 system may have killed the worker for its memory."""
+
+LATE_S = 5.0
+"""Seconds beyond the end after which what waits for a place in the cluster is dropped."""
 
 _logger = logging.getLogger(__name__)
 
@@ -50,6 +53,8 @@ class RayEvaluator(Evaluator):
     it took the worker down itself; one that fails by itself is not. A task reports that it has
     begun and then its result, so that waiting for a place in a cluster that others use as well
     does not count towards the time limit.
+
+    Hosts have clocks of their own, so a candidate is told how many seconds are left until the end.
     """
 
     def __init__(
@@ -81,6 +86,7 @@ class RayEvaluator(Evaluator):
             raise _no_room(*self._share)
         self._time_limit_s = time_limit_s
         self._kill_at_s = time_limit_s + kill_after_s
+        self._end_s = math.inf
         self._job = ray.put(job)
         self._task = ray.remote(num_cpus=cpus_per_worker, num_gpus=gpus_per_worker, max_retries=0)(
             _run
@@ -96,15 +102,22 @@ class RayEvaluator(Evaluator):
         self._queued.extend(candidates)
         self._fill()
 
+    def end_at(self, clock_s: float) -> None:
+        self._end_s = clock_s
+
     def completed(self) -> list[Evaluation]:
         evaluations: list[Evaluation] = []
+        self._drop_late()
+        if not self._running:  # the end may have been put off
+            self._fill()
         while self._running and not evaluations:
             tasks = list(self._running)
-            ray.wait(tasks, num_returns=1, timeout=min(self._until_next_kill(), NOTICE_S))
+            ray.wait(tasks, num_returns=1, timeout=self._patience_s())
             reported, _ = ray.wait(tasks, num_returns=len(tasks), timeout=0)
             for task in reported:
                 evaluations += self._receive(task)
             evaluations += self._kill_overdue()
+            self._drop_late()
             if not reported and (process := measured_by()):
                 _logger.warning("trainings on this host wait for a measurement by %s", process)
             self._fill()
@@ -123,17 +136,38 @@ class RayEvaluator(Evaluator):
         if self._queued:
             # Nodes may have come. On those that are gone, Ray waits for a place.
             self._workers = max(self._workers, self._limited(_room(*self._share)))
-        while self._queued and len(self._running) < self._workers:
+        while self._queued and len(self._running) < self._workers and self._left_s() > 0:
             self._begin(_Running(self._queued.popleft()))
 
     def _begin(self, running: _Running) -> None:
-        task = self._task.remote([self._job], running.candidate, self._time_limit_s)
+        candidate, left_s = running.candidate, self._left_s()
+        if left_s < math.inf:
+            candidate = replace(candidate, cut_after_s=left_s)
+        task = self._task.remote([self._job], candidate, self._time_limit_s)
         self._running[task] = running
 
-    def _until_next_kill(self) -> float:
-        """Return the seconds until a worker may have to be killed; infinite if none has begun."""
-        seconds = [r.seconds() for r in self._running.values() if r.started is not None]
-        return max(self._kill_at_s - max(seconds), 0) if seconds else math.inf
+    def _left_s(self) -> float:
+        return max(self._end_s - time.monotonic(), 0.0)
+
+    def _patience_s(self) -> float:
+        """Return the seconds until a worker may have to be killed, or a candidate be dropped."""
+        late_s = self._end_s + LATE_S - time.monotonic()
+        waits = (
+            late_s if running.started is None else self._kill_at_s - running.seconds()
+            for running in self._running.values()
+        )
+        return max(min(*waits, NOTICE_S), 0.0)
+
+    def _drop_late(self) -> None:
+        """Give up what has not begun though time is up."""
+        late_s = time.monotonic() - self._end_s
+        if late_s < 0:
+            return
+        self._queued.clear()
+        for task, running in list(self._running.items()):
+            if running.started is None and late_s >= LATE_S:
+                ray.cancel(task, force=True)
+                del self._running[task]
 
     def _receive(self, task: Any) -> list[Evaluation]:
         """Take the next report of a task: first that it has begun, then what came of it.

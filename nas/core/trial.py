@@ -27,6 +27,8 @@ class Candidate:
         fidelity: Share of the full training that it is to have had at the end, in (0, 1].
         checkpoint: Where an earlier part of its training ended, as the job that ran it returned
             it; `None` to train from the start.
+        cut_after_s: Seconds after its beginning on a worker at which its training is cut; `None`
+            for never.
     """
 
     number: int
@@ -35,6 +37,7 @@ class Candidate:
     seed: int
     fidelity: float = FULL
     checkpoint: bytes | None = None
+    cut_after_s: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,11 +48,14 @@ class Outcome:
         metrics: What was measured (`error`: error in percent).
         weights: The trained weights as safetensors, where the job hands them out.
         checkpoint: What a later part of the training goes on from, where one may come.
+        cut_at: Share of the full training that it had had when it was cut, less than was asked
+            for; `None` if it was not cut.
     """
 
     metrics: Mapping[str, float]
     weights: bytes | None = None
     checkpoint: bytes | None = None
+    cut_at: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +80,8 @@ class Evaluation:
 class Trial:
     """One evaluated architecture, as the ledger holds it.
 
-    An architecture that is trained further is a further trial, with a number of its own.
+    An architecture that is trained further is a further trial, with a number of its own; also where
+    its training had been cut.
 
     Attributes:
         number: Position in the order in which the search asked, from 0.
@@ -88,6 +95,7 @@ class Trial:
         ended_s: When it ended, in seconds that the search had run by then, all its runs together.
             Trials that were reported together have equal times.
         failure: `cause: detail` if it failed, else `None`.
+        cut: Whether a limit of time cut its training before the fidelity that was asked for.
     """
 
     number: int
@@ -101,6 +109,7 @@ class Trial:
     # When a trial ended says nothing about the architecture: equal trials may differ in it.
     ended_s: float = field(default=0.0, compare=False)
     failure: str | None = None
+    cut: bool = False
 
     @property
     def complete(self) -> bool:
@@ -135,7 +144,10 @@ class Job(Protocol):
     """
 
     def __call__(self, candidate: Candidate, deadline: float) -> Outcome:
-        """Evaluate `candidate` before the `time.monotonic()` deadline."""
+        """Evaluate `candidate` before the `time.monotonic()` deadline.
+
+        A job may ignore `candidate.cut_after_s`; the candidate is then finished.
+        """
 
 
 class Evaluator(ABC):
@@ -154,9 +166,19 @@ class Evaluator(ABC):
     def completed(self) -> list[Evaluation]:
         """Wait until at least one queued candidate has ended; return all that have.
 
-        Returns an empty list where nothing is queued. A candidate that crashes, diverges or
-        outlives its time limit comes back with its `failure`; nothing is raised for it.
+        Returns an empty list where nothing is queued, or nothing is begun any more. A candidate
+        that crashes, diverges or outlives its time limit comes back with its `failure`; nothing is
+        raised for it.
         """
+
+    def end_at(self, clock_s: float) -> None:
+        """Cut what runs at a time of `clock`, and begin nothing then.
+
+        A candidate that was cut comes back with an outcome whose `cut_at` says how far it came; one
+        that was not begun does not come back. It holds for candidates that begin after this call.
+        By default it is ignored: what is submitted is finished.
+        """
+        del clock_s
 
     def clock(self) -> float:
         """Return the time in seconds, from any zero; simulated workers have their own time."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -60,6 +60,11 @@ class CheckpointFolder:
         if file is not None:
             file.unlink(missing_ok=True)
 
+    def retain(self, arch_ids: Collection[str]) -> None:
+        """Delete the checkpoints of all other architectures."""
+        for arch_id in self._files.keys() - set(arch_ids):
+            self.discard(arch_id)
+
     @cached_property
     def _files(self) -> dict[str, Path]:
         """The checkpoints by `arch_id`: a folder of thousands is listed once."""
@@ -88,6 +93,9 @@ class ContinuingEvaluator(Evaluator):
     def completed(self) -> list[Evaluation]:
         return [self._kept(evaluation) for evaluation in self._evaluator.completed()]
 
+    def end_at(self, clock_s: float) -> None:
+        self._evaluator.end_at(clock_s)
+
     def clock(self) -> float:
         return self._evaluator.clock()
 
@@ -102,7 +110,8 @@ class ContinuingEvaluator(Evaluator):
             # The training is complete, or has failed and will not be promoted.
             self._folder.discard(candidate.arch_id)
             return replace(evaluation, candidate=candidate)
-        self._folder.keep(candidate.arch_id, candidate.fidelity, outcome.checkpoint)
+        reached = candidate.fidelity if outcome.cut_at is None else outcome.cut_at
+        self._folder.keep(candidate.arch_id, reached, outcome.checkpoint)
         return replace(evaluation, candidate=candidate, outcome=replace(outcome, checkpoint=None))
 
 

@@ -116,7 +116,8 @@ class SimulatedEvaluator(Evaluator):
     """Runs a job at once and reports it when simulated workers would have been through with it.
 
     Simulated time passes in `completed` only. A worker is given its next candidate when it is
-    free, in the order of submission; candidates that end together are reported together.
+    free, in the order of submission; candidates that end together are reported together. No
+    candidate is cut, since a table has no results of the trainings' parts.
     """
 
     def __init__(self, job: Job, workers: int) -> None:

@@ -41,6 +41,7 @@ _OURS = (
     "failure",
     "facts",
     "values",
+    "cut",
 )
 """Attributes of a trial as `encoded_trial` names them; somebody may have added others."""
 
@@ -204,6 +205,7 @@ def decoded_trial(
         seconds=float(held["seconds"]),
         ended_s=float(held.get("ended_s", 0.0)),
         failure=held["failure"],
+        cut=bool(held.get("cut", False)),
     )
 
 
@@ -222,6 +224,8 @@ def encoded_trial(
         "failure": trial.failure,
         "facts": {name: _encode(value) for name, value in trial.facts.items()},
     }
+    if trial.cut:
+        attributes["cut"] = True
     if not trial.complete:
         return attributes, None
     values = [float(trial.values[name]) for name in objectives]

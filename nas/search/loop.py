@@ -7,13 +7,16 @@ evaluated again.
 With adaptive measurement, a proposed candidate may be refused before it is trained, and an ended
 trial's latency may be measured before the algorithm is told. Both happen in the order of asking and
 telling. What is refused takes no number, and is not pending when the algorithm is asked again.
+
+What runs when time is up is cut and recorded as a partial training, whose time counts. Where limits
+then leave room, it is the next candidate to be trained, which goes on from its checkpoint.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -77,6 +80,8 @@ class SearchLoop:
     # Not submitted yet, and when the first of them was asked for.
     _starting: list[Candidate] = field(default_factory=list, init=False)
     _starting_since_s: float = field(default=0.0, init=False)
+    # Whose training was cut and has been told.
+    _cut: deque[Proposal] = field(default_factory=deque, init=False)
     # At the evaluator, with what is known before training: a predictor may learn meanwhile.
     _running: dict[int, Trial] = field(default_factory=dict, init=False)
     _now_s: float = field(default=0.0, init=False)
@@ -102,6 +107,7 @@ class SearchLoop:
         # What came after the last recorded trial is lost with its results.
         self._now_s = max((trial.ended_s for trial in recorded), default=0.0)
         self._zero_s = self.evaluator.clock() - self._now_s
+        self.evaluator.end_at(self._zero_s + self.stopping.ends_s)
         asked = 0
         while True:
             while self._limit(asked) is None and self._tell_before(asked):
@@ -113,10 +119,13 @@ class SearchLoop:
                     self._start(asked, proposal)
                     asked += 1
             self._submit()
-            if not self._running:
+            evaluations = self.evaluator.completed()
+            if not evaluations:
                 break
-            self._receive(self.evaluator.completed())
-        self.stop = self._limit(asked) or EXHAUSTED
+            self._receive(evaluations)
+        # What has not been begun when time is up does not come back.
+        late = self.stopping.out_of_time() if self._running else EXHAUSTED
+        self.stop = self._limit(asked) or late
         while trials := self.schedule.following(len(self._told), self._waiting):
             self._tell(trials)
         return sorted(self._told, key=lambda trial: trial.number)
@@ -130,6 +139,8 @@ class SearchLoop:
 
     def _propose(self, number: int) -> Proposal | None:
         """Return what to train next; `None` where neither rule nor algorithm has anything."""
+        if self._cut:
+            return self._cut.popleft()
         promoted = self.fidelity.promotion()
         if promoted is not None:
             return promoted
@@ -154,10 +165,12 @@ class SearchLoop:
         measuring = self.adaptive_measurement
         for trial in trials:
             del self._waiting[trial.number]
-            del self._pending[trial.number]
+            candidate = self._pending.pop(trial.number)
+            if trial.cut:
+                self._cut.append(Proposal(trial.genotype, candidate.fidelity))
             self._told.append(trial if measuring is None else measuring.judge(trial, self._told))
         told = self._told[-len(trials) :]
-        self.fidelity.tell(told)
+        self.fidelity.tell([trial for trial in told if not trial.cut])
         # The value of a partial training misleads whoever takes it for that of a full one.
         partial_too = self.algorithm.multi_fidelity
         self.algorithm.tell([t for t in told if partial_too or t.full or not t.complete])
@@ -166,10 +179,7 @@ class SearchLoop:
         """Have a candidate evaluated, or recall its trial."""
         genotype, fidelity = proposal.genotype, proposal.fidelity
         arch_id = self._arch_id(genotype)
-        self._at_fidelity[fidelity] += 1
-        if arch_id in self._reached:
-            self._at_fidelity[self._reached[arch_id]] -= 1
-        self._reached[arch_id] = fidelity
+        self._reach(arch_id, fidelity)
         candidate = Candidate(
             number=number,
             genotype=genotype,
@@ -188,9 +198,10 @@ class SearchLoop:
             alone = self.problem.facts.predictor is not None
             if alone or time.monotonic() - self._starting_since_s > SUBMIT_S:
                 self._submit()
-        elif (earlier.arch_id, earlier.fidelity) == (arch_id, fidelity):
-            self._waiting[number] = earlier
-            self.on_trial(earlier)
+        elif earlier.arch_id == arch_id and (
+            earlier.fidelity < fidelity if earlier.cut else earlier.fidelity == fidelity
+        ):
+            self._ended(earlier)
         else:
             raise LedgerError(
                 f"ledger: trial {number} is architecture {earlier.arch_id} at fidelity "
@@ -198,6 +209,13 @@ class SearchLoop:
                 "the settings of the search or the code of its space have changed; "
                 "give the study another name"
             )
+
+    def _reach(self, arch_id: str, fidelity: float) -> None:
+        """Take note of the fidelity that an architecture has, or will have if it is not cut."""
+        self._at_fidelity[fidelity] += 1
+        if arch_id in self._reached:
+            self._at_fidelity[self._reached[arch_id]] -= 1
+        self._reached[arch_id] = fidelity
 
     def _submit(self) -> None:
         """Submit the candidates that are kept back: counting many costs little more than one."""
@@ -232,20 +250,28 @@ class SearchLoop:
         # Later than any before, so that the times tell the order of events.
         after_s = math.nextafter(self._now_s, math.inf)
         self._now_s = max(after_s, self.evaluator.clock() - self._zero_s)
-        trials = [self._ended(evaluation) for evaluation in evaluations]
+        trials = [self._trial(evaluation) for evaluation in evaluations]
         self.ledger.append(*trials)
         self.stopping.note(trials)
+        self.evaluator.end_at(self._zero_s + self.stopping.ends_s)
         for trial in trials:
-            self._waiting[trial.number] = trial
-            self.on_trial(trial)
+            self._ended(trial)
 
-    def _ended(self, evaluation: Evaluation) -> Trial:
+    def _ended(self, trial: Trial) -> None:
+        """Take note of a recorded trial."""
+        if trial.cut:
+            self._reach(trial.arch_id, trial.fidelity)
+        self._waiting[trial.number] = trial
+        self.on_trial(trial)
+
+    def _trial(self, evaluation: Evaluation) -> Trial:
         """Return the trial of a candidate that has ended."""
         begun = self._running.pop(evaluation.candidate.number)
         values: dict[str, float] = {}
         facts = dict(begun.facts)
-        failure = evaluation.failure
+        failure, cut_at = evaluation.failure, None
         if evaluation.outcome is not None:
+            cut_at = evaluation.outcome.cut_at
             limited, objectives = self.problem.limited, self.problem.objectives
             found = dict(begun.values)
             for name, objective in {**limited, **objectives}.items():
@@ -259,6 +285,8 @@ class SearchLoop:
                 facts |= {o.column: found[name] for name, o in limited.items()}
         return replace(
             begun,
+            fidelity=begun.fidelity if cut_at is None else cut_at,
+            cut=cut_at is not None,
             values=values,
             facts=facts,
             seconds=evaluation.seconds,

@@ -2,12 +2,13 @@
 
 It is decided from the trials that have ended, as the ledger holds them, and from nothing else: a
 search that is started again under the same limits ends where it did, and under higher ones goes on.
-Candidates that are pending when a limit is reached are finished and recorded.
+At a limit of time, trainings that are under way are cut; at any other limit they are finished.
 """
 
 from __future__ import annotations
 
 import bisect
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -25,8 +26,10 @@ class StopSettings:
     """Limits of a search beside its number of evaluations; whichever is reached first ends it.
 
     Attributes:
-        wall_clock_s: Seconds that the search has run, all its runs together.
-        worker_s: Seconds that candidates have occupied their workers, those that failed included.
+        wall_clock_s: Seconds that the search has run, all its runs together. What runs then is cut
+            at its next training step and goes on if the limit is raised.
+        worker_s: Seconds that candidates have occupied their workers, those that failed included;
+            what runs then is finished.
         gain_percent_per_hour: Growth of the hypervolume below which it is not worth going on: over
             the last `gain_window` trials, in percent of the hypervolume before them, per hour.
         gain_window: Trials over which that is estimated.
@@ -76,7 +79,7 @@ class Spent:
 
 
 def seconds_left(
-    evaluations: int,
+    evaluations: float,
     settings: StopSettings,
     spent: Spent,
     each_s: float,
@@ -123,14 +126,18 @@ class Stopping:
         evaluations: Full trainings at which the search ends; a partial one counts as its share.
         settings: Its other limits.
         hypervolume: Returns the hypervolume of trials; needed where its growth is limited.
+        planned_s: Returns, given the trials that have ended, after how many seconds the search is
+            to end so that a budget is kept; `None` where there is none.
     """
 
-    evaluations: int
+    evaluations: float
     settings: StopSettings = field(default_factory=StopSettings)
     hypervolume: Callable[[Sequence[Trial]], float] | None = None
+    planned_s: Callable[[Sequence[Trial]], float] | None = None
     _ended: list[Trial] = field(default_factory=list, init=False)
     _complete: int = field(default=0, init=False)
     _spent: Spent = field(default_factory=Spent, init=False)
+    _planned_s: float = field(default=math.inf, init=False)
 
     def note(self, trials: Sequence[Trial]) -> None:
         """Take note of trials that have ended."""
@@ -138,6 +145,17 @@ class Stopping:
             bisect.insort(self._ended, trial, key=_ended_s)
             self._complete += trial.complete
             self._spent.add(trial)
+        self._planned_s = math.inf if self.planned_s is None else self.planned_s(self._ended)
+
+    @property
+    def ends_s(self) -> float:
+        """Seconds after which the search ends, as it is known now."""
+        return min(self._planned_s, self.settings.wall_clock_s or math.inf)
+
+    def out_of_time(self) -> Stop:
+        """Return that the limit of time was reached."""
+        by = "budget" if self._planned_s == self.ends_s else "wall_clock_s"
+        return Stop(by, f"{self._spent.ran_s:.0f} s of search, the limit is {self.ends_s:.4g}")
 
     def enough(self, trainings: float) -> Stop | None:
         """Return whether so many full trainings are all that were to be made."""
@@ -147,7 +165,7 @@ class Stopping:
 
     def reached(self, trainings: float) -> Stop | None:
         """Return the limit that keeps a candidate from being asked for, after so many trainings."""
-        limits = (self._failures, self._wall_clock, self._worker, self._gain)
+        limits = (self._failures, self._time, self._worker, self._gain)
         found = (limit() for limit in limits) if self._ended else iter(())
         return self.enough(trainings) or next((stop for stop in found if stop is not None), None)
 
@@ -157,11 +175,8 @@ class Stopping:
             return None
         return Stop("failures", f"all of {len(self._ended)} trials have failed")
 
-    def _wall_clock(self) -> Stop | None:
-        limit_s, ran_s = self.settings.wall_clock_s, self._ended[-1].ended_s
-        if limit_s is None or ran_s < limit_s:
-            return None
-        return Stop("wall_clock_s", f"{ran_s:.0f} s of search, the limit is {limit_s:g}")
+    def _time(self) -> Stop | None:
+        return None if self._spent.ran_s < self.ends_s else self.out_of_time()
 
     def _worker(self) -> Stop | None:
         limit_s, used_s = self.settings.worker_s, self._spent.worker_s

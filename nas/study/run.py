@@ -7,7 +7,6 @@ an interrupted one stopped.
 from __future__ import annotations
 
 import dataclasses
-import shutil
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
@@ -167,7 +166,8 @@ class _Study:
         if complete and settings.finalise.limit > 0:
             folder.update(status="finalised", finished_utc=now_utc())
             # Nothing is lost: what more evaluations promote is then trained from the start.
-            shutil.rmtree(folder.checkpoints, ignore_errors=True)
+            cut = {trial.arch_id for trial in trials if trial.cut}
+            CheckpointFolder(folder.checkpoints).retain(cut)
         return StudyResults(folder.path, self._ledger_url)
 
     def check(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
@@ -59,12 +60,14 @@ class TrainingJob:
 
     def __call__(self, candidate: Candidate, deadline: float) -> Outcome:
         """Train `candidate`; see `nas.core.trial.Job`."""
+        cut_after_s = math.inf if candidate.cut_after_s is None else candidate.cut_after_s
+        cut_at_s = time.monotonic() + cut_after_s
         torch.set_num_threads(self.threads)
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         torch.manual_seed(candidate.seed)
         with training_step():  # a large network's initial weights take as long as some steps
             network = self.network(candidate.genotype).to(device)
-        checkpoint = train(
+        reached, checkpoint = train(
             network,
             self.train,
             self.recipe,
@@ -72,17 +75,19 @@ class TrainingJob:
             deadline,
             fidelity=candidate.fidelity,
             checkpoint=candidate.checkpoint,
+            cut_at_s=cut_at_s,
         )
         network.drop_auxiliary()
         # A network is judged at the size that it has been trained for so far.
-        resolution = self.recipe.resolution(candidate.fidelity)
+        resolution = self.recipe.resolution(reached)
         metrics = evaluate(network, self.held_out, self.preprocessing, resolution)
         weights = None
         if self.return_weights:
             with training_step():
                 state = {name: t.cpu().contiguous() for name, t in network.state_dict().items()}
                 weights = safetensors.torch.save(state)
-        return Outcome(metrics=metrics, weights=weights, checkpoint=checkpoint)
+        cut_at = reached if reached < candidate.fidelity else None
+        return Outcome(metrics=metrics, weights=weights, checkpoint=checkpoint, cut_at=cut_at)
 
     def trained_network(
         self, candidate: Candidate, outcome: Outcome, **provenance: Any

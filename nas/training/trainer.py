@@ -33,7 +33,8 @@ def train(
     *,
     fidelity: float = FULL,
     checkpoint: bytes | None = None,
-) -> bytes | None:
+    cut_at_s: float = math.inf,
+) -> tuple[float, bytes | None]:
     """Train `network` in place, on the device that it lies on.
 
     Draws from torch's global random stream, so seed that first. A partial training is the
@@ -49,9 +50,11 @@ def train(
         fidelity: Share of the recipe's steps after which to stop, in (0, 1]; less than an epoch
             sees a share of the images.
         checkpoint: Of the same training, seeded equally, at a lower fidelity; `None` to begin.
+        cut_at_s: In `time.monotonic()` seconds: from then on no step is taken but the first.
 
     Returns:
-        A checkpoint, unless the training is complete.
+        The share of the recipe's steps that the network has had, and a checkpoint unless that is
+        all of them.
 
     Raises:
         CandidateFailure: The loss is not finite, or the deadline has passed.
@@ -69,7 +72,11 @@ def train(
     order = used
     if checkpoint is not None:
         order = restore(checkpoint, network, optimizer, schedule)
-    for step in range(schedule.last_epoch, max(round(fidelity * total_steps), 1)):
+    first = schedule.last_epoch
+    for step in range(first, max(round(fidelity * total_steps), 1)):
+        if step > first and time.monotonic() > cut_at_s:
+            fidelity = step / total_steps
+            break
         if time.monotonic() > deadline:
             detail = f"stopped after {step} of {total_steps} training steps"
             raise CandidateFailure("timeout", detail)
@@ -89,9 +96,9 @@ def train(
         if not math.isfinite(value):
             raise CandidateFailure("diverged", f"the loss became {value} in step {step}")
     if fidelity == FULL:
-        return None
+        return fidelity, None
     with training_step():
-        return take(network, optimizer, schedule, order)
+        return fidelity, take(network, optimizer, schedule, order)
 
 
 def _optimizer(

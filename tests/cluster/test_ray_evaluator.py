@@ -229,3 +229,37 @@ def test_who_waits_for_a_measurement_says_so(
             assert not ended.done()
         assert [e.failure for e in ended.result(PATIENCE_S)] == [None]
     assert f"process {os.getpid()} " in caplog.text
+
+
+def test_what_runs_when_time_is_up_is_cut_and_the_rest_is_not_begun(tmp_path: Path) -> None:
+    with closing(start(Behave(tmp_path), workers=1)) as evaluator:
+        evaluator.submit(candidates(["return"]))  # so that the worker is there
+        assert len(evaluator.completed()) == 1
+        evaluator.end_at(evaluator.clock() + 1.0)
+        [first, *others] = candidates(["heed_the_end", "heed_the_end", "return"])
+        evaluator.submit([first, *others])
+        [cut] = evaluator.completed()
+        assert cut.candidate == first
+        assert cut.outcome is not None
+        assert cut.outcome.cut_at == 0.5
+        assert 0.5 < cut.seconds < 5
+        assert evaluator.completed() == []
+        # Where the end is put off, what comes then is begun.
+        evaluator.submit(others[1:])
+        evaluator.end_at(evaluator.clock() + 100)
+        assert [e.candidate for e in evaluator.completed()] == others[1:]
+
+
+def test_what_waits_for_a_place_when_time_is_up_is_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nas.cluster.ray_evaluator.LATE_S", 0.5)
+    with (
+        closing(start(Behave(tmp_path))) as other,
+        closing(start(Behave(tmp_path))) as own,
+    ):
+        other.submit(candidates(["heed_the_limit"] * other.workers))
+        wait_for(lambda: len(list(tmp_path.glob("*.pid"))) == other.workers)
+        own.end_at(own.clock() + 0.5)
+        own.submit(candidates(["return"]))
+        assert own.completed() == []

@@ -8,6 +8,9 @@ import pytest
 from nas.core.trial import Candidate, Evaluation, Evaluator, Outcome
 from nas.evaluation.checkpoints import CheckpointFolder, ContinuingEvaluator
 
+CUT = 99
+"""Seed of a candidate that is cut halfway."""
+
 
 class Echo(Evaluator):
     """Says from which checkpoint a candidate went on, and leaves one of its own."""
@@ -33,8 +36,10 @@ class Echo(Evaluator):
         if candidate.seed < 0:
             return Evaluation(candidate=candidate, seconds=0, failure="crashed: so")
         came = float((candidate.checkpoint or b"0").decode())
-        left = None if candidate.fidelity == 1 else str(candidate.fidelity).encode()
-        outcome = Outcome(metrics={"from": came}, checkpoint=left)
+        cut_at = (came + candidate.fidelity) / 2 if candidate.seed == CUT else None
+        left = cut_at or candidate.fidelity
+        checkpoint = None if left == 1 else str(left).encode()
+        outcome = Outcome(metrics={"from": came}, checkpoint=checkpoint, cut_at=cut_at)
         return Evaluation(candidate=candidate, seconds=1, outcome=outcome)
 
 
@@ -93,3 +98,21 @@ def test_a_checkpoint_beyond_what_is_asked_for_is_left_alone(folder: CheckpointF
 def test_a_candidate_that_was_not_recorded_goes_on_from_its_own_end(folder: CheckpointFolder):
     evaluate(folder, 0.33)
     assert came_from(evaluate(folder, 0.33)) == 0.33
+
+
+def test_what_was_cut_goes_on_from_where_it_was_cut(folder: CheckpointFolder):
+    for came, reached in [(0, 0.5), (0.5, 0.75)]:
+        evaluation = evaluate(folder, 1.0, seed=CUT)
+        assert came_from(evaluation) == came
+        assert evaluation.outcome is not None
+        assert evaluation.outcome.cut_at == reached
+        assert [file.name for file in folder.path.iterdir()] == [f"a-{reached}.safetensors"]
+    assert came_from(evaluate(folder, 1.0)) == 0.75
+
+
+def test_checkpoints_are_kept_of_some(folder: CheckpointFolder):
+    for arch_id in "abc":
+        folder.keep(arch_id, 0.5, b"0.5")
+    folder.retain(["b", "x"])
+    assert [file.name for file in folder.path.iterdir()] == ["b-0.5.safetensors"]
+    assert folder.latest("a", 1.0) is None

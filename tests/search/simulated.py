@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import heapq
+import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 from additive import loss
@@ -24,6 +26,8 @@ def noisy_loss(candidate: Candidate) -> Mapping[str, float]:
 class SimulatedEvaluator(Evaluator):
     """Evaluates when it is asked what has completed; its clock jumps from end to end.
 
+    A candidate that is cut has as much of its training as of its seconds.
+
     Attributes:
         busy_s: Seconds that candidates have occupied workers.
         evaluated: Numbers of the candidates that have ended, in this order.
@@ -43,6 +47,7 @@ class SimulatedEvaluator(Evaluator):
         self._now_s = 1000.0
         self._queued: list[Candidate] = []
         self._running: list[tuple[float, int, Candidate]] = []
+        self._end_s = math.inf
 
     @property
     def workers(self) -> int:
@@ -55,8 +60,13 @@ class SimulatedEvaluator(Evaluator):
         self._queued.extend(candidates)
         self._fill()
 
+    def end_at(self, clock_s: float) -> None:
+        self._end_s = clock_s
+
     def completed(self) -> list[Evaluation]:
+        self._fill()
         if not self._running:
+            self._queued.clear()
             return []
         self._now_s = self._running[0][0]
         ended = []
@@ -71,13 +81,20 @@ class SimulatedEvaluator(Evaluator):
         self._running.clear()
 
     def _fill(self) -> None:
-        while self._queued and len(self._running) < self._workers:
-            candidate = self._queued.pop(0)
-            end_s = self._now_s + self._seconds(candidate)
+        free = self._workers - len(self._running)
+        while self._queued and free and self._now_s < self._end_s:
+            candidate, free = self._queued.pop(0), free - 1
+            left_s = self._end_s - self._now_s
+            end_s = self._now_s + min(self._seconds(candidate), left_s)
+            if left_s < self._seconds(candidate):
+                candidate = replace(candidate, cut_after_s=left_s)
             heapq.heappush(self._running, (end_s, candidate.number, candidate))
 
     def _evaluation(self, candidate: Candidate) -> Evaluation:
-        seconds = self._seconds(candidate)
+        seconds, cut_at = self._seconds(candidate), None
+        if candidate.cut_after_s is not None:
+            cut_at = candidate.fidelity * candidate.cut_after_s / seconds
+            seconds = candidate.cut_after_s
         self.busy_s += seconds
-        outcome = Outcome(metrics=self._metrics(candidate))
+        outcome = Outcome(metrics=self._metrics(candidate), cut_at=cut_at)
         return Evaluation(candidate=candidate, seconds=seconds, outcome=outcome)

@@ -16,7 +16,7 @@ from nas.search import algorithms, fidelity
 from nas.search.algorithms.baselines import RandomSearch
 from nas.search.loop import SearchLoop
 from nas.search.schedule import Asynchronous, Schedule
-from nas.search.stopping import Stopping
+from nas.search.stopping import Stopping, StopSettings
 
 BUDGET = 12
 LADDERS = [name for name in fidelity.names() if name != "full"]
@@ -92,6 +92,26 @@ def test_stopping_anywhere_loses_nothing_and_repeats_nothing(rule: str, mode: st
         again = loop(resumed, rule, schedule())
         assert again.run() == trials
         assert again.evaluator.evaluated == []
+
+
+@pytest.mark.parametrize("rule", LADDERS)
+@pytest.mark.parametrize("mode", ["batch", "async"])
+def test_a_training_on_a_rung_is_cut_and_goes_on(rule: str, mode: str):
+    def search(evaluations: float, **limits: float) -> SearchLoop:
+        schedule = Schedule(4) if mode == "batch" else Asynchronous(3)
+        stopping = Stopping(evaluations, StopSettings(**limits))
+        return loop(record, rule, schedule, stopping=stopping)
+
+    record = ListRecord()
+    for limit_s in (7.0, 15.0, 30.0):
+        trials = search(BUDGET, wall_clock_s=limit_s).run()
+        assert any(trial.cut for trial in trials)
+        # A rung is told of what was to be trained so far, and a front has full trainings only.
+        assert {t.fidelity for t in trials if not t.cut} <= {0.1, 0.33, 1.0}
+    trials = search(BUDGET).run()
+    assert BUDGET <= full_trainings(trials) < BUDGET + 1
+    reached = {t.arch_id: t.fidelity for t in trials}
+    assert all(reached[t.arch_id] > t.fidelity for t in trials if t.cut)
 
 
 def test_an_algorithm_hears_of_full_trainings_unless_it_asks_for_all():

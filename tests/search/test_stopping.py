@@ -10,7 +10,7 @@ from simulated import SimulatedEvaluator
 from test_loop import ListRecord, loop
 
 from nas.core.errors import CandidateFailure, ConfigError
-from nas.core.trial import Candidate, Trial
+from nas.core.trial import Candidate, Trial, full_trainings
 from nas.results.hypervolume import hypervolume
 from nas.search.loop import SearchLoop
 from nas.search.schedule import Asynchronous, Schedule
@@ -58,15 +58,78 @@ def test_wall_clock_ends_a_search_and_a_higher_limit_goes_on(schedule: Schedule)
     record = ListRecord()
     first, stop = stopped(record, search(record, schedule, wall_clock_s=100))
     assert stop.by == "wall_clock_s"
-    times = sorted(trial.ended_s for trial in first)
-    # What was under way is finished, and nothing is asked for any more.
-    assert 1 <= sum(time >= 100 for time in times) <= 4
+    # What was under way is cut, and what was queued does not begin.
+    assert max(trial.ended_s for trial in first) == pytest.approx(100)
+    assert 1 <= sum(trial.cut for trial in first) <= 4
+    for trial in first:
+        assert trial.cut == (trial.fidelity < 1) == (trial.ended_s >= 99.999)
     second, stop = stopped(record, search(record, schedule, wall_clock_s=200))
     assert stop.by == "wall_clock_s"
     assert second[: len(first)] == first
     assert len(second) > len(first)
-    third, stop = stopped(record, search(record, schedule, evaluations=len(second) + 5))
-    assert (stop.by, len(third)) == ("evaluations", len(second) + 5)
+    resumed = {trial.arch_id for trial in first if trial.cut}
+    assert resumed <= {trial.arch_id for trial in second if trial.full}
+    trainings = len({trial.arch_id for trial in second}) + 5
+    third, stop = stopped(record, search(record, schedule, evaluations=trainings))
+    assert stop.by == "evaluations"
+    assert full_trainings(third) == len({trial.arch_id for trial in third}) == trainings
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES, ids=["batch", "async"])
+def test_a_search_that_was_cut_can_be_killed_anywhere_and_limited_anew(schedule: Schedule):
+    record = ListRecord()
+    first = search(record, schedule, wall_clock_s=60).run()
+    cut = len(first)
+    search(record, schedule, wall_clock_s=120).run()
+    for kept in range(cut, len(record.arrived) + 1, 3):
+        killed = ListRecord(record.arrived[:kept], record.segments())
+        # A lower limit asks for nothing new, and a higher one goes on with what was cut.
+        assert len(search(killed, schedule, wall_clock_s=30).run()) <= kept + 4
+        trials = search(killed, schedule, wall_clock_s=180).run()
+        assert killed.arrived[:kept] == record.arrived[:kept]
+        full = {trial.arch_id for trial in trials if trial.full}
+        assert {t.arch_id for t in trials if t.cut and t.ended_s < 170} <= full
+        assert len(full) == sum(trial.full for trial in trials)
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES, ids=["batch", "async"])
+def test_what_was_cut_counts_as_its_share(schedule: Schedule):
+    record = ListRecord()
+    number = len(search(record, schedule, wall_clock_s=50).run())
+    again = ListRecord()
+    # All that may be asked for was asked for, so that time alone ends the search.
+    _, stop = stopped(again, search(again, schedule, evaluations=number, wall_clock_s=50))
+    assert stop.by == "wall_clock_s"
+    trials, stop = stopped(again, search(again, schedule, evaluations=number))
+    assert stop.by == "evaluations"
+    assert full_trainings(trials) == number
+
+
+def test_time_that_is_planned_anew_with_every_trial_ends_a_search():
+    record = ListRecord()
+
+    def planned_s(trials: Sequence[Trial]) -> float:
+        return 90.0 - len(trials)
+
+    planned = search(record)
+    planned.stopping.planned_s = planned_s
+    trials = planned.run()
+    assert planned.stop is not None
+    assert planned.stop.by == "budget"
+    last_s = max(trial.ended_s for trial in trials)
+    # What runs is cut when it was to be cut as it began.
+    assert planned_s(trials) <= last_s <= planned_s(trials) + 8
+    again = search(record)
+    again.stopping.planned_s = planned_s
+    assert again.run() == trials
+    assert again.stop == planned.stop
+    # Where there is more time than there seemed to be, what was cut goes on in the same run.
+    wider = search(ListRecord())
+    wider.stopping.planned_s = lambda trials: 40.0 if len(trials) < 12 else 80.0
+    trials = wider.run()
+    early = {trial.arch_id for trial in trials if trial.cut and trial.ended_s < 79}
+    assert early
+    assert early <= {trial.arch_id for trial in trials if trial.full}
 
 
 def test_seconds_on_workers_count_those_of_failed_trials():

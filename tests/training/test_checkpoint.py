@@ -48,7 +48,7 @@ def trained(
     checkpoint = None
     for fidelity in fidelities:
         parts = network()
-        checkpoint = train(
+        _, checkpoint = train(
             parts,
             images,
             recipe,

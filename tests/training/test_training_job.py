@@ -100,6 +100,19 @@ def test_a_deadline_is_kept(job: TrainingJob):
         job(candidate(job), time.monotonic() - 1)
 
 
+def test_a_training_that_is_cut_goes_on_to_the_same_weights(job: TrainingJob):
+    whole = job(candidate(job), math.inf)
+    reached, checkpoint = 0.0, None
+    for cut_after_s in (0.0, 0.05, 0.2):
+        cut = job(replace(candidate(job), cut_after_s=cut_after_s, checkpoint=checkpoint), math.inf)
+        assert cut.cut_at is not None
+        assert reached < cut.cut_at < 1, "every part takes a step"
+        assert cut.metrics.keys() == whole.metrics.keys()
+        reached, checkpoint = cut.cut_at, cut.checkpoint
+    assert job(replace(candidate(job), checkpoint=checkpoint), math.inf) == whole
+    assert job(replace(candidate(job), cut_after_s=1000.0), math.inf) == whole
+
+
 def test_threads_are_those_of_the_settings(job: TrainingJob):
     quick = replace(job, recipe=Recipe(epochs=1, train_samples=64), threads=2)
     quick(candidate(job), math.inf)
