@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 AGAIN = "restore it from a copy, or delete the predictor's folder and run the same command again"
 """What to do about a predictor whose files are damaged: it is fitted to the measurements again."""
 
+LEAST_SAMPLES = 4
+"""Networks to which every predictor can be fitted."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class PredictorSettings:
@@ -43,8 +46,9 @@ class PredictorSettings:
     seconds_per_sample: float = 0.5
 
     def __post_init__(self) -> None:
-        if self.samples < 4:
-            raise ConfigError("latency_predictor.samples", self.samples, "4 or more")
+        if self.samples < LEAST_SAMPLES:
+            expected = f"{LEAST_SAMPLES} or more"
+            raise ConfigError("latency_predictor.samples", self.samples, expected)
         if not self.seconds_per_sample > 0:
             got = self.seconds_per_sample
             raise ConfigError("latency_predictor.seconds_per_sample", got, "more than 0")
@@ -57,7 +61,7 @@ class PredictorSettings:
         """
         from latency_predictors.calibration.sampling import SPREAD_SHARE, choose
 
-        spread = max(round(SPREAD_SHARE * self.samples), 4)
+        spread = max(round(SPREAD_SHARE * self.samples), LEAST_SAMPLES)
         return choose(space, spread, seed)[: self.samples]
 
     @abstractmethod

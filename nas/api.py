@@ -60,6 +60,7 @@ def search(
     objectives: Sequence[str] | None = None,
     constraints: Sequence[str] | None = None,
     evaluations: int | None = None,
+    budget: str | None = None,
     name: str | None = None,
     settings: Mapping[str, Any] | None = None,
     overrides: Sequence[str] = (),
@@ -76,6 +77,7 @@ def search(
         objectives: `search.objectives`, such as `["error", "latency_ms"]`.
         constraints: `search.constraints`, such as `["latency_ms <= 2"]`.
         evaluations: `search.evaluations`: full trainings at which the search ends.
+        budget: Time of the whole study, such as `"15min"`, `"2h"` or `"8core-h"`.
         name: Of the study; its folder is `runs/NAME`. A study of that name goes on.
         settings: Other settings by their names: `{"data.image_size": 64, "runs": "/tmp/runs"}`.
         overrides: As on the command line: `["experiment=quickstart", "search=nsga2"]`.
@@ -116,6 +118,7 @@ def search(
         "search.objectives": objectives,
         "search.constraints": constraints,
         "search.evaluations": evaluations,
+        "budget": budget,
     }
     values |= {key: value for key, value in given.items() if value is not None}
     values |= dict(settings or {})

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from latency_predictors import AGAIN, PredictorSettings
+from latency_predictors import AGAIN, LEAST_SAMPLES, PredictorSettings
 from nas.core.errors import ConfigError, counted
 from nas.core.files import temporary_folder, write_json_atomically
 from nas.core.measurement import Deployable, Device, Measurement
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
     from nas.network.assembly import Assembler
 
 ATTEMPTS_PER_SAMPLE = 50
+
+PREPARED_S = 2.0
+"""Seconds that exporting and loading a small network for its measurement takes, about."""
 
 CANDIDATES = 512
 """Random architectures among which the spread ones are chosen."""
@@ -147,6 +151,18 @@ def _assembler(space: SearchSpace) -> Assembler:
     return Assembler(space)
 
 
+def samples_within(settings: PredictorSettings, limit_s: float, each_s: float | None = None) -> int:
+    """Return how many of the samples are measured in a time, at least `LEAST_SAMPLES`.
+
+    Args:
+        settings: With the number of samples.
+        limit_s: Seconds of the calibration.
+        each_s: Seconds that one takes; `None` where that is not known.
+    """
+    each_s = each_s or settings.seconds_per_sample + PREPARED_S
+    return min(max(int(limit_s / each_s), LEAST_SAMPLES), settings.samples)
+
+
 def measure_samples(
     space: SearchSpace,
     device: Device,
@@ -155,12 +171,19 @@ def measure_samples(
     store: MeasurementStore | None = None,
     *,
     memory: bool = False,
+    limit_s: float | None = None,
     on_progress: Callable[[int, str], None] | None = None,
 ) -> tuple[list[Genotype], list[Measurement]]:
     """Choose architectures and measure them: first ones, then those that a fit is unsure of.
 
+    With `limit_s` there are as many samples as are measured in so many seconds, at most those of
+    the settings: the time that the first ones take decides on the others.
+
     Progress is told as `measure_genotypes` tells it, of all of them.
     """
+    samples, started = settings.samples, time.monotonic()
+    if limit_s is not None:
+        settings = replace(settings, samples=samples_within(settings, limit_s))
     spread = settings.first_samples(space, seed)
 
     def measured(genotypes: Sequence[Genotype], before: int = 0) -> list[Measurement]:
@@ -176,21 +199,24 @@ def measure_samples(
         )
 
     measurements = measured(spread)
-    missing = settings.samples - len(spread)
+    if limit_s is not None:
+        each_s = (time.monotonic() - started) / len(spread)
+        samples = samples_within(replace(settings, samples=samples), limit_s, each_s)
+    missing = max(samples - len(spread), 0)
     if not missing:
         return spread, measurements
     first = settings.fit(space, spread, np.array([m.latency_ms for m in measurements]))
     rng = np.random.default_rng([seed, 1])
     chosen = dict.fromkeys(spread)
     for _ in range(missing * ATTEMPTS_PER_SAMPLE):
-        if len(chosen) == settings.samples:
+        if len(chosen) == samples:
             break
         contenders = space.samples(CONTENDERS, rng)
         prediction = first.predict(contenders)
         unsure = int(np.argmax(prediction.std_ms / prediction.mean_ms))
         chosen.setdefault(tuple(contenders[unsure].tolist()))
     else:
-        raise too_many(settings.samples, len(chosen))
+        raise too_many(samples, len(chosen))
     rest = list(chosen)[len(spread) :]
     return [*spread, *rest], [*measurements, *measured(rest, len(spread))]
 

@@ -29,7 +29,7 @@ from nas.search.adaptive_measurement import AdaptiveMeasurement
 from nas.search.fidelity import FidelityRule, Proposal
 from nas.search.problem import SearchProblem
 from nas.search.schedule import Schedule, TrialRecord
-from nas.search.stopping import EXHAUSTED, Stop, Stopping
+from nas.search.stopping import BY_TIME, EXHAUSTED, Stop, Stopping
 
 SUBMIT_S = 0.1
 """Seconds for which a candidate is kept back, to be looked at and submitted with others."""
@@ -126,6 +126,8 @@ class SearchLoop:
         # What has not been begun when time is up does not come back.
         late = self.stopping.out_of_time() if self._running else EXHAUSTED
         self.stop = self._limit(asked) or late
+        if self.stop.by in BY_TIME:
+            self.adaptive_measurement = None
         while trials := self.schedule.following(len(self._told), self._waiting):
             self._tell(trials)
         return sorted(self._told, key=lambda trial: trial.number)

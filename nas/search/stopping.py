@@ -115,6 +115,9 @@ class Stop:
     detail: str
 
 
+BY_TIME = ("wall_clock_s", "budget")
+"""The limits that `Stop.by` names where time was up."""
+
 EXHAUSTED = Stop("exhausted", "the algorithm knows no further architecture within the limits")
 
 
@@ -154,7 +157,8 @@ class Stopping:
 
     def out_of_time(self) -> Stop:
         """Return that the limit of time was reached."""
-        by = "budget" if self._planned_s == self.ends_s else "wall_clock_s"
+        wall_clock_s, budget = BY_TIME
+        by = budget if self._planned_s == self.ends_s else wall_clock_s
         return Stop(by, f"{self._spent.ran_s:.0f} s of search, the limit is {self.ends_s:.4g}")
 
     def enough(self, trainings: float) -> Stop | None:

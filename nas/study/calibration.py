@@ -20,13 +20,24 @@ from latency_predictors.calibration.memory import PeakMemory, measured_memory
 from nas.core.errors import DeviceError
 from nas.core.files import write_json_atomically
 from nas.core.measurement import Measurement
-from nas.core.prediction import FloatArray, LatencyPredictor, MemoryPredictor
+from nas.core.prediction import (
+    FloatArray,
+    LatencyPredictor,
+    LearningPredictor,
+    MemoryPredictor,
+)
 from nas.core.records import decoding, read_json
 from nas.core.seeding import stream
 from nas.core.space import Genotype
 from nas.devices.store import MeasurementStore
 from nas.network.space import SearchSpace
-from nas.search.adaptive_measurement import MeasuredCandidate, TimedMeasurement
+from nas.search.adaptive_measurement import (
+    AdaptiveMeasurement,
+    AdaptiveMeasurementSettings,
+    MeasuredCandidate,
+    TimedMeasurement,
+)
+from nas.search.problem import SearchProblem
 from nas.study.settings import CalibrationSettings
 
 MEMORY = "memory"
@@ -51,6 +62,12 @@ class Calibration:
     predictor: LatencyPredictor
     memory: MemoryPredictor | None
     cost: dict[str, Any]
+
+    @property
+    def sample_s(self) -> float:
+        """Seconds that one network took, when it was measured."""
+        seconds = self.cost["seconds"] + self.cost["seconds_reused"]
+        return float(seconds / (self.cost["measured"] + self.cost["reused"]))
 
     @classmethod
     def load(cls, folder: Path, space: SearchSpace) -> Calibration | None:
@@ -87,6 +104,7 @@ class Calibration:
             choice,
             store,
             memory=settings.memory,
+            limit_s=settings.limit_s,
             on_progress=on_progress,
         )
         peak = None
@@ -246,6 +264,42 @@ class MeasuredCandidatesFile:
             "prediction_error_percent_after_learning": _errors_percent(updated_ms, measured_ms),
             "within_interval_percent": 100 * float(np.mean(covered)) if taken else None,
         }
+
+
+def adaptive_measurement(
+    settings: AdaptiveMeasurementSettings,
+    calibration: CalibrationSettings,
+    problem: SearchProblem,
+    measured: MeasuredCandidatesFile,
+    say: Callable[[str], None],
+) -> AdaptiveMeasurement | None:
+    """Return what measures candidates during a search, if anything does.
+
+    Args:
+        settings: When candidates are measured.
+        calibration: How they are measured.
+        problem: What is searched for.
+        measured: Recalls and records what was measured.
+        say: Called with a line for people about each.
+    """
+    predictor = problem.facts.predictor
+    if not settings.measurements or predictor is None:
+        return None
+    assert isinstance(predictor, LearningPredictor)
+
+    def note(candidate: MeasuredCandidate) -> None:
+        measured.add(candidate)
+        say(adaptive_measurement_line(candidate))
+
+    return AdaptiveMeasurement(
+        problem=problem,
+        settings=settings,
+        predictor=predictor,
+        measure=measurer(calibration),
+        learn=learner(calibration),
+        recorded=measured.measured,
+        record=note,
+    )
 
 
 def adaptive_measurement_line(candidate: MeasuredCandidate) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,7 +33,11 @@ from nas.study.verification import Verification
 
 @dataclass
 class Finalisation:
-    """The last stage of a study."""
+    """The last stage of a study.
+
+    Attributes:
+        fitting: Returns how many members of a front, the first ones, there is time for.
+    """
 
     settings: StudySettings
     folder: StudyFolder
@@ -40,6 +45,7 @@ class Finalisation:
     problem: SearchProblem
     results: StudyResults
     reporter: Reporter
+    fitting: Callable[[Sequence[str]], int]
 
     def run(self) -> bool:
         """Verify the members of the front that are not verified yet; return whether all are."""
@@ -70,11 +76,15 @@ class Finalisation:
         """
         path = self.folder.members
         limit = self.settings.finalise.limit
-        made_for = {"trials": len(self.results.trials()), "limit": limit}
+        made_for: dict[str, Any] = {"trials": len(self.results.trials()), "limit": limit}
+        if self.settings.budget is not None:
+            made_for["budget"] = self.settings.budget
         fix = "restore it from a copy, or delete it and run the same command again"
         chosen = read_json(path, {"members": list}, fix) if path.is_file() else {}
         if chosen.get("made_for") != made_for:
-            members = [dataclasses.asdict(member) for member in self._front()]
+            front = self._front()
+            fitting = front[: self.fitting([member.arch_id for member in front])]
+            members = [dataclasses.asdict(member) for member in fitting]
             chosen = {"made_for": made_for, "members": members}
             path.parent.mkdir(exist_ok=True)
             write_json_atomically(path, chosen)

@@ -248,6 +248,10 @@ def _check_tables(settings: StudySettings) -> None:
             if got != expected:
                 raise ConfigError(f"evaluation.{name}", got, f"{expected}, as data.{name} says")
         _check_shares(settings.fidelity.fidelities, evaluation)
+        if settings.budget is not None:
+            expected = "null: a table answers in simulated time"
+            fix = "limit that by search.stop.wall_clock_s"
+            raise ConfigError("budget", settings.budget, expected, fix)
     elif isinstance(data, Published):
         fix = "data=published has no images"
         raise ConfigError("evaluation", names["evaluation"], "tabular", fix)

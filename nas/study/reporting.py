@@ -23,7 +23,8 @@ class SearchPlan:
     """What a search is about to do.
 
     Attributes:
-        evaluations: Full trainings at which it ends, those of earlier runs included.
+        evaluations: Full trainings at which it ends, those of earlier runs included; infinite where
+            time alone ends it.
         stop: Its other limits.
         recorded: Trials that the ledger holds already.
         workers: Candidates evaluated at a time.
@@ -35,7 +36,7 @@ class SearchPlan:
         reference_point: Of the hypervolume, by the objective's name.
     """
 
-    evaluations: int
+    evaluations: float
     stop: StopSettings
     recorded: tuple[Trial, ...]
     workers: int
@@ -141,7 +142,8 @@ class Reporter:
         self._plan = plan
         self._recorded = {trial.number for trial in plan.recorded}
         self.stage(_announcement(plan))
-        with self.progress("search", plan.evaluations) as self._show:
+        total = None if math.isinf(plan.evaluations) else int(plan.evaluations)
+        with self.progress("search", total) as self._show:
             yield
 
     def trial(self, trial: Trial, *, feasible: bool) -> None:
@@ -162,7 +164,8 @@ class Reporter:
         if self._console.is_terminal:
             return
         if trial.number not in self._recorded:
-            count = f"{done:.4g}/{self._plan.evaluations}"
+            of = "" if math.isinf(self._plan.evaluations) else f"/{self._plan.evaluations:g}"
+            count = f"{done:.4g}{of}"
             result = _result(trial, self._plan.columns)
             self.stage(f"{count} {trial.arch_id} {result} | {summary}")
 
@@ -187,9 +190,10 @@ def _announcement(plan: SearchPlan) -> str:
     recorded = full_trainings(plan.recorded)
     new = plan.evaluations - recorded
     if new <= 0:
-        return f"in the ledger: all of {counted(plan.evaluations, 'architecture')}"
+        return f"in the ledger: all of {counted(int(plan.evaluations), 'architecture')}"
     workers = counted(plan.workers, "simulated worker" if plan.simulated else "worker")
-    line = f"evaluating {counted(round(new, 2), 'architecture')} on {workers}"
+    what = "architectures" if math.isinf(new) else counted(round(new, 2), "architecture")
+    line = f"evaluating {what} on {workers}"
     if plan.recorded:
         line = f"in the ledger: {counted(round(recorded, 2), 'architecture')}; {line}"
     if plan.workers > plan.lookahead:

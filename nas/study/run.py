@@ -7,6 +7,7 @@ an interrupted one stopped.
 from __future__ import annotations
 
 import dataclasses
+import time
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
@@ -22,10 +23,8 @@ from nas.core.trial import Trial, full_trainings
 from nas.devices.measuring.environment import threads_line
 from nas.evaluation.checkpoints import CheckpointFolder, ContinuingEvaluator
 from nas.network.trained import Preprocessing
-from nas.results.hypervolume import hypervolume
 from nas.results.ledger import Ledger, Writer
 from nas.results.study import StudyResults
-from nas.search.adaptive_measurement import AdaptiveMeasurement, MeasuredCandidate
 from nas.search.feasibility import feasibility_report
 from nas.search.loop import SearchLoop
 from nas.search.problem import SearchProblem
@@ -36,12 +35,12 @@ from nas.study.calibration import (
     Calibration,
     MeasuredCandidatesFile,
     accuracy_line,
-    adaptive_measurement_line,
-    learner,
-    measurer,
+    adaptive_measurement,
 )
 from nas.study.finalise import Finalisation
 from nas.study.folder import StudyFolder, now_utc
+from nas.study.front import SearchFront
+from nas.study.planner import OUTSIDE_SEARCH, Planner
 from nas.study.reporting import Reporter, SearchPlan
 from nas.study.settings import StudySettings
 from nas.training.job import TrainingJob, check_resolution
@@ -100,7 +99,7 @@ def _finished(settings: StudySettings, folder: StudyFolder) -> StudyResults | No
         return None
     results = StudyResults(folder.path, settings.ledger_url)
     # The limits may have been raised by a run that was stopped before it searched.
-    complete = (results.record.get("stop") or {}).get("limits") == settings.search.limits
+    complete = (results.record.get("stop") or {}).get("limits") == settings.limits
     fruitful = (results.trials()["status"] == "complete").any()
     finalised = results.status == "finalised" and folder.verified
     verified = finalised or (settings.finalise.limit == 0 and fruitful)
@@ -112,6 +111,7 @@ class _Study:
 
     def __init__(self, settings: StudySettings, folder: StudyFolder, reporter: Reporter) -> None:
         """Load the data, and make the job, which refuses recipes that the space cannot follow."""
+        started = time.monotonic()
         self.settings, self.folder, self.reporter = settings, folder, reporter
         with reporter.progress("reading the data", None):
             self.splits = splits = settings.data.search_splits()
@@ -127,9 +127,22 @@ class _Study:
                 threads=settings.evaluation.threads,
             )
         )
-        self._calibration = settings.calibration(space, folder.predictor)
+        # Before any is started it is not known how many workers there are on a cluster.
+        here = settings.ray.address is None
+        self._planner = planner = Planner(
+            settings=settings,
+            job=self._job,
+            say=reporter.stage,
+            started=started,
+            outside_s=folder.record().get(OUTSIDE_SEARCH, 0.0) if folder.begun else 0.0,
+            workers=settings.evaluation.workers_here() if here else None,
+        )
+        self._calibration = settings.calibration(
+            space, folder.predictor, planner.calibration_limit_s
+        )
         self._ledger_url = settings.ledger_url or folder.ledger_url
         self._errors: list[float] = []
+        self._ended: list[Trial] = []
 
     def run(self) -> StudyResults:
         settings, folder = self.settings, self.folder
@@ -159,10 +172,20 @@ class _Study:
             line = preview.nothing_complete_line(trials, folder.record()["stop"]["by"])
             raise HwnasError(f"study {settings.name!r}: {line}")
         # A study whose front could not be verified as a whole tries again when it is started again.
-        complete = Finalisation(
-            settings, folder, self.splits, problem, results, self.reporter
-        ).run()
+        with self._planner.stage("verification"):
+            complete = Finalisation(
+                settings,
+                folder,
+                self.splits,
+                problem,
+                results,
+                self.reporter,
+                fitting=lambda arch_ids: self._planner.verified(trials, arch_ids),
+            ).run()
         self._say(noise.front_line(results, self._counted))
+        self._say(self._planner.ended_line())
+        outside_s = self._planner.spent_s - max(trial.ended_s for trial in trials)
+        folder.update(**{OUTSIDE_SEARCH: outside_s, "stages": self._planner.stages})
         if complete and settings.finalise.limit > 0:
             folder.update(status="finalised", finished_utc=now_utc())
             # Nothing is lost: what more evaluations promote is then trained from the start.
@@ -182,13 +205,7 @@ class _Study:
             owner = self.folder.ledger_owner
             trials = Ledger.load(self._ledger_url, self._name, owner).trials()
         calibrated = calibration is not None or not self._needs_calibration
-        self._say_time(feasible, trials, self._workers_here, calibrated=calibrated)
-
-    @property
-    def _workers_here(self) -> int | None:
-        """Workers before any is started; `None` if they are on a cluster, or nobody can tell."""
-        here = self.settings.ray.address is None
-        return self.settings.evaluation.workers_here() if here else None
+        self._planner.announce(feasible, trials, calibrated=calibrated)
 
     @property
     def _name(self) -> str:
@@ -238,40 +255,31 @@ class _Study:
             self.reporter.stage(line)
         return found.feasible or problem.samples_feasible(1, stream(self.settings.seed, "feasible"))
 
-    def _say_time(
-        self,
-        genotypes: Sequence[Genotype],
-        trials: Sequence[Trial],
-        workers: int | None,
-        *,
-        calibrated: bool,
-    ) -> float:
-        """Say how long the stages take that are left; return the seconds of the last one."""
-        line, verification_s = preview.time_left(
-            self.settings, self._job, genotypes, trials, workers, calibrated=calibrated
-        )
-        self.reporter.stage(line)
-        return verification_s
-
     def _calibrated(self) -> Calibration | None:
         """Return the study's calibration, made now unless that was done before."""
         if not self._needs_calibration:
             return None
+        predictor, planner = self.settings.predictor, self._planner
         if (calibration := Calibration.load(self.folder.predictor, self.space)) is not None:
+            planner.sample_s = calibration.sample_s
+            if not self.folder.begun:
+                planner.outside_s = calibration.cost["seconds"]
             return calibration
-        predictor = self.settings.predictor
         samples = predictor.samples
-        if samples * predictor.seconds_per_sample >= LONG_CALIBRATION_S:
+        long = samples * predictor.seconds_per_sample >= LONG_CALIBRATION_S
+        if long or self.settings.budget is not None:
             # Timing some trainings takes seconds; after a short calibration it is done anyway.
             random = self.space.samples(FORESEEN, stream(self.settings.seed, "foreseen"))
             genotypes = [tuple(genotype) for genotype in random.tolist()]
-            self._say_time(genotypes, [], self._workers_here, calibrated=False)
+            if (plan := planner.announce(genotypes, [], calibrated=False)) is not None:
+                samples = plan.samples
         self._say(threads_line(self.settings.device))
         self.reporter.stage(f"calibrating the latency predictor on {samples} networks")
-        with self.reporter.progress("calibration", samples) as show:
+        with planner.stage("calibration"), self.reporter.progress("calibration", samples) as show:
             calibration = Calibration.measured(self._calibration, show)
+        planner.sample_s = calibration.sample_s
         if reused := calibration.cost["reused"]:
-            self.reporter.stage(f"{reused} of {samples} networks had been measured before")
+            self.reporter.stage(f"{reused} networks had been measured before")
         self.reporter.stage(accuracy_line(calibration))
         return calibration
 
@@ -296,22 +304,22 @@ class _Study:
         first: Sequence[Genotype],
         feasible: Sequence[Genotype],
     ) -> Sequence[Trial]:
-        settings = self.settings.search
+        settings, evaluations = self.settings.search, self.settings.evaluations
         recorded, job = ledger.trials(), self._job
-        unfinished = full_trainings(recorded) < settings.evaluations - ROUNDING
+        unfinished = full_trainings(recorded) < evaluations - ROUNDING
         if unfinished:
             self.folder.update(status="searching", stop=None)
             with self.reporter.progress("preparation", None):
                 job = self.settings.evaluation.prepare(job, self.folder.prepared)
-        workers = self.settings.evaluation.start(job)
+        workers, planner = self.settings.evaluation.start(job), self._planner
         checkpoints = CheckpointFolder(self.folder.checkpoints)
         measured = MeasuredCandidatesFile(self.folder.adaptive_measurement)
         with closing(ContinuingEvaluator(workers, checkpoints)) as evaluator:
-            verification_s = 0.0
-            if unfinished:
-                verification_s = self._say_time(
-                    feasible, recorded, evaluator.workers, calibrated=True
-                )
+            planner.workers = evaluator.workers
+            plan = planner.announce(feasible, recorded, calibrated=True) if unfinished else None
+            front = SearchFront(problem, self.folder.record()["reference_point"])
+            outside_s = planner.begin_search(front.members, recorded)
+            self.folder.update(**{OUTSIDE_SEARCH: outside_s})
             schedule = settings.schedule(evaluator.workers)
             seed = int(stream(self.settings.seed, "search").integers(2**31))
             loop = SearchLoop(
@@ -323,26 +331,33 @@ class _Study:
                 on_trial=lambda trial: self._report(problem, trial),
                 study_seed=self.settings.seed,
                 stopping=Stopping(
-                    settings.evaluations,
+                    evaluations,
                     settings.stop,
-                    lambda trials: self._hypervolume(problem, trials),
+                    front.hypervolume,
+                    planner.search_ends_s,
                 ),
                 schedule=schedule,
-                adaptive_measurement=self._adaptive_measurement(problem, measured),
+                adaptive_measurement=adaptive_measurement(
+                    settings.adaptive_measurement,
+                    self._calibration,
+                    problem,
+                    measured,
+                    self.reporter.stage,
+                ),
                 fidelity=self.settings.fidelity.start(problem),
             )
-            plan = SearchPlan(
-                evaluations=settings.evaluations,
-                stop=settings.stop,
+            search_plan = SearchPlan(
+                evaluations=evaluations,
+                stop=planner.stop(recorded),
                 recorded=tuple(recorded),
                 workers=evaluator.workers,
                 simulated="seconds" in self.settings.published,
                 lookahead=schedule.lookahead,
                 columns={name: o.column for name, o in problem.objectives.items()},
-                reference_point=self.folder.record()["reference_point"],
-                verification_s=verification_s,
+                reference_point=front.reference_point,
+                verification_s=0.0 if plan is None else plan.verification_s,
             )
-            with self.reporter.search(plan):
+            with planner.stage("search"), self.reporter.search(search_plan):
                 trials = loop.run()
         assert loop.stop is not None, "a search that has ended says why"
         self.reporter.stage(f"the search has ended: {loop.stop.detail}")
@@ -350,43 +365,15 @@ class _Study:
             self._say_chance()
         self.folder.update(
             status="searched",
-            stop={**dataclasses.asdict(loop.stop), "limits": settings.limits},
+            stop={**dataclasses.asdict(loop.stop), "limits": self.settings.limits},
             adaptive_measurement=measured.summary(),
         )
         return trials
 
-    def _adaptive_measurement(
-        self, problem: SearchProblem, measured: MeasuredCandidatesFile
-    ) -> AdaptiveMeasurement | None:
-        """Return what measures candidates during the search, if anything does."""
-        settings, predictor = self.settings.search.adaptive_measurement, problem.facts.predictor
-        if not settings.measurements or predictor is None:
-            return None
-        assert isinstance(predictor, LearningPredictor)
-
-        def note(candidate: MeasuredCandidate) -> None:
-            measured.add(candidate)
-            self.reporter.stage(adaptive_measurement_line(candidate))
-
-        return AdaptiveMeasurement(
-            problem=problem,
-            settings=settings,
-            predictor=predictor,
-            measure=measurer(self._calibration),
-            learn=learner(self._calibration),
-            recorded=measured.measured,
-            record=note,
-        )
-
-    def _hypervolume(self, problem: SearchProblem, trials: Sequence[Trial]) -> float:
-        """Return the hypervolume of trials, as the search saw them."""
-        reference_point = self.folder.record()["reference_point"]
-        kept = (trial for trial in trials if trial.full and problem.kept(trial))
-        points = [[trial.values[name] for name in problem.objectives] for trial in kept]
-        return hypervolume(points, [reference_point[name] for name in problem.objectives])
-
     def _report(self, problem: SearchProblem, trial: Trial) -> None:
         self.reporter.trial(trial, feasible=problem.kept(trial))
+        self._ended.append(trial)
+        self._planner.say_changes(self._ended)
         known = noise.errors_percent([trial])
         self._errors += known
         if known and len(self._errors) == noise.LEAST_TRIALS:

@@ -32,6 +32,9 @@ from nas.study.checking import component
 MEASUREMENTS, PREDICTORS = RESERVED = ("measurements", "predictors")
 """Folders beside the studies that are none."""
 
+EVALUATIONS = 48
+"""Full trainings of a search for which neither their number nor a budget is given."""
+
 MODES = ("batch", "async")
 """Of a search: in which order trials are told."""
 
@@ -65,6 +68,8 @@ class GeneralSettings:
     Attributes:
         name: Of the study and of its folder.
         seed: From which every stream of random numbers derives.
+        budget: Time of the whole study, such as `15min`, `2h` or `8core-h` (core hours); `None` for
+            no limit. Calibration, search and verification are planned into it.
         runs: Folder of studies.
         measurements: Folder of measurements, which studies share; `None` for `measurements` beside
             the studies.
@@ -75,6 +80,7 @@ class GeneralSettings:
 
     name: str
     seed: int = 0
+    budget: str | None = None
     runs: str = "runs"
     measurements: str | None = None
     imports: tuple[str, ...] = ()
@@ -90,6 +96,22 @@ class GeneralSettings:
         if self.seed < 0:
             raise ConfigError("seed", self.seed, "0 or more")
         _check_texts("imports", self.imports)
+        self.budget_s(1)
+
+    def budget_s(self, cores: int) -> float | None:
+        """Return the seconds of the budget where the study uses so many cores.
+
+        Raises:
+            ConfigError: It cannot be read.
+        """
+        if self.budget is None:
+            return None
+        found = re.fullmatch(r"(\d+(?:\.\d+)?) ?(s|min|h|core-h)", self.budget)
+        if found is None or not float(found[1]):
+            expected = "a time such as 90s, 15min or 2h, or core hours such as 8core-h"
+            raise ConfigError("budget", self.budget, expected)
+        unit_s = {"s": 1.0, "min": 60.0, "h": 3600.0, "core-h": 3600.0 / cores}[found[2]]
+        return float(found[1]) * unit_s
 
     @property
     def store(self) -> MeasurementStore:
@@ -104,6 +126,7 @@ class SearchSettings:
 
     Attributes:
         evaluations: Full trainings at which the search ends; a partial one counts as its share.
+            `None` for as many as fit into the budget, or 48 without one.
         stop: Further limits at which it ends.
         mode: `batch` tells trials in the order in which they were asked for, so that a search is
             exactly repeatable; `async` tells them as they end, so that no worker waits.
@@ -120,7 +143,7 @@ class SearchSettings:
         algorithm: Name and settings of the search algorithm.
     """
 
-    evaluations: int = 48
+    evaluations: int | None = None
     stop: StopSettings = field(default_factory=StopSettings)
     mode: str = "batch"
     lookahead: int = 8
@@ -133,19 +156,15 @@ class SearchSettings:
     )
     algorithm: AlgorithmSettings = nested(algorithms.registry, "guided")
 
-    @property
-    def limits(self) -> dict[str, Any]:
-        """Everything at which the search ends."""
-        return {"evaluations": self.evaluations, **dataclasses.asdict(self.stop)}
-
     def schedule(self, workers: int) -> Schedule:
         """Return when a search on `workers` asks for candidates."""
         return Asynchronous(workers) if self.mode == "async" else Schedule(self.lookahead)
 
     def __post_init__(self) -> None:
         for name in ("evaluations", "lookahead"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"search.{name}", getattr(self, name), "1 or more")
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ConfigError(f"search.{name}", value, "1 or more")
         if self.mode not in MODES:
             raise UnknownNameError("search.mode", self.mode, MODES)
         for name in ("objectives", "constraints", "warm_start"):
@@ -212,6 +231,18 @@ class StudySettings(GeneralSettings):
         return {**self.evaluation.published, **self.device.published}
 
     @property
+    def evaluations(self) -> float:
+        """Full trainings at which the search ends; infinite where the budget alone ends it."""
+        without = EVALUATIONS if self.budget is None else math.inf
+        return self.search.evaluations or without
+
+    @property
+    def limits(self) -> dict[str, Any]:
+        """Everything at which the search ends."""
+        stop = dataclasses.asdict(self.search.stop)
+        return {"evaluations": self.search.evaluations, "budget": self.budget, **stop}
+
+    @property
     def used(self) -> dict[str, Objective]:
         """Everything that is made small or limited, by name."""
         return {**self.objectives, **self.limited}
@@ -220,7 +251,9 @@ class StudySettings(GeneralSettings):
         """Build the search space for images of a shape and a number of classes."""
         return space_of(self.config, input_shape, num_classes)
 
-    def calibration(self, space: SearchSpace, folder: Path) -> CalibrationSettings:
+    def calibration(
+        self, space: SearchSpace, folder: Path, limit_s: float | None = None
+    ) -> CalibrationSettings:
         """Return what the calibration for a study in `folder` depends on."""
         return CalibrationSettings(
             seed=self.seed,
@@ -230,6 +263,7 @@ class StudySettings(GeneralSettings):
             store=self.store,
             folder=folder,
             memory=any(objective.needs_memory for objective in self.used.values()),
+            limit_s=limit_s,
         )
 
 
@@ -242,6 +276,7 @@ class CalibrationSettings:
         store: What is in it is not measured again; an interrupted calibration goes on from it.
         folder: Receives the predictor and its samples.
         memory: Whether peak memory is measured and predicted as well.
+        limit_s: Seconds that it may take; `None` for as many as all samples take.
     """
 
     seed: int
@@ -251,6 +286,7 @@ class CalibrationSettings:
     store: MeasurementStore
     folder: Path
     memory: bool
+    limit_s: float | None = None
 
 
 IMAGES = ("input_shape", "num_classes")

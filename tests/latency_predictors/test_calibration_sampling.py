@@ -13,6 +13,7 @@ from latency_predictors.calibration.sampling import (
     choose,
     measure_genotypes,
     measure_samples,
+    samples_within,
     save_samples,
 )
 from nas.core.errors import ConfigError
@@ -91,6 +92,17 @@ def test_some_samples_are_spread_and_a_first_fit_chooses_the_rest(
     assert [tuple(sample["genotype"]) for sample in samples] == genotypes
     assert [sample["latency_ms"] for sample in samples] == pytest.approx(expected)
     assert len(samples[0]["samples_ms"]) == 3
+
+
+def test_a_limit_of_time_decides_how_many_samples_there_are(few_blocks: SearchSpace):
+    settings = get("gaussian_process", samples=16)
+    assert samples_within(settings, 0.0) == 4
+    assert samples_within(settings, 10.0, each_s=1.0) == 10
+    assert samples_within(settings, 100.0, each_s=1.0) == 16
+    # This device takes no time, so that what is measured first leaves room for all.
+    for limit_s, number in ((20.0, 16), (1e-9, 4)):
+        genotypes, _ = measure_samples(few_blocks, SyntheticDevice(), settings, 0, limit_s=limit_s)
+        assert len(genotypes) == len(set(genotypes)) == number
 
 
 def test_what_a_store_holds_is_not_measured_again(few_blocks: SearchSpace, tmp_path: Path):

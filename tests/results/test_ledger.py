@@ -569,6 +569,13 @@ def test_optuna_reads_what_is_written_as_if_it_had_written_it(url: str) -> None:
     assert abs(apart.total_seconds()) < 600
 
 
+def test_a_trial_that_was_cut_is_read_as_one(url: str) -> None:
+    ledger = open_ledger(url)
+    cut = dataclasses.replace(make_trial(0, 1.0, 1.0), fidelity=0.25, cut=True)
+    ledger.append(cut, make_trial(1, 1.0, 1.0))
+    assert [(t.fidelity, t.cut) for t in ledger.trials()] == [(0.25, True), (1.0, False)]
+
+
 def test_what_is_read_is_what_optuna_reads(url: str) -> None:
     """The tables are read without Optuna, with trials of others and in any order."""
     made = odd_trials()

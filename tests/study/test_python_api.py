@@ -58,6 +58,7 @@ def test_a_search_of_a_table_equals_that_of_the_command_line(
     ("arguments", "named"),
     [
         ({"evaluations": 0}, r"search\.evaluations"),
+        ({"budget": "soon"}, "budget: got 'soon'"),
         ({"objectives": ["fun"]}, "fun"),
         ({"space": "mobilnet"}, "mobilnet"),
         ({"data": "no/such/folder"}, "data"),
