@@ -17,6 +17,7 @@ from nas.core.errors import CandidateFailure, ConfigError, counted
 from nas.core.recipe import Recipe
 from nas.core.space import Genotype
 from nas.core.trial import Trial, full_trainings
+from nas.results.study import PICKS
 from nas.search.stopping import Spent, seconds_left
 from nas.study.reporting import duration
 from nas.study.settings import StudySettings
@@ -55,6 +56,8 @@ class Speeds:
         sample_s: Seconds that a network of the calibration takes.
         workers: Candidates at a time.
         how: What they rest on.
+        refit_ratio: How many times as long as its final training a network's refit takes; 0 where
+            none is refitted.
     """
 
     candidate_s: float | None
@@ -62,6 +65,7 @@ class Speeds:
     sample_s: float
     workers: int
     how: str
+    refit_ratio: float = 0.0
 
     @property
     def final_s(self) -> float | None:
@@ -71,13 +75,21 @@ class Speeds:
     def verification_s(self, final_s: Sequence[float]) -> float:
         """Return how long some networks take to be verified, the largest being trained first.
 
+        Which ones are refitted is not known before, so it is assumed of the largest.
+
         Args:
             final_s: Seconds of their trainings, each alone on a worker.
         """
-        free_s = [0.0] * self.workers
-        for seconds in sorted(final_s, reverse=True):
-            heapq.heappush(free_s, heapq.heappop(free_s) + seconds)
-        return max(free_s) + len(final_s) * (self.sample_s + DEPLOYED_S)
+        rounds_s = [sorted(final_s, reverse=True)]
+        if self.refit_ratio:
+            rounds_s.append([self.refit_ratio * seconds for seconds in rounds_s[0][: len(PICKS)]])
+        total_s = 0.0
+        for trainings_s in rounds_s:
+            free_s = [0.0] * self.workers
+            for seconds in trainings_s:
+                heapq.heappush(free_s, heapq.heappop(free_s) + seconds)
+            total_s += max(free_s) + len(trainings_s) * (self.sample_s + DEPLOYED_S)
+        return total_s
 
     def fitting(self, final_s: Sequence[float], room_s: float) -> int:
         """Return how many networks, the first ones, are verified in `room_s`; one at the least."""
@@ -251,12 +263,16 @@ def speeds_of(
             how = "a few steps of a small, a middle and a large network, each alone on this host"
         except CandidateFailure as failure:
             how = f"none of the search before its first trial, as a network failed ({failure})"
+    refit_ratio = 0.0
+    if settings.finalise.refit:
+        refit_ratio = 1 + len(job.held_out) / max(len(job.train), 1)
     return Speeds(
         candidate_s=candidate_s,
         final_ratio=_images(settings.finalise.recipe, job) / _images(job.recipe, job),
         sample_s=sample_s,
         workers=workers,
         how=how,
+        refit_ratio=refit_ratio,
     )
 
 

@@ -64,6 +64,7 @@ class Planner:
     workers: int | None = None
     sample_s: float | None = None
     _front: Front | None = field(default=None, init=False)
+    _trials: dict[int, Trial] = field(default_factory=dict, init=False)
     _ran_s: float = field(default=0.0, init=False)
     _before_s: float = field(default=0.0, init=False)
     _speeds: Speeds | None = field(default=None, init=False)
@@ -177,6 +178,7 @@ class Planner:
         self._front = front
         if self._speeds is None and trials and isinstance(self.job, TrainingJob):
             self._learn(self.job, (), trials)
+        self._trials = {trial.number: trial for trial in trials}
         self._ran_s = max((trial.ended_s for trial in trials), default=0.0)
         self._before_s = self.spent_s - self._ran_s
         return self._before_s
@@ -197,11 +199,13 @@ class Planner:
         limit_s = min(max(ends_s, 1.0), stop.wall_clock_s or math.inf)
         return dataclasses.replace(stop, wall_clock_s=limit_s)
 
-    def say_changes(self, trials: Sequence[Trial]) -> None:
+    def note(self, trial: Trial) -> None:
         """Say so where the plan has changed noticeably by what the search has found."""
         budget_s = self.budget_s
-        if budget_s is None:
+        if budget_s is None or trial.number in self._trials:
             return
+        self._trials[trial.number] = trial
+        trials = list(self._trials.values())
         members, reserve_s = self._reserve(trials, budget_s)
         if abs(reserve_s - self._said_s) > NOTICEABLE * budget_s:
             self._said_s = reserve_s
@@ -218,7 +222,8 @@ class Planner:
         ran_s = max((trial.ended_s for trial in trials), default=0.0)
         final_s = self._final_s(trials, self._front(trials)[:limit])
         if ran_s < budget_s / 3 or not final_s:
-            each_s = mean_s(trials) if trials else self._speeds.candidate_s
+            complete = [trial for trial in trials if trial.complete]
+            each_s = mean_s(complete) if complete else self._speeds.candidate_s
             if each_s is None:
                 return limit, VERIFICATION_SHARE * budget_s
             final_s = [self._speeds.final_ratio * each_s] * limit

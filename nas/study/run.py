@@ -142,7 +142,6 @@ class _Study:
         )
         self._ledger_url = settings.ledger_url or folder.ledger_url
         self._errors: list[float] = []
-        self._ended: list[Trial] = []
 
     def run(self) -> StudyResults:
         settings, folder = self.settings, self.folder
@@ -372,8 +371,7 @@ class _Study:
 
     def _report(self, problem: SearchProblem, trial: Trial) -> None:
         self.reporter.trial(trial, feasible=problem.kept(trial))
-        self._ended.append(trial)
-        self._planner.say_changes(self._ended)
+        self._planner.note(trial)
         known = noise.errors_percent([trial])
         self._errors += known
         if known and len(self._errors) == noise.LEAST_TRIALS:

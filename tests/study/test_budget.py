@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
 import re
@@ -101,6 +102,15 @@ def test_a_verification_trains_the_largest_first_on_all_workers() -> None:
     assert at.fitting([], room_s) == 0
 
 
+def test_a_refit_takes_its_time_as_well() -> None:
+    at, refitting = speeds(), dataclasses.replace(speeds(), refit_ratio=1.5)
+    each_s = at.verification_s([0.0])
+    assert refitting.verification_s([10.0]) == pytest.approx(10 + 15 + 2 * each_s)
+    # Of many networks, those that three names stand for.
+    expected_s = at.verification_s([10.0] * 8) + 2 * 15 + 3 * each_s
+    assert refitting.verification_s([10.0] * 8) == pytest.approx(expected_s)
+
+
 def test_a_plan_without_a_budget_has_all_stages() -> None:
     plan = planned(settings(), speeds(), [], calibrated=False)
     assert plan.calibration_s == plan.samples * 2.5 == 100
@@ -197,6 +207,19 @@ def test_a_search_ends_when_its_front_can_just_be_verified(planner: Planner) -> 
     # What is trained in parts took the sum of them.
     parts = [*late[:-1], trial(21, 30.0, 405.0, 0.3), trial(21, 60.0, 410.0)]
     assert planner.search_ends_s([parts[0], parts[-2], *parts]) <= expected_s + 1
+
+
+def test_a_change_of_the_plan_is_said_once(planner: Planner) -> None:
+    said: list[str] = []
+    planner.say = said.append
+    for number in range(40):
+        planner.note(trial(number, 20.0, 5.0 * number))
+    assert not said
+    for number in range(40, 80):
+        planner.note(trial(number, 20.0, 301.0 + number))
+    assert 1 <= len(said) <= 2
+    planner.note(trial(3, 500.0, 900.0))
+    assert len(said) <= 2, "a trial of an earlier run changes nothing"
 
 
 def test_as_many_members_are_verified_as_there_is_time_for(planner: Planner) -> None:
