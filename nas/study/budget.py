@@ -157,6 +157,7 @@ def planned(
     calibrated: bool,
     budget_s: float | None = None,
     spent_s: float = 0.0,
+    begins: bool = True,
 ) -> Plan:
     """Plan what is left of a study.
 
@@ -167,9 +168,10 @@ def planned(
         calibrated: Whether no calibration is left.
         budget_s: Seconds of the whole study; `None` for no limit.
         spent_s: Seconds of it that are over.
+        begins: Whether the study may still be refused, as nothing has been measured or trained.
 
     Raises:
-        ConfigError: A search that begins does not fit into the budget.
+        ConfigError: A study that begins does not fit into the budget.
     """
     members, candidate_s = settings.finalise.limit, speeds.candidate_s
     samples = 0 if calibrated else settings.predictor.samples
@@ -183,12 +185,12 @@ def planned(
             room_s = CALIBRATION_SHARE * budget_s
             samples = samples_within(settings.predictor, room_s, speeds.sample_s)
         left_s = budget_s - ENDING_S - spent_s - samples * speeds.sample_s
-        least_s = 0.0 if trials else _least_s(settings, speeds)
+        least_s = _least_s(settings, speeds) if begins else 0.0
         most_s = VERIFICATION_SHARE * budget_s
         members = speeds.fitting(final_s, min(most_s, left_s - least_s))
         verification_s = most_s if candidate_s is None else speeds.verification_s(final_s[:members])
         left_s -= verification_s
-        if left_s < least_s and not trials:
+        if left_s < least_s and begins:
             needed_s = budget_s + (least_s - left_s) / (1 - CALIBRATION_SHARE)
             raise _too_little(settings, speeds, members, needed_s)
         search_s = max(min(search_s, left_s), 0.0)

@@ -123,6 +123,7 @@ class Planner:
             calibrated=calibrated,
             budget_s=self.budget_s,
             spent_s=self.spent_s,
+            begins=not trials and not self._planned_s,
         )
         self.say(plan.line(speeds, self.budget_s))
         # Of every stage what was said first.
@@ -216,8 +217,10 @@ class Planner:
     def _reserve(self, trials: Sequence[Trial], budget_s: float) -> tuple[int, float]:
         """Return how many members of the front are verified, and how long that takes."""
         limit = self.settings.finalise.limit
-        if not limit or self._speeds is None or self._front is None:
+        if not limit:
             return 0, 0.0
+        if self._speeds is None or self._front is None:
+            return limit, VERIFICATION_SHARE * budget_s
         # The front is hardly known before half of the search, so the mean stands for its members.
         ran_s = max((trial.ended_s for trial in trials), default=0.0)
         final_s = self._final_s(trials, self._front(trials)[:limit])

@@ -53,7 +53,6 @@ SETTINGS = {
     "no evaluations": ("search.evaluations=0", "search.evaluations: got 0", "1 or more"),
     "no time for a budget": ("budget=15", "budget: got '15'", "15min"),
     "a budget without time": ("budget=0min", "budget: got '0min'", "core-h"),
-    "too small a budget": ("budget=20s", "budget: got '20s'", "finalise.recipe.epochs"),
     "negative seed": ("seed=-1", "seed: got -1", "0 or more"),
     "too few samples": ("latency_predictor.samples=1", "latency_predictor.samples: got 1", "4"),
     "no epochs": ("evaluation.recipe.epochs=0", "evaluation.recipe.epochs: got 0", "1 or more"),

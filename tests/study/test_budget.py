@@ -157,7 +157,9 @@ def test_a_plan_keeps_its_budget(text: str, candidate_s: float, ratio: float, wo
 
 def test_a_study_that_goes_on_is_never_refused() -> None:
     of = settings(budget="15min")
-    plan = planned(of, speeds(), [trial(0, 40.0)], calibrated=True, budget_s=900.0, spent_s=899.0)
+    plan = planned(
+        of, speeds(), [trial(0, 40.0)], calibrated=True, budget_s=900.0, spent_s=899.0, begins=False
+    )
     assert plan.search_s == 0
     assert plan.members == 1
 
