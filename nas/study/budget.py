@@ -91,11 +91,17 @@ class Speeds:
             total_s += max(free_s) + len(trainings_s) * (self.sample_s + DEPLOYED_S)
         return total_s
 
-    def fitting(self, final_s: Sequence[float], room_s: float) -> int:
-        """Return how many networks, the first ones, are verified in `room_s`; one at the least."""
-        numbers = range(len(final_s), 1, -1)
+    def fitting(self, final_s: Sequence[float], room_s: float, least: int = 1) -> int:
+        """Return how many networks, the first ones, are verified in `room_s`.
+
+        Args:
+            final_s: Seconds of their trainings, each alone on a worker.
+            room_s: Seconds that there are.
+            least: Networks that are verified in any case.
+        """
+        numbers = range(len(final_s), least, -1)
         fit = (n for n in numbers if self.verification_s(final_s[:n]) <= room_s)
-        return next(fit, min(len(final_s), 1))
+        return next(fit, min(len(final_s), least))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -36,7 +36,8 @@ class Finalisation:
     """The last stage of a study.
 
     Attributes:
-        fitting: Returns how many members of a front, the first ones, there is time for.
+        fitting: Returns how many members of a front, the first ones, there is time for, and at
+            least so many. It is asked again, of those that are left, when these are verified.
     """
 
     settings: StudySettings
@@ -45,11 +46,11 @@ class Finalisation:
     problem: SearchProblem
     results: StudyResults
     reporter: Reporter
-    fitting: Callable[[Sequence[str]], int]
+    fitting: Callable[[Sequence[str], int], int]
 
     def run(self) -> bool:
         """Verify the members of the front that are not verified yet; return whether all are."""
-        members = self._members()
+        members, further = self._members()
         verification = Verification(
             settings=self.settings,
             problem=self.problem,
@@ -60,6 +61,10 @@ class Finalisation:
             reporter=self.reporter,
         )
         complete = verification.run(members)
+        while complete and (number := self._number(further, least=0)):
+            members, further = [*members, *further[:number]], further[number:]
+            self._choose(members, further)
+            complete = verification.run(members)
         if not (complete and members and self.settings.finalise.refit):
             return complete
         self.reporter.stage("refitting the front's picks on train and validation images together")
@@ -69,27 +74,49 @@ class Finalisation:
         )
         return refitting.run(self._picks())
 
-    def _members(self) -> list[Candidate]:
-        """Return the members to verify, the same ones however often the study is interrupted.
+    def _members(self) -> tuple[list[Candidate], list[Candidate]]:
+        """Return the members to verify, and those for which time may be left.
 
-        They are chosen once for a number of trials: later, verified values would have a say.
+        They are the same ones however often the study is interrupted: they are chosen once for a
+        number of trials, as later verified values would have a say.
         """
         path = self.folder.members
+        fix = "restore it from a copy, or delete it and run the same command again"
+        chosen = read_json(path, {"members": list}, fix) if path.is_file() else {}
+        if chosen.get("made_for") != self._made_for:
+            front = self._front()
+            number = self._number(front, least=1)
+            self._choose(front[:number], front[number:])
+            return front[:number], front[number:]
+        with decoding(path, fix):
+            members, further = (
+                [Candidate(**{**m, "genotype": tuple(m["genotype"])}) for m in chosen.get(key, [])]
+                for key in ("members", "further")
+            )
+            return members, further
+
+    def _number(self, front: Sequence[Candidate], *, least: int) -> int:
+        return self.fitting([member.arch_id for member in front], least)
+
+    @property
+    def _made_for(self) -> dict[str, Any]:
+        """What the choice of members depends on."""
         limit = self.settings.finalise.limit
         made_for: dict[str, Any] = {"trials": len(self.results.trials()), "limit": limit}
         if self.settings.budget is not None:
             made_for["budget"] = self.settings.budget
-        fix = "restore it from a copy, or delete it and run the same command again"
-        chosen = read_json(path, {"members": list}, fix) if path.is_file() else {}
-        if chosen.get("made_for") != made_for:
-            front = self._front()
-            fitting = front[: self.fitting([member.arch_id for member in front])]
-            members = [dataclasses.asdict(member) for member in fitting]
-            chosen = {"made_for": made_for, "members": members}
-            path.parent.mkdir(exist_ok=True)
-            write_json_atomically(path, chosen)
-        with decoding(path, fix):
-            return [Candidate(**{**m, "genotype": tuple(m["genotype"])}) for m in chosen["members"]]
+        return made_for
+
+    def _choose(self, members: Sequence[Candidate], further: Sequence[Candidate]) -> None:
+        """Record which members are verified, and which ones where time is left."""
+        chosen: dict[str, Any] = {
+            "made_for": self._made_for,
+            "members": [dataclasses.asdict(member) for member in members],
+        }
+        if further:
+            chosen["further"] = [dataclasses.asdict(member) for member in further]
+        self.folder.members.parent.mkdir(exist_ok=True)
+        write_json_atomically(self.folder.members, chosen)
 
     def _front(self) -> list[Candidate]:
         """Return the front of the search; of a long one those that add the most hypervolume."""

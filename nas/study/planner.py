@@ -68,6 +68,8 @@ class Planner:
     _ran_s: float = field(default=0.0, init=False)
     _before_s: float = field(default=0.0, init=False)
     _speeds: Speeds | None = field(default=None, init=False)
+    # When the verification of some members began, and how long it was planned to take.
+    _verifying: tuple[float, float] | None = field(default=None, init=False)
     _said_s: float = field(default=0.0, init=False)
     _planned_s: dict[str, float] = field(default_factory=dict, init=False)
     _took_s: dict[str, float] = field(default_factory=dict, init=False)
@@ -241,22 +243,35 @@ class Planner:
             seconds[trial.arch_id] += trial.seconds
         return [self._speeds.final_ratio * seconds[arch_id] for arch_id in arch_ids]
 
-    def verified(self, trials: Sequence[Trial], arch_ids: Sequence[str]) -> int:
+    def verified(self, trials: Sequence[Trial], arch_ids: Sequence[str], least: int) -> int:
         """Say how long the verification of a front takes; return how many of its members it takes.
+
+        Where some have been verified, they tell how far the estimate was off.
 
         Args:
             trials: Of the search.
-            arch_ids: Of the members, those first that are verified first.
+            arch_ids: Of the members that are left, those first that are verified first.
+            least: Members that are verified in any case.
         """
-        if self._speeds is None or not arch_ids:
+        speeds, budget_s = self._speeds, self.budget_s
+        if speeds is None or not arch_ids:
             return len(arch_ids)
-        final_s = self._final_s(trials, arch_ids)
-        number, budget_s = len(final_s), self.budget_s
+        if speeds.refit_ratio and not least:
+            return 0  # the time that is left is the refit's
+        final_s, number, share = self._final_s(trials, arch_ids), len(arch_ids), 1.0
+        if self._verifying is not None:
+            began, planned_s = self._verifying
+            share = (time.monotonic() - began) / planned_s
         if budget_s is not None:
-            number = self._speeds.fitting(final_s, budget_s - ENDING_S - self.spent_s)
-        takes = _exact(self._speeds.verification_s(final_s[:number]))
-        of = f"{number} of {len(final_s)}" if number < len(final_s) else f"{number}"
-        self.say(f"verification of {of} members of the front: about {takes}")
+            room_s = (budget_s - ENDING_S - self.spent_s) / max(share, 1e-9)
+            number = speeds.fitting(final_s, room_s, least)
+        if number:
+            planned_s = speeds.verification_s(final_s[:number])
+            self._verifying = time.monotonic(), max(planned_s, 1e-9)
+            of = f"{number} of {len(final_s)}" if number < len(final_s) else f"{number}"
+            further = "" if least else "further "
+            takes = _exact(share * planned_s)
+            self.say(f"verification of {of} {further}members of the front: about {takes}")
         return number
 
 

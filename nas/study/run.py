@@ -179,7 +179,7 @@ class _Study:
                 problem,
                 results,
                 self.reporter,
-                fitting=lambda arch_ids: self._planner.verified(trials, arch_ids),
+                fitting=lambda ids, least: self._planner.verified(trials, ids, least),
             ).run()
         self._say(noise.front_line(results, self._counted))
         self._say(self._planner.ended_line())

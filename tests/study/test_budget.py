@@ -227,14 +227,16 @@ def test_a_change_of_the_plan_is_said_once(planner: Planner) -> None:
 def test_as_many_members_are_verified_as_there_is_time_for(planner: Planner) -> None:
     trials = [trial(i, 20.0) for i in range(8)]
     names = [trial.arch_id for trial in trials]
-    assert planner.verified(trials, names) == 8
     planner.started -= 650.0
     left_s = 900 - ENDING_S - planner.spent_s
-    number = planner.verified(trials, names)
+    number = planner.verified(trials, names, 1)
     assert 1 < number < 8
     assert speeds(20.0).verification_s([60.0] * number) <= left_s
+    # They have taken no time at all, so that there is room for the others, and then for none.
+    assert planner.verified(trials, names[number:], 0) == 8 - number
     planner.started -= 650.0
-    assert planner.verified(trials, names) == 1
+    assert planner.verified(trials, names, 0) == 0
+    assert planner.verified(trials, names, 1) == 1, "one is verified in any case"
 
 
 def test_time_of_earlier_runs_counts(planner: Planner) -> None:
