@@ -278,7 +278,8 @@ class _Study:
             calibration = Calibration.measured(self._calibration, show)
         planner.sample_s = calibration.sample_s
         if reused := calibration.cost["reused"]:
-            self.reporter.stage(f"{reused} networks had been measured before")
+            networks = reused + calibration.cost["measured"]
+            self.reporter.stage(f"{reused} of {networks} networks had been measured before")
         self.reporter.stage(accuracy_line(calibration))
         return calibration
 

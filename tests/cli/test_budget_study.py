@@ -13,35 +13,36 @@ from nas.results.study import StudyResults
 
 pytestmark = pytest.mark.slow
 
-WITHOUT = [setting for setting in SMALL if not setting.startswith("search.evaluations=")]
+UNLIMITED = (*SMALL, "search.evaluations=null")
 
 
 def test_a_limit_of_time_is_kept_and_what_it_cut_goes_on(nas: Nas) -> None:
     """Candidates take far longer than the limit leaves them."""
     search = ("search", *SMALL, "search.objectives=[error,params_m]", "finalise.limit=0")
-    search = (*search, "search.lookahead=8", "evaluation.recipe.epochs=60")
+    search = (*search, "evaluation.recipe.epochs=60")
     cut = nas(*search, "search.stop.wall_clock_s=20")
     study = StudyResults(nas.folder / "runs" / "small")
     trials = study.trials()
     assert study.record["stop"]["by"] == "wall_clock_s", cut.stdout + cut.stderr
     assert trials["ended_s"].max() < 20 + 5
     partial = trials[trials["fidelity"] < 1]
-    assert 1 <= len(partial) <= 8
+    assert 1 <= len(partial) <= 2
     checkpoints = study.path / "checkpoints"
     assert {file.name.partition("-")[0] for file in checkpoints.iterdir()} == set(
         partial["arch_id"]
     )
-    ended = nas(*search, "search.stop.wall_clock_s=100000", "search.evaluations=2")
+    ended = nas(*search, f"search.evaluations={len(trials)}")
     assert ended.returncode == 0, ended.stderr
     after = StudyResults(study.path).trials()
     assert after["arch_id"][: len(trials)].tolist() == trials["arch_id"].tolist()
     full = after[after["fidelity"] == 1]
-    assert set(full["arch_id"]) & set(partial["arch_id"])
+    assert set(full["arch_id"]) == set(trials["arch_id"])
     assert full["arch_id"].is_unique
+    assert not list(checkpoints.iterdir())
 
 
 def test_a_study_keeps_its_budget_and_goes_on_with_a_larger_one(nas: Nas) -> None:
-    search = ("search", *WITHOUT, "evaluation.recipe.epochs=4", "finalise.recipe.epochs=8")
+    search = ("search", *UNLIMITED, "evaluation.recipe.epochs=4", "finalise.recipe.epochs=8")
     for budget_s in (60, 100):
         began = time.monotonic()
         ended = nas(*search, f"budget={budget_s}s")
@@ -63,7 +64,7 @@ def test_a_study_keeps_its_budget_and_goes_on_with_a_larger_one(nas: Nas) -> Non
 
 def test_the_front_is_small_where_there_is_little_time(nas: Nas, tmp_path: Path) -> None:
     """It is refused before anything is measured if not one network can be verified."""
-    search = ("search", *WITHOUT, "finalise.recipe.epochs=4000", "budget=60s")
+    search = ("search", *UNLIMITED, "finalise.recipe.epochs=4000", "budget=60s")
     refused = nas(*search)
     assert refused.returncode == 2
     assert re.fullmatch(r"nas: budget: got '60s', expected at least .*\n", refused.stderr)
