@@ -113,8 +113,10 @@ def _own(name: str, label: str, algorithm: str, *, costs_known: bool) -> Contend
 
 @cache
 def _code() -> str:
-    """Return digits that stand for the code of all our algorithms."""
-    files = sorted(Path(nas.search.__file__).parent.rglob("*.py"))
+    """Return digits that stand for the code of all our algorithms, and not of what runs them."""
+    room = Path(nas.search.__file__).parent
+    shared = [room / f"{name}.py" for name in ("operators", "problem", "proposer", "ranking")]
+    files = sorted([*room.glob("algorithms/*.py"), *room.glob("surrogates/*.py"), *shared])
     return hashed([file.read_text("utf-8") for file in files], 12)
 
 

@@ -241,7 +241,7 @@ def test_names_of_genes_are_no_features(name: str):
     renamed = Renamed(input_shape=(3, 32, 32), num_classes=10, space=space)
     genotypes = space.samples(50, np.random.default_rng(1))
     features = Features(space)
-    assert {group.name for group in features.groups} == {"genes", "kinds"}
+    assert {group.name for group in features.groups} == {"genes", "kinds", "size"}
     assert np.array_equal(Features(renamed)(genotypes), features(genotypes))
     by_kind = next(group.columns for group in features.groups if group.name == "kinds")
     by_gene = next(group.columns for group in features.groups if group.name == "genes")

@@ -2,8 +2,12 @@
 
 Everything comes from the space's own declarations. Of a space of cells, the operations that lie on
 a path from input to output are described; what no path passes has no say in the accuracy, and a
-model of few trainings cannot learn that by itself. Parameters and multiply-accumulates are left
-out: beside these features they told nothing more on NAS-Bench-201.
+model of few trainings cannot learn that by itself.
+
+Genes are described together with the size of the network, as parameters and multiply-accumulates
+rank networks of most spaces better than other scores that need no training (Krishnakumar et al.,
+"NAS-Bench-Suite-Zero", NeurIPS 2022). Beside the features of cells they told nothing more on
+NAS-Bench-201, and are left out.
 """
 
 from __future__ import annotations
@@ -28,6 +32,12 @@ INPUT, ABSENT = "input", ("", "none")
 LEAST_NORM = 1e-3
 """Added to a squared path norm before its logarithm is taken: that of three poolings in a row."""
 
+SIZES = ("params_m", "macs_m")
+"""Costs that tell the size of a network; their logarithms are features."""
+
+LEAST_SIZE = 1e-9
+"""Millions from which a logarithm is taken, should a network have no parameters."""
+
 SHOWN_SAMPLE = 16
 """Random genotypes by which it is decided which genes the graphs show."""
 
@@ -40,7 +50,7 @@ class Group:
     """Columns of features that belong together and share a length scale.
 
     Attributes:
-        name: `genes`, `kinds`, or of a cell `CELL.nodes`, `CELL.paths`, `CELL.windows`,
+        name: `genes`, `kinds`, `size`, or of a cell `CELL.nodes`, `CELL.paths`, `CELL.windows`,
             `CELL.norm`.
         columns: Their positions.
     """
@@ -50,8 +60,8 @@ class Group:
 
     @property
     def of_genes(self) -> bool:
-        """Whether the columns tell choices of genes, whose effects add up for the most part."""
-        return self.name in ("genes", "kinds")
+        """Whether the columns tell genes or sizes, whose effects add up for the most part."""
+        return self.name in ("genes", "kinds", "size")
 
 
 class Features:
@@ -95,7 +105,10 @@ class Features:
         """Return every group's columns before they are standardised."""
         if not self._cells:
             codes = gene_codes(self._space, genotypes)
-            return {"genes": np.hstack(codes), "kinds": _by_kind(self._space, codes)}
+            sizes = self._space.costs(genotypes)[list(SIZES)].to_numpy()
+            size = np.log(np.maximum(sizes, LEAST_SIZE))
+            kinds = _by_kind(self._space, codes)
+            return {"genes": np.hstack(codes), "kinds": kinds, "size": size}
         raw: dict[str, FloatArray] = {}
         if self._outside:
             codes = gene_codes(self._space, genotypes)
