@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
@@ -74,6 +74,7 @@ class Setting:
         whole: Whether the whole space is searched, of which the table is a sample, answered by
             surrogates.
         feasible: Share of the space that a limit on the first cost leaves; `None` without one.
+        evaluations: Most distinct ones of a run.
     """
 
     table: str
@@ -82,20 +83,23 @@ class Setting:
     worst_error: float
     whole: bool = False
     feasible: float | None = None
+    evaluations: int = 350
 
 
 DEVICES = ("raspi4", "pixel3", "gold_6226", "2080ti_32", "fpga")
+
+ACCEL = Setting("accel_nasbench", "imagenet", ("zcu102", "a100"), worst_error=46.0, evaluations=200)
 
 SETTINGS: Mapping[str, Setting] = {
     "cifar10": Setting("nasbench201", "cifar10", DEVICES, 30.0),
     "cifar100": Setting("nasbench201", "cifar100", DEVICES, 57.0),
     "imagenet16": Setting("nasbench201", "imagenet16", DEVICES, 84.0),
-    "macro": Setting("nasbench_macro", "cifar10", ("macs_m", "params_m"), 14.3),
-    "accel": Setting("accel_nasbench", "imagenet", ("zcu102", "a100"), 46.0),
-    "accel_whole": Setting("accel_nasbench", "imagenet", ("zcu102", "a100"), 46.0, whole=True),
-    "accel_tight": Setting(
-        "accel_nasbench", "imagenet", ("zcu102", "a100"), 52.0, whole=True, feasible=0.001
+    "macro": Setting(
+        "nasbench_macro", "cifar10", ("macs_m", "params_m"), worst_error=14.3, evaluations=200
     ),
+    "accel": ACCEL,
+    "accel_whole": replace(ACCEL, whole=True),
+    "accel_tight": replace(ACCEL, whole=True, worst_error=52.0, feasible=0.001),
 }
 """What can be searched, by the name under which runs are recorded."""
 
@@ -183,6 +187,11 @@ class TableTask:
         return self._declared.worst_error
 
     @property
+    def most_evaluations(self) -> int:
+        """Most distinct evaluations of a run."""
+        return self._declared.evaluations
+
+    @property
     def _declared(self) -> Setting:
         return SETTINGS[self.setting]
 
@@ -266,10 +275,9 @@ class TableTask:
             found[measure] = every[best], hypervolume(scaled[best], np.ones(self.objectives))
         return found
 
-    @property
-    def front(self) -> IntArray:
-        """The rows that make the true front, with costs clipped."""
-        return self._fronts["clipped"][0]
+    def front(self, measure: str = "clipped") -> IntArray:
+        """Return the rows that make the true front."""
+        return self._fronts[measure][0]
 
     def front_hypervolume(self, measure: str = "clipped") -> float:
         """Return the hypervolume of the true front, in scaled objectives."""
@@ -282,7 +290,7 @@ class TableTask:
 
     def front_share(self, rows: Sequence[int]) -> float:
         """Return the share of the front's architectures that are among rows."""
-        return len(set(self.front.tolist()) & set(rows)) / len(self.front)
+        return len(set(self.front().tolist()) & set(rows)) / len(self.front())
 
     def cheapest_ratio(self, rows: Sequence[int]) -> float:
         """Return the cost of the cheapest useful architecture among rows, by that of all.

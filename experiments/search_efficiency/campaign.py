@@ -192,7 +192,7 @@ class Campaign:
         contenders: Who is compared.
         tasks: On what.
         seeds: With which seeds; a slow contender gets the first of them.
-        evaluations: Of a run; a slow contender makes fewer.
+        evaluations: Of a run; a slow contender makes fewer, and no task more than its setting has.
     """
 
     contenders: Sequence[Contender]
@@ -209,7 +209,7 @@ class Campaign:
             for key, contender in self._keys()
             if key in recorded
             and recorded[key].settings == json_values(contender.settings)
-            and recorded[key].evaluations >= self._evaluations(contender)
+            and recorded[key].evaluations >= self._evaluations(contender, key.task)
         }
 
     def finish(
@@ -240,7 +240,7 @@ class Campaign:
                     key.task.setting,
                     key.task.costs,
                     key.seed,
-                    self._evaluations(contender),
+                    self._evaluations(contender, key.task),
                 ): (key, contender)
                 for key, contender in missing
             }
@@ -253,7 +253,8 @@ class Campaign:
                 pool.shutdown(wait=True, cancel_futures=True)
 
     def _entry(self, key: RunKey, contender: Contender, made: BenchmarkRun) -> RecordedRun:
-        settings, evaluations = json_values(contender.settings), self._evaluations(contender)
+        settings = json_values(contender.settings)
+        evaluations = self._evaluations(contender, key.task)
         return RecordedRun(key, settings, contender.versions, evaluations, made)
 
     def _keys(self) -> Iterator[tuple[RunKey, Contender]]:
@@ -266,8 +267,9 @@ class Campaign:
                     if able and (most is None or place < most):
                         yield RunKey(contender.name, task, seed), contender
 
-    def _evaluations(self, contender: Contender) -> int:
-        return min(self.evaluations, contender.limits.evaluations or self.evaluations)
+    def _evaluations(self, contender: Contender, task: TableTask) -> int:
+        most = contender.limits.evaluations or self.evaluations
+        return min(self.evaluations, most, task.most_evaluations)
 
 
 def _use_one_thread() -> None:

@@ -8,7 +8,8 @@ import pandas as pd
 import pytest
 
 SCRIPT = Path(__file__).resolve().parents[2] / "experiments" / "search_efficiency" / "run.py"
-BRIEF = ("--costs", "pixel2", "gold_6240", "--seeds", "2", "--evaluations", "50", "--jobs", "1")
+COSTS = ("--tasks", "cifar10", "--costs", "pixel2", "gold_6240")
+BRIEF = (*COSTS, "--seeds", "2", "--evaluations", "50", "--jobs", "1")
 
 
 def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -21,7 +21,7 @@ def entry(method: str, seed: int, rows: tuple[int, ...], evaluations: int) -> Re
 
 
 def test_budgets_that_were_not_taken_have_no_score() -> None:
-    front = tuple(TASK.front.tolist())
+    front = tuple(TASK.front().tolist())
     [stuck, short] = scores([entry("stuck", 0, front, 350), entry("short", 0, front, 100)]).to_dict(
         "records"
     )
