@@ -49,7 +49,9 @@ def hypervolume(points: Points, reference: Sequence[float] | FloatArray) -> floa
     return _volume(*_checked_points_and_reference(points, reference))
 
 
-def hypervolume_order(points: Points, reference: Sequence[float] | FloatArray) -> list[int]:
+def hypervolume_order(
+    points: Points, reference: Sequence[float] | FloatArray, most: int | None = None
+) -> list[int]:
     """Return the front's points in the greedy order of what each adds to the hypervolume.
 
     The first `k` are the greedy choice of `k` points that stand for the front. Contributions only
@@ -59,6 +61,7 @@ def hypervolume_order(points: Points, reference: Sequence[float] | FloatArray) -
     Args:
         points: Shape `(n, m)`; dominated ones are left out.
         reference: Shape `(m,)`.
+        most: How many are wanted; `None` for all. The order of the first ones takes far less time.
 
     Returns:
         Indices into `points`; those that add nothing come last, ties in the order given.
@@ -69,12 +72,14 @@ def hypervolume_order(points: Points, reference: Sequence[float] | FloatArray) -
     array, corner = _checked_points_and_reference(points, reference)
     bounds = [(-np.inf, int(index), -1) for index in np.flatnonzero(non_dominated(array))]
     chosen: list[int] = []
-    while bounds:
+    volume = 0.0
+    while bounds and (most is None or len(chosen) < most):
         _, index, chosen_then = heapq.heappop(bounds)
         if chosen_then == len(chosen):
             chosen.append(index)
+            volume = _volume(array[chosen], corner)
             continue
-        gain = _volume(array[[*chosen, index]], corner) - _volume(array[chosen], corner)
+        gain = _volume(array[[*chosen, index]], corner) - volume
         heapq.heappush(bounds, (-gain, index, len(chosen)))
     return chosen
 

@@ -26,10 +26,11 @@ class SearchFront:
         """Return the hypervolume of trials."""
         return hypervolume(self._points(self._kept(trials)), self._corner)
 
-    def members(self, trials: Sequence[Trial]) -> list[str]:
-        """Return the `arch_id` of the front's members, those first that add the most."""
+    def members(self, trials: Sequence[Trial], most: int) -> list[str]:
+        """Return the `arch_id` of `most` members of the front, those first that add the most."""
         kept = self._kept(trials)
-        return [kept[i].arch_id for i in hypervolume_order(self._points(kept), self._corner)]
+        order = hypervolume_order(self._points(kept), self._corner, most)
+        return [kept[i].arch_id for i in order]
 
     def _kept(self, trials: Sequence[Trial]) -> list[Trial]:
         return [trial for trial in trials if trial.full and self.problem.kept(trial)]

@@ -38,8 +38,8 @@ NOTICEABLE = 0.15
 OUTSIDE_SEARCH = "seconds_outside_search"
 """Entry of `study.json`: seconds that all runs of the study took before and after the search."""
 
-Front = Callable[[Sequence[Trial]], Sequence[str]]
-"""Returns the `arch_id` of the front's members, those first that are verified first."""
+Front = Callable[[Sequence[Trial], int], Sequence[str]]
+"""Returns the `arch_id` of so many of the front's members, those first that are verified first."""
 
 
 @dataclass
@@ -225,7 +225,7 @@ class Planner:
             return limit, VERIFICATION_SHARE * budget_s
         # The front is hardly known before half of the search, so the mean stands for its members.
         ran_s = max((trial.ended_s for trial in trials), default=0.0)
-        final_s = self._final_s(trials, self._front(trials)[:limit])
+        final_s = self._final_s(trials, self._front(trials, limit))
         if ran_s < budget_s / 3 or not final_s:
             complete = [trial for trial in trials if trial.complete]
             each_s = mean_s(complete) if complete else self._speeds.candidate_s

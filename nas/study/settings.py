@@ -26,7 +26,7 @@ from nas.search.adaptive_measurement import AdaptiveMeasurementSettings
 from nas.search.algorithms import AlgorithmSettings
 from nas.search.fidelity import FidelitySettings
 from nas.search.schedule import Asynchronous, Schedule
-from nas.search.stopping import StopSettings
+from nas.search.stopping import HOUR_S, StopSettings
 from nas.study.checking import component
 
 MEASUREMENTS, PREDICTORS = RESERVED = ("measurements", "predictors")
@@ -107,7 +107,7 @@ class GeneralSettings:
         if self.budget is None:
             return None
         found = re.fullmatch(r"(\d+(?:\.\d+)?) ?(s|min|h|core-h)", self.budget)
-        if found is None or not float(found[1]):
+        if found is None or not 0 < float(found[1]) * HOUR_S < math.inf:
             expected = "a time such as 90s, 15min or 2h, or core hours such as 8core-h"
             raise ConfigError("budget", self.budget, expected)
         unit_s = {"s": 1.0, "min": 60.0, "h": 3600.0, "core-h": 3600.0 / cores}[found[2]]

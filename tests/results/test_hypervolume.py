@@ -58,6 +58,7 @@ def test_order_is_greedy(m: int) -> None:
     reference = np.full(m, 0.9)
     order = hypervolume_order(points, reference)
     assert sorted(order) == np.flatnonzero(non_dominated(points)).tolist()
+    assert hypervolume_order(points, reference, most=3) == order[:3]
     for k in range(len(order)):
         gains = [hypervolume(points[[*order[:k], i]], reference) for i in order[k:]]
         assert gains[0] == pytest.approx(max(gains))
