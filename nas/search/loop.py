@@ -9,7 +9,7 @@ trial's latency may be measured before the algorithm is told. Both happen in the
 telling. What is refused takes no number, and is not pending when the algorithm is asked again.
 
 What runs when time is up is cut and recorded as a partial training, whose time counts. Where limits
-then leave room, it is the next candidate to be trained, which goes on from its checkpoint.
+then leave room, it goes on from its checkpoint, as the next candidate after its trial was told.
 """
 
 from __future__ import annotations

@@ -159,7 +159,8 @@ class Stopping:
         """Return that the limit of time was reached."""
         wall_clock_s, budget = BY_TIME
         by = budget if self._planned_s == self.ends_s else wall_clock_s
-        return Stop(by, f"{self._spent.ran_s:.0f} s of search, the limit is {self.ends_s:.4g}")
+        limit_s = max(self.ends_s, 0.0)
+        return Stop(by, f"{self._spent.ran_s:.0f} s of search, the limit is {limit_s:.4g}")
 
     def enough(self, trainings: float) -> Stop | None:
         """Return whether so many full trainings are all that were to be made."""

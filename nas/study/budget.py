@@ -78,9 +78,10 @@ class Speeds:
         Which ones are refitted is not known before, so it is assumed of the largest.
 
         Args:
-            final_s: Seconds of their trainings, each alone on a worker.
+            final_s: Seconds of their trainings, each alone on a worker; 0 of those that have been
+                verified.
         """
-        rounds_s = [sorted(final_s, reverse=True)]
+        rounds_s = [sorted((seconds for seconds in final_s if seconds), reverse=True)]
         if self.refit_ratio:
             rounds_s.append([self.refit_ratio * seconds for seconds in rounds_s[0][: len(PICKS)]])
         total_s = 0.0

@@ -104,6 +104,11 @@ class StudyFolder:
             results = [self.finalised / member["arch_id"] / "result.json" for member in members]
         return all(result.is_file() for result in results)
 
+    @property
+    def verified_members(self) -> frozenset[str]:
+        """`arch_id` of all architectures that have been verified."""
+        return frozenset(file.parent.name for file in self.finalised.glob("*/result.json"))
+
     def record(self) -> dict[str, Any]:
         """Return what `study.json` holds."""
         return read_record(self.record_path)

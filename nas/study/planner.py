@@ -11,7 +11,7 @@ import dataclasses
 import math
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from nas.core.errors import counted
@@ -64,6 +64,7 @@ class Planner:
     workers: int | None = None
     sample_s: float | None = None
     _front: Front | None = field(default=None, init=False)
+    _verified: Collection[str] = field(default=(), init=False)
     _trials: dict[int, Trial] = field(default_factory=dict, init=False)
     _ran_s: float = field(default=0.0, init=False)
     _before_s: float = field(default=0.0, init=False)
@@ -168,17 +169,20 @@ class Planner:
         )
         return self._speeds
 
-    def begin_search(self, front: Front, trials: Sequence[Trial]) -> float:
+    def begin_search(
+        self, front: Front, trials: Sequence[Trial], verified: Collection[str]
+    ) -> float:
         """Take note that the search begins.
 
         Args:
             front: Of trials, as the search sees it.
             trials: Of earlier runs.
+            verified: `arch_id` of members whose verification takes no time any more.
 
         Returns:
             Seconds of the study before it, without those of the search in earlier runs.
         """
-        self._front = front
+        self._front, self._verified = front, verified
         if self._speeds is None and trials and isinstance(self.job, TrainingJob):
             self._learn(self.job, (), trials)
         self._trials = {trial.number: trial for trial in trials}
@@ -236,11 +240,12 @@ class Planner:
         return members, self._speeds.verification_s(final_s[:members])
 
     def _final_s(self, trials: Sequence[Trial], arch_ids: Sequence[str]) -> list[float]:
-        """Return how long the final trainings of some architectures take."""
+        """Return how long the final trainings of some architectures take; 0 where it is done."""
         assert self._speeds is not None
         seconds: defaultdict[str, float] = defaultdict(float)
         for trial in trials:
             seconds[trial.arch_id] += trial.seconds
+        seconds |= dict.fromkeys(self._verified, 0.0)
         return [self._speeds.final_ratio * seconds[arch_id] for arch_id in arch_ids]
 
     def verified(self, trials: Sequence[Trial], arch_ids: Sequence[str], least: int) -> int:

@@ -306,6 +306,10 @@ class _Study:
     ) -> Sequence[Trial]:
         settings, evaluations = self.settings.search, self.settings.evaluations
         recorded, job = ledger.trials(), self._job
+        stop = self.folder.record().get("stop") or {}
+        # A search that has ended within these limits ends there again, whatever was verified since.
+        ended = stop.get("limits") == self.settings.limits
+        verified = frozenset() if ended else self.folder.verified_members
         unfinished = full_trainings(recorded) < evaluations - ROUNDING
         if unfinished:
             self.folder.update(status="searching", stop=None)
@@ -318,7 +322,7 @@ class _Study:
             planner.workers = evaluator.workers
             plan = planner.announce(feasible, recorded, calibrated=True) if unfinished else None
             front = SearchFront(problem, self.folder.record()["reference_point"])
-            outside_s = planner.begin_search(front.members, recorded)
+            outside_s = planner.begin_search(front.members, recorded, verified)
             self.folder.update(**{OUTSIDE_SEARCH: outside_s})
             schedule = settings.schedule(evaluator.workers)
             seed = int(stream(self.settings.seed, "search").integers(2**31))

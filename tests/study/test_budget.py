@@ -93,7 +93,7 @@ def test_a_simulated_search_has_no_budget() -> None:
 
 def test_a_verification_trains_the_largest_first_on_all_workers() -> None:
     at = speeds()
-    each_s = at.verification_s([0.0])
+    each_s = at.verification_s([1e-9])
     # By hand: 9 on the one worker, 5 + 4 + 2 on the other.
     assert at.verification_s([2, 5, 9, 4]) == pytest.approx(11 + 4 * each_s)
     assert at.verification_s([]) == 0
@@ -106,7 +106,7 @@ def test_a_verification_trains_the_largest_first_on_all_workers() -> None:
 
 def test_a_refit_takes_its_time_as_well() -> None:
     at, refitting = speeds(), dataclasses.replace(speeds(), refit_ratio=1.5)
-    each_s = at.verification_s([0.0])
+    each_s = at.verification_s([1e-9])
     assert refitting.verification_s([10.0]) == pytest.approx(10 + 15 + 2 * each_s)
     # Of many networks, those that three names stand for.
     expected_s = at.verification_s([10.0] * 8) + 2 * 15 + 3 * each_s
@@ -194,7 +194,7 @@ def planner(monkeypatch: pytest.MonkeyPatch) -> Planner:
     of = settings(budget="15min", **{"evaluation.workers": 2})
     planner = Planner(settings=of, job=job, say=lambda line: None, started=time.monotonic())
     assert planner.announce([], [], calibrated=True) is not None
-    planner.begin_search(front, [])
+    planner.begin_search(front, [], ())
     return planner
 
 
@@ -211,6 +211,14 @@ def test_a_search_ends_when_its_front_can_just_be_verified(planner: Planner) -> 
     # What is trained in parts took the sum of them.
     parts = [*late[:-1], trial(21, 30.0, 405.0, 0.3), trial(21, 60.0, 410.0)]
     assert planner.search_ends_s([parts[0], parts[-2], *parts]) <= expected_s + 1
+
+
+def test_members_that_are_verified_take_no_time_of_a_larger_budget(planner: Planner) -> None:
+    trials = [*(trial(i, 20.0, 20.0 * i) for i in range(20)), trial(20, 90.0, 410.0)]
+    before_s = planner.search_ends_s(trials)
+    last_two = [trial.arch_id for trial in trials[-2:]]
+    planner.begin_search(lambda trials, most: last_two, [], [trials[-1].arch_id])
+    assert planner.search_ends_s(trials) > before_s + 100
 
 
 def test_a_change_of_the_plan_is_said_once(planner: Planner) -> None:
@@ -244,6 +252,6 @@ def test_as_many_members_are_verified_as_there_is_time_for(planner: Planner) -> 
 def test_time_of_earlier_runs_counts(planner: Planner) -> None:
     planner.outside_s = 100.0
     recorded = [trial(0, 20.0, 200.0)]
-    before_s = planner.begin_search(lambda trials, most: [], recorded)
+    before_s = planner.begin_search(lambda trials, most: [], recorded, ())
     assert before_s == pytest.approx(100, abs=5)
     assert planner.spent_s == pytest.approx(300, abs=5)
