@@ -162,8 +162,8 @@ class StudyFolder:
         fix = "restore it from a copy, or give the new study another name"
         with decoding(file, fix):
             saved = OmegaConf.to_container(read_yaml(file))
-            if self.begun and not saved:
-                raise ValueError("it is empty")
+            if self.begun and "search_space" not in (saved or ()):  # the last of its sections
+                raise ValueError("it is empty, or cut")
             return cast("dict[str, Any]", saved)
 
     def check(self, config: Mapping[str, Any]) -> None:

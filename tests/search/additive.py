@@ -13,6 +13,7 @@ from functools import partial
 from typing import ClassVar
 
 import numpy as np
+import torch
 from torch import nn
 
 from nas.core.objective import Constraint, Facts, Objective
@@ -47,7 +48,19 @@ class AdditiveSpace(SearchSpace):
     def _block(self, i: int, chosen: Choices) -> ModuleSpec | None:
         if self.switched and chosen["gene0"] == 0:
             return None
-        return ModuleSpec(nn.Identity, {"share": chosen[f"gene{i}"]})
+        return ModuleSpec(Scale, {"share": chosen[f"gene{i}"]})
+
+
+class Scale(nn.Module):
+    """Of equal size, whatever is chosen."""
+
+    def __init__(self, shape: Sequence[int], share: int) -> None:
+        super().__init__()
+        del shape, share
+        self.weight = nn.Parameter(torch.ones(1))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x * self.weight
 
 
 @dataclass(frozen=True, kw_only=True)
