@@ -162,7 +162,7 @@ class StudyFolder:
         fix = "restore it from a copy, or give the new study another name"
         with decoding(file, fix):
             saved = OmegaConf.to_container(read_yaml(file))
-            if self.begun and "search_space" not in (saved or ()):  # the last of its sections
+            if self.begun and "finalise" not in (saved or ()):  # the last of its sections
                 raise ValueError("it is empty, or cut")
             return cast("dict[str, Any]", saved)
 
