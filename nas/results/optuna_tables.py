@@ -62,6 +62,7 @@ _TRIAL_KINDS = {
     "seed": int,
     "failure": str | None,
     "facts": dict,
+    "cut": bool,
 }
 _INT64 = range(-(2**63), 2**63)
 
@@ -185,6 +186,7 @@ def decoded_trial(
     held: Mapping[str, Any], values: Sequence[float], objectives: Sequence[str]
 ) -> Trial:
     """Return the trial with attributes `held` and Optuna's values of its objectives."""
+    held = {"cut": False, **held}
     check_kinds(held, _TRIAL_KINDS)
     for name in ("number", "seed"):
         if held[name] not in _INT64:
@@ -205,7 +207,7 @@ def decoded_trial(
         seconds=float(held["seconds"]),
         ended_s=float(held.get("ended_s", 0.0)),
         failure=held["failure"],
-        cut=bool(held.get("cut", False)),
+        cut=held["cut"],
     )
 
 

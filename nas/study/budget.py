@@ -106,7 +106,7 @@ class Speeds:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class TimePlan:
     """What is left of a study, in stages; a stage that is over takes 0 s.
 
     Attributes:
@@ -165,7 +165,7 @@ def planned(
     budget_s: float | None = None,
     spent_s: float = 0.0,
     begins: bool = True,
-) -> Plan:
+) -> TimePlan:
     """Plan what is left of a study.
 
     Args:
@@ -206,7 +206,7 @@ def planned(
     if candidate_s is not None:
         left = max(settings.evaluations - full_trainings(trials), 0.0)
         candidates = min(left, search_s * speeds.workers / candidate_s)
-    return Plan(
+    return TimePlan(
         samples=samples,
         calibration_s=samples * speeds.sample_s,
         candidates=candidates,

@@ -23,8 +23,8 @@ from nas.study.budget import (
     CALIBRATION_SHARE,
     ENDING_S,
     VERIFICATION_SHARE,
-    Plan,
     Speeds,
+    TimePlan,
     mean_s,
     planned,
     speeds_of,
@@ -95,7 +95,7 @@ class Planner:
 
     def announce(
         self, genotypes: Sequence[Genotype], trials: Sequence[Trial], *, calibrated: bool
-    ) -> Plan | None:
+    ) -> TimePlan | None:
         """Say how long the stages take that are left.
 
         Args:

@@ -36,16 +36,16 @@ class NasBenchMacro(Table):
 
     @cached_property
     def genotypes(self) -> IntArray:
-        return np.array([list(map(int, arch)) for arch in _read()["arch"]])
+        return np.array([list(map(int, arch)) for arch in _table_columns()["arch"]])
 
     def _accuracy(self, dataset: str, epochs: int) -> npt.NDArray[np.floating]:
         del dataset, epochs
-        return _read()["mean_acc"].astype(float)
+        return _table_columns()["mean_acc"].astype(float)
 
     def _cost(self, name: str) -> npt.NDArray[np.floating]:
-        return _read()[name.removesuffix("_m")].astype(float) / 1e6
+        return _table_columns()[name.removesuffix("_m")].astype(float) / 1e6
 
 
 @lru_cache(maxsize=1)
-def _read() -> Mapping[str, npt.NDArray[np.str_]]:
+def _table_columns() -> Mapping[str, npt.NDArray[np.str_]]:
     return read_csv(_CSV)

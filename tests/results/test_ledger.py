@@ -23,6 +23,7 @@ from nas.core.trial import Trial
 from nas.results import database
 from nas.results.database import sqlite_url
 from nas.results.ledger import Ledger, Writer
+from nas.results.optuna_tables import decoded_trial, encoded_trial
 from nas.results.study import StudyResults
 
 OBJECTIVES = ("error", "latency_ms")
@@ -574,6 +575,12 @@ def test_a_trial_that_was_cut_is_read_as_one(url: str) -> None:
     cut = dataclasses.replace(make_trial(0, 1.0, 1.0), fidelity=0.25, cut=True)
     ledger.append(cut, make_trial(1, 1.0, 1.0))
     assert [(t.fidelity, t.cut) for t in ledger.trials()] == [(0.25, True), (1.0, False)]
+
+
+def test_a_cut_that_is_no_truth_value_is_refused() -> None:
+    attributes, values = encoded_trial(make_trial(0, 1.0, 1.0), ["error", "latency_ms"])
+    with pytest.raises(TypeError, match="cut"):
+        decoded_trial({**attributes, "cut": "false"}, values or [], ["error", "latency_ms"])
 
 
 def test_what_is_read_is_what_optuna_reads(url: str) -> None:

@@ -20,8 +20,8 @@ from nas.study.budget import (
     ENDING_S,
     LEAST_CANDIDATES,
     VERIFICATION_SHARE,
-    Plan,
     Speeds,
+    TimePlan,
     planned,
 )
 from nas.study.composition import compose
@@ -133,7 +133,7 @@ def test_a_plan_keeps_its_budget(text: str, candidate_s: float, ratio: float, wo
     """Either it fits, or the least budget is named, and that one fits."""
     spent_s, at = 20.0, speeds(candidate_s, ratio, workers)
 
-    def plan_of(budget: str) -> tuple[Plan, float]:
+    def plan_of(budget: str) -> tuple[TimePlan, float]:
         of = settings(budget=budget)
         budget_s = of.budget_s(1)
         assert budget_s is not None

@@ -4,10 +4,10 @@ Everything comes from the space's own declarations. Of a space of cells, the ope
 a path from input to output are described; what no path passes has no say in the accuracy, and a
 model of few trainings cannot learn that by itself.
 
-Genes are described together with the size of the network, as parameters and multiply-accumulates
-rank networks of most spaces better than other scores that need no training (Krishnakumar et al.,
-"NAS-Bench-Suite-Zero", NeurIPS 2022). Beside the features of cells they told nothing more on
-NAS-Bench-201, and are left out.
+Genes are described together with the size of the network: its parameters and multiply-accumulates
+are known without training and are correlated with the accuracy (two of the 13 proxies that
+Krishnakumar et al., "NAS-Bench-Suite-Zero", NeurIPS 2022, compare). Beside the features of cells
+they told nothing more on NAS-Bench-201, and are left out.
 """
 
 from __future__ import annotations
