@@ -1,6 +1,6 @@
 """Planning the time of a study while it runs.
 
-A search within a budget ends when just as much time is left as the verification of its front takes.
+A search within a budget ends when the time that is left is what the verification of its front takes.
 That is a function of the trials that have ended, so a search that is replayed ends where it did.
 """
 
@@ -218,7 +218,7 @@ class Planner:
             self._said_s = reserve_s
             ends = f"the search ends after {_exact(self.search_ends_s(trials))}"
             networks = counted(members, "network")
-            self.say(f"planned anew: {ends}, then {_exact(reserve_s)} of verification ({networks})")
+            self.say(f"new plan: {ends}, then {_exact(reserve_s)} of verification ({networks})")
 
     def _reserve(self, trials: Sequence[Trial], budget_s: float) -> tuple[int, float]:
         """Return how many members of the front are verified, and how long that takes."""

@@ -1,6 +1,6 @@
-"""Whether the surrogate of `guided` knows how far off it may be, in spaces too large to enumerate.
+"""Whether the uncertainty of the surrogate of `guided` is calibrated, in large spaces.
 
-    python experiments/search_efficiency/honesty.py
+    python experiments/search_efficiency/z_scores.py
 
 A z-score is the observed error minus the predicted one, by the predicted standard deviation, on the
 surrogate's scale. It is told of every trial before the surrogate has learned it, and of the members
