@@ -1,6 +1,6 @@
 """Planning the time of a study while it runs.
 
-A search within a budget ends when the time that is left is what the verification of its front takes.
+A search within a budget ends when the time that is left is that of the verification of its front.
 That is a function of the trials that have ended, so a search that is replayed ends where it did.
 """
 
