@@ -108,8 +108,9 @@ def test_a_training_on_a_rung_is_cut_and_goes_on(rule: str, mode: str):
         assert any(trial.cut for trial in trials)
         # A rung is told of what was to be trained so far, and a front has full trainings only.
         assert {t.fidelity for t in trials if not t.cut} <= {0.1, 0.33, 1.0}
-    trials = search(BUDGET).run()
-    assert BUDGET <= full_trainings(trials) < BUDGET + 1
+    # The last trainings are cut where little is left of the budget: more leaves all of them room.
+    trials = search(BUDGET + 4).run()
+    assert BUDGET + 4 <= full_trainings(trials) < BUDGET + 5
     reached = {t.arch_id: t.fidelity for t in trials}
     assert all(reached[t.arch_id] > t.fidelity for t in trials if t.cut)
 
