@@ -11,8 +11,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from nas.core.recipe import Recipe
-
 if TYPE_CHECKING:
     import torch
 
@@ -82,13 +80,18 @@ class Task(ABC):
         """
 
     @abstractmethod
-    def loss(self, outputs: torch.Tensor, targets: torch.Tensor, recipe: Recipe) -> torch.Tensor:
-        """Return the mean loss of a batch, a scalar with a gradient.
+    def losses(
+        self, outputs: torch.Tensor, targets: torch.Tensor, label_smoothing: float
+    ) -> torch.Tensor:
+        """Return the loss of every example, `(n,)`, with a gradient.
+
+        Where an example has several targets (one a pixel), its loss is their mean.
 
         Args:
             outputs: Of the network.
             targets: Of the same examples, on the device of `outputs`.
-            recipe: How the network is trained (`label_smoothing`).
+            label_smoothing: Share of the target's probability that all classes receive alike, from
+                0 to 1; a task without classes ignores it.
         """
 
     @abstractmethod
@@ -119,6 +122,19 @@ class Task(ABC):
     @abstractmethod
     def strata(self, targets: Array) -> npt.NDArray[np.int64]:
         """Return the group of every example, `(n,)`; samples have as many of each as they can."""
+
+    def weights(self, targets: Array) -> npt.NDArray[np.float64]:
+        """Return weights of the examples, `(n,)`, that make all strata count equally.
+
+        Their mean is 1: an example weighs n / (number of strata * examples of its stratum), where
+        only strata with examples count (King and Zeng, 2001, "Logistic Regression in Rare Events
+        Data"; scikit-learn's `class_weight="balanced"`).
+        """
+        _, inverse, counts = np.unique(
+            self.strata(targets), return_inverse=True, return_counts=True
+        )
+        share: npt.NDArray[np.float64] = len(targets) / (len(counts) * counts)
+        return share[inverse]
 
     @abstractmethod
     def counts(self, targets: Array) -> dict[str, int]:

@@ -50,12 +50,15 @@ class Outcome:
         checkpoint: What a later part of the training goes on from, where one may come.
         cut_at: Share of the full training that it had had when it was cut, less than was asked
             for; `None` if it was not cut.
+        history: One record an epoch, by name: `epoch` (from 1), `images_per_s`, `loss` (mean over
+            the epoch), and the metrics of the task in epochs after which they were taken.
     """
 
     metrics: Mapping[str, float]
     weights: bytes | None = None
     checkpoint: bytes | None = None
     cut_at: float | None = None
+    history: tuple[Mapping[str, float], ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

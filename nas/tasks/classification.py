@@ -10,7 +10,6 @@ import numpy as np
 import numpy.typing as npt
 
 from nas.core.errors import DataError
-from nas.core.recipe import Recipe
 from nas.core.task import Array, Sums
 from nas.tasks import Metric, Task, register
 
@@ -72,10 +71,12 @@ class Classification(Task):
             got = f"{targets.min()} to {targets.max()}"
             raise DataError(f"targets of a classification: got {got}, expected {form}")
 
-    def loss(self, outputs: torch.Tensor, targets: torch.Tensor, recipe: Recipe) -> torch.Tensor:
+    def losses(
+        self, outputs: torch.Tensor, targets: torch.Tensor, label_smoothing: float
+    ) -> torch.Tensor:
         from torch.nn import functional as F
 
-        return F.cross_entropy(outputs, targets, label_smoothing=recipe.label_smoothing)
+        return F.cross_entropy(outputs, targets, reduction="none", label_smoothing=label_smoothing)
 
     def sums(self, outputs: Array, targets: Array) -> Sums:
         right = (outputs.argmax(axis=1) == targets) & np.isfinite(outputs).all(axis=1)

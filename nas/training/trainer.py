@@ -133,7 +133,7 @@ def _loss(
 ) -> torch.Tensor:
     """Return the task's loss, and that of auxiliary classifiers with their weight."""
     every = network.all_outputs(x) if isinstance(network, Network) else [network(x)]
-    losses = [task.loss(y, targets, recipe) for y in every]
+    losses = [task.losses(y, targets, recipe.label_smoothing).mean() for y in every]
     return torch.stack([losses[0], *(recipe.auxiliary_weight * loss for loss in losses[1:])]).sum()
 
 

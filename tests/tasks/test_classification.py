@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from sklearn.utils.class_weight import compute_sample_weight
 
 from nas.core.errors import DataError
 from nas.tasks.classification import Classification
@@ -30,6 +31,13 @@ def test_metrics_do_not_depend_on_the_batches():
     logits, targets = rng.normal(size=(20, 3)), rng.integers(0, 3, 20)
     parts = [TASK.sums(logits[part], targets[part]) for part in (slice(0, 7), slice(7, 20))]
     assert TASK.scores(sum(parts)) == TASK.evaluate(logits, targets)
+
+
+def test_weights_make_classes_count_equally():
+    targets = np.array([0, 0, 0, 2])  # no example of class 1
+    weights = TASK.weights(targets)
+    assert weights == pytest.approx(compute_sample_weight("balanced", targets))
+    assert weights.mean() == 1.0
 
 
 def test_outputs_that_are_not_finite_are_wrong():

@@ -56,8 +56,13 @@ class SquareSegmentation(Task):
         if targets.ndim != 3:
             raise DataError(f"got masks of shape {targets.shape}, expected (n, H, W)")
 
-    def loss(self, outputs: torch.Tensor, targets: torch.Tensor, recipe: Recipe) -> torch.Tensor:
-        return F.cross_entropy(outputs, targets, label_smoothing=recipe.label_smoothing)
+    def losses(
+        self, outputs: torch.Tensor, targets: torch.Tensor, label_smoothing: float
+    ) -> torch.Tensor:
+        of_pixels = F.cross_entropy(
+            outputs, targets, reduction="none", label_smoothing=label_smoothing
+        )
+        return of_pixels.mean(dim=(1, 2))
 
     def sums(self, outputs: Array, targets: Array) -> Sums:
         """Count the pixels of each class that are found, and those found or true."""
