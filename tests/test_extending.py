@@ -179,7 +179,7 @@ from nas.tasks import Metric, Task, register
 @dataclass(frozen=True, kw_only=True)
 class Brightness(Task):
     metrics: ClassVar[tuple[Metric, ...]] = (
-        Metric("error", "%", larger_is_better=False, about="mean absolute error"),
+        Metric("error", "%", about="mean absolute error"),
     )
     output_size = 1
     summary = "brightness"

@@ -20,18 +20,20 @@ Sums = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Metric:
-    """A number that says how well a network does its task.
+    """A number that says how badly a network does its task: 0 is the best value.
+
+    What grows with quality is given as its difference from the best value, as in `100 - macro F1`,
+    so that every metric is made small and limited from above.
 
     Attributes:
-        name: As in the metrics of an evaluation.
+        name: As in the metrics of an evaluation, and in columns; `search.objectives` and
+            `search.constraints` take it.
         unit: Of the number; empty for a pure number.
-        larger_is_better: Its direction.
         about: What it is, in a few words.
     """
 
     name: str
     unit: str
-    larger_is_better: bool
     about: str
 
 
@@ -43,7 +45,7 @@ class Task(ABC):
     search space return for a batch, `(n, ...)`.
 
     Attributes:
-        metrics: The first one is `error`, in percent, which the objective `error` makes small.
+        metrics: Each may be an objective or have a limit. The first one is `error`, in percent.
         error_is_share: Whether `error` is the share of the examples that are wrong, so that tests
             for counts apply to it.
     """
@@ -104,6 +106,14 @@ class Task(ABC):
     @abstractmethod
     def scores(self, sums: Sums) -> dict[str, float]:
         """Return the value of every metric from the sums over all examples."""
+
+    def details(self, sums: Sums) -> dict[str, Any]:
+        """Return what a report shows of the test split beside the metrics, as plain JSON values.
+
+        By default nothing. `recall_percent`, by class, is listed in the model card of an export.
+        """
+        del sums
+        return {}
 
     def evaluate(self, outputs: Array, targets: Array) -> dict[str, float]:
         """Return the value of every metric for outputs that are there as a whole."""

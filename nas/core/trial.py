@@ -7,7 +7,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
 from nas.core.space import Genotype
 
@@ -50,6 +50,8 @@ class Outcome:
         checkpoint: What a later part of the training goes on from, where one may come.
         cut_at: Share of the full training that it had had when it was cut, less than was asked
             for; `None` if it was not cut.
+        details: What a report shows beside the metrics, where the job was to judge a network; see
+            `Task.details`.
         history: One record an epoch, by name: `epoch` (from 1), `images_per_s`, `loss` (mean over
             the epoch), and the metrics of the task in epochs after which they were taken.
     """
@@ -58,6 +60,7 @@ class Outcome:
     weights: bytes | None = None
     checkpoint: bytes | None = None
     cut_at: float | None = None
+    details: Mapping[str, Any] = field(default_factory=dict)
     history: tuple[Mapping[str, float], ...] = ()
 
 

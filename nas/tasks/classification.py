@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -29,8 +29,9 @@ class Classification(Task):
         >>> import numpy as np
         >>> task = Classification(class_names=("cat", "dog"))
         >>> logits = np.array([[2.0, 1.0], [0.0, 3.0], [1.0, 0.5], [4.0, 0.0]])
-        >>> task.evaluate(logits, np.array([0, 1, 1, 0]))
-        {'error': 25.0}
+        >>> metrics = task.evaluate(logits, np.array([0, 1, 1, 0]))
+        >>> metrics["error"], metrics["worst_class_error"]
+        (25.0, 50.0)
         >>> task.read(logits)
         ['cat', 'dog', 'cat', 'cat']
     """
@@ -38,7 +39,10 @@ class Classification(Task):
     class_names: tuple[str, ...]
 
     metrics: ClassVar[tuple[Metric, ...]] = (
-        Metric("error", "%", larger_is_better=False, about="top-1 error"),
+        Metric("error", "%", about="top-1 error"),
+        Metric("balanced_error", "%", about="100 - mean recall of the classes"),
+        Metric("macro_f1_error", "%", about="100 - mean F1 score of the classes"),
+        Metric("worst_class_error", "%", about="100 - least recall of a class"),
     )
     error_is_share: ClassVar[bool] = True
 
@@ -79,18 +83,54 @@ class Classification(Task):
         return F.cross_entropy(outputs, targets, reduction="none", label_smoothing=label_smoothing)
 
     def sums(self, outputs: Array, targets: Array) -> Sums:
-        right = (outputs.argmax(axis=1) == targets) & np.isfinite(outputs).all(axis=1)
-        return np.array([np.sum(~right), len(targets)], dtype=np.float64)
+        """Return the confusion matrix, `(classes, classes + 1)`.
+
+        A row counts the examples of a class by the class that they were given, in the last column
+        those whose outputs are not finite.
+        """
+        finite = np.isfinite(outputs).all(axis=1)
+        return self._confusion(np.where(finite, outputs.argmax(axis=1), self.output_size), targets)
 
     def scores(self, sums: Sums) -> dict[str, float]:
-        wrong, total = sums
-        return {"error": float(100 * wrong / total)}
+        """Return the metrics from a confusion matrix.
+
+        Means over classes are of those that the split has examples of, the same ones for every
+        network (scikit-learn's `balanced_accuracy_score`, and `f1_score` with these as `labels`).
+        """
+        present = sums.sum(axis=1) > 0
+        examples, found = sums.sum(axis=1)[present], sums.diagonal()[present]
+        given = sums.sum(axis=0)[:-1][present]
+        recall, f1 = found / examples, 2 * found / (examples + given)
+        return {
+            "error": float(100 * (examples.sum() - found.sum()) / examples.sum()),
+            "balanced_error": float(100 * (1 - recall.mean())),
+            "macro_f1_error": float(100 * (1 - f1.mean())),
+            "worst_class_error": float(100 * (1 - recall.min())),
+        }
+
+    def details(self, sums: Sums) -> dict[str, Any]:
+        """Return the confusion matrix with the classes' names, and the recall of every class.
+
+        `confusion_matrix` has a row a class and a column a class that was given;
+        `recall_percent` is `None` for a class without examples.
+        """
+        recall = [
+            float(100 * row[number] / row.sum()) if row.sum() else None
+            for number, row in enumerate(sums)
+        ]
+        details = {
+            "classes": list(self.class_names),
+            "recall_percent": dict(zip(self.class_names, recall, strict=True)),
+            "confusion_matrix": sums[:, :-1].astype(int).tolist(),
+        }
+        if sums[:, -1].any():
+            details["outputs_not_finite"] = sums[:, -1].astype(int).tolist()
+        return details
 
     def trivial(self, train: Array, validation: Array) -> dict[str, float]:
-        if not len(validation):
-            return {"error": 100 * (1 - 1 / self.output_size)}
-        guess = np.bincount(train).argmax()
-        return {"error": float(100 * np.mean(validation != guess))}
+        targets = validation if len(validation) else np.arange(self.output_size)
+        guess = np.bincount(train).argmax() if len(train) else 0
+        return self.scores(self._confusion(np.full(len(targets), guess), targets))
 
     def strata(self, targets: Array) -> npt.NDArray[np.int64]:
         return targets
@@ -98,6 +138,13 @@ class Classification(Task):
     def counts(self, targets: Array) -> dict[str, int]:
         numbers = np.bincount(targets, minlength=self.output_size).tolist()
         return dict(zip(self.class_names, numbers, strict=True))
+
+    def _confusion(self, given: Array, targets: Array) -> Sums:
+        shape = self.output_size, self.output_size + 1
+        cells = np.bincount(
+            targets.astype(np.int64) * shape[1] + given, minlength=shape[0] * shape[1]
+        )
+        return cells.reshape(shape).astype(np.float64)
 
     def read(self, outputs: Array) -> Sequence[str]:
         return [self.class_names[i] for i in outputs.argmax(axis=1)]

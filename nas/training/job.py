@@ -20,7 +20,7 @@ from nas.core.trial import Candidate, Outcome
 from nas.network.module import Network
 from nas.network.space import SearchSpace
 from nas.network.trained import Preprocessing, TrainedNetwork
-from nas.training.trainer import evaluate, resized, train
+from nas.training.trainer import evaluate, judged, resized, train
 
 TIMED_S = 0.3
 """Seconds of training steps from which the time of a training is estimated; at least one step."""
@@ -174,7 +174,8 @@ class JudgingJob:
         network = self.networks[candidate.arch_id]
         with training_step():
             module = network.module.to(device)
-        return Outcome(metrics=evaluate(module, self.images, network.preprocessing))
+        task, sums = self.images.task, judged(module, self.images, network.preprocessing)
+        return Outcome(metrics=task.scores(sums), details=task.details(sums))
 
 
 def check_resolution(

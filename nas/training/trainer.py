@@ -140,7 +140,14 @@ def _loss(
 def evaluate(
     network: nn.Module, images: Examples, preprocessing: Preprocessing, resolution: float = 1.0
 ) -> dict[str, float]:
-    """Return the metrics of the task of `images`, such as `error` in percent.
+    """Return the metrics of the task of `images`, such as `error` in percent; see `judged`."""
+    return images.task.scores(judged(network, images, preprocessing, resolution))
+
+
+def judged(
+    network: nn.Module, images: Examples, preprocessing: Preprocessing, resolution: float = 1.0
+) -> Sums:
+    """Return the sums over `images` from which their task makes the metrics.
 
     Args:
         network: Maps `(N, C, H, W)` to the outputs of the task.
@@ -161,7 +168,7 @@ def evaluate(
             if not torch.isfinite(outputs).all():
                 raise CandidateFailure("diverged", "the network returns values that are not finite")
             sums = sums + images.task.sums(outputs.numpy(), images.targets[part])
-    return images.task.scores(np.asarray(sums))
+    return np.asarray(sums)
 
 
 def resized(images: torch.Tensor, share: float) -> torch.Tensor:

@@ -2,8 +2,20 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from sklearn.metrics import (
+    accuracy_score,
+    balanced_accuracy_score,
+    confusion_matrix,
+    f1_score,
+    recall_score,
+)
 from sklearn.utils.class_weight import compute_sample_weight
 
 from nas.core.errors import DataError
@@ -42,7 +54,52 @@ def test_weights_make_classes_count_equally():
 
 def test_outputs_that_are_not_finite_are_wrong():
     logits = np.array([[1.0, 0, 0], [np.nan, 0, 0], [np.inf, 0, 0], [1.0, 0, 0]])
-    assert TASK.evaluate(logits, np.zeros(4, np.int64)) == {"error": 50.0}
+    targets = np.zeros(4, np.int64)
+    assert TASK.evaluate(logits, targets)["error"] == 50.0
+    details = TASK.details(TASK.sums(logits, targets))
+    assert details["outputs_not_finite"] == [2, 0, 0]
+    assert details["recall_percent"] == {"ant": 50.0, "bee": None, "cat": None}
+
+
+def scikit_learn(predicted: np.ndarray, targets: np.ndarray) -> dict[str, float]:
+    present = np.unique(targets)
+    recall = recall_score(targets, predicted, labels=present, average=None, zero_division=0)
+    macro_f1 = f1_score(targets, predicted, labels=present, average="macro", zero_division=0)
+    return {
+        "error": 100 * (1 - accuracy_score(targets, predicted)),
+        "balanced_error": 100 * (1 - balanced_accuracy_score(targets, predicted)),
+        "macro_f1_error": 100 * (1 - macro_f1),
+        "worst_class_error": 100 * (1 - recall.min()),
+    }
+
+
+# A class that the networks give may have no example, and one with examples may never be given.
+@pytest.mark.filterwarnings("ignore:y_pred contains classes not in y_true")
+@pytest.mark.filterwarnings("ignore:A single label was found")
+@given(
+    targets=arrays(np.uint8, st.integers(1, 40), elements=st.integers(0, 3)),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_metrics_are_those_of_scikit_learn(targets: np.ndarray, seed: int):
+    task = Classification(class_names=("ant", "bee", "cat", "dog"))
+    logits = np.random.default_rng(seed).normal(size=(len(targets), 4))
+    metrics = task.evaluate(logits, targets)
+    assert list(metrics) == [metric.name for metric in task.metrics]
+    assert metrics == pytest.approx(scikit_learn(logits.argmax(axis=1), targets))
+    details = task.details(task.sums(logits, targets))
+    expected = confusion_matrix(targets, logits.argmax(axis=1), labels=range(4))
+    assert details["confusion_matrix"] == expected.tolist()
+    assert details == json.loads(json.dumps(details))
+
+
+def test_an_unbalanced_split_hides_a_class_from_the_error_only():
+    targets = np.array([0] * 98 + [1] * 2)
+    logits = np.tile([1.0, 0.0, 0.0], (100, 1))
+    metrics = TASK.evaluate(logits, targets)
+    assert metrics["error"] == pytest.approx(2.0)
+    assert metrics["balanced_error"] == 50.0
+    assert metrics["worst_class_error"] == 100.0
+    assert metrics == TASK.trivial(targets, targets)
 
 
 @pytest.mark.parametrize("targets", [np.array([0, 3]), np.array([0.0, 1.0]), np.zeros((2, 2), int)])

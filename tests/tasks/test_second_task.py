@@ -36,8 +36,8 @@ class SquareSegmentation(Task):
     class_names: tuple[str, ...] = ("ground", "square")
 
     metrics: ClassVar[tuple[Metric, ...]] = (
-        Metric("error", "%", larger_is_better=False, about="100 - mean intersection over union"),
-        Metric("pixel_accuracy", "%", larger_is_better=True, about="share of right pixels"),
+        Metric("error", "%", about="100 - mean intersection over union"),
+        Metric("pixel_error", "%", about="share of wrong pixels"),
     )
 
     @property
@@ -76,7 +76,7 @@ class SquareSegmentation(Task):
         pixels = (either.sum() + both.sum()) / 2
         return {
             "error": float(100 - 100 * np.mean(both / np.maximum(either, 1))),
-            "pixel_accuracy": float(100 * both.sum() / pixels),
+            "pixel_error": float(100 - 100 * both.sum() / pixels),
         }
 
     def trivial(self, train: Array, validation: Array) -> dict[str, float]:
@@ -174,7 +174,7 @@ def test_a_network_is_trained_and_judged_by_the_metrics_of_its_task(splits: Sear
 
 def test_its_trivial_guess_finds_no_square(splits: SearchSplits):
     # All is ground: 119 of 144 pixels, and none of the square's.
-    assert splits.trivial()["pixel_accuracy"] == pytest.approx(100 * 119 / 144)
+    assert splits.trivial()["pixel_error"] == pytest.approx(100 * 25 / 144)
     assert splits.trivial()["error"] == pytest.approx(100 - 100 * 119 / 144 / 2)
 
 
