@@ -26,6 +26,7 @@ from torch.nn import functional as F
 from nas.core.errors import ConfigError, GenotypeError
 from nas.core.space import Gene, Genotype, Graph, Preset
 from nas.network.blocks import Block, Choices, IntArray, ModuleSpec
+from nas.network.module import Dropout, DropPath
 from nas.network.space import SearchSpace
 from nas.tables.nasbench201 import load_nasbench201
 from search_spaces import register
@@ -65,10 +66,11 @@ class ResidualReduction(nn.Module):
         self.shortcut = nn.Sequential(
             nn.AvgPool2d(2, 2, ceil_mode=True), nn.Conv2d(inputs, outputs, 1, bias=False)
         )
+        self.drop_path = DropPath()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map `(N, C, H, W)` to `(N, 2 C, H / 2, W / 2)`."""
-        reduced: torch.Tensor = self.body(x) + self.shortcut(x)
+        reduced: torch.Tensor = self.drop_path(self.body(x)) + self.shortcut(x)
         return reduced
 
 
@@ -79,12 +81,13 @@ class NasBench201Classifier(nn.Module):
         super().__init__()
         self.norm = nn.BatchNorm2d(input_shape[0])
         self.act = nn.ReLU()
+        self.dropout = Dropout()
         self.linear = nn.Linear(input_shape[0], num_classes)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map `(N, C, H, W)` to logits `(N, num_classes)`."""
         x = F.adaptive_avg_pool2d(self.act(self.norm(x)), 1).flatten(1)
-        logits: torch.Tensor = self.linear(x)
+        logits: torch.Tensor = self.linear(self.dropout(x))
         return logits
 
 

@@ -12,7 +12,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import nn
 
@@ -97,6 +97,8 @@ class ViTSpace(SearchSpace):
         relative_position: Whether attention has relative positions beside the tokens' own.
         head_width: Features of a head.
     """
+
+    family: ClassVar[str] = "transformer"
 
     resolutions: tuple[int, ...] = ()
     patches: tuple[int, ...] = ()

@@ -52,6 +52,43 @@ class SizedLayer(nn.Module):
     any_size = False
 
 
+class DropPath(nn.Module):
+    """Stochastic depth of a residual branch (Huang et al., ECCV 2016).
+
+    In training the branch of an example is zero with probability `rate`, and divided by `1 - rate`
+    otherwise. At rate 0 and in evaluation it does nothing, draws no random number, and leaves
+    nothing in a trace or an ONNX file.
+
+    Attributes:
+        rate: From 0 to below 1.
+    """
+
+    rate = 0.0
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Drop whole examples of `(N, ...)`."""
+        if not self.training or self.rate == 0:
+            return x
+        kept = x.new_empty(x.shape[0], *(1 for _ in x.shape[1:])).bernoulli_(1 - self.rate)
+        return x * kept.div_(1 - self.rate)
+
+
+class Dropout(nn.Module):
+    """Dropout (Srivastava et al., JMLR 2014) that leaves nothing in a trace, unlike PyTorch's.
+
+    At rate 0 and in evaluation it does nothing and draws no random number.
+
+    Attributes:
+        rate: From 0 to below 1.
+    """
+
+    rate = 0.0
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Drop single values of `(N, ...)`."""
+        return nn.functional.dropout(x, self.rate) if self.training and self.rate > 0 else x
+
+
 class Network(nn.Module):
     """Runs blocks in their order; every block is a child under its own name.
 
@@ -77,7 +114,7 @@ class Network(nn.Module):
         values = self._run(images, kept=[name for _, read in self._heads for name in read])
         outputs = [values[self._steps[-1][0]]]
         for name, read in self._heads:
-            outputs.append(getattr(self, name)(*[values[source] for source in read]))
+            outputs.append(self._call(name, [values[source] for source in read]))
         return outputs
 
     def drop_auxiliary(self) -> None:
@@ -93,11 +130,15 @@ class Network(nn.Module):
             if isinstance(module, SizedLayer):
                 module.any_size = any_size
 
+    def _call(self, name: str, inputs: Sequence[torch.Tensor]) -> torch.Tensor:
+        called: torch.Tensor = getattr(self, name)(*inputs)
+        return called
+
     def _run(self, images: torch.Tensor, kept: Collection[str]) -> dict[str, torch.Tensor]:
         last_reader = {source: name for name, read in self._steps for source in read}
         values = {INPUT: images}
         for name, read in self._steps:
-            values[name] = getattr(self, name)(*[values[source] for source in read])
+            values[name] = self._call(name, [values[source] for source in read])
             for source in set(read).difference(kept):
                 if last_reader[source] == name:
                     del values[source]

@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 
     from nas.network.blocks import Block, IntArray
     from nas.network.interpreter import Interpreter, Step
-    from nas.network.module import Network, PlacedBlock
+    from nas.network.module import PlacedBlock
     from nas.network.plan import Plan
+    from nas.network.trainable import TrainableNetwork
 
 MEGA = 1e6
 """Counts are given in millions and sizes in 10^6 bytes."""
@@ -58,7 +59,11 @@ class SearchSpace(ABC):
     Attributes:
         input_shape: `(channels, height, width)` of one image.
         num_classes: Channels of the output, `Task.output_size`: of a classifier, the classes.
+        family: Which presets of a recipe its networks are trained by: `convolution` or
+            `transformer`. It is of the class, not a setting.
     """
+
+    family: ClassVar[str] = "convolution"
 
     input_shape: tuple[int, int, int]
     num_classes: int
@@ -336,7 +341,7 @@ class SearchSpace(ABC):
         """
         return self._plan.describe(self.canonical(genotype))
 
-    def build(self, genotype: Sequence[int], *, auxiliary: bool = False) -> Network:
+    def build(self, genotype: Sequence[int], *, auxiliary: bool = False) -> TrainableNetwork:
         """Build the network, freshly initialised.
 
         The initial weights follow from torch's random state, which is left as it was. With
@@ -348,10 +353,10 @@ class SearchSpace(ABC):
         """
         import torch
 
-        from nas.network.module import Network
+        from nas.network.trainable import TrainableNetwork
 
         with torch.random.fork_rng(devices=[]):
-            network = Network(self.place(genotype, auxiliary=auxiliary))
+            network = TrainableNetwork(self.place(genotype, auxiliary=auxiliary))
             self.initialise(network)
         return network
 

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from nas.network.module import SizedLayer
+from nas.network.module import Dropout, DropPath, SizedLayer
 from search_spaces.layers.convolution import InvertedResidual, conv_bn, divisible_by_8
 
 LAYER_NORM_EPS = 1e-6
@@ -259,6 +259,7 @@ class Attention(nn.Module):
             self.key_positions = RelativePosition(head_width=head_width, **relative_position)
             self.value_positions = RelativePosition(head_width=head_width, **relative_position)
         self.output = nn.Linear(heads * head_width, width)
+        self.drop_path = DropPath()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map `(N, tokens, width)` to the same shape."""
@@ -274,7 +275,7 @@ class Attention(nn.Module):
         mixed = attention @ values
         if self.value_positions is not None:
             mixed = mixed + self.value_positions.values(attention)
-        y: torch.Tensor = self.output(mixed.transpose(1, 2).flatten(2))
+        y: torch.Tensor = self.drop_path(self.output(mixed.transpose(1, 2).flatten(2)))
         return x + y
 
 
@@ -289,11 +290,13 @@ class FeedForward(nn.Module):
         self.expand = nn.Linear(width, hidden)
         self.activation = nn.GELU()
         self.project = nn.Linear(hidden, width)
+        self.drop_path = DropPath()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map `(N, tokens, width)` to the same shape."""
-        y: torch.Tensor = self.project(self.activation(self.expand(self.norm(x))))
-        return x + y
+        y = self.project(self.activation(self.expand(self.norm(x))))
+        dropped: torch.Tensor = self.drop_path(y)
+        return x + dropped
 
 
 class TokenClassifier(nn.Module):
@@ -311,6 +314,7 @@ class TokenClassifier(nn.Module):
         super().__init__()
         self.pooling = pooling
         self.norm = nn.LayerNorm(input_shape[1], LAYER_NORM_EPS)
+        self.dropout = Dropout()
         self.linear = nn.Linear(input_shape[1], num_classes)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -319,7 +323,7 @@ class TokenClassifier(nn.Module):
             features = self.norm(x[:, 0])
         else:
             features = self.norm(x[:, 1:] if self.pooling == "mean_beside_token" else x).mean(1)
-        logits: torch.Tensor = self.linear(features)
+        logits: torch.Tensor = self.linear(self.dropout(features))
         return logits
 
 

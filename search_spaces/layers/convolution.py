@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from nas.network.module import SizedLayer
+from nas.network.module import Dropout, DropPath, SizedLayer
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {
     "relu": nn.ReLU,
@@ -125,11 +125,13 @@ class InvertedResidual(nn.Module):
         layers += conv_bn(hidden, outputs, 1)
         self.layers = nn.Sequential(*layers)
         self.residual = stride == 1 and inputs == outputs
+        if self.residual:
+            self.drop_path = DropPath()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map `(N, inputs, H, W)` to `(N, outputs, H / stride, W / stride)`."""
         y: torch.Tensor = self.layers(x)
-        return x + y if self.residual else y
+        return x + self.drop_path(y) if self.residual else y
 
 
 class Classifier(nn.Module):
@@ -150,12 +152,13 @@ class Classifier(nn.Module):
         inputs = input_shape[0]
         self.hidden = nn.Identity() if not hidden else nn.Linear(inputs, hidden, bias)
         self.act = nn.Identity() if not hidden else nn.Hardswish()
+        self.dropout = Dropout()
         self.linear = nn.Linear(hidden or inputs, num_classes)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map `(N, C, H, W)` to logits `(N, num_classes)`."""
         pooled = F.adaptive_avg_pool2d(x, 1).flatten(1)
-        logits: torch.Tensor = self.linear(self.act(self.hidden(pooled)))
+        logits: torch.Tensor = self.linear(self.dropout(self.act(self.hidden(pooled))))
         return logits
 
 

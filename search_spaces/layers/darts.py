@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from nas.network.module import SizedLayer
+from nas.network.module import Dropout, SizedLayer
 from search_spaces.layers.cells import FactorizedReduction, ReLUConvNorm
 
 AUXILIARY_CHANNELS = (128, 768)
@@ -79,11 +79,12 @@ class DartsClassifier(nn.Module):
 
     def __init__(self, input_shape: Sequence[int], num_classes: int) -> None:
         super().__init__()
+        self.dropout = Dropout()
         self.linear = nn.Linear(input_shape[0], num_classes)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map `(N, C, H, W)` to logits `(N, num_classes)`."""
-        logits: torch.Tensor = self.linear(F.adaptive_avg_pool2d(x, 1).flatten(1))
+        logits: torch.Tensor = self.linear(self.dropout(F.adaptive_avg_pool2d(x, 1).flatten(1)))
         return logits
 
 
