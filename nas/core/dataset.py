@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import zip_longest
 from pathlib import Path
@@ -15,10 +16,14 @@ import numpy as np
 import numpy.typing as npt
 
 from nas.core.errors import DataError
+from nas.core.pixels import PixelArray, Pixels, Positions, StoredPixels
 from nas.core.task import Task
 
 # Of names that differ, how many are shown.
 _SHOWN_NAMES = 10
+
+# Of images that are read one part after another, how many at a time.
+_PART_BYTES = 2**24
 
 
 @dataclass(frozen=True)
@@ -26,12 +31,13 @@ class Examples:
     """Inputs and targets of one split.
 
     Attributes:
-        pixels: `(n, channels, height, width)`, uint8.
+        pixels: `(n, channels, height, width)`, uint8: an array, or a `StoredPixels`, which reads
+            the images that it is indexed with.
         targets: `(n, ...)`, as the task has them.
         task: What is predicted.
     """
 
-    pixels: npt.NDArray[np.uint8]
+    pixels: Pixels
     targets: npt.NDArray[Any]
     task: Task
 
@@ -49,17 +55,34 @@ class Examples:
     def __len__(self) -> int:
         return len(self.targets)
 
-    def take(self, positions: npt.NDArray[np.int64]) -> Examples:
-        """Return the examples at `positions`, in their order."""
-        return replace(self, pixels=self.pixels[positions], targets=self.targets[positions])
+    def batch(self, index: slice | Positions) -> tuple[PixelArray, npt.NDArray[Any]]:
+        """Return pixels and targets at `index`, in its order, in memory.
+
+        Raises:
+            DataError: The pixels are in a file that cannot be read.
+        """
+        return self.pixels[index], self.targets[index]
+
+    def parts(self) -> Iterator[PixelArray]:
+        """Return the pixels from the first to the last image, in parts of some megabytes."""
+        each = max(_PART_BYTES // max(math.prod(self.pixels.shape[1:]), 1), 1)
+        for first in range(0, len(self), each):
+            yield self.pixels[first : first + each]
+
+    def take(self, positions: Positions) -> Examples:
+        """Return the examples at `positions`, in their order; pixels in a file stay there."""
+        pixels = self.pixels
+        chosen = pixels.take(positions) if isinstance(pixels, StoredPixels) else pixels[positions]
+        return replace(self, pixels=chosen, targets=self.targets[positions])
 
     def joined(self, other: Examples) -> Examples:
-        """Return these examples and the others behind them."""
-        return replace(
-            self,
-            pixels=np.concatenate([self.pixels, other.pixels]),
-            targets=np.concatenate([self.targets, other.targets]),
-        )
+        """Return these examples and the others behind them; pixels in a file stay there."""
+        pixels: Pixels
+        if isinstance(self.pixels, np.ndarray) and isinstance(other.pixels, np.ndarray):
+            pixels = np.concatenate([self.pixels, other.pixels])
+        else:
+            pixels = StoredPixels.of(self.pixels).joined(StoredPixels.of(other.pixels))
+        return replace(self, pixels=pixels, targets=np.concatenate([self.targets, other.targets]))
 
     def sample(self, count: int, seed: int) -> Examples:
         """Draw examples without replacement, as evenly over the task's strata as they allow.
@@ -88,7 +111,8 @@ class Examples:
     def fingerprint(self) -> dict[str, Any]:
         """Return this split's part of `Dataset.fingerprint`."""
         digest = hashlib.sha256(repr(self.pixels.shape).encode())
-        digest.update(np.ascontiguousarray(self.pixels).data)
+        for part in self.parts():
+            digest.update(np.ascontiguousarray(part).data)
         digest.update(np.ascontiguousarray(self.targets).data)
         return {
             "images": len(self),
@@ -137,9 +161,12 @@ class Dataset(ABC):
 
     Attributes:
         split_seed: Of the split; the same seed gives the same three splits for ever.
+        mirrors: Whether an image that is mirrored left to right shows the same; where left and
+            right matter, as in text, digits or signs, it does not.
     """
 
     split_seed: int = 0
+    mirrors: bool = False
 
     @abstractmethod
     def search_splits(self) -> SearchSplits:
@@ -214,18 +241,18 @@ class Dataset(ABC):
         }
 
 
-def files_stamp(dataset: Dataset, files: Iterable[Path]) -> str:
-    """Return a stamp of the settings of a data set and of the files that it is read from.
+def files_stamp(settings: object, files: Iterable[Path]) -> str:
+    """Return a stamp of settings and of the files that are read by them.
 
     Each file counts with its name, size, inode and times. The inode and the time of the last
     change of status (ctime) tell files apart that were exchanged and kept their size and mtime.
 
     Args:
-        dataset: Whose settings count.
-        files: Whatever `dataset` reads, in any order. One that is missing counts as such: what
-            is wrong with it is said when it is loaded.
+        settings: Whose `repr` counts, such as a data set.
+        files: Whatever is read, in any order. One that is missing counts as such: what is wrong
+            with it is said when it is loaded.
     """
-    digest = hashlib.sha256(repr(dataset).encode())
+    digest = hashlib.sha256(repr(settings).encode())
     for file in sorted(files):
         state = [str(file)]
         with contextlib.suppress(OSError):

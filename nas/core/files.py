@@ -84,6 +84,12 @@ def _canonical(value: Any) -> Any:
     return json_values(value)
 
 
+def cache_path(name: str) -> Path:
+    """Return a folder for what can be had again: `$XDG_CACHE_HOME` or `~/.cache`, and our name."""
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "hwnas" / name
+
+
 def check_folder(setting: str, folder: Path) -> None:
     """Check that a folder is there or can be made, before any work is done for it.
 
@@ -179,15 +185,15 @@ def locked_folder(folder: Path) -> Iterator[int]:
         os.close(descriptor)
 
 
-def if_abandoned(folder: Path, remove: Callable[[Path], None]) -> None:
-    """Call `remove` for a folder of this user if the process that has locked it has ended."""
+def if_abandoned(path: Path, remove: Callable[[Path], None]) -> None:
+    """Call `remove` for a folder or file of this user if what has locked it has ended."""
     with contextlib.suppress(OSError):
-        state = folder.lstat()
+        state = path.lstat()
         if state.st_uid != os.getuid() or time.time() - state.st_ctime < _NEW_S:
             return
-        descriptor = os.open(folder, os.O_RDONLY | os.O_NOFOLLOW)
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
         try:
             if try_lock(descriptor):
-                remove(folder)
+                remove(path)
         finally:
             os.close(descriptor)

@@ -57,7 +57,19 @@ def usable_cores() -> int:
         cores = len(os.sched_getaffinity(0))
     else:
         cores = os.cpu_count() or 1
-    return max(math.floor(min(cores, _quota(_CGROUPS, _MEMBERSHIP))), 1)
+    return max(math.floor(min([cores, *map(_quota, _groups("cpu"))])), 1)
+
+
+def usable_memory() -> int:
+    """Return the bytes of memory that this process may use.
+
+    This is what the system has available, limited by the process's control group and by every
+    group above it (`docker run --memory`, `MemoryMax=` of systemd).
+    """
+    import psutil
+
+    available = psutil.virtual_memory().available
+    return int(min([available, *map(_memory_limit, _groups("memory"))]))
 
 
 def child_environment() -> dict[str, str]:
@@ -140,28 +152,28 @@ def try_lock(file: IO[str] | int, *, exclusive: bool = True) -> bool:
     return True
 
 
-def _quota(cgroups: Path, membership: Path) -> float:
-    """Return the smallest CPU quota of a process's control groups in cores, infinite for none.
+def _groups(controller: str) -> Iterator[Path]:
+    """Return the folders of this process's control groups and of every group above them.
+
+    `_MEMBERSHIP` lists the process's groups as `id:controllers:path`, of version 2 without
+    controllers; cgroups(7).
 
     Args:
-        cgroups: Where control groups are mounted, of version 1 one folder for each controller.
-        membership: Lists the process's groups as `id:controllers:path`, of version 2 without
-            controllers; cgroups(7).
+        controller: Of version 1, where each has groups of its own: `cpu` or `memory`.
     """
-    quota = math.inf
-    for line in _text_of(membership).splitlines():
+    for line in _text_of(_MEMBERSHIP).splitlines():
         _, controllers, path = line.split(":", 2)
-        if controllers and "cpu" not in controllers.split(","):
+        if controllers and controller not in controllers.split(","):
             continue
         # In a container, the path may be that of the host, of which only the root is mounted.
         group = Path(path.lstrip("/"))
-        for mount in {cgroups / controllers, cgroups / "cpu"} if controllers else {cgroups}:
+        mounts = {_CGROUPS / controllers, _CGROUPS / controller} if controllers else {_CGROUPS}
+        for mount in mounts:
             for folder in (group, *group.parents):
-                quota = min(quota, _group_quota(mount / folder))
-    return quota
+                yield mount / folder
 
 
-def _group_quota(group: Path) -> float:
+def _quota(group: Path) -> float:
     """Return the CPU quota of one control group in cores, infinite for none."""
     version_1 = _text_of(group / "cpu.cfs_quota_us"), _text_of(group / "cpu.cfs_period_us")
     words = _text_of(group / "cpu.max").split() or [text.strip() for text in version_1]
@@ -170,6 +182,15 @@ def _group_quota(group: Path) -> float:
     except ValueError:  # "max", or no such group
         return math.inf
     return quota_us / period_us if quota_us > 0 and period_us > 0 else math.inf
+
+
+def _memory_limit(group: Path) -> float:
+    """Return the memory of one control group in bytes, infinite for no limit."""
+    text = _text_of(group / "memory.max") or _text_of(group / "memory.limit_in_bytes")
+    try:
+        return int(text)
+    except ValueError:  # "max", or no such group
+        return math.inf
 
 
 def _text_of(path: Path) -> str:

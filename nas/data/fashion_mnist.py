@@ -6,7 +6,6 @@ import gzip
 import hashlib
 import http.client
 import math
-import os
 import struct
 import urllib.request
 import zlib
@@ -18,7 +17,7 @@ import numpy.typing as npt
 
 from nas.core.dataset import Dataset, Examples, SearchSplits, files_stamp
 from nas.core.errors import ConfigError, DataError
-from nas.core.files import write_bytes_atomically
+from nas.core.files import cache_path, write_bytes_atomically
 from nas.data import hold_out, register
 from nas.tasks.classification import Classification
 
@@ -69,6 +68,7 @@ class FashionMnist(Dataset):
     path: str | None = None
     download: bool = True
     validation_size: int = 10_000
+    mirrors: bool = True
 
     def __post_init__(self) -> None:
         classes = len(CLASS_NAMES)
@@ -110,9 +110,8 @@ class FashionMnist(Dataset):
 
 
 def cache_folder() -> Path:
-    """Return the folder that `fetch` fills: `$XDG_CACHE_HOME` or `~/.cache`, and our name."""
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "hwnas" / "fashion-mnist"
+    """Return the folder that `fetch` fills."""
+    return cache_path("fashion-mnist")
 
 
 def fetch(folder: Path | None = None, address: str = ADDRESS) -> Path:

@@ -50,12 +50,16 @@ class Preprocessing:
     @classmethod
     def of(cls, images: Examples) -> Preprocessing:
         """Take the mean and standard deviation of every channel of `images`."""
-        # Counting the 256 byte values is exact and needs no copy of the images in floating point.
-        mean, std = [], []
+        # Counting the 256 byte values is exact, whatever parts the images are read in.
+        counts = torch.zeros(images.pixels.shape[1], 256, dtype=torch.int64)
+        for part in images.parts():
+            for channel, found in enumerate(counts):
+                values = torch.from_numpy(part[:, channel].reshape(-1).copy())
+                found += torch.bincount(values, minlength=256)
         levels = torch.arange(256, dtype=torch.float64) / 255
-        for channel in range(images.pixels.shape[1]):
-            values = torch.from_numpy(images.pixels[:, channel].reshape(-1).copy())
-            share = torch.bincount(values, minlength=256).double() / values.numel()
+        mean, std = [], []
+        for found in counts:
+            share = found.double() / found.sum()
             centre = float((share * levels).sum())
             mean.append(centre)
             std.append(max(float((share * (levels - centre) ** 2).sum()) ** 0.5, 1 / 255))

@@ -345,7 +345,7 @@ class Verification:
 
     def _sample(self, count: int) -> ImageArray:
         """Return normalised training images of every class."""
-        return self._normalised(self.train.sample(count, self.settings.seed).pixels)
+        return self._normalised(self.train.sample(count, self.settings.seed).pixels[:])
 
 
 def _columns(metrics: Mapping[str, float], suffix: str) -> dict[str, float]:
