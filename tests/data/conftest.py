@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from parquet_files import write_parquet
 from PIL import Image
 
 WriteImage = Callable[..., Path]
@@ -32,6 +33,24 @@ def image_root(tmp_path: Path, write_image: WriteImage) -> Path:
     for name, count in {"cat": 10, "dog": 15, "owl": 20}.items():
         for number in range(count):
             write_image(root / name / f"{number}.png")
+    return root
+
+
+@pytest.fixture
+def csv_path(image_root: Path) -> Path:
+    """A table of the images of `image_root`."""
+    files = sorted(image_root.glob("*/*.png"))
+    lines = [f"{file.relative_to(image_root)},{file.parent.name}" for file in files]
+    path = image_root / "labels.csv"
+    path.write_text("\n".join(["path,label", *lines]) + "\n")
+    return path
+
+
+@pytest.fixture
+def hugging_face_root(tmp_path: Path, image_root: Path) -> Path:
+    """The images of `image_root` in a Parquet file, as the library `datasets` writes it."""
+    root = tmp_path / "parquet"
+    write_parquet(root / "data" / "train-00000-of-00001.parquet", sorted(image_root.glob("*/*")))
     return root
 
 

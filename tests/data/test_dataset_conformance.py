@@ -17,16 +17,22 @@ from nas.core.errors import DataError, UnknownNameError
 
 Make = Callable[[int], Dataset]
 
+PATHS = {
+    "csv": "csv_path",
+    "hugging_face": "hugging_face_root",
+    "image_folder": "image_root",
+    "npz": "npz_path",
+}
+"""Fixtures with the path of a data set."""
+
 
 # What is published has a shape and classes, and no images.
 @pytest.fixture(params=[name for name in nas.data.names() if name != "published"])
 def make(request: pytest.FixtureRequest) -> Make:
     name: str = request.param
     settings: dict[str, Any] = {}
-    if name == "image_folder":
-        settings["path"] = str(request.getfixturevalue("image_root"))
-    if name == "npz":
-        settings["path"] = str(request.getfixturevalue("npz_path"))
+    if name in PATHS:
+        settings["path"] = str(request.getfixturevalue(PATHS[name]))
     if name == "fashion_mnist":
         settings["download"] = False
         try:
@@ -130,7 +136,7 @@ def test_fingerprint_leaves_the_test_split_closed_while_the_stamp_is_the_same(
 
 def test_names_lists_every_file_and_unknown_ones_are_refused() -> None:
     folder = Path(nas.data.__file__).parent
-    files = {file.stem for file in folder.glob("*.py")} - {"__init__"}
+    files = {file.stem for file in folder.glob("*.py")} - {"__init__", "decoding"}
     assert set(nas.data.names()) == files
     with pytest.raises(UnknownNameError, match=r"one of .*digits"):
         nas.data.get("digit")

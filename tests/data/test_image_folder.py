@@ -13,7 +13,7 @@ import pytest
 from PIL import EpsImagePlugin, ExifTags, Image
 
 from nas.core.errors import ConfigError, DataError
-from nas.data import image_folder
+from nas.data import decoding
 from nas.data.image_folder import ImageFolder
 
 WriteImage = Callable[..., Path]
@@ -313,21 +313,12 @@ def test_16_bit_image(image_root: Path) -> None:
         load(image_root)
 
 
-def test_sizes_that_differ_name_both_files(image_root: Path, write_image: WriteImage) -> None:
-    for number in range(5):
-        write_image(image_root / "owl" / f"wide{number}.png", width=9)
-    with pytest.raises(
-        DataError, match=r"cat/\d\.png has 8x8 .*owl/wide\d\.png 9x8.*set data\.image_size"
-    ):
-        load(image_root)
-
-
-def test_test_images_of_another_size(tmp_path: Path, write_image: WriteImage) -> None:
+def test_test_images_of_another_size_are_resized(tmp_path: Path, write_image: WriteImage) -> None:
     write_splits(tmp_path, write_image)
     write_image(tmp_path / "test" / "a" / "1.png", width=12)
     dataset = ImageFolder(path=str(tmp_path))
-    with pytest.raises(DataError, match=r"test/a/1\.png 12x8"):
-        dataset.fingerprint(dataset.search_splits())
+    assert dataset.search_splits().input_shape == dataset.test_split().pixels.shape[1:]
+    assert "1 of 6 images are resized to 8x8" in dataset.search_splits().notes[1]
 
 
 @pytest.mark.parametrize("suffix", ["png", "jpg", "gif", "bmp", "webp", "tif", "jp2", "tga"])
@@ -375,7 +366,7 @@ def test_nothing_but_broken_images(image_root: Path) -> None:
 def test_images_are_decoded_by_several_threads_at_once(
     image_root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(image_folder, "usable_cores", lambda: 2)
+    monkeypatch.setattr(decoding, "usable_cores", lambda: 2)
     for number in range(64):
         shutil.copy(image_root / "owl" / "0.png", image_root / "owl" / f"more{number}.png")
     together, met, convert = (
@@ -385,8 +376,7 @@ def test_images_are_decoded_by_several_threads_at_once(
     )
 
     def wait_and_convert(image: Image.Image, *args: Any) -> Image.Image:
-        # The main thread decodes an image too, to know the size of all of them.
-        if threading.current_thread() is not threading.main_thread() and not met.is_set():
+        if not met.is_set():
             together.wait()
             met.set()
         return convert(image, *args)

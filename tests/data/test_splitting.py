@@ -71,7 +71,7 @@ def test_one_class_is_refused() -> None:
         ({"validation_share": 0.5, "test_share": 0.5}, r"got 1.0, expected less than 1"),
     ],
 )
-@pytest.mark.parametrize("name", ["digits", "image_folder", "npz"])
+@pytest.mark.parametrize("name", ["csv", "digits", "hugging_face", "image_folder", "npz"])
 def test_shares_that_leave_nothing_are_refused(
     name: str, shares: dict[str, float], message: str
 ) -> None:
