@@ -22,7 +22,6 @@ from nas.core.files import hashed
 from nas.core.objective import Objective
 from nas.core.space import Genotype
 from nas.core.trial import SearchAlgorithm
-from nas.objectives.builtin import Error
 from nas.search import algorithms
 from nas.search.problem import SearchProblem
 
@@ -123,7 +122,7 @@ def _code() -> str:
 def without_costs(problem: SearchProblem) -> SearchProblem:
     """Return a problem of which nothing is known before training, whoever asks."""
     hidden = {
-        name: objective if objective.column == Error.column else unknown(objective)
+        name: objective if objective.needs_training else unknown(objective)
         for name, objective in problem.objectives.items()
     }
     return dataclasses.replace(problem, objectives=hidden)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from abc import ABC
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -54,8 +54,6 @@ class Objective(ABC):
     of the two methods.
 
     Attributes:
-        unit: Unit of the number.
-        column: Its name in tables of trials, where predicted and measured never share a column.
         measured_column: The name of what a device measures where `column` holds predictions; with
             `_ci` behind it, of the half width of its 95 % interval.
         needs_predictor: Whether a calibrated latency predictor must be at hand.
@@ -63,12 +61,20 @@ class Objective(ABC):
         needs_table: Whether a table of published latencies must be at hand.
     """
 
-    unit: ClassVar[str]
-    column: ClassVar[str]
     measured_column: ClassVar[str | None] = None
     needs_predictor: ClassVar[bool] = False
     needs_memory: ClassVar[bool] = False
     needs_table: ClassVar[bool] = False
+
+    @property
+    @abstractmethod
+    def unit(self) -> str:
+        """Unit of the number; a class variable or a field of a subclass."""
+
+    @property
+    @abstractmethod
+    def column(self) -> str:
+        """Its name in tables of trials, where predicted and measured never share a column."""
 
     @property
     def needs_training(self) -> bool:

@@ -10,6 +10,10 @@ from nas.export.record import title
 
 _SECTIONS = {"dataset": "Data", "training": "Training", "study": "Study"}
 _MOST_OUTPUTS_LISTED = 20
+_MOST_CLASSES_LISTED = 10
+
+DETAILS = "test_details.json"
+"""The file of an export with what the task tells of the test split beside its metrics."""
 
 _LOADING = """\
 ## Loading
@@ -50,16 +54,22 @@ _DEPLOYED = """\
 
 
 def model_card(
-    record: Mapping[str, Any], measurement: Measurement | None, labels: Mapping[str, str]
+    record: Mapping[str, Any],
+    measurement: Measurement | None,
+    labels: Mapping[str, str],
+    details: Mapping[str, Any],
 ) -> str:
     """Return the model card as Markdown; facts that were not handed in are left out.
 
-    `record` is the network's `architecture.json`, `labels` say what a figure is, with its unit.
+    `record` is the network's `architecture.json`, `labels` say what a figure is, with its unit,
+    `details` are those of the test split; see `Task.details`.
     """
     parts = [f"# {title(record)}", _opening(record)]
     figures = record["figures"]
     if figures:
         parts.append("## Figures\n\n" + _table(figures, labels))
+    if "recall_percent" in details:
+        parts.append("## Classes on the test split\n\n" + _classes(details))
     if measurement is not None:
         measured = [*_measured(measurement), *_against_fp32(measurement, figures)]
         lines = "\n".join(f"- {line}" for line in measured)
@@ -112,6 +122,20 @@ def _table(figures: Mapping[str, float], labels: Mapping[str, str]) -> str:
     named = ((labels.get(name, name.replace("_", " ")), value) for name, value in figures.items())
     rows = [f"| {label} | {value:.6g} |" for label, value in named]
     return "\n".join(["| figure | value |", "| --- | ---: |", *rows])
+
+
+def _classes(details: Mapping[str, Any]) -> str:
+    """Return the recall of the classes, the worst ones first."""
+    recall = details["recall_percent"]
+    known = sorted((value, name) for name, value in recall.items() if value is not None)
+    listed = known[:_MOST_CLASSES_LISTED]
+    rows = [f"| {name} | {value:.2f} |" for value, name in listed]
+    lines = ["| class | recall (%) |", "| --- | ---: |", *rows, ""]
+    if len(listed) < len(known):
+        lines.append(f"These are the {len(listed)} worst of {len(known)} classes.")
+    if absent := [name for name, value in recall.items() if value is None]:
+        lines.append(f"Without test images: {', '.join(absent[:_MOST_CLASSES_LISTED])}.")
+    return "\n".join([*lines, f"`{DETAILS}` has all of it, and the confusion matrix."])
 
 
 def _bullets(value: object) -> list[str]:

@@ -19,7 +19,7 @@ from nas.core.errors import ConfigError, ExportError, last_lines
 from nas.core.files import temporary_folder, write_json_atomically
 from nas.core.measurement import ImageArray, Measurement
 from nas.export import fresh_process
-from nas.export.card import model_card
+from nas.export.card import DETAILS, model_card
 from nas.export.parity import TOLERANCE, check_parity, onnx_outputs
 from nas.export.record import DEPLOYED, architecture_record, check_record, sha256, title
 from nas.export.source import PLAIN_PACKAGES, module_source
@@ -43,6 +43,7 @@ def write(
     *,
     measurement: Measurement | None = None,
     deployed: Path | None = None,
+    details: Mapping[str, Any] | None = None,
     labels: Mapping[str, str] | None = None,
 ) -> Path:
     """Export a network into a folder and return the folder.
@@ -58,6 +59,7 @@ def write(
             (see `Task.reading`) says there how outputs are read.
         measurement: Latency and peak memory as measured on the device, where they were.
         deployed: The file or folder that was measured, where that is not the network's ONNX file.
+        details: Of the test split; see `Task.details`. They become `test_details.json`.
         labels: What the numbers of `trained.metrics` are, with their units, by name.
 
     Raises:
@@ -76,7 +78,7 @@ def write(
         with temporary_folder(folder.parent) as beside:
             new = beside / "new"
             new.mkdir()
-            _write_files(new, trained, measurement, deployed, labels or {})
+            _write_files(new, trained, measurement, deployed, details or {}, labels or {})
             if former.exists():
                 former.rename(beside / "older")
             if folder.exists():
@@ -129,7 +131,7 @@ def _check_target(folder: Path) -> None:
         raise ExportError(f"{folder}: is a file, expected a folder; choose another name")
     names = {path.name for path in folder.iterdir()} - {_BYTECODE}
     deployed = {name for name in names if Path(name).stem == DEPLOYED}
-    others = sorted(names - deployed - set(FILES))
+    others = sorted(names - deployed - {*FILES, DETAILS})
     if others or (names and not names.issuperset(FILES)):
         found = ", ".join(others or sorted(names))
         raise ExportError(
@@ -143,6 +145,7 @@ def _write_files(
     trained: TrainedNetwork,
     measurement: Measurement | None,
     deployed: Path | None,
+    details: Mapping[str, Any],
     labels: Mapping[str, str],
 ) -> None:
     preprocessing = trained.preprocessing
@@ -160,7 +163,9 @@ def _write_files(
         copy = shutil.copytree if deployed.is_dir() else shutil.copyfile
         copy(deployed, folder / record["deployed"]["file"])
     write_json_atomically(folder / "architecture.json", record)
-    (folder / "MODEL_CARD.md").write_text(model_card(record, measurement, labels), "utf-8")
+    if details:
+        write_json_atomically(folder / DETAILS, details)
+    (folder / "MODEL_CARD.md").write_text(model_card(record, measurement, labels, details), "utf-8")
 
 
 def _random_images(preprocessing: Preprocessing) -> ImageArray:

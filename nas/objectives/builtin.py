@@ -1,4 +1,4 @@
-"""The objectives that come with the package: error, latency, memory and counted costs."""
+"""The objectives of the package: metrics of the task, latency, memory and counted costs."""
 
 from __future__ import annotations
 
@@ -14,15 +14,20 @@ from nas.objectives import register
 
 @register("error")
 @dataclass(frozen=True, kw_only=True)
-class Error(Objective):
-    """Error on the validation split: the main metric of the task, in percent."""
+class TaskMetric(Objective):
+    """A metric of the task on the validation split; by default `error`, which every task has.
 
-    unit: ClassVar[str] = "%"
-    column: ClassVar[str] = "error"
+    Attributes:
+        column: Name of the metric; see `Task.metrics`.
+        unit: Of the metric.
+    """
+
+    column: str = "error"
+    unit: str = "%"
 
     def after_training(self, metrics: Mapping[str, float]) -> float:
-        """Return the validation error in percent."""
-        return metrics["error"]
+        """Return the metric's value on the validation split."""
+        return metrics[self.column]
 
 
 @register("latency_ms")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -18,7 +18,7 @@ class Column:
 
     Attributes:
         name: Of the column.
-        quantity: What it is, without its unit; `{metric}` stands for the metric of the task.
+        quantity: What it is, without its unit.
         unit: Empty for what has none.
         kind: "predicted", "measured", "published" or "counted"; empty where the quantity says it.
         arithmetic: "fp32" where the value is of the network before it was quantised for the device.
@@ -57,18 +57,27 @@ class Column:
         return f"{self.heading} {self.unit}".strip() if self.heading else ""
 
 
-def _error(name: str, quantity: str, heading: str, *, fp32: bool = False) -> Column:
-    """Declare a column of the task's metric."""
-    return Column(
-        name=name,
-        quantity=quantity,
-        unit="%",
-        heading=f"{heading} fp32" if fp32 else heading,
-        arithmetic="fp32" if fp32 else "",
-        verified=name != "error",
-        number_format=".2f",
-        optional=True,
-    )
+def _of_metric(name: str, unit: str, *, shown: bool) -> Iterator[Column]:
+    """Yield the columns of a metric of the task; tables show them where `shown`."""
+    metric = name.replace("_", " ")
+    for ending, quantity, heading in (
+        ("", f"validation {metric} in the search", f"search {metric}"),
+        ("_final", f"validation {metric}", f"val. {metric}"),
+        ("_final_fp32", f"validation {metric}", f"val. {metric} fp32"),
+        ("_test", f"test {metric}", f"test {metric}"),
+        ("_test_fp32", f"test {metric}", f"test {metric} fp32"),
+        ("_test_refit", f"test {metric} after the refit", f"test {metric} refit"),
+    ):
+        yield Column(
+            name=f"{name}{ending}",
+            quantity=quantity,
+            unit=unit,
+            heading=heading if shown else "",
+            arithmetic="fp32" if ending.endswith("fp32") else "",
+            verified=ending != "",
+            number_format=".2f",
+            optional=True,
+        )
 
 
 _latency = partial(Column, quantity="latency", unit="ms", on_device=True)
@@ -100,15 +109,12 @@ _MEASURED_FP32 = _latency(
     optional=True,
 )
 
-_DECLARED = (
+_IDENTITY = (
     Column(name="number", quantity="trial"),
     Column(name="arch_id", quantity="architecture", heading="arch_id"),
-    _error("error", "validation {metric} in the search", "search {metric}"),
-    _error("error_final", "validation {metric}", "val. {metric}"),
-    _error("error_final_fp32", "validation {metric}", "val. {metric}", fp32=True),
-    _error("error_test", "test {metric}", "test {metric}"),
-    _error("error_test_fp32", "test {metric}", "test {metric}", fp32=True),
-    _error("error_test_refit", "test {metric} after the refit", "test {metric} refit"),
+)
+
+_DECLARED = (
     _latency(name="latency_ms_predicted", kind="predicted", heading="predicted", own=True),
     _MEASURED,
     _interval(_MEASURED),
@@ -135,41 +141,42 @@ _DECLARED = (
     Column(name="params_m", quantity="parameters", unit="M", heading="params"),
     Column(name="macs_m", quantity="multiply-accumulates", unit="M", heading="MACs"),
 )
-"""The columns that have a fixed meaning; a table shows them in this order.
+"""The columns that do not depend on the task; a table shows them in this order, after metrics.
 
-Latency and errors are of what the device runs, quantised or not, unless `arithmetic` is "fp32".
+Latency and metrics are of what the device runs, quantised or not, unless `arithmetic` is "fp32".
 """
-
-VERIFIED = tuple(column.name for column in _DECLARED if column.verified)
-"""Columns of verified architectures; facts of a search have other names, but for `MEASURED`."""
 
 MEASURED = tuple(column.name for column in _DECLARED if column.in_search)
 """Columns in which architectures that were measured during the search have values as well."""
 
 
 def columns_of(record: Mapping[str, Any], names: Iterable[str] = ()) -> dict[str, Column]:
-    """Return the columns that have a fixed meaning, those of errors by the metric of the task.
+    """Return the columns that have a fixed meaning, those of the task's metrics among them.
 
     Further `names` stand for themselves where they have none. `record` is that of the study.
+    Tables show the metrics that are objectives or limited, and the `error`.
     """
-    name, unit = task_metric(record)
-    declared = {
-        column.name: dataclasses.replace(
-            column,
-            quantity=column.quantity.format(metric=name),
-            heading=column.heading.format(metric=name),
-            unit=unit if "{metric}" in column.quantity else column.unit,
-        )
-        for column in _DECLARED
-    }
+    of_metrics = [
+        column
+        for name, unit in metric_units(record).items()
+        for column in _of_metric(name, unit, shown=name == "error" or name in record["columns"])
+    ]
+    declared = {column.name: column for column in (*_IDENTITY, *of_metrics, *_DECLARED)}
     others = [other for other in names if other not in declared]
     return declared | {other: Column(name=other, quantity=other) for other in others}
 
 
-def task_metric(record: Mapping[str, Any]) -> tuple[str, str]:
-    """Return the name and the unit of the metric that a study minimises."""
-    metric = record["task"]["metrics"][0]
-    return str(metric["name"]), str(metric["unit"])
+def verified_names(record: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the columns of verified architectures.
+
+    Facts of a search have other names, but for `MEASURED`.
+    """
+    return tuple(name for name, column in columns_of(record).items() if column.verified)
+
+
+def metric_units(record: Mapping[str, Any]) -> dict[str, str]:
+    """Return the unit of every metric of a study's task, by its name."""
+    return {str(metric["name"]): str(metric["unit"]) for metric in record["task"]["metrics"]}
 
 
 def device_label(device: Mapping[str, Any] | str | None) -> str:

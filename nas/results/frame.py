@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from nas.core.files import json_values
 from nas.core.objective import Constraint
 from nas.core.records import NUMBER, check_kinds, decoding, read_json
 from nas.core.trial import FULL, Trial
-from nas.results.columns import MEASURED, VERIFIED
+from nas.results.columns import MEASURED, metric_units, verified_names
 
 IDENTITY = (
     "number",
@@ -44,7 +44,7 @@ def trials_frame(
         constraints: Of the study.
 
     Returns:
-        Columns `IDENTITY`, the objectives', the facts', `VERIFIED`, and two of truth values:
+        Columns `IDENTITY`, the objectives', the facts', `verified_names`, and two of truth values:
         `verified`, of a full training only, and `feasible`, whether a complete trial keeps all
         constraints, judged by values of `verified_columns` where there are any. A missing value is
         NaN.
@@ -53,19 +53,22 @@ def trials_frame(
         HwnasError: The record of a verified architecture, or of those measured, cannot be read.
     """
     columns, verified_columns = record["columns"], record["verified_columns"]
-    verified, measured = _read_verified(folder, verified_columns), _read_measured(folder)
-    of_verified = list(dict.fromkeys([*VERIFIED, *verified_columns.values()]))
+    own_names = verified_names(record)
+    verified, measured = _read_verified(folder, record, own_names), _read_measured(folder)
+    of_verified = list(dict.fromkeys([*own_names, *verified_columns.values()]))
     added = set(of_verified) - set(columns.values())
     # A column at a time: pandas takes 20 times as long to make a table of rows.
     numbers = _Numbers(len(trials))
     for row, trial in enumerate(trials):
-        numbers.put(row, {_fact_column(name): value for name, value in trial.facts.items()})
+        numbers.put(
+            row, {_fact_column(name, own_names): value for name, value in trial.facts.items()}
+        )
         numbers.put(row, {columns[name]: value for name, value in trial.values.items()})
         if trial.complete and (found := measured.get(trial.arch_id)):
             numbers.put(row, found)
         if trial.complete and trial.full and (found := verified.get(trial.arch_id)):
             numbers.put(row, {name: value for name, value in found.items() if name in added})
-    facts = [name for name in numbers.columns if name not in VERIFIED]
+    facts = [name for name in numbers.columns if name not in own_names]
     identity = {name: _identity(trials, name) for name in IDENTITY}
     frame = pd.DataFrame(
         identity
@@ -83,21 +86,25 @@ def trials_frame(
     return frame
 
 
-def _read_verified(folder: Path, verified_columns: Mapping[str, str]) -> dict[str, dict[str, Any]]:
-    """Return the records of a study's verified architectures, by `arch_id`."""
+def _read_verified(
+    folder: Path, record: Mapping[str, Any], known: Collection[str]
+) -> dict[str, dict[str, Any]]:
+    """Return the numbers of a study's verified architectures, by `arch_id`."""
     found = {
-        path.parent.name: _read_result(path, verified_columns.values())
+        path.parent.name: _read_result(path, record["verified_columns"].values(), known)
         for path in sorted(folder.glob("finalised/*/result.json"))
     }
-    for arch_id, record in found.items():
+    tested = [f"{name}_test" for name in metric_units(record)]
+    for arch_id, numbers in found.items():
         refitted = folder / "finalised" / "refit" / arch_id / "result.json"
         if refitted.is_file():
-            record["error_test_refit"] = _read_result(refitted, ["error_test"])["error_test"]
+            again = _read_result(refitted, [], known)
+            numbers |= {f"{name}_refit": again.get(name) for name in tested}
     return found
 
 
-def _read_result(path: Path, needed: Iterable[str]) -> dict[str, Any]:
-    """Return the numbers of an architecture, of which those `needed` have a value.
+def _read_result(path: Path, needed: Iterable[str], known: Collection[str]) -> dict[str, Any]:
+    """Return the numbers of an architecture, of which those `known` and `needed` have a value.
 
     A front leaves out what has none, so that a damaged record would change it without a word.
     """
@@ -106,8 +113,8 @@ def _read_result(path: Path, needed: Iterable[str]) -> dict[str, Any]:
     with decoding(path, fix):
         if record["arch_id"] != path.parent.name:
             raise ValueError(f"it is of architecture {record['arch_id']}")
-        check_kinds(record, {name: NUMBER | None for name in VERIFIED if name in record})
-        check_kinds(record, {name: NUMBER for name in needed if name in VERIFIED})
+        check_kinds(record, {name: NUMBER | None for name in known if name in record})
+        check_kinds(record, {name: NUMBER for name in needed if name in known})
     return record
 
 
@@ -158,8 +165,8 @@ def _identity(trials: Sequence[Trial], name: str) -> pd.Series[Any]:
     return pd.Series(values, dtype=None if values else object)
 
 
-def _fact_column(name: str) -> str:
+def _fact_column(name: str, verified: Collection[str]) -> str:
     if name in IDENTITY:
         raise ValueError(f"a fact is named {name!r}, as a column of every trial")
     # A fact may bear the name of a column that is kept for verified values: it is a prediction.
-    return f"{name}_predicted" if name in VERIFIED and name not in MEASURED else name
+    return f"{name}_predicted" if name in verified and name not in MEASURED else name

@@ -10,6 +10,7 @@ from nas.core.records import Kinds, check_kinds, decoding, read_json
 NEEDED: Kinds = {
     "name": str,
     "created_utc": str,
+    "task": dict,
     "objectives": list,
     "columns": dict,
     "verified_columns": dict,
@@ -23,7 +24,6 @@ _KINDS: Kinds = {
     "status": str,
     "seed": int,
     "data": dict,
-    "task": dict,
     "data_fingerprint": dict,
     "space": dict,
     "device": dict,

@@ -15,7 +15,7 @@ from rich.table import Table
 from nas.core.errors import printable
 from nas.core.files import write_bytes_atomically
 from nas.core.trial import FULL
-from nas.results.columns import CONFIDENCE_INTERVAL, Column, columns_of, device_label, task_metric
+from nas.results.columns import CONFIDENCE_INTERVAL, Column, columns_of, device_label
 from nas.results.hypervolume import knee
 from nas.results.study import StudyResults
 
@@ -96,8 +96,7 @@ def _shown_columns(study: StudyResults, frame: pd.DataFrame) -> list[Column]:
     names = [*study.columns.values(), *study.verified_columns.values()]
     known = columns_of(study.record, names)
     if "error" in study.published:
-        heading = f"published {task_metric(study.record)[0]}"
-        known["error"] = dataclasses.replace(known["error"], heading=heading)
+        known["error"] = dataclasses.replace(known["error"], heading="published error")
     shown = {name: column for name, column in known.items() if column.heading}
     for name in names:
         shown.setdefault(name, dataclasses.replace(known[name], heading=name, unit=""))

@@ -17,6 +17,7 @@ from nas.core.objective import Constraint
 from nas.core.records import check_kinds, decoding
 from nas.core.trial import FULL
 from nas.results import RECORD
+from nas.results.columns import metric_units
 from nas.results.database import (
     decoding_ledger,
     engine_url,
@@ -37,10 +38,7 @@ PICKS = ("knee", "best", "fastest")
 LEDGER_URL = "HWNAS_LEDGER_URL"
 """Environment variable with the URL at which ledgers outside of their study's folder are read."""
 
-_PICKED_BY = {
-    "best": ("error_final", "error"),
-    "fastest": ("latency_ms_measured", "latency_ms_predicted", "latency_ms_published"),
-}
+_FASTEST = ("latency_ms_measured", "latency_ms_predicted", "latency_ms_published")
 
 
 class StudyResults:
@@ -109,6 +107,12 @@ class StudyResults:
         return {name: self.record["columns"][name] for name in self.record["objectives"]}
 
     @property
+    def metric(self) -> str:
+        """The first metric of the task among the objectives; `error` where none is."""
+        known = metric_units(self.record)
+        return next((name for name in self.columns if name in known), "error")
+
+    @property
     def verified_columns(self) -> dict[str, str]:
         """Column of every objective's value of a verified architecture, by the objective's name.
 
@@ -152,7 +156,8 @@ class StudyResults:
 
         Of verified architectures, else NaN: `error_final` (validation error, %) and `error_test`
         (%) after the final training; `error_test_refit` (%) where it was trained again on both
-        splits; `latency_ms_measured`, `latency_ms_measured_ci` (half width of the 95 % interval),
+        splits; the same of every other metric of the task, such as `balanced_error_test`;
+        `latency_ms_measured`, `latency_ms_measured_ci` (half width of the 95 % interval),
         `latency_ms_median`, `latency_ms_p95`, `peak_memory_mb_measured`, `model_size_mb` and, where
         it is counted, `energy_mj_measured`. All are of what the device runs: where that is
         quantised, `error_final_fp32`, `error_test_fp32` and `latency_ms_measured_fp32` are of the
@@ -230,7 +235,7 @@ class StudyResults:
         """Return one architecture's row of `trials`.
 
         Args:
-            text: Of the default front, "knee", "best" (least error) or "fastest"; or the first
+            text: Of the default front, "knee", "best" (least `metric`) or "fastest"; or the first
                 digits of the `arch_id` of any complete trial; of an architecture's trials, the one
                 of the highest fidelity.
 
@@ -279,9 +284,10 @@ class StudyResults:
             raise ConfigError("architecture", text, "a study with a front", fix)
         if text == "knee":
             return front.iloc[knee(front[self.front_columns(front)].to_numpy(dtype=float))]
-        known = [name for name in _PICKED_BY[text] if name in front and front[name].notna().all()]
+        by = _FASTEST if text == "fastest" else (f"{self.metric}_final", self.metric)
+        known = [name for name in by if name in front and front[name].notna().all()]
         if not known:
-            raise ConfigError("architecture", text, f"a study that knows {_PICKED_BY[text][-1]}")
+            raise ConfigError("architecture", text, f"a study that knows {by[-1]}")
         return front.iloc[int(np.nanargmin(front[known[0]].to_numpy(dtype=float)))]
 
     def _numeric(self, frame: pd.DataFrame, name: str) -> str:
@@ -300,6 +306,8 @@ class StudyResults:
         """Return which parts of the record a study cannot be read without and has not."""
         columns, reference = self.record["columns"], self.record["reference_point"]
         names = self.record["objectives"]
+        for metric in self.record["task"]["metrics"]:
+            check_kinds(metric, {"name": str, "unit": str})
         for texts in (columns, self.record["verified_columns"]):
             check_kinds(texts, dict.fromkeys([*names, *texts], str))
         lacking = [f"the column of {name}" for name in names if name not in columns]

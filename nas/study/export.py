@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 import sys
+from collections.abc import Collection
 from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,12 @@ import pandas as pd
 import search_spaces
 from nas.core.errors import ConfigError, HwnasError
 from nas.core.measurement import Measurement
-from nas.core.records import decoding, read_json
+from nas.core.records import NUMBER, check_kinds, decoding, read_json
+from nas.export.card import DETAILS
 from nas.export.folder import verify, write
 from nas.network.trained import FACTS, TrainedNetwork
 from nas.results import RECORD
-from nas.results.columns import columns_of
+from nas.results.columns import columns_of, metric_units
 from nas.results.study import StudyResults
 from nas.study.checking import component, import_modules
 from nas.study.folder import StudyFolder
@@ -81,9 +83,20 @@ def export(
         _trained(study, row, parts, allow_imports),
         measurement=measurement,
         deployed=None if deployed.name == "model.onnx" else deployed,
+        details=_details(parts / DETAILS, fix),
         labels={name: column.label() for name, column in columns_of(study.record).items()},
     )
     return written, verify(written)
+
+
+def _details(path: Path, fix: str) -> dict[str, Any]:
+    """Return what the task told of the test split beside its metrics; see `Task.details`."""
+    found = read_json(path, fix=fix) if path.is_file() else {}
+    with decoding(path, fix):
+        recall = found.get("recall_percent", {})
+        check_kinds({"recall_percent": recall}, {"recall_percent": dict})
+        check_kinds(recall, dict.fromkeys(recall, NUMBER | None))
+    return found
 
 
 def _import(study: StudyResults, allowed: bool) -> None:
@@ -137,12 +150,16 @@ def _trained(
             raise ValueError(f"it is of architecture {facts['arch_id']}")
         facts["training"] |= {**facts.pop("recipe"), "seed": facts.pop("seed")}
     result = read_json(parts / "result.json")
-    return dataclasses.replace(network, provenance=facts, metrics=_figures(row, result))
+    return dataclasses.replace(
+        network, provenance=facts, metrics=_figures(metric_units(study.record), row, result)
+    )
 
 
-def _figures(row: pd.Series[Any], result: dict[str, Any]) -> dict[str, float]:
+def _figures(
+    metrics: Collection[str], row: pd.Series[Any], result: dict[str, Any]
+) -> dict[str, float]:
     """Return what is known of the network itself, and of its architecture from the search."""
-    own = ("error_test", "error_final")
+    own = [f"{name}_{split}" for name in metrics for split in ("test", "final")]
     of_network = (
         *(f"{name}{arithmetic}" for name in own for arithmetic in ("", "_fp32")),
         "test_images",
@@ -151,6 +168,6 @@ def _figures(row: pd.Series[Any], result: dict[str, Any]) -> dict[str, float]:
         "latency_ms_measured_fp32_ci",
     )
     figures = {n: float(result[n]) for n in of_network if result.get(n) is not None}
-    counted = ("error", "params_m", "macs_m", "counted_memory_mb")
+    counted = (*metrics, "params_m", "macs_m", "counted_memory_mb")
     of_search = (*counted, "latency_ms_predicted", "peak_memory_mb_predicted")
     return figures | {n: float(row[n]) for n in of_search if n in row and pd.notna(row[n])}

@@ -103,8 +103,9 @@ def front_line(results: StudyResults, images: int) -> str | None:
         limits = ", ".join(map(str, results.constraints))
         fix = "raise finalise.limit or search.evaluations, or loosen the limits"
         return f"none of the {verified} verified architectures keeps {limits}; {fix}"
+    if "error" not in results.columns:
+        return None
     column, recipe = "error", "evaluation.recipe"
     if verified:
         column, recipe = "error_final", "finalise.recipe"
-    errors = front[column].dropna().tolist() if column in front else []
-    return front_noise_line(errors, images, recipe)
+    return front_noise_line(front[column].dropna().tolist(), images, recipe)

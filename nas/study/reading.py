@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 
 import latency_predictors
 import search_spaces
-from nas import data, devices, evaluation, objectives, tables
+from nas import data, devices, evaluation, objectives, tables, tasks
 from nas.core.errors import ConfigError, UnknownNameError
 from nas.core.files import check_folder
 from nas.core.measurement import Device
@@ -25,6 +25,7 @@ from nas.core.registry import Registry
 from nas.data.published import Published
 from nas.devices.table import TableDevice
 from nas.evaluation.tabular import TabularSettings
+from nas.objectives.builtin import TaskMetric
 from nas.search import fidelity
 from nas.study.checking import (
     completed,
@@ -147,7 +148,7 @@ def read_calibration(config: DictConfig) -> CalibrationSettings:
         predictor=predictor,
         store=general.store,
         folder=folder,
-        memory=any(objectives.get(name).needs_memory for name in used),
+        memory=any(_named(name).needs_memory for name in used),
     )
 
 
@@ -219,7 +220,7 @@ def _objective(name: str, device: Device) -> Objective:
     Raises:
         ConfigError: The device cannot tell its value.
     """
-    found = objectives.get(name)
+    found = _named(name)
     if isinstance(device, TableDevice):
         if found.needs_memory:
             expected = "what the device's table or the network itself tells"
@@ -229,6 +230,17 @@ def _objective(name: str, device: Device) -> Objective:
         expected = "latency_ms, which is published where device=table"
         raise ConfigError("search.objectives", name, expected)
     return found
+
+
+def _named(name: str) -> Objective:
+    """Return an objective, or a metric of some task as one; see `StudySettings.of_task`."""
+    registered = objectives.names()
+    metrics = {m.name: m.unit for task in tasks.names() for m in tasks.component(task).metrics}
+    if name in registered:
+        return objectives.get(name)
+    if name not in metrics:
+        raise UnknownNameError("objective", name, {*registered, *metrics})
+    return TaskMetric(column=name, unit=metrics[name])
 
 
 def _check_tables(settings: StudySettings) -> None:
@@ -247,6 +259,7 @@ def _check_tables(settings: StudySettings) -> None:
             got, expected = getattr(evaluation, name), getattr(data, name)
             if got != expected:
                 raise ConfigError(f"evaluation.{name}", got, f"{expected}, as data.{name} says")
+        _check_published_metrics(settings)
         _check_shares(settings.fidelity.fidelities, evaluation)
         if settings.budget is not None:
             expected = "null: a table answers in simulated time"
@@ -261,6 +274,14 @@ def _check_tables(settings: StudySettings) -> None:
     if settings.published and settings.finalise.limit:
         expected = "0: of a published table no network can be trained or measured"
         raise ConfigError("finalise.limit", settings.finalise.limit, expected)
+
+
+def _check_published_metrics(settings: StudySettings) -> None:
+    """Refuse metrics that a published table does not have."""
+    for name, objective in settings.used.items():
+        if isinstance(objective, TaskMetric) and name != "error":
+            section = "objectives" if name in settings.objectives else "constraints"
+            raise ConfigError(f"search.{section}", name, "error, a table's only metric")
 
 
 def _check_space(section: str, name: str, space: Mapping[str, Any]) -> None:

@@ -70,7 +70,7 @@ def begin(
             "verified_columns": {name: o.verified_column for name, o in known.items()},
             "units": {name: objective.unit for name, objective in known.items()},
             "constraints": [str(constraint) for constraint in settings.constraints],
-            "reference_point": _reference_point(settings, problem, trivial["error"]),
+            "reference_point": _reference_point(settings, problem, trivial),
             "genes": [gene.name for gene in problem.space.genes],
             "warm_start": [list(genotype) for genotype in first],
             "imports": list(settings.imports),
@@ -143,19 +143,32 @@ def _named_genotypes(name: str, space: SearchSpace, runs: Path) -> list[Genotype
 
 
 def _reference_point(
-    settings: StudySettings, problem: SearchProblem, trivial_percent: float
+    settings: StudySettings, problem: SearchProblem, trivial: Mapping[str, float]
 ) -> dict[str, float]:
-    """Return the given reference point, completed by a trivial guess's error and large costs."""
+    """Return the given reference point, completed by a trivial guess's metrics and large costs.
+
+    Raises:
+        ConfigError: An objective is to be completed that neither tells.
+    """
+    given = settings.search.reference_point or {}
     space, rng = problem.space, stream(settings.seed, "reference")
     samples = [space.sample(rng) for _ in range(REFERENCE_SAMPLES)]
     samples.append(space.canonical([n - 1 for n in space.cardinalities]))
     known = problem.known(samples)
-    error = trivial_percent or 100.0  # of a single class there is nothing to guess
-    derived = {
-        name: float(np.nanmax([row[name] for row in known])) if name in known[0] else error
-        for name in problem.objectives
-    }
-    return derived | (settings.search.reference_point or {})
+    derived = {}
+    for name, objective in problem.objectives.items():
+        if name in given:
+            derived[name] = given[name]
+        elif name in known[0]:
+            derived[name] = float(np.nanmax([row[name] for row in known]))
+        else:
+            try:
+                # Of a single class there is nothing to guess.
+                derived[name] = objective.after_training(trivial) or 100.0
+            except KeyError as error:
+                expected = f"a value: the metrics of a trivial guess lack {error}"
+                raise ConfigError(f"search.reference_point.{name}", None, expected) from error
+    return derived
 
 
 def described(problem: SearchProblem, genotypes: Sequence[Genotype]) -> list[dict[str, float]]:

@@ -33,6 +33,7 @@ class SearchPlan:
         verification_s: Seconds that the front's verification takes after the search, if that is
             known.
         columns: Column of every objective in tables of trials, by the objective's name.
+        trained: Unit of every objective whose value training tells, by the objective's name.
         reference_point: Of the hypervolume, by the objective's name.
     """
 
@@ -43,6 +44,7 @@ class SearchPlan:
     simulated: bool
     lookahead: int
     columns: Mapping[str, str]
+    trained: Mapping[str, str]
     reference_point: Mapping[str, float]
     verification_s: float = 0.0
 
@@ -172,10 +174,10 @@ class Reporter:
     def _summary(self, plan: SearchPlan) -> str:
         parts = []
         names = list(plan.columns)
-        if self._front and "error" in names:
-            best = min(point[names.index("error")] for point in self._front)
-            parts.append(f"best error {best:.2f} %")
         if self._front:
+            for name, unit in plan.trained.items():
+                best = min(point[names.index(name)] for point in self._front)
+                parts.append(f"best {name.replace('_', ' ')} {best:.2f} {unit}".rstrip())
             volume = hypervolume(self._front, [plan.reference_point[name] for name in names])
             parts.append(f"hypervolume {volume:.4g}")
         spent = self._spent

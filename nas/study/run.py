@@ -112,9 +112,10 @@ class _Study:
     def __init__(self, settings: StudySettings, folder: StudyFolder, reporter: Reporter) -> None:
         """Load the data, and make the job, which refuses recipes that the space cannot follow."""
         started = time.monotonic()
-        self.settings, self.folder, self.reporter = settings, folder, reporter
+        self.folder, self.reporter = folder, reporter
         with reporter.progress("reading the data", None):
             self.splits = splits = settings.data.search_splits()
+        self.settings = settings = settings.of_task(splits.task)
         self.space = space = settings.space(splits.input_shape, splits.task.output_size)
         check_resolution(space, settings.finalise.recipe, "finalise.recipe")
         self._job = settings.evaluation.job(
@@ -358,6 +359,7 @@ class _Study:
                 simulated="seconds" in self.settings.published,
                 lookahead=schedule.lookahead,
                 columns={name: o.column for name, o in problem.objectives.items()},
+                trained={n: o.unit for n, o in problem.objectives.items() if o.needs_training},
                 reference_point=front.reference_point,
                 verification_s=0.0 if plan is None else plan.verification_s,
             )

@@ -18,9 +18,11 @@ from nas.core.measurement import Device
 from nas.core.objective import Constraint, Objective
 from nas.core.recipe import Recipe
 from nas.core.registry import nested
+from nas.core.task import Task
 from nas.devices.store import MeasurementStore
 from nas.evaluation import EvaluationSettings
 from nas.network.space import SearchSpace
+from nas.objectives.builtin import TaskMetric
 from nas.search import algorithms
 from nas.search.adaptive_measurement import AdaptiveMeasurementSettings
 from nas.search.algorithms import AlgorithmSettings
@@ -132,10 +134,10 @@ class SearchSettings:
             exactly repeatable; `async` tells them as they end, so that no worker waits.
         lookahead: In a batch search, candidates pending at a time; at least the number of
             workers.
-        objectives: Names of what to make small.
-        constraints: Limits such as `latency_ms <= 2`.
-        reference_point: Of the hypervolume, by objective; what is left out is derived: for the
-            error that of a trivial guess, for the others the largest of some random architectures.
+        objectives: Names of what to make small: objectives and metrics of the task.
+        constraints: Limits such as `latency_ms <= 2` or `worst_class_error <= 20`.
+        reference_point: Of the hypervolume, by objective; what is left out is derived: for a metric
+            that of a trivial guess, for the others the largest of some random architectures.
             `None` derives all of it.
         warm_start: What is proposed first: names of published networks that lie in the space, and
             names or folders of studies, whose fronts are.
@@ -246,6 +248,32 @@ class StudySettings(GeneralSettings):
     def used(self) -> dict[str, Objective]:
         """Everything that is made small or limited, by name."""
         return {**self.objectives, **self.limited}
+
+    def of_task(self, task: Task) -> StudySettings:
+        """Return the same settings with the metrics among objectives and limits as `task` has them.
+
+        Raises:
+            ConfigError: The task has no such metric; names those that it has.
+        """
+        units = {metric.name: metric.unit for metric in task.metrics}
+
+        def own(setting: str, used: Mapping[str, Objective]) -> dict[str, Objective]:
+            for name, objective in used.items():
+                if isinstance(objective, TaskMetric) and name not in units:
+                    among = f"a metric of the data ({task.summary}):"
+                    raise UnknownNameError(setting, name, units, among)
+            return {
+                name: dataclasses.replace(objective, unit=units[name])
+                if isinstance(objective, TaskMetric)
+                else objective
+                for name, objective in used.items()
+            }
+
+        return dataclasses.replace(
+            self,
+            objectives=own("search.objectives", self.objectives),
+            limited=own("search.constraints", self.limited),
+        )
 
     def space(self, input_shape: tuple[int, int, int], num_classes: int) -> SearchSpace:
         """Build the search space for images of a shape and a number of classes."""

@@ -21,8 +21,10 @@ from nas.core.errors import DataError, ExportError, counted
 from nas.core.files import temporary_folder, write_json_atomically
 from nas.core.measurement import Deployable, ImageArray, Measurement, PreparedNetwork
 from nas.core.records import Kinds, decoding, read_json
+from nas.core.task import Sums
 from nas.core.trial import Candidate, Evaluation
 from nas.devices.measuring.environment import threads_line
+from nas.export.card import DETAILS
 from nas.export.parity import TOLERANCE, check_parity, max_abs_difference
 from nas.export.record import DEPLOYED
 from nas.network.onnx import export_onnx
@@ -41,7 +43,7 @@ BATCH = 100
 """Images that are handed to the device's process at a time."""
 
 TRAINED, MEASURED, JUDGED, TESTED = FACTS, "measurement.json", "deployment.json", "result.json"
-"""What lies in an architecture's folder after each step."""
+"""What lies in an architecture's folder after each step; beside the last, `DETAILS`."""
 
 _STEPS = {TRAINED: "training", MEASURED: "measuring", JUDGED: "judging", TESTED: "testing"}
 
@@ -152,9 +154,10 @@ class Verification:
         if self.validation is None:
             network = dataclasses.replace(network, metrics={})
         else:
-            metric = self.train.task.metrics[0]
-            value = network.metrics[metric.name]
-            judged = f", validation {metric.name} {value:.2f} {metric.unit}"
+            metrics = self.train.task.metrics
+            used = [metric for metric in metrics if metric.name in settings.used] or metrics[:1]
+            values = (f"{m.name} {network.metrics[m.name]:.2f} {m.unit}".rstrip() for m in used)
+            judged = f", validation {', '.join(values)}"
         folder = self.folder / member.arch_id
         folder.mkdir(parents=True, exist_ok=True)
         network.save(folder)
@@ -233,19 +236,20 @@ class Verification:
                     line = f"outputs on the device differ from PyTorch's by up to {difference:.2g}"
                     self.reporter.stage(f"  {member.arch_id}: {line}; it is judged by the device's")
                 if self.validation is not None:
-                    record["metrics"] = self._metrics_deployed(deployed, self.validation)
+                    sums = self._sums_deployed(deployed, self.validation)
+                    record["metrics"] = self.validation.task.scores(sums)
             write_json_atomically(self._path(member, JUDGED), record)
             show(count)
 
     def _deployed(self, member: Candidate, file: Path) -> PreparedNetwork:
         return PreparedNetwork(file, self.problem.space.deployment(member.genotype))
 
-    def _metrics_deployed(self, deployed: PreparedNetwork, images: Examples) -> dict[str, float]:
-        """Return the metrics of the deployed network, as the device's runtime runs it."""
+    def _sums_deployed(self, deployed: PreparedNetwork, images: Examples) -> Sums:
+        """Return the task's sums of the deployed network, as the device's runtime runs it."""
         parts = [slice(start, start + BATCH) for start in range(0, len(images), BATCH)]
         batches = (self._normalised(images.pixels[part]) for part in parts)
         outputs = np.concatenate(list(self.settings.device.outputs(deployed, batches)))
-        return images.task.evaluate(outputs, images.targets)
+        return images.task.sums(outputs, images.targets)
 
     def _test(self, members: Sequence[Candidate], show: Show) -> None:
         """Read the test split, once for each member, and record all its numbers."""
@@ -273,12 +277,17 @@ class Verification:
             self.reporter.stage(f"  {member.arch_id} failed: {evaluation.failure}")
             return
         deployment = self._read(member, JUDGED)
-        tested = _columns(outcome.metrics, "test")
+        tested, details = _columns(outcome.metrics, "test"), outcome.details
         if not deployment["as_network"]:
             file = self._path(member, deployment["file"])
             tested = _columns(outcome.metrics, "test_fp32")
             deployed = self._deployed(member, file)
-            tested |= _columns(self._metrics_deployed(deployed, test), "test")
+            sums = self._sums_deployed(deployed, test)
+            tested |= _columns(test.task.scores(sums), "test")
+            details = test.task.details(sums)
+        if details:
+            details = {"split": "test", "images": len(test), **details}
+            write_json_atomically(self._path(member, DETAILS), details)
         self._record(member, deployment, {**tested, "test_images": len(test)})
 
     def _record(

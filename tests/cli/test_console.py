@@ -30,6 +30,7 @@ PLAN = SearchPlan(
     workers=2,
     lookahead=8,
     columns={"error": "error", "latency_ms": "latency_ms_predicted"},
+    trained={"error": "%"},
     reference_point={"error": 100.0, "latency_ms": 2.0},
 )
 

@@ -39,6 +39,7 @@ FILES = (
     "finalised/*/measurement.json",
     "finalised/*/deployment.json",
     "finalised/*/result.json",
+    "finalised/*/test_details.json",
     "predictor/calibration.json",
     "predictor/predictor.json",
     "predictor/predictor.npz",

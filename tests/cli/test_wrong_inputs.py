@@ -65,6 +65,7 @@ SETTINGS = {
     "negative limit": ("finalise.limit=-1", "finalise.limit: got -1", "0 or more"),
     "constraint text": ('search.constraints=["error 2"]', "got 'error 2'", "latency_ms <= 2"),
     "constraint name": ('search.constraints=["foo<=2"]', "objective: got 'foo'", "macs_m"),
+    "metric by another name": ("search.objectives=[macro_f1]", "'macro_f1'", "'macro_f1_error'?"),
     "unknown objective": ("search.objectives=[foo]", "objective: got 'foo'", "latency_ms"),
     "objective twice": ("search.objectives=[error,error]", "search.objectives: got", "each once"),
     "no objective": ("search.objectives=[]", "search.objectives: got []", "at least one"),

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from nas import objectives, tasks
 from nas.core.dataset import Dataset, Examples, SearchSplits, fingerprint_difference
-from nas.core.errors import DataError
+from nas.core.errors import ConfigError, DataError
 from nas.core.recipe import Recipe
 from nas.core.space import Gene
 from nas.core.task import Array, Metric, Sums, Task
@@ -25,6 +25,9 @@ from nas.core.trial import Candidate
 from nas.network.blocks import Block, Choices, ModuleSpec
 from nas.network.space import SearchSpace
 from nas.network.trained import Preprocessing
+from nas.study.composition import compose
+from nas.study.reading import read
+from nas.tasks.classification import Classification
 from nas.training.job import JudgingJob, TrainingJob
 
 
@@ -188,3 +191,11 @@ def test_its_data_have_a_fingerprint_and_samples(splits: SearchSplits):
 def test_it_is_found_by_its_name():
     assert tasks.get("square_segmentation") == SquareSegmentation()
     assert {"classification", "square_segmentation"} <= set(tasks.names())
+
+
+def test_metrics_are_objectives_of_the_data_that_have_them():
+    settings = read(compose(["search.objectives=[pixel_error,params_m]"]))
+    assert settings.of_task(SquareSegmentation()).objectives["pixel_error"].unit == "%"
+    task = Classification(class_names=("ant", "bee"))
+    with pytest.raises(ConfigError, match=r"search.objectives: got 'pixel_error'.*balanced_error"):
+        settings.of_task(task)
