@@ -334,7 +334,12 @@ def test_a_task(add_file: AddFile) -> None:
     torch.manual_seed(0)
     network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 1))
     preprocessing = Preprocessing.of(splits.train)
-    train(network, splits.train, Recipe(epochs=20, learning_rate=0.005), preprocessing)
+    train(
+        network,
+        splits.train,
+        Recipe.of(epochs=20, optimizer={"learning_rate": 0.005}),
+        preprocessing,
+    )
     error = evaluate(network, splits.validation, preprocessing)["error"]
     assert error < splits.trivial()["error"] / 2
 

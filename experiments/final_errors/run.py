@@ -63,9 +63,7 @@ SETTINGS = (
     "search.objectives=[error,params_m]",
     "search.evaluations=32",
     "evaluation.recipe.epochs=4",
-    "evaluation.recipe.shift=1",
     "finalise.recipe.epochs=15",
-    "finalise.recipe.shift=1",
 )
 FOLDER_SETTINGS = (
     "data=image_folder",

@@ -136,7 +136,7 @@ def _completions(words: Sequence[str], config_dir: Path | None) -> list[str]:
     """Return what the last word of a command line may become: options, or names of settings."""
     from nas.study.checking import resolved
     from nas.study.composition import compose, options
-    from nas.study.reading import COMPONENTS, SECTIONS, completed_section
+    from nas.study.reading import COMPONENTS, SECTIONS, completed_section, with_presets
 
     *before, last = words
     groups, sections = options(config_dir), (*COMPONENTS, *SECTIONS)
@@ -146,7 +146,7 @@ def _completions(words: Sequence[str], config_dir: Path | None) -> list[str]:
         found = [f"{name}={option}" for option in groups.get(name, [])]
     elif dot and section in sections:
         chosen = compose([word for word in before if "=" in word], config_dir=config_dir)
-        found = _dotted(completed_section(resolved(chosen), section), section)
+        found = _dotted(completed_section(with_presets(resolved(chosen)), section), section)
     else:
         found = [f"{group}=" for group in groups] + [f"{section}." for section in sections]
     return [text for text in found if text.startswith(last)]

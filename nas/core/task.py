@@ -96,6 +96,21 @@ class Task(ABC):
                 0 to 1; a task without classes ignores it.
         """
 
+    def distillation(
+        self, outputs: torch.Tensor, taught: torch.Tensor, temperature: float
+    ) -> torch.Tensor:
+        """Return how far outputs are from a teacher's, `(n,)`, with a gradient.
+
+        It is their mean squared difference, unless a task knows better.
+
+        Args:
+            outputs: Of the network.
+            taught: Of the teacher, for the same examples.
+            temperature: By which both are divided where a task makes probabilities of them.
+        """
+        del temperature
+        return (outputs - taught).square().flatten(1).mean(1)
+
     @abstractmethod
     def sums(self, outputs: Array, targets: Array) -> Sums:
         """Return sums over a batch, from which `scores` makes the metrics.

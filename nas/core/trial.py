@@ -40,10 +40,6 @@ class Candidate:
     cut_after_s: float | None = None
 
 
-History = tuple[Mapping[str, float], ...]
-"""One record an epoch of a training; see `Outcome.history`."""
-
-
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
     """What a job made of one candidate.
@@ -65,7 +61,7 @@ class Outcome:
     checkpoint: bytes | None = None
     cut_at: float | None = None
     details: Mapping[str, Any] = field(default_factory=dict)
-    history: History = ()
+    history: tuple[Mapping[str, float], ...] = field(default=(), compare=False)
 
 
 @dataclass(frozen=True, kw_only=True)

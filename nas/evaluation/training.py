@@ -27,7 +27,7 @@ class TrainingSettings(EvaluationSettings):
         time_limit_s: Seconds after which a candidate counts as failed.
     """
 
-    recipe: Recipe = field(default_factory=lambda: Recipe(epochs=10))
+    recipe: Recipe = field(default_factory=Recipe)
     threads_per_worker: int = 1
     workers: int | None = None
     gpus_per_worker: float = 0.0

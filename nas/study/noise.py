@@ -54,7 +54,7 @@ def chance_line(errors: Sequence[float], images: int, trivial_percent: float) ->
         f"{best:.2f} % error on {images} validation images, the "
         f"best constant guess has {trivial_percent:.2f} %; raise "
         "evaluation.recipe.epochs, evaluation.recipe.train_samples or "
-        "evaluation.recipe.learning_rate, or look at the targets of the data"
+        "evaluation.recipe.optimizer.learning_rate, or look at the targets of the data"
     )
 
 

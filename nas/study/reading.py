@@ -16,11 +16,12 @@ from omegaconf import DictConfig, OmegaConf
 
 import latency_predictors
 import search_spaces
-from nas import data, devices, evaluation, logging, objectives, tables, tasks
+from nas import data, devices, evaluation, objectives, tables, tasks
 from nas.core.errors import ConfigError, UnknownNameError
 from nas.core.files import check_folder
 from nas.core.measurement import Device
 from nas.core.objective import Constraint, Objective
+from nas.core.recipe import PRESETS, Recipe
 from nas.core.registry import Registry
 from nas.data.published import Published
 from nas.devices.table import TableDevice
@@ -53,12 +54,14 @@ COMPONENTS: dict[str, Registry[Any]] = {
     "latency_predictor": latency_predictors.registry,
     "fidelity": fidelity.registry,
     "evaluation": evaluation.registry,
-    "logging": logging.registry,
 }
 """Sections that hold one component."""
 
 SECTIONS: dict[str, type] = {"search": SearchSettings, "finalise": FinaliseSettings}
 """Sections that hold several settings."""
+
+RECIPE = "recipe"
+"""Setting of a section, that says how networks are trained."""
 
 GENERAL = tuple(f.name for f in dataclasses.fields(GeneralSettings))
 """Settings that belong to no section."""
@@ -73,6 +76,7 @@ def read(config: DictConfig) -> StudySettings:
     """
     values = resolved(config)
     general = _general(values)
+    values = with_presets(values)
     search = structured(SearchSettings, values.get("search"), "search")
     constraints = tuple(Constraint.parse(text) for text in search.constraints)
     device = _component(values, "device")
@@ -83,7 +87,6 @@ def read(config: DictConfig) -> StudySettings:
         "predictor": _component(values, "latency_predictor"),
         "fidelity": _component(values, "fidelity"),
         "evaluation": _component(values, "evaluation"),
-        "logging": _component(values, "logging"),
         "finalise": structured(FinaliseSettings, values.get("finalise"), "finalise"),
     }
     url = None if general.ledger.url is None else reachable(general.ledger.url)
@@ -154,6 +157,47 @@ def read_calibration(config: DictConfig) -> CalibrationSettings:
     )
 
 
+def with_presets(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a resolved configuration whose recipes have every value of their preset.
+
+    A preset depends on the networks' family, and whether images are mirrored on the data set.
+
+    Raises:
+        UnknownNameError: No search space, data set, evaluation or preset has the name.
+    """
+    sections = dict(values)
+    classes = {
+        name: COMPONENTS[name].component(str((values.get(name) or {}).get("name")))
+        for name in ("search_space", "data", "evaluation")
+    }
+    family = classes["search_space"].family
+    mirrors = (values["data"] or {}).get("mirrors", classes["data"].mirrors)
+    for section, cls in (("evaluation", classes["evaluation"]), ("finalise", FinaliseSettings)):
+        default = {f.name: f for f in dataclasses.fields(cls)}.get(RECIPE)
+        given = dict(sections.get(section) or {})
+        if default is None or not isinstance(given.get(RECIPE) or {}, Mapping):
+            continue
+        changes = given.get(RECIPE) or {}
+        preset = changes.get(
+            "preset", cast("Recipe", cast("Any", default).default_factory()).preset
+        )
+        if preset not in PRESETS:
+            raise UnknownNameError(f"{section}.{RECIPE}.preset", preset, PRESETS)
+        complete = dataclasses.asdict(Recipe.of(preset, family, augmentation={"flip": mirrors}))
+        sections[section] = {**given, RECIPE: _merged(complete, changes)}
+    return sections
+
+
+def _merged(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return nested values with changes."""
+    merged = dict(values)
+    for name, value in changes.items():
+        old: Any = merged.get(name)
+        both = isinstance(value, Mapping) and isinstance(old, Mapping)
+        merged[name] = _merged(old, value) if both else value
+    return merged
+
+
 def completed_configuration(values: Mapping[str, Any]) -> dict[str, Any]:
     """Return every setting of a resolved configuration, defaults filled in.
 
@@ -186,7 +230,7 @@ def every_setting(config: DictConfig) -> dict[str, Any]:
     values = resolved(config)
     out = values.pop("out", None)
     _general(values)
-    complete = completed_configuration(values)
+    complete = completed_configuration(with_presets(values))
     complete["ledger"]["url"] = url
     return complete if out is None else {"out": out, **complete}
 

@@ -21,7 +21,6 @@ from nas.core.registry import nested
 from nas.core.task import Task
 from nas.devices.store import MeasurementStore
 from nas.evaluation import EvaluationSettings
-from nas.logging import LoggingSettings
 from nas.network.space import SearchSpace
 from nas.objectives.builtin import TaskMetric
 from nas.search import algorithms
@@ -197,7 +196,7 @@ class FinaliseSettings:
 
     limit: int = 8
     refit: bool = False
-    recipe: Recipe = field(default_factory=lambda: Recipe(epochs=30))
+    recipe: Recipe = field(default_factory=lambda: Recipe.of("full"))
 
     def __post_init__(self) -> None:
         if self.limit < 0:
@@ -221,7 +220,6 @@ class StudySettings(GeneralSettings):
     predictor: PredictorSettings
     fidelity: FidelitySettings
     evaluation: EvaluationSettings
-    logging: LoggingSettings
     search: SearchSettings
     finalise: FinaliseSettings
     objectives: dict[str, Objective]

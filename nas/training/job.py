@@ -17,10 +17,10 @@ from nas.core.host import training_step
 from nas.core.recipe import Recipe
 from nas.core.space import Genotype
 from nas.core.trial import Candidate, Outcome
-from nas.network.module import Network
 from nas.network.space import SearchSpace
+from nas.network.trainable import TrainableNetwork
 from nas.network.trained import Preprocessing, TrainedNetwork
-from nas.training.trainer import evaluate, judged, resized, train
+from nas.training.trainer import Teacher, evaluate, judged, resized, train
 
 TIMED_S = 0.3
 """Seconds of training steps from which the time of a training is estimated; at least one step."""
@@ -36,6 +36,7 @@ class TrainingJob:
         held_out: Examples that the error is counted on; the job knows no others.
         preprocessing: Of all images, with the statistics of training images.
         recipe: How to train.
+        teacher: What else candidates learn from.
         threads: Of torch, on a worker.
         return_weights: Whether the outcome carries the trained weights.
     """
@@ -45,18 +46,17 @@ class TrainingJob:
     held_out: Examples
     preprocessing: Preprocessing
     recipe: Recipe
+    teacher: Teacher | None = None
     threads: int = 1
     return_weights: bool = False
 
     def __post_init__(self) -> None:
         """Check that the space's networks can be trained by the recipe."""
-        check_resolution(self.space, self.recipe)
+        check_recipe(self.space, self.recipe)
 
-    def network(self, genotype: Genotype) -> Network:
+    def network(self, genotype: Genotype) -> TrainableNetwork:
         """Build a network as the recipe trains it."""
-        network = self.space.build(genotype, auxiliary=self.recipe.auxiliary_weight > 0)
-        network.take_any_size(self.recipe.initial_resolution < 1)
-        return network
+        return self.space.build(genotype, auxiliary=self.recipe.auxiliary_weight > 0)
 
     def __call__(self, candidate: Candidate, deadline: float) -> Outcome:
         """Train `candidate`; see `nas.core.trial.Job`."""
@@ -67,27 +67,34 @@ class TrainingJob:
         torch.manual_seed(candidate.seed)
         with training_step():  # a large network's initial weights take as long as some steps
             network = self.network(candidate.genotype).to(device)
-        reached, checkpoint = train(
+        training = train(
             network,
             self.train,
             self.recipe,
             self.preprocessing,
             deadline,
+            held_out=self.held_out,
+            teacher=self.teacher,
             fidelity=candidate.fidelity,
             checkpoint=candidate.checkpoint,
             cut_at_s=cut_at_s,
         )
         network.drop_auxiliary()
         # A network is judged at the size that it has been trained for so far.
-        resolution = self.recipe.resolution(reached)
+        resolution = self.recipe.resolution(training.reached)
         metrics = evaluate(network, self.held_out, self.preprocessing, resolution)
         weights = None
         if self.return_weights:
             with training_step():
                 state = {name: t.cpu().contiguous() for name, t in network.state_dict().items()}
                 weights = safetensors.torch.save(state)
-        cut_at = reached if reached < candidate.fidelity else None
-        return Outcome(metrics=metrics, weights=weights, checkpoint=checkpoint, cut_at=cut_at)
+        return Outcome(
+            metrics=metrics,
+            weights=weights,
+            checkpoint=training.checkpoint,
+            cut_at=training.reached if training.reached < candidate.fidelity else None,
+            history=training.history,
+        )
 
     def trained_network(
         self, candidate: Candidate, outcome: Outcome, **provenance: Any
@@ -132,13 +139,13 @@ class TrainingJob:
         used = min(self.recipe.train_samples or len(self.train), len(self.train))
         batch = min(self.recipe.batch_size, used)
         total_steps = self.recipe.epochs * max(used // self.recipe.batch_size, 1)
-        short = replace(self.recipe, epochs=1, train_samples=None, batch_size=batch)
+        short = replace(self.recipe, epochs=1, train_samples=None, batch_size=batch, patience=None)
         network = self.network(genotype)
 
         def training_seconds(steps: int) -> float:
             images = self.train.sample(steps * batch, seed=0)
             started = time.monotonic()
-            train(network, images, short, self.preprocessing)
+            train(network, images, short, self.preprocessing, teacher=self.teacher)
             return time.monotonic() - started
 
         # The first step makes room for the others and takes longer than any.
@@ -178,10 +185,8 @@ class JudgingJob:
         return Outcome(metrics=task.scores(sums), details=task.details(sums))
 
 
-def check_resolution(
-    space: SearchSpace, recipe: Recipe, setting: str = "evaluation.recipe"
-) -> None:
-    """Check that networks take images as small as those that a recipe begins with.
+def check_recipe(space: SearchSpace, recipe: Recipe, setting: str = "evaluation.recipe") -> None:
+    """Check that the networks of a space can be trained by a recipe.
 
     Args:
         space: Of the networks.
@@ -189,8 +194,24 @@ def check_resolution(
         setting: Where the recipe is set, for the error's text.
 
     Raises:
-        ConfigError: They do not.
+        ConfigError: They cannot.
     """
+    every_first = space.canonical([0] * len(space.genes))
+    with torch.device("meta"):  # which knows shapes, and computes nothing
+        network = space.build(every_first)
+    for name, possible in (
+        ("drop_path", network.has_drop_path),
+        ("dropout", network.has_dropout),
+    ):
+        rate = getattr(recipe.regularisation, name)
+        if rate and not possible:
+            expected = "0 for this space, whose networks have no layer for it"
+            raise ConfigError(f"{setting}.regularisation.{name}", rate, expected)
+    _check_resolution(space, recipe, setting)
+
+
+def _check_resolution(space: SearchSpace, recipe: Recipe, setting: str) -> None:
+    """Check that networks take images as small as those that a recipe begins with."""
     share = recipe.initial_resolution
     if share == 1:
         return

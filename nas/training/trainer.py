@@ -4,24 +4,50 @@ from __future__ import annotations
 
 import math
 import time
-from typing import Any
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from nas.core.dataset import Examples
 from nas.core.errors import CandidateFailure
 from nas.core.host import training_step
 from nas.core.recipe import Recipe
-from nas.core.task import Sums, Task
+from nas.core.task import Sums
 from nas.core.trial import FULL
 from nas.network.module import Network
+from nas.network.trainable import TrainableNetwork
 from nas.network.trained import Preprocessing
-from nas.training.checkpoint import restore, take
+from nas.training.augmentation import Mix, augmented, mixed
+from nas.training.checkpoint import from_bytes, to_bytes
+from nas.training.optimizers import optimizer_of, schedule_of
 
 EVALUATION_BATCH = 500
+
+Teacher = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+"""Returns the outputs that a network learns from, of positions `(n,)` among the training examples
+and of their augmented pixels `(n, C, H, W)`."""
+
+
+@dataclass(frozen=True)
+class Training:
+    """What came of a training.
+
+    Attributes:
+        reached: Share of the recipe's steps that the network has had.
+        checkpoint: To go on from; `None` where nothing is left.
+        history: A record of every epoch that has ended: `epoch`, `images_per_s`, `loss`, and the
+            metrics of the held-out examples where they were judged.
+    """
+
+    reached: float
+    checkpoint: bytes | None
+    history: tuple[Mapping[str, float], ...]
 
 
 def train(
@@ -31,10 +57,12 @@ def train(
     preprocessing: Preprocessing,
     deadline: float = math.inf,
     *,
+    held_out: Examples | None = None,
+    teacher: Teacher | None = None,
     fidelity: float = FULL,
     checkpoint: bytes | None = None,
     cut_at_s: float = math.inf,
-) -> tuple[float, bytes | None]:
+) -> Training:
     """Train `network` in place, on the device that it lies on.
 
     Draws from torch's global random stream, so seed that first. A partial training is the
@@ -42,99 +70,282 @@ def train(
     from a checkpoint ends with the same weights as a training that was never interrupted.
 
     Args:
-        network: Maps `(N, C, H, W)` to the outputs of the task.
+        network: Maps `(N, C, H, W)` to the outputs of the task. Where the recipe averages weights,
+            it has the averages in the end.
         images: Training split.
         recipe: How to train.
         preprocessing: Applied to every batch.
         deadline: In `time.monotonic()` seconds.
+        held_out: Judged after every epoch where the recipe has `patience`.
+        teacher: What else the network learns from.
         fidelity: Share of the recipe's steps after which to stop, in (0, 1]; less than an epoch
             sees a share of the images.
         checkpoint: Of the same training, seeded equally, at a lower fidelity; `None` to begin.
         cut_at_s: In `time.monotonic()` seconds: from then on no step is taken but the first.
 
-    Returns:
-        The share of the recipe's steps that the network has had, and a checkpoint unless that is
-        all of them.
-
     Raises:
         CandidateFailure: The loss is not finite, or the deadline has passed.
     """
     with training_step():
-        network.train().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        device = next(network.parameters()).device
-        pixels = torch.from_numpy(images.pixels).to(device)
-        targets = torch.from_numpy(images.targets).to(device)
-        used = torch.randperm(len(targets))[: recipe.train_samples]
-    # All batches are of the same size: a rest of one image would break batch norm.
-    batches = max(len(used) // recipe.batch_size, 1)
-    total_steps = recipe.epochs * batches
-    optimizer, schedule = _optimizer(network, recipe, total_steps)
-    order = used
-    if checkpoint is not None:
-        order = restore(checkpoint, network, optimizer, schedule)
-    first = schedule.last_epoch
-    for step in range(first, max(round(fidelity * total_steps), 1)):
-        if step > first and time.monotonic() > cut_at_s:
-            fidelity = step / total_steps
+        steps = _Steps(network, images, recipe, preprocessing, held_out, teacher)
+        if checkpoint is not None:
+            steps.restore(from_bytes(checkpoint))
+    first, total = steps.taken, steps.total
+    stop = max(round(fidelity * total), 1)
+    while steps.taken < stop and not steps.exhausted:
+        if steps.taken > first and time.monotonic() > cut_at_s:
+            fidelity = steps.taken / total
             break
         if time.monotonic() > deadline:
-            detail = f"stopped after {step} of {total_steps} training steps"
+            detail = f"stopped after {steps.taken} of {total} training steps"
             raise CandidateFailure("timeout", detail)
-        if step % batches == 0:
-            order = used[torch.randperm(len(used))]
-        batch = torch.split(order, recipe.batch_size)[step % batches]
-        with training_step():
-            x = _augmented(pixels[batch], recipe)
-            x = resized(preprocessing(x), recipe.resolution(step / total_steps))
-            x = x.contiguous(memory_format=torch.channels_last)
-            loss = _loss(network, x, targets[batch], images.task, recipe)
-            optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-            schedule.step()
-            value = loss.item()  # waits for a GPU, whose host this may be
-        if not math.isfinite(value):
-            raise CandidateFailure("diverged", f"the loss became {value} in step {step}")
-    if fidelity == FULL:
-        return fidelity, None
+        steps.take()
+    unfinished = fidelity < FULL and not steps.exhausted
     with training_step():
-        return fidelity, take(network, optimizer, schedule, order)
+        left = to_bytes(steps.state()) if unfinished else None
+        steps.hand_over()
+    return Training(fidelity if unfinished else FULL, left, tuple(steps.history))
 
 
-def _optimizer(
-    network: nn.Module, recipe: Recipe, total_steps: int
-) -> tuple[torch.optim.SGD, torch.optim.lr_scheduler.OneCycleLR]:
-    """Return a new optimizer, and the schedule of its learning rate over the full training."""
-    # Biases and the parameters of normalisations do not decay.
-    groups: list[dict[str, Any]] = [
-        {
-            "params": [p for p in network.parameters() if p.ndim > 1],
-            "weight_decay": recipe.weight_decay,
-        },
-        {"params": [p for p in network.parameters() if p.ndim <= 1]},
-    ]
-    optimizer = torch.optim.SGD(
-        [group for group in groups if group["params"]],
-        lr=recipe.learning_rate,
-        momentum=recipe.momentum,
-        nesterov=recipe.momentum > 0,
-    )
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer,
-        recipe.learning_rate,
-        total_steps=total_steps + 1,
-        cycle_momentum=False,  # else the schedule replaces the recipe's momentum by its own
-    )
-    return optimizer, schedule
+class _Steps:
+    """The steps of one training.
+
+    Attributes:
+        total: Steps of the full training.
+        taken: Steps that have been taken.
+        history: See `Training`.
+        exhausted: Whether the recipe's patience is at its end.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        images: Examples,
+        recipe: Recipe,
+        preprocessing: Preprocessing,
+        held_out: Examples | None,
+        teacher: Teacher | None,
+    ) -> None:
+        _configure(network, recipe)
+        self._network = network.train().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._device = device = next(network.parameters()).device
+        self._recipe, self._preprocessing, self._teacher = recipe, preprocessing, teacher
+        self._images, self._held_out = images, held_out
+        self._pixels = torch.from_numpy(images.pixels).to(device)
+        self._targets = torch.from_numpy(images.targets).to(device)
+        self._weights = torch.from_numpy(images.task.weights(images.targets)).float().to(device)
+        self._used = torch.randperm(len(images))[: recipe.train_samples]
+        # All batches are of the same size: a rest of one image would break batch norm.
+        self._batches = max(len(self._used) // recipe.batch_size, 1)
+        self.total = recipe.epochs * self._batches
+        self._outputs = outputs_of(network, compiled=recipe.compute.compile)
+        self._optimizer = optimizer_of(network, recipe)
+        self._schedule = schedule_of(self._optimizer, recipe, self.total)
+        self._precision = precision_of(recipe.compute.precision, device)
+        self._scaler = torch.amp.GradScaler(device.type, enabled=self._precision == torch.float16)
+        self._averages = None
+        if recipe.ema > 0:
+            decay = math.exp(-1 / (recipe.ema * self.total))
+            average = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
+            self._averages = AveragedModel(network, multi_avg_fn=average, use_buffers=True)
+        self.taken = 0
+        self.history: list[Mapping[str, float]] = []
+        self._order = self._used
+        self._best: dict[str, torch.Tensor] = {}
+        self._best_error, self._worse_epochs = math.inf, 0
+        self._loss_sum, self._steps_timed, self._seconds = 0.0, 0, 0.0
+
+    @property
+    def exhausted(self) -> bool:
+        patience = self._recipe.patience
+        return patience is not None and self._worse_epochs >= patience
+
+    def take(self) -> None:
+        """Take the next step."""
+        started = time.monotonic()
+        step = self.taken % self._batches
+        with training_step():
+            if step == 0:
+                self._order = self._drawn()
+            value = self._step(torch.split(self._order, self._recipe.batch_size)[step])
+        if not math.isfinite(value):
+            detail = f"the loss became {value} in step {self.taken}"
+            raise CandidateFailure("diverged", detail)
+        self._seconds += time.monotonic() - started
+        self._steps_timed += 1
+        self._loss_sum += value
+        self.taken += 1
+        if self.taken % self._batches == 0:
+            self._end_epoch()
+
+    def _drawn(self) -> torch.Tensor:
+        """Return the positions of an epoch's examples in their order."""
+        if self._recipe.balance != "sampling":
+            return self._used[torch.randperm(len(self._used))]
+        weights = self._weights.cpu()[self._used]
+        return self._used[torch.multinomial(weights, len(self._used), replacement=True)]
+
+    def _step(self, positions: torch.Tensor) -> float:
+        """Change the weights once; return the mean loss of a batch."""
+        self._optimizer.zero_grad()
+        value = torch.zeros((), device=self._device)
+        for part in positions.chunk(self._recipe.compute.accumulate):
+            loss = self._loss(part) * (len(part) / len(positions))
+            self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+            value += loss.detach()
+        if (clip_norm := self._recipe.optimizer.clip_norm) is not None:
+            self._scaler.unscale_(self._optimizer)
+            nn.utils.clip_grad_norm_(self._network.parameters(), clip_norm)
+        self._scaler.step(self._optimizer)
+        self._scaler.update()
+        self._schedule.step()
+        if self._averages is not None:
+            self._averages.update_parameters(self._network)
+        return value.item()  # waits for a GPU, whose host this may be
+
+    def _loss(self, positions: torch.Tensor) -> torch.Tensor:
+        """Return the mean loss of examples, with that of auxiliary classifiers and the teacher."""
+        recipe, augmentation = self._recipe, self._recipe.augmentation
+        at = positions.to(self._device)
+        pixels, mix = mixed(augmented(self._pixels[at], augmentation), augmentation)
+        x = resized(self._preprocessing(pixels), recipe.resolution(self.taken / self.total))
+        x = x.contiguous(memory_format=torch.channels_last)
+        with torch.autocast(
+            self._device.type, self._precision, enabled=self._precision != torch.float32
+        ):
+            own, *auxiliary = [outputs.float() for outputs in self._outputs(x)]
+        loss = self._of_targets(own, at, mix)
+        if self._teacher is not None:
+            settings = recipe.teacher
+            taught = self._teacher(positions, pixels)
+            copied = self._images.task.distillation(own, taught, settings.temperature).mean()
+            loss = (1 - settings.weight) * loss + settings.weight * copied
+        for outputs in auxiliary:
+            loss = loss + recipe.auxiliary_weight * self._of_targets(outputs, at, mix)
+        return loss
+
+    def _of_targets(self, outputs: torch.Tensor, at: torch.Tensor, mix: Mix | None) -> torch.Tensor:
+        """Return the mean loss of outputs for the targets of the examples `at`."""
+
+        def mean(at: torch.Tensor) -> torch.Tensor:
+            smoothing = self._recipe.regularisation.label_smoothing
+            losses = self._images.task.losses(outputs, self._targets[at], smoothing)
+            if self._recipe.balance == "weights":
+                losses = losses * self._weights[at]
+            return losses.mean()
+
+        if mix is None:
+            return mean(at)
+        return mix.share * mean(at) + (1 - mix.share) * mean(at[mix.partner])
+
+    def _end_epoch(self) -> None:
+        images = self._steps_timed * self._recipe.batch_size
+        record = {
+            "epoch": float(self.taken // self._batches),
+            "images_per_s": images / max(self._seconds, 1e-9),
+            "loss": self._loss_sum / self._batches,
+        }
+        self._loss_sum, self._steps_timed, self._seconds = 0.0, 0, 0.0
+        if self._recipe.patience is not None and self._held_out is not None:
+            judged = self._network if self._averages is None else self._averages.module
+            metrics = evaluate(judged, self._held_out, self._preprocessing)
+            judged.train()
+            record |= metrics
+            self._worse_epochs += 1
+            if metrics["error"] < self._best_error:
+                self._best_error, self._worse_epochs = metrics["error"], 0
+                self._best = {name: t.clone() for name, t in judged.state_dict().items()}
+        self.history.append(record)
+
+    def hand_over(self) -> None:
+        """Give the network the weights that are handed over: the best ones, or their averages."""
+        weights = self._averages.module.state_dict() if self._averages is not None else {}
+        if handed := self._best or weights:
+            self._network.load_state_dict(handed)
+
+    def state(self) -> dict[str, Any]:
+        """Return everything that changes from step to step, but times."""
+        state = {
+            "network": self._network.state_dict(),
+            "optimizer": self._optimizer.state_dict()["state"],
+            "order": self._order,
+            "taken": self.taken,
+            "loss_sum": self._loss_sum,
+            "best": self._best,
+            "best_error": self._best_error,
+            "worse_epochs": self._worse_epochs,
+            "random": torch.get_rng_state(),
+        }
+        if self._averages is not None:
+            state["averages"] = self._averages.state_dict()
+        if self._scaler.is_enabled():
+            state["scaler"] = self._scaler.state_dict()
+        if self._device.type == "cuda":
+            state["random_cuda"] = torch.cuda.get_rng_state(self._device)
+        return state
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from a state of an equal training, and put the random streams where it saw them."""
+        self._network.load_state_dict(state["network"])
+        moments = {int(i): moments for i, moments in state.get("optimizer", {}).items()}
+        self._optimizer.load_state_dict({**self._optimizer.state_dict(), "state": moments})
+        self._order, self.taken = state["order"], int(state["taken"])
+        self._loss_sum = float(state["loss_sum"])
+        self._best, self._best_error = state.get("best", {}), float(state["best_error"])
+        self._worse_epochs = int(state["worse_epochs"])
+        for group, base, share in zip(
+            self._optimizer.param_groups,
+            self._schedule.base_lrs,
+            self._schedule.lr_lambdas,
+            strict=True,
+        ):
+            group["lr"] = base * share(self.taken)
+        self._schedule.last_epoch = self.taken
+        if self._averages is not None:
+            self._averages.load_state_dict(state["averages"])
+        if self._scaler.is_enabled():
+            self._scaler.load_state_dict({n: t.item() for n, t in state["scaler"].items()})
+        torch.set_rng_state(state["random"])
+        if self._device.type == "cuda" and "random_cuda" in state:
+            torch.cuda.set_rng_state(state["random_cuda"], self._device)
 
 
-def _loss(
-    network: nn.Module, x: torch.Tensor, targets: torch.Tensor, task: Task, recipe: Recipe
-) -> torch.Tensor:
-    """Return the task's loss, and that of auxiliary classifiers with their weight."""
-    every = network.all_outputs(x) if isinstance(network, Network) else [network(x)]
-    losses = [task.losses(y, targets, recipe.label_smoothing).mean() for y in every]
-    return torch.stack([losses[0], *(recipe.auxiliary_weight * loss for loss in losses[1:])]).sum()
+def _configure(network: nn.Module, recipe: Recipe) -> None:
+    """Let a network drop branches, compute again and take small images, as a recipe says."""
+    regularisation, recompute = recipe.regularisation, recipe.compute.recompute
+    drop_path, dropout = regularisation.drop_path, regularisation.dropout
+    if isinstance(network, TrainableNetwork):
+        network.regularise(drop_path=drop_path, dropout=dropout)
+        network.recompute = recompute
+        network.take_any_size(recipe.initial_resolution < 1)
+    elif drop_path or dropout or recompute:
+        expected = "a network of a search space, which drops paths, drops out and recomputes"
+        raise TypeError(f"got {type(network).__name__}, expected {expected}")
+
+
+def outputs_of(
+    network: nn.Module, *, compiled: bool = False
+) -> Callable[[torch.Tensor], list[torch.Tensor]]:
+    """Return what gives a network's outputs, and those of its auxiliary classifiers behind them."""
+    if isinstance(network, Network):
+        outputs = network.all_outputs
+    else:
+
+        def outputs(images: torch.Tensor) -> list[torch.Tensor]:
+            return [network(images)]
+
+    return cast("Any", torch.compile(outputs)) if compiled else outputs
+
+
+def precision_of(name: str, device: torch.device) -> torch.dtype:
+    """Return the type in which matrices are multiplied; see `nas.core.recipe.ComputeSettings`."""
+    named = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+    if name != "auto":
+        return named[name]
+    if device.type != "cuda":
+        return torch.float32
+    native = torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.bfloat16 if native else torch.float16
 
 
 def evaluate(
@@ -177,26 +388,3 @@ def resized(images: torch.Tensor, share: float) -> torch.Tensor:
         return images
     size = [max(round(side * share), 1) for side in images.shape[2:]]
     return F.interpolate(images, size, mode="bilinear", antialias=True)
-
-
-def shift_randomly(pixels: torch.Tensor, largest: int) -> torch.Tensor:
-    """Shift every image of `(N, C, H, W)` by up to `largest` pixels, padding with its edge."""
-    count, _, height, width = pixels.shape
-    padded = F.pad(pixels.float(), (largest,) * 4, mode="replicate").to(pixels.dtype)
-    offsets = torch.randint(0, 2 * largest + 1, (2, count, 1))
-    rows = (offsets[0] + torch.arange(height)).to(pixels.device)
-    columns = (offsets[1] + torch.arange(width)).to(pixels.device)
-    image = torch.arange(count, device=pixels.device)[:, None, None]
-    return padded[image, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
-
-
-def flip_randomly(pixels: torch.Tensor) -> torch.Tensor:
-    """Mirror every image of `(N, C, H, W)` left to right with probability one half."""
-    chosen = (torch.rand(len(pixels)) < 0.5).to(pixels.device)
-    return torch.where(chosen.view(-1, 1, 1, 1), pixels.flip(3), pixels)
-
-
-def _augmented(pixels: torch.Tensor, recipe: Recipe) -> torch.Tensor:
-    if recipe.shift:
-        pixels = shift_randomly(pixels, recipe.shift)
-    return flip_randomly(pixels) if recipe.horizontal_flip else pixels

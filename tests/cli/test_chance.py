@@ -17,7 +17,7 @@ UNTRAINED = (
     "search.reference_point=null",
     "search.objectives=[error,params_m]",
     "search.evaluations=9",
-    "evaluation.recipe.learning_rate=1e-6",
+    "evaluation.recipe.optimizer.learning_rate=1e-6",
     "finalise.limit=0",
 )
 

@@ -168,8 +168,8 @@ SETTINGS = {
         "core",
     ),
     "negative rate": (
-        "evaluation.recipe.learning_rate=-1",
-        "evaluation.recipe.learning_rate: got -1.0",
+        "evaluation.recipe.optimizer.learning_rate=-1",
+        "evaluation.recipe.optimizer.learning_rate: got -1.0",
         "above 0",
     ),
     "table without its data": ("evaluation=tabular", "data: got 'digits'", "published"),

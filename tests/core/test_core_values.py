@@ -1,14 +1,24 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import pickle
+import re
 
 import numpy as np
 import pytest
 
 from nas.core.errors import CandidateFailure, ConfigError, HwnasError, UnknownNameError
 from nas.core.measurement import Measurement
-from nas.core.recipe import Recipe
+from nas.core.recipe import (
+    FAMILIES,
+    PRESETS,
+    SCALINGS,
+    SCHEDULES,
+    OptimizerSettings,
+    Recipe,
+    ScheduleSettings,
+)
 from nas.core.trial import Trial, full_trainings
 
 
@@ -49,16 +59,59 @@ def test_a_candidate_s_failure_travels_between_processes():
         ("epochs", 0),
         ("train_samples", 0),
         ("batch_size", 0),
-        ("learning_rate", 0.0),
-        ("momentum", 1.0),
-        ("weight_decay", -1e-4),
-        ("label_smoothing", 1.0),
-        ("shift", -1),
+        ("patience", 0),
+        ("ema", 1.0),
+        ("balance", "some"),
+        ("preset", "slow"),
+        ("optimizer.name", "adam"),
+        ("optimizer.learning_rate", 0.0),
+        ("optimizer.momentum", 1.0),
+        ("optimizer.weight_decay", -1e-4),
+        ("optimizer.layer_decay", 0.0),
+        ("optimizer.clip_norm", 0.0),
+        ("schedule.name", "step"),
+        ("schedule.warmup", 1.0),
+        ("augmentation.policy", "auto"),
+        ("augmentation.shift", 1.0),
+        ("augmentation.crop", 0.0),
+        ("augmentation.mixup", -0.1),
+        ("augmentation.erase", 1.1),
+        ("regularisation.label_smoothing", 1.0),
+        ("regularisation.drop_path", 1.0),
+        ("teacher.weight", 0.0),
+        ("teacher.temperature", 0.0),
+        ("compute.precision", "fp8"),
+        ("compute.accumulate", 0),
     ],
 )
-def test_a_wrong_recipe_is_named(name: str, value: float):
-    with pytest.raises(ConfigError, match=rf"recipe\.{name}: got {value}"):
-        Recipe(**{name: value})
+def test_a_wrong_recipe_is_named(name: str, value: object):
+    part, _, field = name.rpartition(".")
+    with pytest.raises(ConfigError, match=rf"recipe\.{re.escape(name)}: got {value!r}"):
+        Recipe.of(**({part: {field: value}} if part else {field: value}))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("preset", PRESETS)
+def test_a_preset_leads_back(preset: str, family: str):
+    recipe = Recipe.of(preset, family)
+    assert Recipe.of(**dataclasses.asdict(recipe)) == recipe
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_a_learning_rate_rises_to_its_peak_and_falls_to_nothing(name: str):
+    schedule = ScheduleSettings(name=name, warmup=0.2)
+    shares = [schedule.share(i / 1000) for i in range(1001)]
+    peak = shares.index(max(shares))
+    assert max(shares) == pytest.approx(1)
+    assert 190 <= peak <= 210
+    assert shares[: peak + 1] == sorted(shares[: peak + 1])
+    assert shares[peak:] == sorted(shares[peak:], reverse=True)
+    assert shares[-1] == pytest.approx(0, abs=1e-9)
+
+
+def test_learning_rates_grow_with_the_batch_as_they_are_told():
+    rates = [OptimizerSettings(learning_rate=0.1, scaling=s).rate(256) for s in SCALINGS]
+    assert rates == pytest.approx([0.4, 0.2, 0.1])
 
 
 def test_a_measurement_reports_the_quiet_percentile_and_the_rest_beside_it():

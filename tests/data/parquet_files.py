@@ -25,12 +25,10 @@ def write_parquet(
         names: Of the classes; `None` for labels that are texts.
         **columns: Further columns, or others in place of `image` and `label`.
     """
-    labels: list[Any] = [file.parent.name for file in files]
-    if names is not None:
-        labels = [names.index(label) if label in names else -1 for label in labels]
+    labels = [file.parent.name for file in files]
     values: dict[str, Sequence[Any]] = {
         "image": [{"bytes": file.read_bytes(), "path": file.name} for file in files],
-        "label": labels,
+        "label": labels if names is None else [names.index(label) for label in labels],
         **columns,
     }
     features: dict[str, Any] = {"image": {"_type": "Image"}, "label": {"_type": "Value"}}

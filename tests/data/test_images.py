@@ -77,6 +77,8 @@ def test_timing_trains_on_images_of_all_classes(monkeypatch: pytest.MonkeyPatch)
         threads=1,
     )
     seen = []
-    monkeypatch.setattr(job_module, "train", lambda network, images, *rest: seen.append(images))
+    monkeypatch.setattr(
+        job_module, "train", lambda network, images, *rest, **more: seen.append(images)
+    )
     job.estimated_seconds(space.sample(np.random.default_rng(0)))
     assert [len(np.unique(images.targets)) for images in seen] == [10, 10]

@@ -19,7 +19,7 @@ def test_settings_lead_back(settings: EvaluationSettings):
     stored = evaluation.registry.settings(settings)
     # A recipe is no component of its own; whoever reads settings builds it.
     if "recipe" in stored:
-        stored["recipe"] = Recipe(**stored["recipe"])
+        stored["recipe"] = Recipe.of(**stored["recipe"])
     assert evaluation.get(**stored) == settings
 
 

@@ -15,7 +15,13 @@ from nas.core.errors import HwnasError
 from nas.core.registry import nested_registries
 from nas.study.checking import resolved
 from nas.study.composition import GROUPS, compose, config_folder, sweep
-from nas.study.reading import COMPONENTS, SECTIONS, completed_configuration, read
+from nas.study.reading import (
+    COMPONENTS,
+    SECTIONS,
+    completed_configuration,
+    read,
+    with_presets,
+)
 from nas.study.settings import IMAGES, StudySettings
 
 # Taken before any test runs, because some register components of their own.
@@ -81,7 +87,7 @@ def test_every_setting_is_printed_with_its_meaning() -> None:
     config = compose()
     text = explained(config)
     printed = yaml.safe_load(text)
-    assert printed == completed_configuration(resolved(config))
+    assert printed == completed_configuration(with_presets(resolved(config)))
     for name, registry in COMPONENTS.items():
         cls = registry.component(printed[name]["name"])
         for field in printed[name]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -13,13 +12,13 @@ from torch import nn
 
 from nas import data
 from nas.core.dataset import Examples
-from nas.core.recipe import Recipe
+from nas.core.recipe import AugmentationSettings, OptimizerSettings, Recipe
 from nas.network.trained import Preprocessing
 from nas.training.trainer import train
 
 # Random numbers in the network and in the augmentation, momentum, batch statistics, and steps of
 # every phase of the schedule.
-RECIPE = Recipe(epochs=3, train_samples=400, shift=1, horizontal_flip=True)
+RECIPE = Recipe(epochs=3, train_samples=400, augmentation=AugmentationSettings(flip=True))
 STEPS = 3 * (400 // 64)
 
 
@@ -48,21 +47,25 @@ def trained(
     checkpoint = None
     for fidelity in fidelities:
         parts = network()
-        _, checkpoint = train(
+        checkpoint = train(
             parts,
             images,
             recipe,
             Preprocessing.of(images),
             fidelity=fidelity,
             checkpoint=checkpoint,
-        )
+        ).checkpoint
         torch.randn(17)
     return parts.state_dict(), checkpoint
 
 
 @pytest.mark.parametrize(
     "recipe",
-    [RECIPE, replace(RECIPE, momentum=0.0), replace(RECIPE, initial_resolution=0.5)],
+    [
+        RECIPE,
+        replace(RECIPE, optimizer=OptimizerSettings(momentum=0.0)),
+        replace(RECIPE, initial_resolution=0.5),
+    ],
     ids=["momentum", "none", "growing images"],
 )
 @pytest.mark.parametrize(
@@ -89,5 +92,7 @@ def test_a_checkpoint_is_numbers_only(images: Examples):
     _, checkpoint = trained(images, [0.5])
     assert checkpoint is not None
     tensors = safetensors.torch.load(checkpoint)
-    assert int(tensors["step"]) == STEPS // 2
-    assert all(math.isfinite(rate) for rate in tensors["rates"])
+    assert int(tensors["taken"]) == STEPS // 2
+    assert all(
+        torch.isfinite(tensor).all() or name == "best_error" for name, tensor in tensors.items()
+    )

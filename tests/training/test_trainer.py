@@ -79,7 +79,7 @@ def test_digits_are_learned(digits: SearchSplits):
     network, preprocessing = small_network(), Preprocessing.of(digits.train)
     before = evaluate(network, digits.validation, preprocessing)["error"]
     torch.manual_seed(1)
-    train(network, digits.train, Recipe(epochs=5, shift=1), preprocessing)
+    train(network, digits.train, Recipe(epochs=5), preprocessing)
     assert before > 70
     assert evaluate(network, digits.validation, preprocessing)["error"] < 8
 
@@ -95,7 +95,7 @@ def test_error_is_the_share_of_wrong_answers(digits: SearchSplits):
 
     preprocessing = Preprocessing.of(digits.train)
     expected = 100 * (digits.train.targets != 3).mean()
-    assert evaluate(Threes(), digits.train, preprocessing) == {"error": pytest.approx(expected)}
+    assert evaluate(Threes(), digits.train, preprocessing)["error"] == pytest.approx(expected)
     assert len(digits.train) > 1000  # more than one batch
 
 
@@ -111,7 +111,7 @@ def test_the_error_is_counted_without_touching_the_network(digits: SearchSplits)
 
 def test_equal_seeds_train_equal_networks(digits: SearchSplits):
     preprocessing = Preprocessing.of(digits.train)
-    recipe = Recipe(epochs=2, train_samples=300, shift=1, horizontal_flip=True)
+    recipe = Recipe.of(epochs=2, train_samples=300, augmentation={"flip": True})
     weights = []
     for seed in (1, 1, 2):
         network = small_network()
@@ -123,7 +123,7 @@ def test_equal_seeds_train_equal_networks(digits: SearchSplits):
 
 
 def test_an_absurd_learning_rate_diverges(digits: SearchSplits):
-    recipe = Recipe(epochs=3, learning_rate=1e30)
+    recipe = Recipe.of(epochs=3, optimizer={"learning_rate": 1e30})
     network = nn.Sequential(nn.Flatten(), nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 10))
     with pytest.raises(CandidateFailure, match=r"diverged: the loss became (nan|inf) in step \d+"):
         train(network, digits.train, recipe, Preprocessing.of(digits.train))
@@ -182,7 +182,9 @@ def test_the_recipe_is_what_the_optimizer_does(
     digits: SearchSplits, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(torch.optim, "SGD", Spy)
-    recipe = Recipe(epochs=4, learning_rate=0.3, momentum=0.7, weight_decay=0.01)
+    recipe = Recipe.of(
+        epochs=4, optimizer={"learning_rate": 0.3, "momentum": 0.7, "weight_decay": 0.01}
+    )
     network = small_network()
     train(network, digits.train, recipe, Preprocessing.of(digits.train))
     assert len(Spy.steps) == 4 * (len(digits.train) // 64)
@@ -220,7 +222,7 @@ def test_only_weights_of_convolutions_and_linear_layers_decay(
 def test_training_needs_no_momentum(digits: SearchSplits):
     network = small_network()
     before = [parameter.detach().clone() for parameter in network.parameters()]
-    recipe = Recipe(epochs=1, momentum=0.0)
+    recipe = Recipe.of(epochs=1, optimizer={"momentum": 0.0})
     train(network, some(digits.train, 64), recipe, Preprocessing.of(digits.train))
     assert all((a != b).any() for a, b in zip(before, network.parameters(), strict=True))
 

@@ -7,7 +7,8 @@ import torch
 from nas.core.dataset import Examples
 from nas.network.trained import Preprocessing
 from nas.tasks.classification import Classification
-from nas.training.trainer import flip_randomly, resized, shift_randomly
+from nas.training.augmentation import flip_randomly, shift_randomly
+from nas.training.trainer import resized
 
 FOUR = Classification(class_names=tuple("abcd"))
 

@@ -1,0 +1,225 @@
+"""Each part of a recipe does what its definition says, and all of them together can be cut."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import search_spaces
+from nas import data
+from nas.core.dataset import Examples, SearchSplits
+from nas.core.recipe import OPTIMIZERS, POLICIES, SCHEDULES, Recipe
+from nas.network.space import SearchSpace
+from nas.network.trained import Preprocessing
+from nas.training.optimizers import optimizer_of, parameter_groups, schedule_of
+from nas.training.trainer import Training, train
+
+EVERYTHING = Recipe.of(
+    epochs=3,
+    train_samples=300,
+    ema=0.1,
+    balance="sampling",
+    patience=50,
+    initial_resolution=0.5,
+    optimizer={"clip_norm": 1.0, "layer_decay": 0.8},
+    augmentation={"flip": True, "crop": 0.5, "colour": 0.2, "erase": 0.5}
+    | {"mixup": 0.2, "cutmix": 1.0, "mixed": 0.5},
+    regularisation={"label_smoothing": 0.1, "drop_path": 0.2, "dropout": 0.2},
+    compute={"accumulate": 2, "recompute": True},
+)
+
+
+@pytest.fixture(scope="module")
+def digits() -> SearchSplits:
+    return data.get("digits").search_splits()
+
+
+def a_space(name: str) -> SearchSpace:
+    return search_spaces.get(name, input_shape=(1, 8, 8), num_classes=10)
+
+
+def trained(
+    digits: SearchSplits, space: SearchSpace, recipe: Recipe, *fidelities: float
+) -> tuple[nn.Module, list[Training]]:
+    """Train in parts, each in a process of its own as far as torch can tell."""
+    parts: list[Training] = []
+    for fidelity in fidelities:
+        torch.manual_seed(3)
+        network = space.build(space.canonical([0] * len(space.genes)))
+        training = train(
+            network,
+            digits.train,
+            recipe,
+            Preprocessing.of(digits.train),
+            held_out=digits.validation,
+            fidelity=fidelity,
+            checkpoint=parts[-1].checkpoint if parts else None,
+        )
+        parts.append(training)
+    return network, parts
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("space", ["mobilenet", "vit"])
+def test_a_checkpoint_goes_on_with_every_part_of_a_recipe(
+    digits: SearchSplits, space: str, optimizer: str
+):
+    policy = POLICIES[1 + OPTIMIZERS.index(optimizer)]
+    recipe = replace(
+        EVERYTHING,
+        optimizer=replace(EVERYTHING.optimizer, name=optimizer, learning_rate=1e-3),
+        augmentation=replace(EVERYTHING.augmentation, policy=policy),
+    )
+    whole, [once] = trained(digits, a_space(space), recipe, 1.0)
+    parts, trainings = trained(digits, a_space(space), recipe, 0.2, 0.6, 1.0)
+    weights = parts.state_dict()
+    assert all(torch.equal(weights[name], value) for name, value in whole.state_dict().items())
+    history = [record for training in trainings for record in training.history]
+    assert [r["epoch"] for r in history] == [1, 2, 3]
+    assert [r["loss"] for r in history] == [r["loss"] for r in once.history]
+    assert [r["error"] for r in history] == [r["error"] for r in once.history]
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_every_schedule_sets_the_rates_of_all_steps(name: str):
+    recipe = Recipe.of(schedule={"name": name, "warmup": 0.25})
+    optimizer = optimizer_of(nn.Sequential(nn.Linear(2, 2)), recipe)
+    schedule = schedule_of(optimizer, recipe, 8)
+    rates = []
+    for _ in range(8):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step()
+    expected = [0.1 * recipe.schedule.share((step + 0.5) / 8) for step in range(8)]
+    assert rates == pytest.approx(expected)
+    assert min(rates) > 0
+
+
+def test_blocks_further_from_the_output_learn_more_slowly():
+    network = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2), nn.Linear(2, 2))
+    recipe = Recipe.of(optimizer={"layer_decay": 0.5, "learning_rate": 0.4})
+    rates = {
+        parameter: group["lr"]
+        for group in parameter_groups(network, recipe)
+        for parameter in group["params"]
+    }
+    weights = [rates[block.weight] for block in network]
+    assert weights == pytest.approx([0.1, 0.2, 0.4])
+    assert len(rates) == 6
+
+
+def test_tokens_and_positions_do_not_decay():
+    space = a_space("vit")
+    network = space.build(space.canonical([0] * len(space.genes)))
+    named = {parameter: name for name, parameter in network.named_parameters()}
+    recipe = Recipe.of("fast", "transformer")
+    groups = {group["weight_decay"]: group["params"] for group in parameter_groups(network, recipe)}
+    still = {named[parameter].rpartition(".")[2] for parameter in groups[0.0]}
+    assert {"positions", "bias"} <= still
+    assert all(named[p].endswith("weight") for p in groups[recipe.optimizer.weight_decay])
+    assert sum(len(group) for group in groups.values()) == len(named)
+
+
+class Constant(nn.Module):
+    """Returns its weights, whatever it sees."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.logits = nn.Linear(1, 10, bias=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self.logits(torch.ones(len(x), 1))
+        return logits
+
+
+def test_averaged_weights_are_the_exponential_mean(digits: SearchSplits):
+    seen = []
+
+    class Noting(Constant):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            if self.training:
+                seen.append(self.logits.weight.detach().clone())
+            return super().forward(x)
+
+    network = Noting()
+    recipe = Recipe.of(epochs=1, train_samples=640, ema=0.3)
+    train(network, digits.train, recipe, Preprocessing.of(digits.train))
+    raw = Noting()
+    raw.load_state_dict({"logits.weight": seen[0]})
+    torch.manual_seed(0)
+    decay = math.exp(-1 / (0.3 * 10))
+    # The last weights are seen by no forward pass: they are the mean's last summand.
+    before = seen[1]
+    for weights in seen[2:]:
+        before = decay * before + (1 - decay) * weights
+    last = (network.logits.weight.detach() - decay * before) / (1 - decay)
+    assert len(seen) == 10
+    assert (last - seen[-1]).abs().max() < (seen[-1] - seen[0]).abs().max()
+    assert not torch.allclose(network.logits.weight, last)
+
+
+def rare(digits: SearchSplits) -> Examples:
+    """Digits of which the class 0 is ten times as frequent as each other one."""
+    targets = digits.train.targets
+    zeros = np.flatnonzero(targets == 0)
+    others = [np.flatnonzero(targets == label)[:10] for label in range(1, 10)]
+    return digits.train.take(np.concatenate([zeros[:100], *others]))
+
+
+@pytest.mark.parametrize("balance", ["weights", "sampling"])
+def test_balanced_classes_count_equally(digits: SearchSplits, balance: str):
+    images = rare(digits)
+    probabilities = {}
+    for name in ("none", balance):
+        torch.manual_seed(0)
+        network = Constant()
+        nn.init.zeros_(network.logits.weight)
+        recipe = Recipe.of(epochs=60, balance=name, optimizer={"weight_decay": 0.0})
+        train(network, images, recipe, Preprocessing.of(images))
+        probabilities[name] = network(torch.zeros(1, 1)).softmax(1)[0, 0].item()
+    assert probabilities["none"] == pytest.approx(100 / 190, abs=0.05)
+    assert probabilities[balance] == pytest.approx(0.1, abs=0.04)
+
+
+def test_patience_ends_a_training_and_hands_over_its_best_weights(digits: SearchSplits):
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+    recipe = Recipe.of(epochs=50, patience=2)
+    preprocessing = Preprocessing.of(digits.train)
+    training = train(network, digits.train, recipe, preprocessing, held_out=digits.validation)
+    errors = [record["error"] for record in training.history]
+    best = int(np.argmin(errors))
+    assert training.reached == 1
+    assert training.checkpoint is None
+    assert len(errors) == best + 3 < 50
+    from nas.training.trainer import evaluate
+
+    assert evaluate(network, digits.validation, preprocessing)["error"] == errors[best]
+
+
+def test_gradients_are_clipped(digits: SearchSplits):
+    """The first step of SGD without momentum is the rate times the clipped gradient."""
+    steps = {}
+    for clip_norm in (None, 1e-3):
+        torch.manual_seed(0)
+        network = Constant()
+        before = network.logits.weight.detach().clone()
+        optimizer = {"momentum": 0.0, "weight_decay": 0.0, "clip_norm": clip_norm}
+        recipe = Recipe.of(epochs=1, train_samples=64, optimizer=optimizer)
+        train(network, digits.train, recipe, Preprocessing.of(digits.train))
+        steps[clip_norm] = (network.logits.weight.detach() - before).norm().item()
+        rate = 0.1 * recipe.schedule.share(0.5)
+    assert steps[1e-3] == pytest.approx(1e-3 * rate, rel=1e-3)
+    assert steps[None] > 10 * steps[1e-3]
+
+
+def test_a_training_says_what_every_epoch_was_like(digits: SearchSplits):
+    _, [training] = trained(digits, a_space("mobilenet"), Recipe(epochs=3, train_samples=200), 1.0)
+    assert [record["epoch"] for record in training.history] == [1, 2, 3]
+    assert all(record["images_per_s"] > 0 for record in training.history)
+    assert training.history[0]["loss"] > training.history[-1]["loss"] > 0
