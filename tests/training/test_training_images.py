@@ -7,7 +7,6 @@ import torch
 from nas.core.dataset import Examples
 from nas.network.trained import Preprocessing
 from nas.tasks.classification import Classification
-from nas.training.augmentation import flip_randomly, shift_randomly
 from nas.training.trainer import resized
 
 FOUR = Classification(class_names=tuple("abcd"))
@@ -41,37 +40,6 @@ def test_a_constant_channel_does_not_divide_by_zero():
     x = Preprocessing.of(images)(torch.from_numpy(images.pixels))
     assert torch.isfinite(x).all()
     assert x.abs().max() < 1e-5
-
-
-@pytest.mark.parametrize("largest", [1, 2])
-def test_images_are_shifted_by_up_to_so_many_pixels_each_by_itself(largest: int):
-    pixels = torch.arange(2 * 6 * 5, dtype=torch.uint8).view(1, 2, 6, 5).repeat(400, 1, 1, 1)
-    torch.manual_seed(0)
-    shifted = shift_randomly(pixels, largest)
-    assert (shifted.shape, shifted.dtype) == (pixels.shape, torch.uint8)
-    padded = np.pad(
-        pixels[0].numpy(), [(0, 0), (largest, largest), (largest, largest)], mode="edge"
-    )
-    steps = range(2 * largest + 1)
-    possible = {
-        padded[:, y : y + 6, x : x + 5].tobytes(): (y - largest, x - largest)
-        for y in steps
-        for x in steps
-    }
-    found = [possible[image.numpy().tobytes()] for image in shifted]
-    assert set(found) == set(possible.values())
-    assert np.abs(np.mean(found, axis=0)).max() < 0.3
-
-
-def test_half_of_the_images_are_mirrored():
-    pixels = torch.arange(12, dtype=torch.uint8).view(1, 1, 3, 4).repeat(400, 1, 1, 1)
-    torch.manual_seed(0)
-    flipped = flip_randomly(pixels)
-    assert (flipped.shape, flipped.dtype) == (pixels.shape, torch.uint8)
-    same = [torch.equal(image, pixels[0]) for image in flipped]
-    other = [torch.equal(image, pixels[0].flip(2)) for image in flipped]
-    assert all(a != b for a, b in zip(same, other, strict=True))
-    assert 150 < sum(same) < 250
 
 
 def test_resized_images_keep_their_mean_and_round_to_whole_pixels():
