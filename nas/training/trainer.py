@@ -131,7 +131,10 @@ class _Steps:
         self._device = device = next(network.parameters()).device
         self._recipe, self._preprocessing, self._teacher = recipe, preprocessing, teacher
         self._images, self._held_out = images, held_out
-        self._pixels = torch.from_numpy(images.pixels).to(device)
+        # Pixels in a file stay there.
+        self._pixels = None
+        if isinstance(images.pixels, np.ndarray):
+            self._pixels = torch.from_numpy(images.pixels).to(device)
         self._targets = torch.from_numpy(images.targets).to(device)
         self._weights = torch.from_numpy(images.task.weights(images.targets)).float().to(device)
         self._used = torch.randperm(len(images))[: recipe.train_samples]
@@ -207,7 +210,7 @@ class _Steps:
         """Return the mean loss of examples, with that of auxiliary classifiers and the teacher."""
         recipe, augmentation = self._recipe, self._recipe.augmentation
         at = positions.to(self._device)
-        pixels, mix = mixed(augmented(self._pixels[at], augmentation), augmentation)
+        pixels, mix = mixed(augmented(self._pixels_at(positions), augmentation), augmentation)
         x = resized(self._preprocessing(pixels), recipe.resolution(self.taken / self.total))
         x = x.contiguous(memory_format=torch.channels_last)
         with torch.autocast(
@@ -223,6 +226,12 @@ class _Steps:
         for outputs in auxiliary:
             loss = loss + recipe.auxiliary_weight * self._of_targets(outputs, at, mix)
         return loss
+
+    def _pixels_at(self, positions: torch.Tensor) -> torch.Tensor:
+        if self._pixels is not None:
+            return self._pixels[positions.to(self._device)]
+        read, _ = self._images.batch(positions.numpy())
+        return torch.from_numpy(read).to(self._device)
 
     def _of_targets(self, outputs: torch.Tensor, at: torch.Tensor, mix: Mix | None) -> torch.Tensor:
         """Return the mean loss of outputs for the targets of the examples `at`."""
@@ -373,12 +382,12 @@ def judged(
         for start in range(0, len(images), EVALUATION_BATCH):
             part = slice(start, start + EVALUATION_BATCH)
             with training_step():
-                x = preprocessing(torch.from_numpy(images.pixels[part]).to(device))
-                x = resized(x, resolution)
+                pixels, targets = images.batch(part)
+                x = resized(preprocessing(torch.from_numpy(pixels).to(device)), resolution)
                 outputs = network(x.contiguous(memory_format=torch.channels_last)).cpu()
             if not torch.isfinite(outputs).all():
                 raise CandidateFailure("diverged", "the network returns values that are not finite")
-            sums = sums + images.task.sums(outputs.numpy(), images.targets[part])
+            sums = sums + images.task.sums(outputs.numpy(), targets)
     return np.asarray(sums)
 
 
