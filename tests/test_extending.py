@@ -21,7 +21,7 @@ from _shared.tabular import TabularBenchmark
 import latency_predictors
 import nas.devices
 import search_spaces
-from nas import objectives, tasks
+from nas import logging, objectives, tasks
 from nas.core.dataset import Examples, SearchSplits
 from nas.core.objective import Facts
 from nas.core.recipe import Recipe
@@ -211,6 +211,32 @@ class Brightness(Task):
         return [f"{value:.2f}" for value in outputs[:, 0]]
 '''
 
+LOGGER = '''
+"""The best error so far, in a text file."""
+
+from dataclasses import dataclass
+
+from nas.logging import Logger, LoggingSettings, register
+
+
+@register("best_error")
+@dataclass(frozen=True, kw_only=True)
+class BestError(LoggingSettings):
+    file: str = "best.txt"
+
+    def start(self, study, folder):
+        return BestErrorLogger(folder / self.file)
+
+
+class BestErrorLogger(Logger):
+    def __init__(self, path):
+        self.path, self.errors = path, []
+
+    def trial(self, trial, numbers, history):
+        self.errors.append(numbers["error"])
+        self.path.write_text(f"{min(self.errors):.2f} %")
+'''
+
 RUNTIME = '''
 """The reference implementation of ONNX: slow, in NumPy."""
 
@@ -294,6 +320,18 @@ def test_an_objective(add_file: AddFile) -> None:
     genotype = space.sample(np.random.default_rng(0))
     megabytes = 2 * space.costs([genotype])["params_m"].item()
     assert problem.known([genotype]) == [{"half_size_mb": pytest.approx(megabytes)}]
+
+
+def test_a_logger(add_file: AddFile, tmp_path: Path) -> None:
+    add_file(logging.registry, "nas.logging", "best_error", LOGGER)
+    study = nas.search(
+        evaluations=5,
+        name="table",
+        settings={"runs": tmp_path / "runs"},
+        overrides=["experiment=nasbench201", "logging=best_error"],
+    )
+    best = study.trials()["error"].min()
+    assert (study.path / "best.txt").read_text() == f"{best:.2f} %"
 
 
 def test_a_search_algorithm(add_file: AddFile) -> None:

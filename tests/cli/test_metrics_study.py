@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from nas_command import SMALL, Ended
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from nas import data
 from nas.core.errors import ConfigError
@@ -22,6 +23,7 @@ Here = Callable[..., Ended]
 METRICS = (
     "search.objectives=[balanced_error,params_m]",
     "search.reference_point=null",
+    "logging=tensorboard",
     'search.constraints=["worst_class_error <= 99.9", "macro_f1_error <= 99"]',
     "evaluation.recipe.epochs=8",
     "finalise.recipe.epochs=8",
@@ -44,6 +46,11 @@ def test_metrics_are_objectives_and_limits_to_the_end(here: Here, tmp_path: Path
     assert (verified["feasible"] == kept & (verified["macro_f1_error_final"] <= 99)).all()
     best = study.pick("best")
     assert best["balanced_error_final"] == front["balanced_error_final"].min()
+    runs = tmp_path / "runs" / "small" / "tensorboard"
+    events = EventAccumulator(str(runs / "study")).Reload()
+    assert len(events.Scalars("search/balanced_error")) == len(trials)
+    [test_error] = events.Scalars(f"final_{best['arch_id']}/balanced_error_test")
+    assert test_error.value == pytest.approx(best["balanced_error_test"])
     exported = here("export", "small", "--pick", "best", "--out", "out")
     assert exported.returncode == 0, exported.stderr
     details = json.loads((tmp_path / "out" / "test_details.json").read_text())
