@@ -49,6 +49,7 @@ def write_former(folder: Path, space: SearchSpace, found: dict[Genotype, tuple[f
     record = {
         "name": folder.name,
         "created_utc": "2030-01-02T03:04:05Z",
+        "task": {"name": "classification", "metrics": [{"name": "error", "unit": "%"}]},
         "space": search_spaces.registry.settings(space),
         "objectives": ["error", "params_m"],
         "columns": {"error": "error", "params_m": "params_m"},
