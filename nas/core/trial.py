@@ -40,6 +40,10 @@ class Candidate:
     cut_after_s: float | None = None
 
 
+History = tuple[Mapping[str, float], ...]
+"""One record an epoch of a training; see `Outcome.history`."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
     """What a job made of one candidate.
@@ -61,7 +65,7 @@ class Outcome:
     checkpoint: bytes | None = None
     cut_at: float | None = None
     details: Mapping[str, Any] = field(default_factory=dict)
-    history: tuple[Mapping[str, float], ...] = field(default=(), compare=False)
+    history: History = field(default=(), compare=False)
 
 
 @dataclass(frozen=True, kw_only=True)

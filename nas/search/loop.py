@@ -24,7 +24,7 @@ from nas.core.errors import CandidateFailure, LedgerError
 from nas.core.host import one_thread
 from nas.core.seeding import training_seed
 from nas.core.space import Architecture, Genotype
-from nas.core.trial import Candidate, Evaluation, Evaluator, SearchAlgorithm, Trial
+from nas.core.trial import Candidate, Evaluation, Evaluator, History, SearchAlgorithm, Trial
 from nas.search.adaptive_measurement import AdaptiveMeasurement
 from nas.search.fidelity import FidelityRule, Proposal
 from nas.search.problem import SearchProblem
@@ -45,7 +45,8 @@ class SearchLoop:
         evaluator: Evaluates them.
         ledger: Records trials, and holds those of an earlier run of the same search.
         describe: Returns further columns of candidates of the problem for the ledger.
-        on_trial: Called with every trial, also with those that come from the ledger.
+        on_trial: Called with every trial and the history of its training; with `None` for that of
+            trials that come from the ledger.
         study_seed: From which the seed of each training derives.
         stopping: When the search ends.
         schedule: When a candidate is asked for.
@@ -60,7 +61,7 @@ class SearchLoop:
     evaluator: Evaluator
     ledger: TrialRecord
     describe: Callable[[SearchProblem, Sequence[Genotype]], Sequence[Mapping[str, float]]]
-    on_trial: Callable[[Trial], None]
+    on_trial: Callable[[Trial, History | None], None]
     study_seed: int
     stopping: Stopping
     schedule: Schedule
@@ -256,15 +257,16 @@ class SearchLoop:
         self.ledger.append(*trials)
         self.stopping.note(trials)
         self.evaluator.end_at(self._zero_s + self.stopping.ends_s)
-        for trial in trials:
-            self._ended(trial)
+        for trial, evaluation in zip(trials, evaluations, strict=True):
+            outcome = evaluation.outcome
+            self._ended(trial, () if outcome is None else outcome.history)
 
-    def _ended(self, trial: Trial) -> None:
+    def _ended(self, trial: Trial, history: History | None = None) -> None:
         """Take note of a recorded trial."""
         if trial.cut:
             self._reach(trial.arch_id, trial.fidelity)
         self._waiting[trial.number] = trial
-        self.on_trial(trial)
+        self.on_trial(trial, history)
 
     def _trial(self, evaluation: Evaluation) -> Trial:
         """Return the trial of a candidate that has ended."""

@@ -22,6 +22,7 @@ from nas.core.files import write_json_atomically
 from nas.core.records import decoding, read_json
 from nas.core.seeding import training_seed
 from nas.core.trial import FULL, Candidate
+from nas.logging import Logger
 from nas.results.hypervolume import hypervolume_order
 from nas.results.study import PICKS, StudyResults
 from nas.search.problem import SearchProblem
@@ -46,6 +47,7 @@ class Finalisation:
     problem: SearchProblem
     results: StudyResults
     reporter: Reporter
+    logger: Logger
     fitting: Callable[[Sequence[str], int], int]
 
     def run(self) -> bool:
@@ -59,6 +61,7 @@ class Finalisation:
             test_fingerprint=self.folder.record()["data_fingerprint"]["splits"]["test"],
             folder=self.folder.finalised,
             reporter=self.reporter,
+            logger=self.logger,
         )
         complete = verification.run(members)
         while complete and (number := self._number(further, least=0)):

@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 
 import latency_predictors
 import search_spaces
-from nas import data, devices, evaluation, objectives, tables, tasks
+from nas import data, devices, evaluation, logging, objectives, tables, tasks
 from nas.core.errors import ConfigError, UnknownNameError
 from nas.core.files import check_folder
 from nas.core.measurement import Device
@@ -54,6 +54,7 @@ COMPONENTS: dict[str, Registry[Any]] = {
     "latency_predictor": latency_predictors.registry,
     "fidelity": fidelity.registry,
     "evaluation": evaluation.registry,
+    "logging": logging.registry,
 }
 """Sections that hold one component."""
 
@@ -87,6 +88,7 @@ def read(config: DictConfig) -> StudySettings:
         "predictor": _component(values, "latency_predictor"),
         "fidelity": _component(values, "fidelity"),
         "evaluation": _component(values, "evaluation"),
+        "logging": _component(values, "logging"),
         "finalise": structured(FinaliseSettings, values.get("finalise"), "finalise"),
     }
     url = None if general.ledger.url is None else reachable(general.ledger.url)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from nas.core.errors import counted, printable
-from nas.core.trial import Trial, full_trainings
+from nas.core.trial import History, Trial, full_trainings
 from nas.results.hypervolume import hypervolume, non_dominated
 from nas.results.terminal import console
 from nas.search.stopping import ROUNDING, Spent, StopSettings, seconds_left
@@ -148,10 +148,13 @@ class Reporter:
         with self.progress("search", total) as self._show:
             yield
 
-    def trial(self, trial: Trial, *, feasible: bool) -> None:
+    def trial(self, trial: Trial, *, feasible: bool, history: History = ()) -> None:
         """Show a trial that has ended, now or in an earlier run.
 
-        It is `feasible` if it is complete and keeps every constraint.
+        Args:
+            trial: The trial.
+            feasible: Whether it is complete and keeps every constraint.
+            history: Of its training; see `Outcome.history`.
         """
         assert self._plan is not None, "trials come within `search`"
         self._spent.add(trial)
@@ -168,7 +171,7 @@ class Reporter:
         if trial.number not in self._recorded:
             of = "" if math.isinf(self._plan.evaluations) else f"/{self._plan.evaluations:g}"
             count = f"{done:.4g}{of}"
-            result = _result(trial, self._plan.columns)
+            result = _result(trial, self._plan.columns) + _pace(history)
             self.stage(f"{count} {trial.arch_id} {result} | {summary}")
 
     def _summary(self, plan: SearchPlan) -> str:
@@ -209,6 +212,13 @@ def _result(trial: Trial, columns: Mapping[str, str]) -> str:
         return f"failed: {trial.failure}"
     values = ", ".join(f"{columns[name]} {value:.4g}" for name, value in trial.values.items())
     return values if trial.full else f"{values} after {100 * trial.fidelity:.3g} % of the training"
+
+
+def _pace(history: History) -> str:
+    """Return the loss and the images a second of the last epoch of a training."""
+    last = history[-1] if history else {}
+    loss = f", loss {last['loss']:.3g}" if "loss" in last else ""
+    return loss + (f", {last['images_per_s']:.4g} images/s" if "images_per_s" in last else "")
 
 
 def _left(started: float, done: float, total: int | None) -> str:

@@ -19,9 +19,10 @@ from nas.core.objective import Facts
 from nas.core.prediction import LearningPredictor
 from nas.core.seeding import stream
 from nas.core.space import Genotype
-from nas.core.trial import Trial, full_trainings
+from nas.core.trial import History, Trial, full_trainings
 from nas.devices.measuring.environment import threads_line
 from nas.evaluation.checkpoints import CheckpointFolder, ContinuingEvaluator
+from nas.logging import GuardedLogger, Logger
 from nas.network.trained import Preprocessing
 from nas.results.ledger import Ledger, Writer
 from nas.results.study import StudyResults
@@ -143,6 +144,7 @@ class _Study:
         )
         self._ledger_url = settings.ledger_url or folder.ledger_url
         self._errors: list[float] = []
+        self._logger = Logger()
 
     def run(self) -> StudyResults:
         settings, folder = self.settings, self.folder
@@ -166,7 +168,15 @@ class _Study:
             record.begin(settings, folder, fingerprint, problem, calibration, first, self.splits)
         # With the stamp of now, the next run need not load the test split.
         folder.update(data_fingerprint=fingerprint)
-        trials = self._search(problem, ledger, first, feasible)
+        self._logger = GuardedLogger(
+            lambda: settings.logging.start(self._name, folder.path), self.reporter.stage
+        )
+        with closing(self._logger):
+            return self._concluded(problem, self._search(problem, ledger, first, feasible))
+
+    def _concluded(self, problem: SearchProblem, trials: Sequence[Trial]) -> StudyResults:
+        """Verify what a search has found."""
+        settings, folder = self.settings, self.folder
         results = StudyResults(folder.path, self._ledger_url)
         if not any(trial.complete for trial in trials):
             line = preview.nothing_complete_line(trials, folder.record()["stop"]["by"])
@@ -180,6 +190,7 @@ class _Study:
                 problem,
                 results,
                 self.reporter,
+                self._logger,
                 fitting=lambda ids, least: self._planner.verified(trials, ids, least),
             ).run()
         self._say(noise.front_line(results, self._counted))
@@ -333,7 +344,7 @@ class _Study:
                 evaluator=evaluator,
                 ledger=ledger,
                 describe=record.described,
-                on_trial=lambda trial: self._report(problem, trial),
+                on_trial=lambda trial, history: self._report(problem, trial, history),
                 study_seed=self.settings.seed,
                 stopping=Stopping(
                     evaluations,
@@ -376,8 +387,12 @@ class _Study:
         )
         return trials
 
-    def _report(self, problem: SearchProblem, trial: Trial) -> None:
-        self.reporter.trial(trial, feasible=problem.kept(trial))
+    def _report(self, problem: SearchProblem, trial: Trial, history: History | None) -> None:
+        self.reporter.trial(trial, feasible=problem.kept(trial), history=history or ())
+        if history is not None:
+            values = {problem.objectives[n].column: value for n, value in trial.values.items()}
+            spent = {"fidelity": trial.fidelity, "seconds": trial.seconds}
+            self._logger.trial(trial, {**trial.facts, **values, **spent}, history)
         self._planner.note(trial)
         known = noise.errors_percent([trial])
         self._errors += known

@@ -21,6 +21,7 @@ from nas.core.registry import nested
 from nas.core.task import Task
 from nas.devices.store import MeasurementStore
 from nas.evaluation import EvaluationSettings
+from nas.logging import LoggingSettings
 from nas.network.space import SearchSpace
 from nas.objectives.builtin import TaskMetric
 from nas.search import algorithms
@@ -220,6 +221,7 @@ class StudySettings(GeneralSettings):
     predictor: PredictorSettings
     fidelity: FidelitySettings
     evaluation: EvaluationSettings
+    logging: LoggingSettings
     search: SearchSettings
     finalise: FinaliseSettings
     objectives: dict[str, Objective]

@@ -27,6 +27,7 @@ from nas.devices.measuring.environment import threads_line
 from nas.export.card import DETAILS
 from nas.export.parity import TOLERANCE, check_parity, max_abs_difference
 from nas.export.record import DEPLOYED
+from nas.logging import Logger
 from nas.network.onnx import export_onnx
 from nas.network.quantisation import CALIBRATION_IMAGES
 from nas.network.trained import FACTS, Preprocessing, TrainedNetwork
@@ -78,6 +79,7 @@ class Verification:
     test_fingerprint: Mapping[str, Any]
     folder: Path
     reporter: Reporter
+    logger: Logger
 
     def run(self, members: Sequence[Candidate]) -> bool:
         """Take the steps that are left; return whether all architectures are verified."""
@@ -161,6 +163,7 @@ class Verification:
         folder = self.folder / member.arch_id
         folder.mkdir(parents=True, exist_ok=True)
         network.save(folder)
+        self.logger.trained(member.arch_id, self._stage, outcome.history)
         line = f"  {count} {member.arch_id} trained in {evaluation.seconds:.0f} s"
         self.reporter.stage(line + judged)
 
@@ -326,6 +329,12 @@ class Verification:
             numbers["latency_ms_measured_fp32"] = fp32.latency_ms
             numbers["latency_ms_measured_fp32_ci"] = fp32.ci_ms
         write_json_atomically(self._path(member, TESTED), numbers)
+        known = {name: x for name, x in numbers.items() if isinstance(x, int | float)}
+        self.logger.verified(member.arch_id, self._stage, known)
+
+    @property
+    def _stage(self) -> str:
+        return "refit" if self.validation is None else "final"
 
     def _read(self, member: Candidate, name: str) -> dict[str, Any]:
         return read_json(self._path(member, name), _KINDS.get(name), self._fix(member))

@@ -47,7 +47,7 @@ def loop(
         evaluator=SimulatedEvaluator(3, lambda c: c.fidelity * uneven_s(c), half_learned),
         ledger=record,
         describe=lambda _, genotypes: [{} for _ in genotypes],
-        on_trial=lambda trial: None,
+        on_trial=lambda trial, history: None,
         study_seed=7,
         stopping=Stopping(BUDGET),
         schedule=schedule or Schedule(4),

@@ -14,7 +14,7 @@ from additive import AdditiveSpace, loss, problem
 from nas.core.errors import CandidateFailure, LedgerError
 from nas.core.seeding import training_seed
 from nas.core.space import Genotype
-from nas.core.trial import Candidate, Evaluation, Evaluator, Outcome, RunSegment, Trial
+from nas.core.trial import Candidate, Evaluation, Evaluator, History, Outcome, RunSegment, Trial
 from nas.results.database import sqlite_url
 from nas.results.ledger import Ledger
 from nas.search import algorithms
@@ -116,7 +116,7 @@ def loop(
         evaluator=ScrambledEvaluator(measure, workers, order_seed),
         ledger=record,
         describe=lambda _, genotypes: [{"genes_sum": float(sum(g))} for g in genotypes],
-        on_trial=lambda trial: None,
+        on_trial=lambda trial, history: None,
         study_seed=7,
         stopping=Stopping(evaluations, StopSettings(failures=failures)),
         schedule=Schedule(5),
@@ -198,7 +198,7 @@ def test_resuming_from_the_ledger_on_disk(tmp_path: Path, expected: list[Trial])
     class Interrupted(Exception):  # noqa: N818 - stands for a process that is stopped
         pass
 
-    def stop(trial: Trial) -> None:
+    def stop(trial: Trial, history: History | None) -> None:
         if trial.number == 11:
             raise Interrupted
 
@@ -213,9 +213,15 @@ def test_resuming_from_the_ledger_on_disk(tmp_path: Path, expected: list[Trial])
 
 
 def test_every_trial_is_reported_also_those_of_an_earlier_run(expected: list[Trial]):
-    reported: list[Trial] = []
-    loop(ListRecord(expected[:12]), on_trial=reported.append).run()
-    assert sorted(reported, key=lambda trial: trial.number) == expected
+    reported: dict[int, tuple[Trial, History | None]] = {}
+
+    def report(trial: Trial, history: History | None) -> None:
+        reported[trial.number] = trial, history
+
+    loop(ListRecord(expected[:12]), on_trial=report).run()
+    assert [reported[number][0] for number in sorted(reported)] == expected
+    # The trainings of an earlier run have no history any more.
+    assert [number for number in sorted(reported) if reported[number][1] is None] == [*range(12)]
 
 
 def test_more_evaluations_continue_a_finished_search(expected: list[Trial]):
