@@ -294,6 +294,23 @@ class Recipe:
         parts = {name: part(**values.pop(name)) for name, part in _PARTS.items() if name in values}
         return cls(**values, **parts)
 
+    @property
+    def summary(self) -> str:
+        """The recipe in a few words for people, such as `10 epochs of sgd, images are shifted`."""
+        change, used = self.augmentation, []
+        for done, amount in (
+            ("mirrored", change.flip),
+            ("shifted", change.shift),
+            ("cropped", change.crop < 1),
+            (f"changed by the policy {change.policy}", change.policy != "none"),
+            ("changed in colour", change.colour),
+            ("erased in part", change.erase),
+            ("mixed", change.mixup or change.cutmix),
+        ):
+            used += [done] if amount else []
+        images = f"images are {', '.join(used)}" if used else "images are as they are"
+        return f"{self.epochs} epochs of {self.optimizer.name}, {images}"
+
     def resolution(self, progress: float) -> float:
         """Return the share of the images' sides that is seen after a share of the training."""
         grown = min(progress / self.full_resolution_from, 1.0)

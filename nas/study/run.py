@@ -253,6 +253,11 @@ class _Study:
             fingerprint = record.data_fingerprint(self.settings, self.folder, self.splits)
         for line in record.data_lines(fingerprint, self.splits):
             self.reporter.stage(line)
+        if isinstance(self._job, TrainingJob):
+            self.reporter.stage(f"candidates are trained for {self._job.recipe.summary}")
+            if self.settings.finalise.limit:
+                final = self.settings.finalise.recipe.summary
+                self.reporter.stage(f"the front is trained for {final}")
         return fingerprint
 
     def _survey(self, problem: SearchProblem) -> list[Genotype]:
