@@ -71,8 +71,8 @@ def search(
 
     Args:
         space: `search_space` of the command line.
-        data: Name of a data set, or a path: a folder of images (`data=image_folder`) or an `.npz`
-            file (`data=npz`).
+        data: Name of a data set, or a path: a folder of images (`data=image_folder`), an `.npz`
+            file (`data=npz`) or a table of images (`data=csv`).
         device: What latency is measured on.
         objectives: `search.objectives`, such as `["error", "latency_ms"]`.
         constraints: `search.constraints`, such as `["latency_ms <= 2"]`.
@@ -129,7 +129,7 @@ def search(
         checked = read(config)
     except UnknownNameError as error:
         if error.argument == data_sets.registry.kind and isinstance(data, str):
-            expected = "a folder of images or an .npz file that exists, or one of "
+            expected = "a folder of images, a .csv or .npz file that exists, or one of "
             raise ConfigError("data", data, expected + ", ".join(data_sets.names())) from error
         raise
     # Ray and PyTorch take seconds to load, so a setting that cannot be used is refused before.
@@ -147,8 +147,9 @@ def _data(data: Component | Path | None) -> Component | None:
     path = Path(data).expanduser()
     if path.is_dir():
         return {"name": "image_folder", "path": str(path)}
-    if path.suffix == ".npz":
-        return {"name": "npz", "path": str(path)}
+    if path.suffix in (".csv", ".npz"):
+        return {"name": path.suffix[1:], "path": str(path)}
     if isinstance(data, str) and path.name == data:
         return data  # of the user's own module, which is imported later
-    raise ConfigError("data", str(data), "a folder of images, an .npz file or a data set's name")
+    expected = "a folder of images, a .csv or .npz file, or a data set's name"
+    raise ConfigError("data", str(data), expected)

@@ -41,10 +41,10 @@ class Csv(EncodedImages):
     that no line names is cut from the train images by class.
 
     Attributes:
-        image_column: Of the images' paths.
-        label_column: Of the labels.
-        split_column: Of the splits, each `train`, `validation` or `test`. If not given, all images
-            are cut into splits.
+        image_column: Name of the column of the images' paths.
+        label_column: Name of the column of the labels.
+        split_column: Name of the column that says `train`, `validation` or `test`; if not given,
+            all images are cut into splits.
     """
 
     image_column: str = "path"

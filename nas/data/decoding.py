@@ -149,16 +149,16 @@ class EncodedImages(StratifiedDataset):
     channel are refused.
 
     Attributes:
-        path: Where the data set is.
-        image_size: Pixels of height and width, one number or `[HEIGHT,WIDTH]`: the shorter side
-            is scaled, then the centre is cropped. If not given, images of one common size keep
-            it; of different sizes they are made square, with the median of the shorter sides as
-            their side, at most 224.
-        grayscale: Whether images have one channel instead of three. If not given, one where all
-            images are grey.
-        memory_share: Share of the memory that this process may use up to which the decoded
-            images of the three splits are kept in memory. Larger ones are decoded into a file of
-            the cache folder, from which every batch is read; 0 always does.
+        path: The folder, or the file that lists the images.
+        image_size: Pixels of height and width, one number or `[HEIGHT,WIDTH]`, to which the
+            shorter side is scaled and the centre cropped; if not given, images of one common size
+            keep it, and images of different sizes are made square, with the median of their
+            shorter sides as the side, at most 224.
+        grayscale: Whether images have one channel instead of three; if not given, they have one
+            where all of them are grey.
+        memory_share: Share of the memory that this process may use above which the decoded images
+            of the three splits are kept in a file of the cache folder, from which every batch is
+            read; with 0 they always are.
         follow_links: Whether to read files outside of the data set's folder, as in a folder of
             links that you made; refused in one that came from somebody else.
         mirrors: Whether an image that is mirrored left to right shows the same; set it to false

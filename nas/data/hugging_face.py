@@ -66,10 +66,10 @@ class HuggingFace(EncodedImages):
     pyarrow: `pip install 'hwnas[hugging_face]'`.
 
     Attributes:
-        image_column: Of the images. If not given, the only one that holds images, and `file_name`
-            of a table.
-        label_column: Of the labels. If not given, the only one that is a `ClassLabel`, else
-            `label`. Of a `ClassLabel`, the classes have its names and order.
+        image_column: Name of the column of the images; if not given, the only one that holds
+            images, and `file_name` of a table.
+        label_column: Name of the column of the labels; if not given, the only one that is a
+            `ClassLabel`, whose names and order the classes then have, else `label`.
     """
 
     image_column: str | None = None

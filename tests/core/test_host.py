@@ -9,12 +9,13 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import threadpoolctl
 import torch
 
 from nas.core import host
-from nas.core.host import one_thread, usable_cores
+from nas.core.host import one_thread, usable_cores, usable_memory
 
 
 @pytest.fixture
@@ -114,3 +115,26 @@ def test_one_thread_within_and_as_many_as_before_afterwards():
             assert threads() == before
         finally:
             torch.set_num_threads(own)
+
+
+@pytest.mark.parametrize(
+    ("membership", "limits", "expected"),
+    [
+        ("0::/a/b\n", {"a/b/memory.max": "max", "a/memory.max": "5000000"}, 5_000_000),
+        ("0::/a/b\n", {"a/b/memory.max": "3000000", "a/memory.max": "5000000"}, 3_000_000),
+        ("4:memory:/a\n", {"memory/a/memory.limit_in_bytes": "2000000"}, 2_000_000),
+        ("4:cpu:/a\n", {"cpu/a/memory.limit_in_bytes": "2000000"}, None),
+        ("0::/a\n", {"a/memory.max": "max"}, None),
+    ],
+)
+def test_memory_is_limited_by_the_groups(
+    cgroups: Path, membership: str, limits: Mapping[str, str], expected: int | None
+):
+    (cgroups.parent / "membership").write_text(membership)
+    for name, limit in limits.items():
+        (cgroups / name).parent.mkdir(parents=True, exist_ok=True)
+        (cgroups / name).write_text(limit + "\n")
+    if expected is None:
+        assert 2**20 < usable_memory() < psutil.virtual_memory().total
+    else:
+        assert usable_memory() == expected

@@ -25,10 +25,12 @@ def write_parquet(
         names: Of the classes; `None` for labels that are texts.
         **columns: Further columns, or others in place of `image` and `label`.
     """
-    labels = [file.parent.name for file in files]
+    labels: list[Any] = [file.parent.name for file in files]
+    if names is not None:
+        labels = [names.index(label) if label in names else -1 for label in labels]
     values: dict[str, Sequence[Any]] = {
         "image": [{"bytes": file.read_bytes(), "path": file.name} for file in files],
-        "label": labels if names is None else [names.index(label) for label in labels],
+        "label": labels,
         **columns,
     }
     features: dict[str, Any] = {"image": {"_type": "Image"}, "label": {"_type": "Value"}}
