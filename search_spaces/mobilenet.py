@@ -1,9 +1,10 @@
-"""The MobileNet space: stages of inverted residuals, from MobileNetV2 to Once-for-All.
+"""The MobileNet space: stages of convolutional blocks, from MobileNetV2 to MobileNetV4.
 
 What is searched (depth of each stage, kernel and expansion of each block, width, resolution)
 follows Once-for-All (Cai et al., ICLR 2020); attention and activation of each block follow
-MobileNetV3 (Howard et al., ICCV 2019). A layout says what is not searched: stem, head, and the
-channels and strides of the stages.
+MobileNetV3 (Howard et al., ICCV 2019), and whether its convolutions are depthwise EfficientNetV2
+(Tan and Le, ICML 2021) and MobileNetV4 (Qin et al., ECCV 2024). A layout says what is not
+searched: stem, head, and the channels and strides of the stages.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 from torch import nn
 
@@ -21,8 +23,11 @@ from nas.network.space import SearchSpace
 from search_spaces import register
 from search_spaces.layers.convolution import (
     ACTIVATIONS,
+    BasicBlock,
     Classifier,
+    ConvClassifier,
     ConvNormAct,
+    FusedInvertedResidual,
     InvertedResidual,
     Resize,
     divisible_by_8,
@@ -35,17 +40,39 @@ from search_spaces.layers.layouts import (
     LAYOUTS,
     PUBLISHED,
     Layout,
-    Rows,
+    Row,
     Stage,
 )
 
-CHOICES = ("resolutions", "widths", "kernels", "expansions", "squeeze_excite", "activations")
+KINDS: dict[str, type[nn.Module]] = {
+    "mbconv": InvertedResidual,
+    "fused": FusedInvertedResidual,
+    "residual": BasicBlock,
+    "extra_dw": InvertedResidual,
+    "convnext": InvertedResidual,
+    "ffn": InvertedResidual,
+}
+"""What a block can be; the last three and `mbconv` are the universal inverted bottleneck."""
+
+GENES = {
+    "kind": "kinds",
+    "kernel": "kernels",
+    "start_kernel": "kernels",
+    "expansion": "expansions",
+    "squeeze_excite": "squeeze_excite",
+    "activation": "activations",
+}
+"""Setting with the choices of each gene of a block."""
+
+CHOICES = ("resolutions", "widths", *dict.fromkeys(GENES.values()))
+NAMED = {"kinds": KINDS, "activations": ACTIVATIONS}
+"""Settings with a closed list of choices."""
 
 
 @register("mobilenet")
 @dataclass(frozen=True, kw_only=True)
 class MobileNetSpace(SearchSpace):
-    """Depths, kernels, expansions, attention and activations; width and resolution.
+    """Depths; kinds, kernels, expansions, attention and activations; width and resolution.
 
     What is empty or zero is as the layout has it.
 
@@ -53,8 +80,12 @@ class MobileNetSpace(SearchSpace):
         layout: Name in `LAYOUTS`; empty for one that fits the images' size.
         resolutions: Shorter side in pixels to which the network resizes its input.
         widths: Multipliers of all channels.
-        kernels: Kernel sizes of the depthwise convolution.
-        expansions: Hidden channels of a block, as a multiple of its input's.
+        kinds: What a block may be: `mbconv`, an inverted residual; `fused`, one whose expansion
+            is the convolution (EfficientNetV2); `residual`, two convolutions (ResNet); and
+            MobileNetV4's `extra_dw`, a depthwise convolution before and one behind the expansion;
+            `convnext`, before it only; `ffn`, none, which is no choice where the stride is 2.
+        kernels: Kernel sizes of a block's convolutions that are larger than 1x1.
+        expansions: Hidden channels of a block, as a multiple of its input's; `residual` has none.
         squeeze_excite: Whether a block may attend to channels.
         activations: Of a block: `relu`, `relu6`, `hswish`, `swish`.
         stem_channels: Output channels of the stem at width 1.
@@ -68,6 +99,7 @@ class MobileNetSpace(SearchSpace):
     layout: str = ""
     resolutions: tuple[int, ...] = ()
     widths: tuple[float, ...] = ()
+    kinds: tuple[str, ...] = ()
     kernels: tuple[int, ...] = ()
     expansions: tuple[float, ...] = ()
     squeeze_excite: tuple[bool, ...] = ()
@@ -94,16 +126,21 @@ class MobileNetSpace(SearchSpace):
             if name == "resolutions":
                 choices = tuple(sorted(set(choices or (max(side * 3 // 4, 1), side))))
             object.__setattr__(self, name, choices)
-            positive = name in ("squeeze_excite", "activations") or all(c > 0 for c in choices)
+            named = name == "squeeze_excite" or name in NAMED
+            positive = named or all(choice > 0 for choice in choices)
             if len(set(choices)) < len(choices) or not positive:
                 raise ConfigError(
                     f"search_space.{name}", list(choices), "distinct positive choices"
                 )
         if any(kernel % 2 == 0 for kernel in self.kernels):
             raise ConfigError("search_space.kernels", list(self.kernels), "odd kernel sizes")
-        if not set(ACTIVATIONS).issuperset(self.activations):
-            expected = f"some of {', '.join(ACTIVATIONS)}"
-            raise ConfigError("search_space.activations", list(self.activations), expected)
+        for name, known in NAMED.items():
+            if not set(known).issuperset(getattr(self, name)):
+                expected = f"some of {', '.join(known)}"
+                raise ConfigError(f"search_space.{name}", list(getattr(self, name)), expected)
+        if self.kinds == ("ffn",):
+            expected = "another kind beside ffn, which cannot reduce the resolution"
+            raise ConfigError("search_space.kinds", list(self.kinds), expected)
         self._check_sizes()
         channels = [self._channels(width) for width in self.widths]
         if len(set(channels)) < len(channels):
@@ -164,23 +201,28 @@ class MobileNetSpace(SearchSpace):
             fewest = min(layout.min_depth, stage.max_depth)
             genes.append(Gene(f"stage{number}.depth", tuple(range(fewest, stage.max_depth + 1))))
             for block in range(1, stage.max_depth + 1):
-                prefix = f"stage{number}.block{block}"
-                genes.append(Gene(f"{prefix}.kernel", self.kernels))
-                genes.append(Gene(f"{prefix}.expansion", self.expansions))
-                if self.squeeze_excite:
-                    genes.append(Gene(f"{prefix}.squeeze_excite", self.squeeze_excite))
-                if self.activations:
-                    genes.append(Gene(f"{prefix}.activation", self.activations, ordinal=False))
+                for name, choices in self._block_choices(stage, block).items():
+                    ordinal = GENES[name] not in NAMED
+                    genes.append(Gene(f"stage{number}.block{block}.{name}", choices, ordinal))
         return tuple(genes)
 
+    def _block_choices(self, stage: Stage, block: int) -> dict[str, tuple[Any, ...]]:
+        """Return the choices of every gene of a block by the gene's last name."""
+        choices = {name: tuple(getattr(self, setting)) for name, setting in GENES.items()}
+        if stage.stride > 1 and block == 1:
+            choices["kind"] = tuple(kind for kind in self.kinds if kind != "ffn")
+        if "extra_dw" not in self.kinds:
+            del choices["start_kernel"]
+        return {name: values for name, values in choices.items() if values}
+
     def blocks(self) -> Iterator[Block]:
-        """Resizing, stem, the stages' inverted residuals, 1x1 convolution, classifier."""
+        """Resizing, stem, the stages' blocks, 1x1 convolution, classifier."""
         layout = self._layout
         yield Block("resize", self._resize)
         yield Block("stem", partial(self._conv, 0, 3, layout.stem_stride))
         for number, stage in enumerate(layout.stages, 1):
             for block in range(1, stage.max_depth + 1):
-                choose = partial(self._residual, number, stage, block)
+                choose = partial(self._block, number, stage, block)
                 yield Block(f"stage{number}_block{block}", choose)
         yield Block("head", partial(self._conv, -1, 1, 1))
         yield Block("classifier", self._classifier)
@@ -201,41 +243,46 @@ class MobileNetSpace(SearchSpace):
             },
         )
 
-    def _residual(
-        self, number: int, stage: Stage, block: int, chosen: Choices
-    ) -> ModuleSpec | None:
+    def _block(self, number: int, stage: Stage, block: int, chosen: Choices) -> ModuleSpec | None:
         if not stage.fixed and chosen[f"stage{number}.depth"] < block:
             return None
         channels = self._channels(chosen["width"])
         inputs = channels[number if block > 1 else number - 1]
-        gene = f"stage{number}.block{block}"
-        kernel, expansion = 3, 1.0
-        squeeze_excite, activation = stage.squeeze_excite, stage.activation
-        if not stage.fixed:
-            kernel, expansion = chosen[f"{gene}.kernel"], chosen[f"{gene}.expansion"]
-            if self.squeeze_excite:
-                squeeze_excite = chosen[f"{gene}.squeeze_excite"]
-            if self.activations:
-                activation = chosen[f"{gene}.activation"]
-        return ModuleSpec(
-            InvertedResidual,
-            {
-                "outputs": channels[number],
+
+        def choice(name: str) -> Any:
+            searched = not stage.fixed and getattr(self, GENES[name])
+            return (
+                chosen[f"stage{number}.block{block}.{name}"] if searched else getattr(stage, name)
+            )
+
+        kind = choice("kind")
+        kernel = 0 if kind == "ffn" else choice("kernel")
+        arguments: dict[str, Any] = {"outputs": channels[number]}
+        if kind not in ("conv", "residual"):
+            expansion = 1 if stage.fixed else choice("expansion")
+            arguments |= {
                 "hidden": inputs if expansion == 1 else divisible_by_8(inputs * expansion),
-                "kernel": kernel,
-                "stride": stage.stride if block == 1 else 1,
-                "squeeze_excite": squeeze_excite,
-                "activation": activation,
-            },
-        )
+                "squeeze_excite": choice("squeeze_excite"),
+            }
+        arguments |= {
+            "kernel": 0 if kind == "convnext" else kernel,
+            "stride": stage.stride if block == 1 else 1,
+            "activation": choice("activation"),
+        }
+        if kind in ("extra_dw", "convnext"):
+            arguments["start_kernel"] = choice("start_kernel") if kind == "extra_dw" else kernel
+        return ModuleSpec(ConvNormAct if kind == "conv" else KINDS[kind], arguments)
 
     def _classifier(self, chosen: Choices) -> ModuleSpec:
         layout = self._layout
-        arguments = {"num_classes": self.num_classes}
-        if layout.hidden:
-            hidden = divisible_by_8(layout.hidden * chosen["width"])
-            arguments |= {"hidden": hidden, "bias": layout.hidden_bias}
-        return ModuleSpec(Classifier, arguments)
+        arguments: dict[str, Any] = {"num_classes": self.num_classes}
+        if not layout.hidden:
+            return ModuleSpec(Classifier, arguments)
+        arguments["hidden"] = divisible_by_8(layout.hidden * chosen["width"])
+        if layout.hidden_norm:
+            arguments["activation"] = layout.outer_activation
+            return ModuleSpec(ConvClassifier, arguments)
+        return ModuleSpec(Classifier, {**arguments, "bias": layout.hidden_bias})
 
     def initialise(self, network: nn.Module) -> None:
         """Initialise as MobileNetV2 and V3 do."""
@@ -269,16 +316,13 @@ class MobileNetSpace(SearchSpace):
                     found[name] = self.canonical(genotype)
         return found
 
-    def _choices(self, stages: Sequence[Rows]) -> dict[str, int | float | bool | str]:
-        chosen: dict[str, int | float | bool | str] = {}
-        chosen |= {"width": 1.0, "resolution": min(self.input_shape[1:])}
-        for number, rows in enumerate(stages, 2):
+    def _choices(self, stages: Sequence[Sequence[Row]]) -> dict[str, Any]:
+        chosen: dict[str, Any] = {"width": 1.0, "resolution": min(self.input_shape[1:])}
+        searched = [i for i, stage in enumerate(self._layout.stages, 1) if not stage.fixed]
+        for number, rows in zip(searched, stages, strict=True):
             chosen[f"stage{number}.depth"] = len(rows)
             for block, row in enumerate(rows, 1):
-                kernel, expansion, squeeze_excite, activation = row
-                prefix = f"stage{number}.block{block}"
-                chosen[f"{prefix}.kernel"] = kernel
-                chosen[f"{prefix}.expansion"] = expansion
-                chosen[f"{prefix}.squeeze_excite"] = squeeze_excite
-                chosen[f"{prefix}.activation"] = activation
+                for name, value in row._asdict().items():
+                    if value is not None:
+                        chosen[f"stage{number}.block{block}.{name}"] = value
         return chosen

@@ -27,6 +27,12 @@ from nas.network.costs import Layer, Shape, Step, Trace
 CONVOLUTIONS = ("conv", "depthwise", "grouped")
 NORMALISATION = "batchnorm2d"
 ACTIVATIONS = {"relu", "relu6", "hardswish", "hardsigmoid", "sigmoid"}
+CLIP = "relu6"
+"""An activation that no addition takes in, and that alone cannot read blocked channels."""
+
+SWISH = "silu"
+"""An activation that is a kernel of its own, in either order of the values."""
+
 ADDITION = "add"
 CONCATENATION = "cat"
 POOLS = {"maxpool2d", "avgpool2d"}
@@ -145,6 +151,8 @@ class _Fusion:
                 self.kernels[host] = replace(self.kernels[host], epilogue=fused)
             self.tensors.append(_Tensor(gives, {gives: None}, host))
             return
+        if layer.kind == CLIP:
+            needs = gives = False
         for tensor in read:
             self._bring(tensor, layer, blocked=needs)
         alone = read and all(tensor is read[0] for tensor in read) and layer.params == 0
@@ -166,7 +174,7 @@ class _Fusion:
         everything = all(tensor.blocked for tensor in read)
         if layer.kind == CONCATENATION:
             return everything and aligned, everything and aligned
-        if layer.kind in ACTIVATIONS or layer.kind in (NORMALISATION, ADDITION):
+        if layer.kind in ACTIVATIONS or layer.kind in (SWISH, NORMALISATION, ADDITION):
             return everything, everything
         return False, False
 
@@ -236,7 +244,7 @@ class _Fusion:
 def _takes(kernel: Kernel, layer: Layer) -> bool:
     """Return whether a convolution computes the layer behind it as well."""
     activated = any(kind in ACTIVATIONS for kind in kernel.epilogue)
-    if layer.kind in (NORMALISATION, ADDITION):
+    if layer.kind in (NORMALISATION, ADDITION, CLIP):
         return not kernel.epilogue
     return layer.kind in ACTIVATIONS and not activated
 

@@ -86,7 +86,63 @@ class InvertedResidual(nn.Module):
 
     From MobileNetV2 (Sandler et al., CVPR 2018); with attention and the order of layers of
     MobileNetV3 (Howard et al., ICCV 2019). With swish it is the block of EfficientNet (Tan and Le,
-    ICML 2019).
+    ICML 2019). With a depthwise convolution before the expansion, or without the one behind it, it
+    is the universal inverted bottleneck of MobileNetV4 (Qin et al., ECCV 2024, section 3).
+    """
+
+    def __init__(
+        self,
+        input_shape: Sequence[int],
+        outputs: int,
+        hidden: int,
+        kernel: int,
+        stride: int,
+        squeeze_excite: bool,
+        activation: str,
+        start_kernel: int = 0,
+    ) -> None:
+        """Build the block.
+
+        Args:
+            input_shape: `(C, H, W)`.
+            outputs: Channels of the output.
+            hidden: Channels of the depthwise convolution; as many as the input has: no expansion.
+            kernel: Size of the depthwise convolution; 0 for none.
+            stride: Of the last depthwise convolution.
+            squeeze_excite: Whether to attend to channels, through a quarter of the hidden ones; in
+                EfficientNet's block, through a quarter of the input's.
+            activation: Name in `ACTIVATIONS`.
+            start_kernel: Size of the depthwise convolution before the expansion; 0 for none.
+        """
+        super().__init__()
+        inputs = input_shape[0]
+        layers: list[nn.Module] = []
+        if start_kernel:
+            layers += conv_bn(inputs, inputs, start_kernel, 1 if kernel else stride, groups=inputs)
+        if hidden != inputs or start_kernel or not kernel:
+            layers += [*conv_bn(inputs, hidden, 1), ACTIVATIONS[activation]()]
+        if kernel:
+            layers += conv_bn(hidden, hidden, kernel, stride, groups=hidden)
+            layers.append(ACTIVATIONS[activation]())
+        if squeeze_excite:
+            layers.append(_squeeze_excite(inputs, hidden, activation))
+        layers += conv_bn(hidden, outputs, 1)
+        self.layers = nn.Sequential(*layers)
+        self.residual = stride == 1 and inputs == outputs
+        if self.residual:
+            self.drop_path = DropPath()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Map `(N, inputs, H, W)` to `(N, outputs, H / stride, W / stride)`."""
+        y: torch.Tensor = self.layers(x)
+        return x + self.drop_path(y) if self.residual else y
+
+
+class FusedInvertedResidual(nn.Module):
+    """Fused-MBConv: one convolution expands and filters; add the input where shapes allow.
+
+    From EfficientNetV2 (Tan and Le, ICML 2021, figure 2), as in google/automl,
+    efficientnetv2/effnetv2_model.py: without expansion the block is one convolution.
     """
 
     def __init__(
@@ -104,25 +160,24 @@ class InvertedResidual(nn.Module):
         Args:
             input_shape: `(C, H, W)`.
             outputs: Channels of the output.
-            hidden: Channels of the depthwise convolution; as many as the input has: no expansion.
-            kernel: Size of the depthwise convolution.
-            stride: Of the depthwise convolution.
-            squeeze_excite: Whether to attend to channels, through a quarter of the hidden ones; in
-                EfficientNet's block, through a quarter of the input's.
+            hidden: Channels that the convolution expands to; as many as the input has: none.
+            kernel: Size of the convolution.
+            stride: Of the convolution.
+            squeeze_excite: Whether to attend to the hidden channels, as in `InvertedResidual`.
             activation: Name in `ACTIVATIONS`.
         """
         super().__init__()
         inputs = input_shape[0]
+        expands = hidden != inputs
         layers: list[nn.Module] = []
-        if hidden != inputs:
-            layers += [*conv_bn(inputs, hidden, 1), ACTIVATIONS[activation]()]
-        layers += conv_bn(hidden, hidden, kernel, stride, groups=hidden)
-        layers.append(ACTIVATIONS[activation]())
+        if expands:
+            layers += [*conv_bn(inputs, hidden, kernel, stride), ACTIVATIONS[activation]()]
         if squeeze_excite:
-            swish = activation == "swish"
-            squeezed = max(inputs // 4, 1) if swish else divisible_by_8(hidden / 4)
-            layers.append(SqueezeExcite(hidden, squeezed, swish))
-        layers += conv_bn(hidden, outputs, 1)
+            layers.append(_squeeze_excite(inputs, hidden, activation))
+        if expands:
+            layers += conv_bn(hidden, outputs, 1)
+        else:
+            layers += [*conv_bn(inputs, outputs, kernel, stride), ACTIVATIONS[activation]()]
         self.layers = nn.Sequential(*layers)
         self.residual = stride == 1 and inputs == outputs
         if self.residual:
@@ -132,6 +187,51 @@ class InvertedResidual(nn.Module):
         """Map `(N, inputs, H, W)` to `(N, outputs, H / stride, W / stride)`."""
         y: torch.Tensor = self.layers(x)
         return x + self.drop_path(y) if self.residual else y
+
+
+class BasicBlock(nn.Module):
+    """Two convolutions and a shortcut, which is projected where shapes differ.
+
+    The block of ResNet-18 and -34 (He et al., CVPR 2016, figure 5 left, option B).
+    """
+
+    def __init__(
+        self, input_shape: Sequence[int], outputs: int, kernel: int, stride: int, activation: str
+    ) -> None:
+        """Build the block.
+
+        Args:
+            input_shape: `(C, H, W)`.
+            outputs: Channels of both convolutions.
+            kernel: Size of both convolutions.
+            stride: Of the first convolution.
+            activation: Name in `ACTIVATIONS`.
+        """
+        super().__init__()
+        inputs = input_shape[0]
+        self.layers = nn.Sequential(
+            *conv_bn(inputs, outputs, kernel, stride),
+            ACTIVATIONS[activation](),
+            *conv_bn(outputs, outputs, kernel),
+        )
+        self.drop_path = DropPath()
+        self.shortcut = None
+        if stride > 1 or inputs != outputs:
+            self.shortcut = nn.Sequential(*conv_bn(inputs, outputs, 1, stride))
+        self.act = ACTIVATIONS[activation]()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Map `(N, inputs, H, W)` to `(N, outputs, H / stride, W / stride)`."""
+        shortcut = x if self.shortcut is None else self.shortcut(x)
+        y: torch.Tensor = self.act(shortcut + self.drop_path(self.layers(x)))
+        return y
+
+
+def _squeeze_excite(inputs: int, hidden: int, activation: str) -> SqueezeExcite:
+    swish = activation == "swish"
+    return SqueezeExcite(
+        hidden, max(inputs // 4, 1) if swish else divisible_by_8(hidden / 4), swish
+    )
 
 
 class Classifier(nn.Module):
@@ -159,6 +259,35 @@ class Classifier(nn.Module):
         """Map `(N, C, H, W)` to logits `(N, num_classes)`."""
         pooled = F.adaptive_avg_pool2d(x, 1).flatten(1)
         logits: torch.Tensor = self.linear(self.dropout(self.act(self.hidden(pooled))))
+        return logits
+
+
+class ConvClassifier(nn.Module):
+    """Global average pooling, a 1x1 convolution with normalisation, a linear layer.
+
+    The end of MobileNetV4 (Qin et al., ECCV 2024).
+    """
+
+    def __init__(
+        self, input_shape: Sequence[int], num_classes: int, hidden: int, activation: str
+    ) -> None:
+        """Build the classifier.
+
+        Args:
+            input_shape: `(C, H, W)`.
+            num_classes: Number of logits.
+            hidden: Channels of the convolution.
+            activation: Name in `ACTIVATIONS`.
+        """
+        super().__init__()
+        self.hidden = ConvNormAct(input_shape, hidden, 1, activation=activation)
+        self.dropout = Dropout()
+        self.linear = nn.Linear(hidden, num_classes)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Map `(N, C, H, W)` to logits `(N, num_classes)`."""
+        features = self.hidden(F.adaptive_avg_pool2d(x, 1)).flatten(1)
+        logits: torch.Tensor = self.linear(self.dropout(features))
         return logits
 
 

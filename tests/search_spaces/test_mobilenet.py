@@ -2,13 +2,17 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
-from whole_costs import costs_of
+from torch import nn
+from whole_costs import costs_of, count
 
 import search_spaces
 from nas.core.errors import ConfigError
 from nas.network.space import SearchSpace
+from search_spaces.layers.convolution import BasicBlock
+from search_spaces.mobilenet import KINDS
 
 
 def space(**settings: object) -> SearchSpace:
@@ -18,22 +22,60 @@ def space(**settings: object) -> SearchSpace:
 
 
 @pytest.mark.parametrize(
-    ("layout", "name", "params", "macs_m"),
+    ("layout", "name", "size", "params", "macs_m"),
     [
-        # Parameters and multiply-adds of torchvision's networks at 224 pixels and 1,000 classes
+        # Parameters and multiply-adds of torchvision's networks at 1,000 classes
         # (torchvision/models: num_params and _ops of the IMAGENET1K_V1 weights); MobileNetV2 has
         # 300 M in Sandler et al., table 4, MnasNet-B1 315 M in Tan et al., table 1.
-        ("mobilenet_v2", "mobilenet_v2", 3_504_872, 300.8),
-        ("mobilenet_v3_large", "mobilenet_v3_large", 5_483_032, 216.6),
-        ("mobilenet_v3_small", "mobilenet_v3_small", 2_542_856, 56.5),
-        ("mnasnet", "mnasnet_b1", 4_383_312, 314.4),
+        ("mobilenet_v2", "mobilenet_v2", 224, 3_504_872, 300.8),
+        ("mobilenet_v3_large", "mobilenet_v3_large", 224, 5_483_032, 216.6),
+        ("mobilenet_v3_small", "mobilenet_v3_small", 224, 2_542_856, 56.5),
+        ("mnasnet", "mnasnet_b1", 224, 4_383_312, 314.4),
+        ("efficientnet_v2_s", "efficientnet_v2_s", 384, 21_458_488, 8_366),
+        # timm's mobilenetv4_conv_small; 0.19 G in its results/benchmark-infer tables.
+        ("mobilenet_v4_conv_small", "mobilenet_v4_conv_small", 224, 3_774_024, 186.0),
     ],
 )
-def test_published_networks(layout: str, name: str, params: int, macs_m: float):
-    at = space(input_shape=(3, 224, 224), num_classes=1000, layout=layout)
+def test_published_networks(layout: str, name: str, size: int, params: int, macs_m: float):
+    at = space(input_shape=(3, size, size), num_classes=1000, layout=layout, resolutions=(size,))
     costs = costs_of(at, at.references()[name])
     assert costs.params == params
     assert costs.macs / 1e6 == pytest.approx(macs_m, rel=0.005)
+
+
+def test_layers_of_mobilenet_v4():
+    """Kernels and channels as timm's, models/mobilenetv3.py: a depthwise has one input channel."""
+    at = space(input_shape=(3, 224, 224), num_classes=1000, layout="mobilenet_v4_conv_small")
+    network = at.build(at.references()["mobilenet_v4_conv_small"])
+    convolutions = [each for each in network.modules() if isinstance(each, nn.Conv2d)]
+    found = [tuple(each.weight.shape[:3]) for each in convolutions if each.stride == (1, 1)]
+    strided = [tuple(each.weight.shape[:3]) for each in convolutions if each.stride == (2, 2)]
+    assert strided == [(32, 3, 3), (32, 32, 3), (96, 32, 3), (192, 1, 5), (576, 1, 3)]
+
+    def block(inputs: int, outputs: int, hidden: int, *kernels: int) -> list[tuple[int, ...]]:
+        """`kernels` are of the depthwise convolutions before and behind the expansion."""
+        before, behind = kernels
+        return [
+            *([(inputs, 1, before)] if before else []),
+            (hidden, inputs, 1),
+            *([(hidden, 1, behind)] if behind else []),
+            (outputs, hidden, 1),
+        ]
+
+    assert found == [
+        (32, 32, 1),
+        (64, 96, 1),
+        *block(64, 96, 192, 5, 0),
+        *block(96, 96, 192, 0, 3) * 4,
+        *block(96, 96, 384, 3, 0),
+        *block(96, 128, 576, 3, 0),
+        *block(128, 128, 512, 5, 5),
+        *block(128, 128, 512, 0, 5),
+        *block(128, 128, 384, 0, 5),
+        *block(128, 128, 512, 0, 3) * 2,
+        (960, 128, 1),
+        (1280, 960, 1),
+    ]
 
 
 def test_the_largest_network_of_once_for_all():
@@ -124,6 +166,90 @@ def test_counts_by_hand(squeeze_excite: bool, params: int, macs: int):
     assert (costs.params, costs.macs) == (params, macs)
 
 
+ONE_BLOCK = {
+    "input_shape": (1, 8, 8),
+    "resolutions": (8,),
+    "widths": (1.0,),
+    "kernels": (3, 5),
+    "expansions": (1, 2),
+    "squeeze_excite": (False,),
+    "activations": ("relu",),
+    "stem_channels": 8,
+    "stem_stride": 1,
+    "stage_channels": (8,),
+    "stage_strides": (1,),
+    "max_depth": 1,
+    "head_channels": 16,
+}
+AROUND = 88 + 160 + 170
+"""Parameters of its stem, head and classifier; see `test_counts_by_hand`."""
+
+
+@pytest.mark.parametrize(
+    ("kind", "kernel", "expansion", "params"),
+    # Of convolutions of 8, and of 16 hidden, channels, with two for each channel they give.
+    [
+        ("mbconv", 5, 1, (8 * 25 + 16) + (8 * 8 + 16)),
+        ("fused", 3, 1, 8 * 8 * 9 + 16),
+        ("fused", 5, 2, (8 * 16 * 25 + 32) + (16 * 8 + 16)),
+        ("residual", 3, None, 2 * (8 * 8 * 9 + 16)),
+        ("extra_dw", 5, 2, (8 * 9 + 16) + (8 * 16 + 32) + (16 * 25 + 32) + (16 * 8 + 16)),
+        ("convnext", 5, 2, (8 * 25 + 16) + (8 * 16 + 32) + (16 * 8 + 16)),
+        ("ffn", None, 2, (8 * 16 + 32) + (16 * 8 + 16)),
+    ],
+)
+def test_kinds_of_blocks_by_hand(kind: str, kernel: int | None, expansion: int | None, params: int):
+    one = space(**ONE_BLOCK, kinds=tuple(KINDS))
+    wanted = {"kind": kind, "kernel": kernel, "expansion": expansion}
+    if kind == "extra_dw":
+        wanted["start_kernel"] = 3
+    chosen = {f"stage1.block1.{name}": value for name, value in wanted.items() if value is not None}
+    values = [chosen.get(gene.name, gene.choices[-1]) for gene in one.genes]
+    genotype = [gene.choices.index(value) for gene, value in zip(one.genes, values, strict=True)]
+    # What is not wanted has no effect, whatever its choice.
+    outer = {"width", "resolution", "stage1.depth"}
+    attends = set() if kind == "residual" else {"stage1.block1.squeeze_excite"}
+    activated = {"stage1.block1.activation"}
+    assert set(one.decode(genotype)) == {*chosen, *outer, *attends, *activated}
+    costs = costs_of(one, genotype)
+    assert costs.params == AROUND + params
+    assert costs.params == count(one.build(genotype), one.input_shape).params
+
+
+def test_a_residual_block_is_that_of_resnet():
+    block = BasicBlock([8, 6, 6], outputs=16, kernel=3, stride=2, activation="relu").eval()
+    first, norm, _, second, last = block.layers
+    x = torch.randn(2, 8, 6, 6)
+    with torch.no_grad():
+        by_hand = last(second(torch.relu(norm(first(x))))) + block.shortcut(x)
+        assert torch.equal(block(x), torch.relu(by_hand))
+    assert block.shortcut[0].weight.shape == (16, 8, 1, 1)
+    assert BasicBlock([8, 6, 6], outputs=8, kernel=3, stride=1, activation="relu").shortcut is None
+
+
+def test_a_block_without_depthwise_convolutions_cannot_reduce_the_resolution():
+    two = space(kinds=("ffn", "fused"), stage_channels=(16,), stage_strides=(2,), max_depth=2)
+    kinds = {gene.name: gene.choices for gene in two.genes if gene.name.endswith("kind")}
+    assert kinds == {"stage1.block1.kind": ("fused",), "stage1.block2.kind": ("ffn", "fused")}
+
+
+def test_kinds_leave_the_published_networks_in_the_space():
+    plain = space(input_shape=(3, 224, 224), num_classes=1000, layout="mobilenet_v2")
+    kinds = replace(plain, kinds=tuple(KINDS))
+    pairs = [(each, each.references()["mobilenet_v2"]) for each in (plain, kinds)]
+    assert pairs[0][0].describe(pairs[0][1]) == pairs[1][0].describe(pairs[1][1])
+    assert not replace(plain, kinds=("fused",)).references()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_networks_of_all_kinds_count_what_a_trace_counts(seed: int):
+    at = space(input_shape=(3, 16, 16), kinds=tuple(KINDS))
+    genotype = at.sample(np.random.default_rng(seed))
+    network = at.build(genotype)
+    assert network.eval()(torch.randn(2, 3, 16, 16)).shape == (2, 10)
+    assert costs_of(at, genotype) == count(network, at.input_shape)
+
+
 def test_resolution_scales_the_operations_and_not_the_parameters():
     sizes = space(resolutions=(16, 32))
     small, large = ([0, i] + [0] * (len(sizes.genes) - 2) for i in range(2))
@@ -184,6 +310,9 @@ def test_one_image_gives_the_logits_that_it_gives_in_a_batch():
         ("kernels", (3, 4)),
         ("expansions", (0, 2)),
         ("activations", ("tanh",)),
+        ("kinds", ("dense",)),
+        ("kinds", ("fused", "fused")),
+        ("kinds", ("ffn",)),
         ("layout", "resnet"),
         ("stage_channels", (16,)),
         ("stage_channels", (16, 0, 40, 80)),
