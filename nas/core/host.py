@@ -68,8 +68,14 @@ def usable_memory() -> int:
     """
     import psutil
 
-    available = psutil.virtual_memory().available
-    return int(min([available, *map(_memory_limit, _groups("memory"))]))
+    return _limited(psutil.virtual_memory().available)
+
+
+def host_memory() -> int:
+    """Return the bytes of memory that this process and others of its control group have."""
+    import psutil
+
+    return _limited(psutil.virtual_memory().total)
 
 
 def child_environment() -> dict[str, str]:
@@ -133,8 +139,11 @@ def measuring(notice: Callable[[str], None] | None = None) -> Iterator[None]:
 
 def measured_by() -> str | None:
     """Return which process has the host for a measurement now; `None` if none has."""
-    with (_lease_folder() / "room").open("a") as file:
+    file = _opened("room")
+    try:
         return None if try_lock(file, exclusive=False) else _holders(file)
+    finally:
+        os.close(file)
 
 
 def try_lock(file: IO[str] | int, *, exclusive: bool = True) -> bool:
@@ -173,6 +182,10 @@ def _groups(controller: str) -> Iterator[Path]:
                 yield mount / folder
 
 
+def _limited(memory: int) -> int:
+    return int(min([memory, *map(_memory_limit, _groups("memory"))]))
+
+
 def _quota(group: Path) -> float:
     """Return the CPU quota of one control group in cores, infinite for none."""
     version_1 = _text_of(group / "cpu.cfs_quota_us"), _text_of(group / "cpu.cfs_period_us")
@@ -204,13 +217,16 @@ def _text_of(path: Path) -> str:
 def _locked(
     name: str, *, exclusive: bool, notice: Callable[[str], None] | None = None
 ) -> Iterator[None]:
-    with (_lease_folder() / name).open("a") as file:
+    file = _opened(name)
+    try:
         if not try_lock(file, exclusive=exclusive):
             _wait(file, exclusive, notice)
         yield
+    finally:
+        os.close(file)
 
 
-def _wait(file: IO[str], exclusive: bool, notice: Callable[[str], None] | None) -> None:
+def _wait(file: int, exclusive: bool, notice: Callable[[str], None] | None) -> None:
     """Wait for the lock of a file with a time limit, which `flock` itself does not have."""
     started = noticed = time.monotonic()
     patience_s, pause_s = _patience_s(), _SHORTEST_PAUSE_S
@@ -238,9 +254,9 @@ def _patience_s() -> float:
     return patience_s
 
 
-def _holders(file: IO[str]) -> str:
+def _holders(file: int) -> str:
     """Return which processes have locked a file, as far as the system says so; proc_locks(5)."""
-    state = os.fstat(file.fileno())
+    state = os.fstat(file)
     inode = f"{os.major(state.st_dev):02x}:{os.minor(state.st_dev):02x}:{state.st_ino}"
     held = [line.split() for line in _text_of(_LOCKS).splitlines() if "->" not in line]
     pids = [words[4] for words in held if words[1] == "FLOCK" and words[5] == inode]
@@ -254,8 +270,13 @@ def _described(pid: str) -> str:
     return f"process {pid} ({one_line(command, 100) or 'unknown'}{stopped})"
 
 
-def _lease_folder() -> Path:
+def _opened(name: str) -> int:
+    """Return the descriptor of a lock file; a training opens two in every step."""
     user = os.getuid() if hasattr(os, "getuid") else 0
-    folder = Path(os.environ.get(LEASE_FOLDER_VARIABLE) or f"/tmp/hwnas-lease-{user}")
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
+    folder = os.environ.get(LEASE_FOLDER_VARIABLE) or f"/tmp/hwnas-lease-{user}"
+    path = os.path.join(folder, name)  # noqa: PTH118 - a Path takes as long as the opening
+    try:
+        return os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    except FileNotFoundError:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        return os.open(path, os.O_RDWR | os.O_CREAT, 0o666)

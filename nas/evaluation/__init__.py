@@ -23,6 +23,20 @@ class EvaluationSettings(ABC):
         return 1
 
     @property
+    def processes(self) -> int:
+        """Processes that train one candidate together, each on a GPU of its own."""
+        return 1
+
+    def memory_share(self, *, here: bool) -> float:
+        """Return the share that a worker may take of its GPU's or its host's memory, up to 1.
+
+        Args:
+            here: Whether the workers are on this host, of which it is known how many there are.
+        """
+        del here
+        return 1.0
+
+    @property
     def published(self) -> Mapping[str, str]:
         """What numbers are that others have published: text by column; empty of one's own."""
         return {}

@@ -23,7 +23,8 @@ class TrainingSettings(EvaluationSettings):
         recipe: How candidates are trained.
         threads_per_worker: Of torch, and processor cores that a worker takes.
         workers: Most candidates trained at a time; `None` for as many as the cluster has room for.
-        gpus_per_worker: GPUs, or the share of one, that a worker takes; with 0 it uses none.
+        gpus_per_worker: GPUs, or the share of one, that a worker takes; with 0 it uses none. On
+            several, one process a GPU trains its part of every batch.
         time_limit_s: Seconds after which a candidate counts as failed.
     """
 
@@ -52,6 +53,16 @@ class TrainingSettings(EvaluationSettings):
     @property
     def on_gpus(self) -> bool:
         return self.gpus_per_worker > 0
+
+    @property
+    def processes(self) -> int:
+        return max(int(self.gpus_per_worker), 1)
+
+    def memory_share(self, *, here: bool) -> float:
+        if self.on_gpus:
+            return min(self.gpus_per_worker, 1.0)
+        workers = self.workers_here() if here else None
+        return 1 / (workers or 1)
 
     def workers_here(self) -> int | None:
         if self.on_gpus:

@@ -69,13 +69,13 @@ class TrainableNetwork(Network):
             *inputs,
             use_reentrant=False,
             preserve_rng_state=True,
-            context_fn=lambda: (nullcontext(), _on_copied_buffers(block)),
+            context_fn=lambda: (nullcontext(), on_copied_buffers(block)),
         )
         return recomputed
 
 
 @contextmanager
-def _on_copied_buffers(module: nn.Module) -> Iterator[None]:
+def on_copied_buffers(module: nn.Module) -> Iterator[None]:
     """Let a module work on copies of its buffers for a while.
 
     Batch normalisation updates its statistics when it is run. A recomputation must not do so a

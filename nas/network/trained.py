@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -68,14 +69,21 @@ class Preprocessing:
 
     def __call__(self, pixels: torch.Tensor) -> torch.Tensor:
         """Return pixels, `(N, C, H, W)` uint8, as the network's input in float32."""
-        mean = torch.tensor(self.mean, device=pixels.device).view(1, -1, 1, 1)
-        std = torch.tensor(self.std, device=pixels.device).view(1, -1, 1, 1)
-        return (pixels.float() / self.scale - mean) / std
+        mean, std = (_by_channel(values, pixels.device) for values in (self.mean, self.std))
+        x = pixels.to(torch.float32, copy=True)  # changed in place, as memory is what takes time
+        return x.div_(self.scale).sub_(mean).div_(std)
 
     @property
     def input_shape(self) -> tuple[int, int, int]:
         """`(channels, height, width)` of the network's input."""
         return len(self.mean), *self.image_size
+
+
+@functools.lru_cache(maxsize=16)
+def _by_channel(values: tuple[float, ...], device: torch.device) -> torch.Tensor:
+    """Return one value a channel for `(N, C, H, W)` on a device, which every batch needs."""
+    with torch.inference_mode(False):  # evaluation and training share it
+        return torch.tensor(values, device=device).view(1, -1, 1, 1)
 
 
 @dataclass(frozen=True, kw_only=True)

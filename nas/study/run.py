@@ -45,6 +45,7 @@ from nas.study.planner import OUTSIDE_SEARCH, Planner
 from nas.study.reporting import Reporter, SearchPlan
 from nas.study.settings import StudySettings
 from nas.training.job import TrainingJob, check_recipe
+from nas.training.precision import check_compiler, emulation_line
 
 LONG_CALIBRATION_S = 10.0
 """Seconds of timed inference from which a calibration is preceded by the time of the whole."""
@@ -118,6 +119,8 @@ class _Study:
             self.splits = splits = settings.data.search_splits()
         self.settings = settings = settings.of_task(splits.task)
         self.space = space = settings.space(splits.input_shape, splits.task.output_size)
+        # Before any is started it is not known how many workers there are on a cluster.
+        here = settings.ray.address is None
         check_recipe(space, settings.finalise.recipe, "finalise.recipe")
         self._job = settings.evaluation.job(
             lambda recipe: TrainingJob(
@@ -127,10 +130,10 @@ class _Study:
                 preprocessing=Preprocessing.of(splits.train),
                 recipe=recipe,
                 threads=settings.evaluation.threads,
+                processes=settings.evaluation.processes,
+                memory_share=settings.evaluation.memory_share(here=here),
             )
         )
-        # Before any is started it is not known how many workers there are on a cluster.
-        here = settings.ray.address is None
         self._planner = planner = Planner(
             settings=settings,
             job=self._job,
@@ -258,7 +261,27 @@ class _Study:
             if self.settings.finalise.limit:
                 final = self.settings.finalise.recipe.summary
                 self.reporter.stage(f"the front is trained for {final}")
+        self._check_arithmetic()
         return fingerprint
+
+    def _check_arithmetic(self) -> None:
+        """Warn of a precision that this processor only emulates.
+
+        Raises:
+            ConfigError: A recipe compiles networks, which does not work here.
+        """
+        if self.settings.evaluation.on_gpus:
+            return
+        recipes = {}
+        if isinstance(self._job, TrainingJob):
+            recipes["evaluation.recipe"] = self._job.recipe
+        if self.settings.finalise.limit:
+            recipes["finalise.recipe"] = self.settings.finalise.recipe
+        for setting, recipe in recipes.items():
+            compute = recipe.compute
+            if compute.compile:
+                check_compiler(f"{setting}.compute.compile")
+            self._say(emulation_line(compute.precision, f"{setting}.compute.precision"))
 
     def _survey(self, problem: SearchProblem) -> list[Genotype]:
         """Say what the limits leave; return some architectures that keep them.

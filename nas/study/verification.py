@@ -102,17 +102,20 @@ class Verification:
 
     def _train(self, members: Sequence[Candidate], show: Show) -> None:
         self.reporter.stage(f"training {counted(len(members), 'architecture')} by finalise.recipe")
+        evaluation = self.settings.evaluation
         job = TrainingJob(
             space=self.problem.space,
             train=self.train,
             held_out=self.train if self.validation is None else self.validation,
             preprocessing=self._preprocessing,
             recipe=self.settings.finalise.recipe,
-            threads=self.settings.evaluation.threads,
+            threads=evaluation.threads,
+            processes=evaluation.processes,
+            memory_share=evaluation.memory_share(here=self.settings.ray.address is None),
             return_weights=True,
         )
-        for count, evaluation in enumerate(self._evaluated(job, members), start=1):
-            self._keep(evaluation, f"{count}/{len(members)}", job)
+        for count, ended in enumerate(self._evaluated(job, members), start=1):
+            self._keep(ended, f"{count}/{len(members)}", job)
             show(count)
 
     def _evaluated(

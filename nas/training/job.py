@@ -12,7 +12,7 @@ import safetensors.torch
 import torch
 
 from nas.core.dataset import Examples
-from nas.core.errors import ConfigError
+from nas.core.errors import CandidateFailure, ConfigError, first_line
 from nas.core.host import training_step
 from nas.core.recipe import Recipe
 from nas.core.space import Genotype
@@ -20,6 +20,9 @@ from nas.core.trial import Candidate, Outcome
 from nas.network.space import SearchSpace
 from nas.network.trainable import TrainableNetwork
 from nas.network.trained import Preprocessing, TrainedNetwork
+from nas.training.batches import lie_on
+from nas.training.distributed import distributed, own_seed, rank
+from nas.training.memory import FIX, check_memory, free_bytes, training_bytes
 from nas.training.trainer import Teacher, evaluate, judged, resized, train
 
 TIMED_S = 0.3
@@ -38,6 +41,8 @@ class TrainingJob:
         recipe: How to train.
         teacher: What else candidates learn from.
         threads: Of torch, on a worker.
+        processes: That train a candidate together; see `nas.training.distributed`.
+        memory_share: Of its GPU's or its host's memory, that a worker may take.
         return_weights: Whether the outcome carries the trained weights.
     """
 
@@ -48,11 +53,17 @@ class TrainingJob:
     recipe: Recipe
     teacher: Teacher | None = None
     threads: int = 1
+    processes: int = 1
+    memory_share: float = 1.0
     return_weights: bool = False
 
     def __post_init__(self) -> None:
         """Check that the space's networks can be trained by the recipe."""
         check_recipe(self.space, self.recipe)
+        if self.processes * self.recipe.compute.accumulate > self.recipe.batch_size:
+            parts = f"{self.processes} processes and {self.recipe.compute.accumulate} parts of each"
+            expected = f"as many as {parts} at least"
+            raise ConfigError("evaluation.recipe.batch_size", self.recipe.batch_size, expected)
 
     def network(self, genotype: Genotype) -> TrainableNetwork:
         """Build a network as the recipe trains it."""
@@ -60,13 +71,32 @@ class TrainingJob:
 
     def __call__(self, candidate: Candidate, deadline: float) -> Outcome:
         """Train `candidate`; see `nas.core.trial.Job`."""
+        if self.processes > 1:
+            return distributed(self, candidate, deadline)
+        return self.trained(candidate, deadline)
+
+    def trained(self, candidate: Candidate, deadline: float) -> Outcome:
+        """Train `candidate` in this process, which may be one of several.
+
+        Of several, only the first one's outcome counts.
+
+        Raises:
+            CandidateFailure: The candidate cannot be trained, for instance for want of memory.
+        """
+        try:
+            return self._trained(candidate, deadline)
+        except torch.OutOfMemoryError as error:
+            raise CandidateFailure("out_of_memory", f"{first_line(error)}; {FIX}") from error
+
+    def _trained(self, candidate: Candidate, deadline: float) -> Outcome:
         cut_after_s = math.inf if candidate.cut_after_s is None else candidate.cut_after_s
         cut_at_s = time.monotonic() + cut_after_s
         torch.set_num_threads(self.threads)
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        torch.manual_seed(candidate.seed)
+        torch.manual_seed(own_seed(candidate.seed))
         with training_step():  # a large network's initial weights take as long as some steps
             network = self.network(candidate.genotype).to(device)
+            self._check_memory(network, device)
         training = train(
             network,
             self.train,
@@ -78,7 +108,10 @@ class TrainingJob:
             fidelity=candidate.fidelity,
             checkpoint=candidate.checkpoint,
             cut_at_s=cut_at_s,
+            memory_share=self.memory_share,
         )
+        if rank() > 0:
+            return Outcome(metrics={})
         network.drop_auxiliary()
         # A network is judged at the size that it has been trained for so far.
         resolution = self.recipe.resolution(training.reached)
@@ -95,6 +128,17 @@ class TrainingJob:
             cut_at=training.reached if training.reached < candidate.fidelity else None,
             history=training.history,
         )
+
+    def _check_memory(self, network: TrainableNetwork, device: torch.device) -> None:
+        """Check that the training of a network fits on its device.
+
+        Raises:
+            CandidateFailure: It does not.
+        """
+        needed = training_bytes(network, self.recipe, self.space.input_shape)
+        if device.type == "cuda" and lie_on(device, self.train, self.memory_share):
+            needed += math.prod(self.train.pixels.shape)
+        check_memory(needed, free_bytes(device, self.memory_share), self.recipe)
 
     def trained_network(
         self, candidate: Candidate, outcome: Outcome, **provenance: Any

@@ -7,7 +7,6 @@ from typing import Any
 import torch
 from torch import nn
 from torch.nn.modules.conv import _ConvNd
-from torch.optim.lr_scheduler import LambdaLR
 
 from nas.core.recipe import Recipe
 
@@ -15,19 +14,16 @@ Group = dict[str, Any]
 
 
 def optimizer_of(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    """Return a new optimizer of the parameters of `network`, at the peak of the learning rate."""
+    """Return a new optimizer of the parameters of `network`.
+
+    A group keeps the peak of its learning rate as `peak`.
+    """
     settings = recipe.optimizer
     groups = parameter_groups(network, recipe)
     if settings.name == "sgd":
         nesterov = settings.momentum > 0
         return torch.optim.SGD(groups, momentum=settings.momentum, nesterov=nesterov, fused=True)
     return torch.optim.AdamW(groups, betas=(settings.momentum, 0.999), fused=True)
-
-
-def schedule_of(optimizer: torch.optim.Optimizer, recipe: Recipe, total_steps: int) -> LambdaLR:
-    """Return what sets the learning rates of `optimizer` after each of its steps."""
-    # The middle of a step: neither the first nor the last one is without effect.
-    return LambdaLR(optimizer, lambda step: recipe.schedule.share((step + 0.5) / total_steps))
 
 
 def parameter_groups(network: nn.Module, recipe: Recipe) -> list[Group]:
@@ -47,6 +43,6 @@ def parameter_groups(network: nn.Module, recipe: Recipe) -> list[Group]:
         rate = peak * settings.layer_decay ** (len(blocks) - depth)
         for parameter in block.parameters():
             decay = settings.weight_decay if parameter in weights else 0.0
-            group = {"params": [], "lr": rate, "weight_decay": decay}
+            group = {"params": [], "lr": rate, "peak": rate, "weight_decay": decay}
             groups.setdefault((rate, decay), group)["params"].append(parameter)
     return list(groups.values())

@@ -24,8 +24,20 @@ from nas.network.module import Network
 from nas.network.trainable import TrainableNetwork
 from nas.network.trained import Preprocessing
 from nas.training.augmentation import Mix, augmented, mixed
+from nas.training.batches import Batches
 from nas.training.checkpoint import from_bytes, to_bytes
-from nas.training.optimizers import optimizer_of, schedule_of
+from nas.training.distributed import (
+    agreed,
+    averaging,
+    of_all,
+    of_first,
+    own_part,
+    processes,
+    rank,
+    synchronise,
+)
+from nas.training.optimizers import optimizer_of
+from nas.training.precision import arithmetic, precision_of
 
 EVALUATION_BATCH = 500
 
@@ -62,6 +74,7 @@ def train(
     fidelity: float = FULL,
     checkpoint: bytes | None = None,
     cut_at_s: float = math.inf,
+    memory_share: float = 1.0,
 ) -> Training:
     """Train `network` in place, on the device that it lies on.
 
@@ -82,25 +95,32 @@ def train(
             sees a share of the images.
         checkpoint: Of the same training, seeded equally, at a lower fidelity; `None` to begin.
         cut_at_s: In `time.monotonic()` seconds: from then on no step is taken but the first.
+        memory_share: Of the device's memory; see `nas.training.batches.Batches`.
 
     Raises:
         CandidateFailure: The loss is not finite, or the deadline has passed.
     """
     with training_step():
-        steps = _Steps(network, images, recipe, preprocessing, held_out, teacher)
+        steps = _Steps(network, images, recipe, preprocessing, held_out, teacher, memory_share)
         if checkpoint is not None:
             steps.restore(from_bytes(checkpoint))
     first, total = steps.taken, steps.total
     stop = max(round(fidelity * total), 1)
-    while steps.taken < stop and not steps.exhausted:
-        if steps.taken > first and time.monotonic() > cut_at_s:
+    while steps.taken < stop:
+        now = time.monotonic()
+        cut = steps.taken > first and now > cut_at_s
+        exhausted, cut, late = agreed(steps.exhausted, cut, now > deadline)
+        if exhausted:
+            break
+        if cut:
             fidelity = steps.taken / total
             break
-        if time.monotonic() > deadline:
+        if late:
             detail = f"stopped after {steps.taken} of {total} training steps"
             raise CandidateFailure("timeout", detail)
         steps.take()
-    unfinished = fidelity < FULL and not steps.exhausted
+    [exhausted] = agreed(steps.exhausted)
+    unfinished = fidelity < FULL and not exhausted
     with training_step():
         left = to_bytes(steps.state()) if unfinished else None
         steps.hand_over()
@@ -125,25 +145,26 @@ class _Steps:
         preprocessing: Preprocessing,
         held_out: Examples | None,
         teacher: Teacher | None,
+        memory_share: float = 1.0,
     ) -> None:
         _configure(network, recipe)
+        synchronise(network)
         self._network = network.train().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._device = device = next(network.parameters()).device
         self._recipe, self._preprocessing, self._teacher = recipe, preprocessing, teacher
         self._images, self._held_out = images, held_out
-        # Pixels in a file stay there.
-        self._pixels = None
-        if isinstance(images.pixels, np.ndarray):
-            self._pixels = torch.from_numpy(images.pixels).to(device)
+        self._batches = Batches(images, device, memory_share)
         self._targets = torch.from_numpy(images.targets).to(device)
         self._weights = torch.from_numpy(images.task.weights(images.targets)).float().to(device)
-        self._used = torch.randperm(len(images))[: recipe.train_samples]
+        self._used = of_first(torch.randperm(len(images)))[: recipe.train_samples]
         # All batches are of the same size: a rest of one image would break batch norm.
-        self._batches = max(len(self._used) // recipe.batch_size, 1)
-        self.total = recipe.epochs * self._batches
-        self._outputs = outputs_of(network, compiled=recipe.compute.compile)
+        self._epoch_steps = max(len(self._used) // recipe.batch_size, 1)
+        self.total = recipe.epochs * self._epoch_steps
+        outputs = averaging(Outputs(network))
+        self._outputs: nn.Module = (
+            cast("nn.Module", torch.compile(outputs)) if recipe.compute.compile else outputs
+        )
         self._optimizer = optimizer_of(network, recipe)
-        self._schedule = schedule_of(self._optimizer, recipe, self.total)
         self._precision = precision_of(recipe.compute.precision, device)
         self._scaler = torch.amp.GradScaler(device.type, enabled=self._precision == torch.float16)
         self._averages = None
@@ -154,6 +175,7 @@ class _Steps:
         self.taken = 0
         self.history: list[Mapping[str, float]] = []
         self._order = self._used
+        self._parts: tuple[torch.Tensor, ...] = ()
         self._best: dict[str, torch.Tensor] = {}
         self._best_error, self._worse_epochs = math.inf, 0
         self._loss_sum, self._steps_timed, self._seconds = 0.0, 0, 0.0
@@ -166,11 +188,14 @@ class _Steps:
     def take(self) -> None:
         """Take the next step."""
         started = time.monotonic()
-        step = self.taken % self._batches
+        step = self.taken % self._epoch_steps
         with training_step():
+            agreed()  # to begin, as the first process holds the host for all
             if step == 0:
-                self._order = self._drawn()
-            value = self._step(torch.split(self._order, self._recipe.batch_size)[step])
+                self._order, self._parts = of_first(self._drawn()), ()
+            if not self._parts:
+                self._parts = torch.split(self._order, self._recipe.batch_size)
+            value = self._step(self._parts[step])
         if not math.isfinite(value):
             detail = f"the loss became {value} in step {self.taken}"
             raise CandidateFailure("diverged", detail)
@@ -178,7 +203,7 @@ class _Steps:
         self._steps_timed += 1
         self._loss_sum += value
         self.taken += 1
-        if self.taken % self._batches == 0:
+        if self.taken % self._epoch_steps == 0:
             self._end_epoch()
 
     def _drawn(self) -> torch.Tensor:
@@ -190,10 +215,17 @@ class _Steps:
 
     def _step(self, positions: torch.Tensor) -> float:
         """Change the weights once; return the mean loss of a batch."""
+        # The middle of the step: neither the first nor the last one is without effect.
+        share = self._recipe.schedule.share((self.taken + 0.5) / self.total)
+        for group in self._optimizer.param_groups:
+            group["lr"] = share * group["peak"]
         self._optimizer.zero_grad()
         value = torch.zeros((), device=self._device)
-        for part in positions.chunk(self._recipe.compute.accumulate):
-            loss = self._loss(part) * (len(part) / len(positions))
+        for chunk in positions.chunk(self._recipe.compute.accumulate):
+            part = own_part(chunk)
+            loss = self._loss(part)
+            if len(part) < len(positions):  # gradients are averaged over the processes
+                loss = loss * (len(part) * processes() / len(positions))
             self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
             value += loss.detach()
         if (clip_norm := self._recipe.optimizer.clip_norm) is not None:
@@ -201,21 +233,19 @@ class _Steps:
             nn.utils.clip_grad_norm_(self._network.parameters(), clip_norm)
         self._scaler.step(self._optimizer)
         self._scaler.update()
-        self._schedule.step()
         if self._averages is not None:
             self._averages.update_parameters(self._network)
-        return value.item()  # waits for a GPU, whose host this may be
+        return of_all(value).mean().item()  # waits for a GPU, whose host this may be
 
     def _loss(self, positions: torch.Tensor) -> torch.Tensor:
         """Return the mean loss of examples, with that of auxiliary classifiers and the teacher."""
         recipe, augmentation = self._recipe, self._recipe.augmentation
         at = positions.to(self._device)
-        pixels, mix = mixed(augmented(self._pixels_at(positions), augmentation), augmentation)
+        pixels = self._batches.pixels(positions)
+        pixels, mix = mixed(augmented(pixels, augmentation), augmentation)
         x = resized(self._preprocessing(pixels), recipe.resolution(self.taken / self.total))
         x = x.contiguous(memory_format=torch.channels_last)
-        with torch.autocast(
-            self._device.type, self._precision, enabled=self._precision != torch.float32
-        ):
+        with arithmetic(self._device, self._precision):
             own, *auxiliary = [outputs.float() for outputs in self._outputs(x)]
         loss = self._of_targets(own, at, mix)
         if self._teacher is not None:
@@ -226,12 +256,6 @@ class _Steps:
         for outputs in auxiliary:
             loss = loss + recipe.auxiliary_weight * self._of_targets(outputs, at, mix)
         return loss
-
-    def _pixels_at(self, positions: torch.Tensor) -> torch.Tensor:
-        if self._pixels is not None:
-            return self._pixels[positions.to(self._device)]
-        read, _ = self._images.batch(positions.numpy())
-        return torch.from_numpy(read).to(self._device)
 
     def _of_targets(self, outputs: torch.Tensor, at: torch.Tensor, mix: Mix | None) -> torch.Tensor:
         """Return the mean loss of outputs for the targets of the examples `at`."""
@@ -250,12 +274,12 @@ class _Steps:
     def _end_epoch(self) -> None:
         images = self._steps_timed * self._recipe.batch_size
         record = {
-            "epoch": float(self.taken // self._batches),
+            "epoch": float(self.taken // self._epoch_steps),
             "images_per_s": images / max(self._seconds, 1e-9),
-            "loss": self._loss_sum / self._batches,
+            "loss": self._loss_sum / self._epoch_steps,
         }
         self._loss_sum, self._steps_timed, self._seconds = 0.0, 0, 0.0
-        if self._recipe.patience is not None and self._held_out is not None:
+        if self._recipe.patience is not None and self._held_out is not None and rank() == 0:
             judged = self._network if self._averages is None else self._averages.module
             metrics = evaluate(judged, self._held_out, self._preprocessing)
             judged.train()
@@ -283,14 +307,14 @@ class _Steps:
             "best": self._best,
             "best_error": self._best_error,
             "worse_epochs": self._worse_epochs,
-            "random": torch.get_rng_state(),
+            "random": of_all(torch.get_rng_state()),
         }
         if self._averages is not None:
             state["averages"] = self._averages.state_dict()
         if self._scaler.is_enabled():
             state["scaler"] = self._scaler.state_dict()
         if self._device.type == "cuda":
-            state["random_cuda"] = torch.cuda.get_rng_state(self._device)
+            state["random_cuda"] = of_all(torch.cuda.get_rng_state(self._device))
         return state
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -302,21 +326,15 @@ class _Steps:
         self._loss_sum = float(state["loss_sum"])
         self._best, self._best_error = state.get("best", {}), float(state["best_error"])
         self._worse_epochs = int(state["worse_epochs"])
-        for group, base, share in zip(
-            self._optimizer.param_groups,
-            self._schedule.base_lrs,
-            self._schedule.lr_lambdas,
-            strict=True,
-        ):
-            group["lr"] = base * share(self.taken)
-        self._schedule.last_epoch = self.taken
         if self._averages is not None:
             self._averages.load_state_dict(state["averages"])
         if self._scaler.is_enabled():
             self._scaler.load_state_dict({n: t.item() for n, t in state["scaler"].items()})
-        torch.set_rng_state(state["random"])
+        if rank() >= len(state["random"]):  # it was trained by fewer processes
+            return
+        torch.set_rng_state(state["random"][rank()])
         if self._device.type == "cuda" and "random_cuda" in state:
-            torch.cuda.set_rng_state(state["random_cuda"], self._device)
+            torch.cuda.set_rng_state(state["random_cuda"][rank()], self._device)
 
 
 def _configure(network: nn.Module, recipe: Recipe) -> None:
@@ -332,29 +350,18 @@ def _configure(network: nn.Module, recipe: Recipe) -> None:
         raise TypeError(f"got {type(network).__name__}, expected {expected}")
 
 
-def outputs_of(
-    network: nn.Module, *, compiled: bool = False
-) -> Callable[[torch.Tensor], list[torch.Tensor]]:
-    """Return what gives a network's outputs, and those of its auxiliary classifiers behind them."""
-    if isinstance(network, Network):
-        outputs = network.all_outputs
-    else:
+class Outputs(nn.Module):
+    """Gives a network's outputs, and those of its auxiliary classifiers behind them."""
 
-        def outputs(images: torch.Tensor) -> list[torch.Tensor]:
-            return [network(images)]
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
 
-    return cast("Any", torch.compile(outputs)) if compiled else outputs
-
-
-def precision_of(name: str, device: torch.device) -> torch.dtype:
-    """Return the type in which matrices are multiplied; see `nas.core.recipe.ComputeSettings`."""
-    named = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-    if name != "auto":
-        return named[name]
-    if device.type != "cuda":
-        return torch.float32
-    native = torch.cuda.is_bf16_supported(including_emulation=False)
-    return torch.bfloat16 if native else torch.float16
+    def forward(self, images: torch.Tensor) -> list[torch.Tensor]:
+        """Map images `(N, C, H, W)` to a list of outputs `(N, ...)`."""
+        if isinstance(self.network, Network):
+            return self.network.all_outputs(images)
+        return [self.network(images)]
 
 
 def evaluate(

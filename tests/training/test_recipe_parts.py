@@ -16,7 +16,7 @@ from nas.core.dataset import Examples, SearchSplits
 from nas.core.recipe import OPTIMIZERS, POLICIES, SCHEDULES, Recipe
 from nas.network.space import SearchSpace
 from nas.network.trained import Preprocessing
-from nas.training.optimizers import optimizer_of, parameter_groups, schedule_of
+from nas.training.optimizers import parameter_groups
 from nas.training.trainer import Training, train
 
 EVERYTHING = Recipe.of(
@@ -86,15 +86,16 @@ def test_a_checkpoint_goes_on_with_every_part_of_a_recipe(
 
 
 @pytest.mark.parametrize("name", SCHEDULES)
-def test_every_schedule_sets_the_rates_of_all_steps(name: str):
+def test_every_schedule_sets_the_rates_of_all_steps(
+    digits: SearchSplits, monkeypatch: pytest.MonkeyPatch, name: str
+):
     recipe = Recipe.of(schedule={"name": name, "warmup": 0.25})
-    optimizer = optimizer_of(nn.Sequential(nn.Linear(2, 2)), recipe)
-    schedule = schedule_of(optimizer, recipe, 8)
     rates = []
-    for _ in range(8):
-        rates.append(optimizer.param_groups[0]["lr"])
-        optimizer.step()
-        schedule.step()
+    monkeypatch.setattr(
+        torch.optim.SGD, "step", lambda self: rates.append(self.param_groups[0]["lr"])
+    )
+    recipe = replace(recipe, epochs=1, train_samples=8 * 64)
+    train(Constant(), digits.train, recipe, Preprocessing.of(digits.train))
     expected = [0.1 * recipe.schedule.share((step + 0.5) / 8) for step in range(8)]
     assert rates == pytest.approx(expected)
     assert min(rates) > 0
