@@ -1,4 +1,4 @@
-"""Trainings of fixed networks, each a row of a file, so that what was trained is not trained again."""
+"""Trainings of fixed networks, each a row of a file, so that none is repeated."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def trained(run: Run) -> dict[str, Any]:
 
 
 def rows(runs: Sequence[Run], file: Path) -> pd.DataFrame:
-    """Return the rows of `runs`; those that `file` lacks are trained, and written to it one by one."""
+    """Return the rows of `runs`; those that `file` lacks are trained first."""
     known = pd.read_csv(file) if file.is_file() else pd.DataFrame(columns=["name"])
     keys = set(zip(known["name"], known.get("seed", []), known.get("judged_on", []), strict=True))
     left = [run for run in runs if run.key not in keys]
