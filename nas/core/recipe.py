@@ -16,7 +16,7 @@ from nas.core.errors import ConfigError, UnknownNameError
 FAMILIES = ("convolution", "transformer")
 """Kinds of networks with presets of their own; a search space says which its networks are."""
 
-OPTIMIZERS = ("sgd", "adamw")
+OPTIMIZERS = ("sgd", "adamw", "muon")
 SCHEDULES = ("one_cycle", "cosine", "constant")
 SCALINGS = ("linear", "sqrt", "none")
 POLICIES = ("none", "trivial", "rand")
@@ -32,11 +32,13 @@ class OptimizerSettings:
     """The optimizer.
 
     Attributes:
-        name: `sgd` with Nesterov momentum or `adamw` (Loshchilov and Hutter, ICLR 2019).
+        name: `sgd` with Nesterov momentum, `adamw` (Loshchilov and Hutter, ICLR 2019), or `muon`
+            (Jordan et al., 2024) for the matrices between the first and the last layer, with
+            `adamw` for all else.
         learning_rate: Its peak, for 64 examples a step.
         scaling: How it grows with the batch size: `linear` (Goyal et al., 2017), `sqrt`
             (Malladi et al., NeurIPS 2022) or `none`.
-        momentum: Of `sgd`; of `adamw` the first beta.
+        momentum: Of `sgd` and `muon`; of `adamw` the first beta.
         weight_decay: Of convolution and linear weights; biases, normalisations, tokens and
             positions have none.
         layer_decay: Factor of the learning rate from one block to the one before it (Clark et al.,

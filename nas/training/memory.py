@@ -65,7 +65,7 @@ def training_bytes(
     """
     weights: int = sum(parameter.nbytes for parameter in network.parameters())
     state: int = sum(tensor.nbytes for tensor in network.state_dict().values())
-    moments = 2 if recipe.optimizer.name == "adamw" else int(recipe.optimizer.momentum > 0)
+    moments = int(recipe.optimizer.momentum > 0) if recipe.optimizer.name == "sgd" else 2
     copies = (recipe.ema > 0) + (recipe.patience is not None)
     few, more = (_saved_bytes(network, recipe, input_shape, count) for count in (2, 3))
     activations: int = few + (more - few) * (_images_at_once(recipe) - 2)

@@ -1,9 +1,9 @@
 """Muon: momentum whose update of every matrix is made orthogonal.
 
-Jordan et al., 2024, https://kellerjordan.github.io/posts/muon; with the scale and the weight decay of
-Liu et al., "Muon is Scalable for LLM Training", arXiv:2502.16982, section 2.2, so that its learning
-rate is AdamW's. `torch.optim.Muon` takes no convolutions, and multiplies in bf16, which a processor
-does not repeat to the last bit.
+Jordan et al., 2024, https://kellerjordan.github.io/posts/muon; with the scale and the weight decay
+of Liu et al., "Muon is Scalable for LLM Training", arXiv:2502.16982, section 2.2, so that its
+learning rate is AdamW's. `torch.optim.Muon` takes no convolutions, and multiplies in bf16, which a
+processor does not repeat to the last bit.
 """
 
 from __future__ import annotations
@@ -48,16 +48,16 @@ class Muon(torch.optim.Optimizer):
 
     def _update(self, weights: list[nn.Parameter], group: dict[str, Any]) -> None:
         momentum, rate = group["momentum"], group["lr"]
-        gradients = [weight.grad for weight in weights if weight.grad is not None]
-        means = []
+        directions = []
         for weight in weights:
-            state = self.state[weight]
+            gradient, state = weight.grad, self.state[weight]
+            assert gradient is not None
             if not state:
                 state["mean"] = torch.zeros_like(weight)
-            means.append(state["mean"])
-        torch._foreach_lerp_(means, gradients, 1 - momentum)
-        nesterov = torch._foreach_lerp(gradients, means, momentum)
-        matrices = orthogonal(torch.stack([matrix.flatten(1) for matrix in nesterov]))
+            state["mean"].lerp_(gradient, 1 - momentum)
+            # Nesterov's, as of the gradient's next step.
+            directions.append(gradient.lerp(state["mean"], momentum).flatten(1))
+        matrices = orthogonal(torch.stack(directions))
         scale = SCALE * math.sqrt(max(matrices.shape[1:]))
         for weight, update in zip(weights, matrices, strict=True):
             weight.mul_(1 - rate * group["weight_decay"])
@@ -80,6 +80,10 @@ def orthogonal(matrices: torch.Tensor) -> torch.Tensor:
     return x.mT if tall else x
 
 
-def takes(module: nn.Module) -> bool:
-    """Return whether Muon is for the weight of a layer; a depthwise convolution is no matrix."""
-    return isinstance(module, nn.Linear) or (isinstance(module, _ConvNd) and module.groups == 1)
+def matrices_of(network: nn.Module) -> list[torch.Tensor]:
+    """Return the weights that Muon is for: those of layers between the first and the last one.
+
+    A depthwise convolution is no matrix.
+    """
+    layers = [layer for layer in network.modules() if isinstance(layer, nn.Linear | _ConvNd)]
+    return [layer.weight for layer in layers[1:-1] if getattr(layer, "groups", 1) == 1]

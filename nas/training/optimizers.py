@@ -1,4 +1,4 @@
-"""The optimizer of a training and the schedule of its learning rate, from a recipe."""
+"""The optimizers of a training, from a recipe."""
 
 from __future__ import annotations
 
@@ -9,21 +9,42 @@ from torch import nn
 from torch.nn.modules.conv import _ConvNd
 
 from nas.core.recipe import Recipe
+from nas.training.muon import Muon, matrices_of
 
 Group = dict[str, Any]
 
+BETA_1, BETA_2 = 0.9, 0.999
+"""AdamW's own."""
 
-def optimizer_of(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    """Return a new optimizer of the parameters of `network`.
 
-    A group keeps the peak of its learning rate as `peak`.
+def optimizers_of(network: nn.Module, recipe: Recipe) -> list[torch.optim.Optimizer]:
+    """Return new optimizers, which step every parameter of `network` together.
+
+    It is one, but for `muon`, which has AdamW for what is no matrix. A group keeps the peak of its
+    learning rate as `peak`.
     """
     settings = recipe.optimizer
     groups = parameter_groups(network, recipe)
     if settings.name == "sgd":
         nesterov = settings.momentum > 0
-        return torch.optim.SGD(groups, momentum=settings.momentum, nesterov=nesterov, fused=True)
-    return torch.optim.AdamW(groups, betas=(settings.momentum, 0.999), fused=True)
+        return [torch.optim.SGD(groups, momentum=settings.momentum, nesterov=nesterov, fused=True)]
+    if settings.name == "adamw":
+        return [torch.optim.AdamW(groups, betas=(settings.momentum, BETA_2), fused=True)]
+    matrices = {id(weight) for weight in matrices_of(network)}
+    parts = [
+        [
+            {**group, "params": chosen}
+            for group in groups
+            if (chosen := [p for p in group["params"] if (id(p) in matrices) is wanted])
+        ]
+        for wanted in (True, False)
+    ]
+    made: list[torch.optim.Optimizer] = []
+    if parts[0]:
+        made.append(Muon(parts[0], settings.momentum))
+    if parts[1]:
+        made.append(torch.optim.AdamW(parts[1], betas=(BETA_1, BETA_2), fused=True))
+    return made
 
 
 def parameter_groups(network: nn.Module, recipe: Recipe) -> list[Group]:

@@ -36,7 +36,7 @@ from nas.training.distributed import (
     rank,
     synchronise,
 )
-from nas.training.optimizers import optimizer_of
+from nas.training.optimizers import optimizers_of
 from nas.training.precision import arithmetic, precision_of
 
 EVALUATION_BATCH = 500
@@ -164,7 +164,7 @@ class _Steps:
         self._outputs: nn.Module = (
             cast("nn.Module", torch.compile(outputs)) if recipe.compute.compile else outputs
         )
-        self._optimizer = optimizer_of(network, recipe)
+        self._optimizers = optimizers_of(network, recipe)
         self._precision = precision_of(recipe.compute.precision, device)
         self._scaler = torch.amp.GradScaler(device.type, enabled=self._precision == torch.float16)
         self._averages = None
@@ -217,9 +217,10 @@ class _Steps:
         """Change the weights once; return the mean loss of a batch."""
         # The middle of the step: neither the first nor the last one is without effect.
         share = self._recipe.schedule.share((self.taken + 0.5) / self.total)
-        for group in self._optimizer.param_groups:
-            group["lr"] = share * group["peak"]
-        self._optimizer.zero_grad()
+        for optimizer in self._optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = share * group["peak"]
+            optimizer.zero_grad()
         value = torch.zeros((), device=self._device)
         for chunk in positions.chunk(self._recipe.compute.accumulate):
             part = own_part(chunk)
@@ -229,9 +230,11 @@ class _Steps:
             self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
             value += loss.detach()
         if (clip_norm := self._recipe.optimizer.clip_norm) is not None:
-            self._scaler.unscale_(self._optimizer)
+            for optimizer in self._optimizers:
+                self._scaler.unscale_(optimizer)
             nn.utils.clip_grad_norm_(self._network.parameters(), clip_norm)
-        self._scaler.step(self._optimizer)
+        for optimizer in self._optimizers:
+            self._scaler.step(optimizer)
         self._scaler.update()
         if self._averages is not None:
             self._averages.update_parameters(self._network)
@@ -300,7 +303,7 @@ class _Steps:
         """Return everything that changes from step to step, but times."""
         state = {
             "network": self._network.state_dict(),
-            "optimizer": self._optimizer.state_dict()["state"],
+            "optimizers": {str(i): o.state_dict()["state"] for i, o in enumerate(self._optimizers)},
             "order": self._order,
             "taken": self.taken,
             "loss_sum": self._loss_sum,
@@ -320,8 +323,10 @@ class _Steps:
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from a state of an equal training, and put the random streams where it saw them."""
         self._network.load_state_dict(state["network"])
-        moments = {int(i): moments for i, moments in state.get("optimizer", {}).items()}
-        self._optimizer.load_state_dict({**self._optimizer.state_dict(), "state": moments})
+        for number, optimizer in enumerate(self._optimizers):
+            moments = state.get("optimizers", {}).get(str(number), {})
+            by_parameter = {int(i): values for i, values in moments.items()}
+            optimizer.load_state_dict({**optimizer.state_dict(), "state": by_parameter})
         self._order, self.taken = state["order"], int(state["taken"])
         self._loss_sum = float(state["loss_sum"])
         self._best, self._best_error = state.get("best", {}), float(state["best_error"])
