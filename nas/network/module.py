@@ -51,6 +51,10 @@ class SizedLayer(nn.Module):
 
     any_size = False
 
+    def tensors_of(self, other: nn.Module) -> dict[str, torch.Tensor]:
+        """Return the tensors of a layer of this class, by name, as images of the own size need."""
+        return other.state_dict()
+
 
 class DropPath(nn.Module):
     """Stochastic depth of a residual branch (Huang et al., ECCV 2016).

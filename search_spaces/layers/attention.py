@@ -138,6 +138,18 @@ class Tokens(SizedLayer):
             return tokens + self._interpolated(x.shape[2:])
         return tokens + self.positions
 
+    def tensors_of(self, other: nn.Module) -> dict[str, torch.Tensor]:
+        tensors: dict[str, torch.Tensor] = other.state_dict()
+        if isinstance(other, Tokens):
+            own = other.positions if other.grid == self.grid else other._interpolated(self.grid)
+            patches = own[:, own.shape[1] - math.prod(self.grid) :]
+            if self.token is not None:
+                # The first token's own position, zero where there was no such token.
+                first = own[:, :1] if other.token is not None else torch.zeros_like(own[:, :1])
+                patches = torch.cat([first, patches], 1)
+            tensors["positions"] = patches.detach()
+        return tensors
+
     def _interpolated(self, size: Sequence[int]) -> torch.Tensor:
         before = self.positions.shape[1] - math.prod(self.grid)
         grid = self.positions[:, before:].transpose(1, 2).unflatten(2, self.grid)  # type: ignore[no-untyped-call]
@@ -211,6 +223,21 @@ class RelativePosition(SizedLayer):
         first = token.expand(means.shape[0], means.shape[1], 1, -1)
         return torch.cat([first, means], 2)
 
+    def tensors_of(self, other: nn.Module) -> dict[str, torch.Tensor]:
+        tensors: dict[str, torch.Tensor] = other.state_dict()
+        for name in ("rows", "columns"):
+            vectors, begin = tensors[name], int(self.class_token)
+            before = len(vectors) % 2 == 0  # whether the other one has a class token
+            limit = (len(getattr(self, name)) - 1 - begin) // 2
+            most = (len(vectors) - 1 - before) // 2
+            distances = torch.arange(-limit, limit + 1).clamp(-most, most)
+            own = vectors[distances + most + before]
+            if self.class_token:
+                first = vectors[:1] if before else torch.zeros_like(vectors[:1])
+                own = torch.cat([first, own])
+            tensors[name] = own
+        return tensors
+
     def _vectors(self, grid: tuple[int, ...]) -> tuple[torch.Tensor, torch.Tensor]:
         row_index, column_index = self.row_index, self.column_index
         if grid != self.grid:
@@ -231,6 +258,10 @@ class Attention(nn.Module):
     The width of queries, keys and values is that of the heads, whatever the tokens' is, as in
     AutoFormer. The matrix products are written out: a runtime on a processor keeps the matrix of
     scores in memory either way, and only so is it seen when memory is counted.
+
+    Attributes:
+        joint: By a layer's name, sizes whose product is the number of its outputs; see
+            `nas.network.inheritance`.
     """
 
     def __init__(
@@ -252,6 +283,7 @@ class Attention(nn.Module):
         super().__init__()
         width = input_shape[1]
         self.heads = (heads, head_width)
+        self.joint = {"inputs": (3, heads, head_width)}
         self.norm = nn.LayerNorm(width, LAYER_NORM_EPS)
         self.inputs = nn.Linear(width, 3 * heads * head_width)
         self.key_positions = self.value_positions = None
