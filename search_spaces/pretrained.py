@@ -7,6 +7,7 @@ are mapped by the names that they have in these files.
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -36,7 +37,7 @@ RESOLUTION, RESIZE = "resolution", "resize"
 _State: TypeAlias = dict[str, torch.Tensor]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Pretrained:
     """A network with pretrained weights.
 
@@ -45,6 +46,7 @@ class Pretrained:
         genotype: In that space.
         network: In evaluation mode.
         outputs: Names of its outputs; empty where the file has none or has no layer for them.
+        sha256: Of the file with the weights, in hexadecimal digits.
         notes: What is not as it was where the weights come from.
     """
 
@@ -52,6 +54,7 @@ class Pretrained:
     genotype: Genotype
     network: TrainableNetwork
     outputs: tuple[str, ...]
+    sha256: str
     notes: tuple[str, ...] = ()
 
 
@@ -128,8 +131,8 @@ def _mobilenet_v2(path: Path, config: Mapping[str, Any], state: _State) -> Pretr
     names_in_file = [
         f"{name}.{part}" for name in order for part in ("convolution", "normalization")
     ]
-    network = space.build(genotype)
-    layers = [name for name, m in network.named_modules() if isinstance(m, _WEIGHTED)]
+    modules = space.build(genotype).named_modules()
+    layers = [name for name, module in modules if isinstance(module, _WEIGHTED)]
     mapped = _moved(own, dict(zip([*names_in_file, "classifier"], layers, strict=True)))
     # Another constant is added to the variances, which are given the difference.
     epsilon = float(config["layer_norm_eps"]) - nn.BatchNorm2d(1).eps
@@ -137,7 +140,8 @@ def _mobilenet_v2(path: Path, config: Mapping[str, Any], state: _State) -> Pretr
         if name.endswith("running_var"):
             mapped[name] = mapped[name] + epsilon
     padding = "padding is symmetric instead of TensorFlow's"
-    return _filled(path, space, genotype, network, mapped, names, [padding] * config["tf_padding"])
+    notes = [padding] if config["tf_padding"] else []
+    return _filled(path.with_name(MODEL), space, genotype, mapped, names, notes)
 
 
 _WEIGHTED = (nn.Conv2d, nn.BatchNorm2d, nn.Linear)
@@ -165,7 +169,6 @@ def _vision_transformer(path: Path, config: Mapping[str, Any], state: _State) ->
         head_width=width // heads,
     )
     genotype = space.canonical([0] * len(space.genes))
-    network = space.build(genotype)
     own = {
         name: tensor
         for name, tensor in _without_prefix(_without_prefix(state, "vit."), "deit.").items()
@@ -196,7 +199,7 @@ def _vision_transformer(path: Path, config: Mapping[str, Any], state: _State) ->
             f"{theirs}.output.dense": f"{block}_feed_forward.project",
         }
     mapped = {"tokens.token": token, "tokens.positions": positions, **joint, **_moved(own, moved)}
-    return _filled(path, space, genotype, network, mapped, names, notes)
+    return _filled(path.with_name(MODEL), space, genotype, mapped, names, notes)
 
 
 _QKV = ("query", "key", "value")
@@ -219,22 +222,20 @@ def _from_record(
         settings = {name: tuples(value) for name, value in record["space"]["settings"].items()}
         former = type(space)(**settings)
         genotype = former.canonical(record["genotype"])
-        network, outputs = former.build(genotype), tuple(record["outputs"])
-    return _filled(
-        path.with_name(weights.name), former, genotype, network, _tensors(weights), outputs
-    )
+        outputs = tuple(record["outputs"])
+    return _filled(weights, former, genotype, _tensors(weights), outputs)
 
 
 def _filled(
-    path: Path,
+    weights: Path,
     space: SearchSpace,
     genotype: Genotype,
-    network: TrainableNetwork,
     state: _State,
     outputs: tuple[str, ...],
-    notes: list[str] | None = None,
+    notes: Sequence[str] = (),
 ) -> Pretrained:
-    """Put the tensors into the network; without a layer for its outputs that stays as it is."""
+    """Return a network with the tensors of a file; one for its outputs may be missing there."""
+    network = space.build(genotype)
     own = network.state_dict()
     *_, last = [name.rpartition(".")[0] for name in own]
     missing = {name for name in own.keys() - state.keys() if not name.startswith(f"{last}.")}
@@ -243,11 +244,16 @@ def _filled(
         name = sorted([*missing, *wrong, *(state.keys() - own.keys())])[0]
         shapes = [tuple(each[name].shape) if name in each else "none" for each in (state, own)]
         line = f"tensor {name}: got shape {shapes[0]}, expected {shapes[1]}"
-        raise HwnasError(f"{path}: {line}; save the network again")
+        raise HwnasError(f"{weights}: {line}; save the network again")
     complete = own.keys() == state.keys()
     network.load_state_dict({**own, **state})
     return Pretrained(
-        space, genotype, network.eval(), outputs if complete else (), tuple(notes or ())
+        space=space,
+        genotype=genotype,
+        network=network.eval(),
+        outputs=outputs if complete else (),
+        sha256=hashlib.sha256(weights.read_bytes()).hexdigest(),
+        notes=tuple(notes),
     )
 
 
@@ -283,8 +289,10 @@ def _without_prefix(state: _State, prefix: str) -> _State:
 
 def _moved(state: _State, layers: Mapping[str, str]) -> _State:
     """Return the tensors of layers under the layers' other names."""
-    split = ((name.rpartition("."), tensor) for name, tensor in state.items())
-    return {f"{layers[layer]}.{own}": tensor for (layer, _, own), tensor in split}
+    split = [(*name.rpartition("."), tensor) for name, tensor in state.items()]
+    if unknown := sorted({layer for layer, *_ in split}.difference(layers)):
+        raise ValueError(f"its networks have no layer {unknown[0]}")
+    return {f"{layers[layer]}.{own}": tensor for layer, _, own, tensor in split}
 
 
 def _check_member(folder: Path, found: Pretrained, space: SearchSpace) -> None:

@@ -231,6 +231,8 @@ class Recipe:
         schedule: The learning rate over the training.
         augmentation: Random changes of the training images.
         regularisation: What keeps a network from learning its training images by heart.
+        init: Folder of pretrained weights that networks begin with: of Hugging Face transformers
+            (MobileNetV2, ViT, DeiT), an export, or a verified network; `None` for none.
         teacher: A trained network that is learned from.
         compute: How the arithmetic is done.
         ema: Share of the training over which weights are averaged, exponentially; the averages are
@@ -253,6 +255,7 @@ class Recipe:
     """
 
     preset: str = "fast"
+    init: str | None = None
     epochs: int = 10
     train_samples: int | None = None
     batch_size: int = 64

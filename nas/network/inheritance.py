@@ -9,7 +9,7 @@ with which it computes what the smaller one did (Net2Net, Chen et al., ICLR 2016
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from difflib import SequenceMatcher
 from typing import TypeAlias
 
@@ -34,10 +34,12 @@ class InitialWeights:
         network: Which has them.
         outputs: Whether its outputs mean the same as the new networks', so that the layer that
             returns them is inherited too.
+        source: Where the weights come from, for the record: `folder` and `sha256` of their file.
     """
 
     network: Network
     outputs: bool = True
+    source: Mapping[str, str] = field(default_factory=dict)
 
     def inherited_by(self, network: Network) -> float:
         """Give `network` the weights that fit; return the share of its parameters that did."""

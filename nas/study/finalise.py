@@ -23,6 +23,7 @@ from nas.core.records import decoding, read_json
 from nas.core.seeding import training_seed
 from nas.core.trial import FULL, Candidate
 from nas.logging import Logger
+from nas.network.inheritance import InitialWeights
 from nas.results.hypervolume import hypervolume_order
 from nas.results.study import PICKS, StudyResults
 from nas.search.problem import SearchProblem
@@ -39,6 +40,7 @@ class Finalisation:
     Attributes:
         fitting: Returns how many members of a front, the first ones, there is time for, and at
             least so many. It is asked again, of those that are left, when these are verified.
+        initial: What the members inherit their weights from before they are trained.
     """
 
     settings: StudySettings
@@ -49,6 +51,7 @@ class Finalisation:
     reporter: Reporter
     logger: Logger
     fitting: Callable[[Sequence[str], int], int]
+    initial: InitialWeights | None = None
 
     def run(self) -> bool:
         """Verify the members of the front that are not verified yet; return whether all are."""
@@ -62,6 +65,7 @@ class Finalisation:
             folder=self.folder.finalised,
             reporter=self.reporter,
             logger=self.logger,
+            initial=self.initial,
         )
         complete = verification.run(members)
         while complete and (number := self._number(further, least=0)):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -17,12 +17,14 @@ from nas.core.errors import ConfigError, DeviceError, HwnasError
 from nas.core.host import usable_cores
 from nas.core.objective import Facts
 from nas.core.prediction import LearningPredictor
+from nas.core.recipe import Recipe
 from nas.core.seeding import stream
 from nas.core.space import Genotype
 from nas.core.trial import History, Trial, full_trainings
 from nas.devices.measuring.environment import threads_line
 from nas.evaluation.checkpoints import CheckpointFolder, ContinuingEvaluator
 from nas.logging import GuardedLogger, Logger
+from nas.network.inheritance import InitialWeights
 from nas.network.trained import Preprocessing
 from nas.results.ledger import Ledger, Writer
 from nas.results.study import StudyResults
@@ -41,6 +43,7 @@ from nas.study.calibration import (
 from nas.study.finalise import Finalisation
 from nas.study.folder import StudyFolder, now_utc
 from nas.study.front import SearchFront
+from nas.study.initial import check_unchanged, initial_weights
 from nas.study.planner import OUTSIDE_SEARCH, Planner
 from nas.study.reporting import Reporter, SearchPlan
 from nas.study.settings import StudySettings
@@ -122,6 +125,8 @@ class _Study:
         # Before any is started it is not known how many workers there are on a cluster.
         here = settings.ray.address is None
         check_recipe(space, settings.finalise.recipe, "finalise.recipe")
+        self._initial: dict[str, InitialWeights] = {}
+        self._note_initial("finalise", settings.finalise.recipe)
         self._job = settings.evaluation.job(
             lambda recipe: TrainingJob(
                 space=space,
@@ -129,6 +134,7 @@ class _Study:
                 held_out=splits.validation,
                 preprocessing=Preprocessing.of(splits.train),
                 recipe=recipe,
+                initial=self._note_initial("evaluation", recipe),
                 threads=settings.evaluation.threads,
                 processes=settings.evaluation.processes,
                 memory_share=settings.evaluation.memory_share(here=here),
@@ -170,7 +176,7 @@ class _Study:
         if not folder.begun:
             record.begin(settings, folder, fingerprint, problem, calibration, first, self.splits)
         # With the stamp of now, the next run need not load the test split.
-        folder.update(data_fingerprint=fingerprint)
+        folder.update(data_fingerprint=fingerprint, initial_weights=self._initial_sources)
         self._logger = GuardedLogger(
             lambda: settings.logging.start(self._name, folder.path), self.reporter.stage
         )
@@ -195,6 +201,7 @@ class _Study:
                 self.reporter,
                 self._logger,
                 fitting=lambda ids, least: self._planner.verified(trials, ids, least),
+                initial=self._initial.get("finalise"),
             ).run()
         self._say(noise.front_line(results, self._counted))
         self._say(self._planner.ended_line())
@@ -236,6 +243,18 @@ class _Study:
         """Validation examples whose error is a count, to which statistical tests apply."""
         return len(self.splits.validation) if self.splits.task.error_is_share else 0
 
+    @property
+    def _initial_sources(self) -> dict[str, Mapping[str, str]]:
+        return {section: weights.source for section, weights in self._initial.items()}
+
+    def _note_initial(self, section: str, recipe: Recipe) -> InitialWeights | None:
+        """Return the weights that the networks of a section begin with, and take note of them."""
+        task, say = self.splits.task, self.reporter.stage
+        weights = initial_weights(recipe, section, self.space, task, say)
+        if weights is not None:
+            self._initial[section] = weights
+        return weights
+
     def _say(self, line: str | None) -> None:
         if line is not None:
             self.reporter.stage(line)
@@ -262,6 +281,9 @@ class _Study:
                 final = self.settings.finalise.recipe.summary
                 self.reporter.stage(f"the front is trained for {final}")
         self._check_arithmetic()
+        if self.folder.begun:
+            known = self.folder.record().get("initial_weights", {})
+            check_unchanged(known, self._initial_sources)
         return fingerprint
 
     def _check_arithmetic(self) -> None:

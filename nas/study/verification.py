@@ -28,6 +28,7 @@ from nas.export.card import DETAILS
 from nas.export.parity import TOLERANCE, check_parity, max_abs_difference
 from nas.export.record import DEPLOYED
 from nas.logging import Logger
+from nas.network.inheritance import InitialWeights
 from nas.network.onnx import export_onnx
 from nas.network.quantisation import CALIBRATION_IMAGES
 from nas.network.trained import FACTS, Preprocessing, TrainedNetwork
@@ -70,6 +71,7 @@ class Verification:
             on these as well, so that only the test split judges them.
         test_fingerprint: Of the test split, as it was when the study began.
         folder: Receives a folder for every architecture.
+        initial: What they inherit their weights from before they are trained.
     """
 
     settings: StudySettings
@@ -80,6 +82,7 @@ class Verification:
     folder: Path
     reporter: Reporter
     logger: Logger
+    initial: InitialWeights | None = None
 
     def run(self, members: Sequence[Candidate]) -> bool:
         """Take the steps that are left; return whether all architectures are verified."""
@@ -109,6 +112,7 @@ class Verification:
             held_out=self.train if self.validation is None else self.validation,
             preprocessing=self._preprocessing,
             recipe=self.settings.finalise.recipe,
+            initial=self.initial,
             threads=evaluation.threads,
             processes=evaluation.processes,
             memory_share=evaluation.memory_share(here=self.settings.ray.address is None),

@@ -17,6 +17,7 @@ from nas.core.host import training_step
 from nas.core.recipe import Recipe
 from nas.core.space import Genotype
 from nas.core.trial import Candidate, Outcome
+from nas.network.inheritance import InitialWeights
 from nas.network.space import SearchSpace
 from nas.network.trainable import TrainableNetwork
 from nas.network.trained import Preprocessing, TrainedNetwork
@@ -39,6 +40,7 @@ class TrainingJob:
         held_out: Examples that the error is counted on; the job knows no others.
         preprocessing: Of all images, with the statistics of training images.
         recipe: How to train.
+        initial: What a new network inherits its weights from.
         teacher: What else candidates learn from.
         threads: Of torch, on a worker.
         processes: That train a candidate together; see `nas.training.distributed`.
@@ -51,6 +53,7 @@ class TrainingJob:
     held_out: Examples
     preprocessing: Preprocessing
     recipe: Recipe
+    initial: InitialWeights | None = None
     teacher: Teacher | None = None
     threads: int = 1
     processes: int = 1
@@ -66,8 +69,11 @@ class TrainingJob:
             raise ConfigError("evaluation.recipe.batch_size", self.recipe.batch_size, expected)
 
     def network(self, genotype: Genotype) -> TrainableNetwork:
-        """Build a network as the recipe trains it."""
-        return self.space.build(genotype, auxiliary=self.recipe.auxiliary_weight > 0)
+        """Build a network as the recipe trains it, with the weights that it begins with."""
+        network = self.space.build(genotype, auxiliary=self.recipe.auxiliary_weight > 0)
+        if self.initial is not None:
+            self.initial.inherited_by(network)
+        return network
 
     def __call__(self, candidate: Candidate, deadline: float) -> Outcome:
         """Train `candidate`; see `nas.core.trial.Job`."""
@@ -153,7 +159,9 @@ class TrainingJob:
         assert outcome.weights is not None, "the job must `return_weights`"
         module = self.space.build(candidate.genotype)
         module.load_state_dict(safetensors.torch.load(outcome.weights))
-        facts = {"arch_id": candidate.arch_id, "recipe": asdict(self.recipe)}
+        facts: dict[str, Any] = {"arch_id": candidate.arch_id, "recipe": asdict(self.recipe)}
+        if self.initial is not None:
+            facts["initial_weights"] = dict(self.initial.source)
         return TrainedNetwork(
             module=module.eval(),
             preprocessing=self.preprocessing,
