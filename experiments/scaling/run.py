@@ -143,7 +143,11 @@ def search(workers: int, trials: int, mean_s: float, algorithm: str) -> dict[str
         loop = SearchLoop(
             problem=problem,
             algorithm=WarmStart(algorithms.get(algorithm).start(problem, 0), problem, []),
-            evaluator=ContinuingEvaluator(simulated, CheckpointFolder(folder / "checkpoints")),
+            evaluator=ContinuingEvaluator(
+                simulated,
+                CheckpointFolder(folder / "checkpoints"),
+                CheckpointFolder(folder / "parents"),
+            ),
             ledger=Ledger.open(url, "scaling", list(problem.objectives), space.genes),
             describe=described,
             on_trial=note,

@@ -15,6 +15,21 @@ FULL = 1.0
 """The fidelity of a whole training."""
 
 
+@dataclass(frozen=True)
+class Parent:
+    """A trained architecture whose weights a candidate begins with, as far as they fit.
+
+    Attributes:
+        number: Of its trial.
+        genotype: Canonical genotype.
+        weights: As safetensors.
+    """
+
+    number: int
+    genotype: Genotype
+    weights: bytes = field(repr=False)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Candidate:
     """An architecture to be evaluated.
@@ -29,6 +44,7 @@ class Candidate:
             it; `None` to train from the start.
         cut_after_s: Seconds after its beginning on a worker at which its training is cut; `None`
             for never.
+        parent: Whose weights its training begins with; `None` for initial weights.
     """
 
     number: int
@@ -38,6 +54,7 @@ class Candidate:
     fidelity: float = FULL
     checkpoint: bytes | None = None
     cut_after_s: float | None = None
+    parent: Parent | None = None
 
 
 History = tuple[Mapping[str, float], ...]

@@ -65,6 +65,11 @@ class EvaluationSettings(ABC):
         return job
 
     @property
+    def inherits(self) -> bool:
+        """Whether a candidate begins with the weights of a similar one."""
+        return False
+
+    @property
     def on_gpus(self) -> bool:
         """Whether candidates are trained on GPUs."""
         return False

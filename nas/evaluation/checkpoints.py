@@ -13,7 +13,7 @@ from functools import cached_property
 from pathlib import Path
 
 from nas.core.files import write_bytes_atomically
-from nas.core.trial import Candidate, Evaluation, Evaluator
+from nas.core.trial import FULL, Candidate, Evaluation, Evaluator
 
 _SUFFIX = ".safetensors"
 
@@ -76,10 +76,16 @@ class CheckpointFolder:
 class ContinuingEvaluator(Evaluator):
     """Has candidates go on from where an earlier, shorter training of them ended."""
 
-    def __init__(self, evaluator: Evaluator, folder: CheckpointFolder) -> None:
-        """Evaluate on the workers of `evaluator`, with the checkpoints in `folder`."""
+    def __init__(
+        self, evaluator: Evaluator, folder: CheckpointFolder, weights: CheckpointFolder
+    ) -> None:
+        """Evaluate on the workers of `evaluator`, with the checkpoints in `folder`.
+
+        What full trainings hand out is kept in `weights`.
+        """
         self._evaluator = evaluator
         self._folder = folder
+        self._weights = weights
 
     @property
     def workers(self) -> int:
@@ -103,9 +109,14 @@ class ContinuingEvaluator(Evaluator):
         self._evaluator.close()
 
     def _kept(self, evaluation: Evaluation) -> Evaluation:
-        """Return an evaluation without the checkpoint, which may be large."""
-        candidate = replace(evaluation.candidate, checkpoint=None)
+        """Return an evaluation without checkpoint and weights, which may be large."""
+        candidate = replace(evaluation.candidate, checkpoint=None, parent=None)
         outcome = evaluation.outcome
+        if outcome is not None and outcome.weights is not None:
+            if outcome.checkpoint is None:
+                self._weights.keep(candidate.arch_id, FULL, outcome.weights)
+            outcome = replace(outcome, weights=None)
+            evaluation = replace(evaluation, outcome=outcome)
         if outcome is None or outcome.checkpoint is None:
             # The training is complete, or has failed and will not be promoted.
             self._folder.discard(candidate.arch_id)

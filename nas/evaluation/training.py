@@ -21,6 +21,8 @@ class TrainingSettings(EvaluationSettings):
 
     Attributes:
         recipe: How candidates are trained.
+        inherit: Whether a candidate begins with the weights of the most similar one that has been
+            trained, so that shorter trainings tell candidates apart.
         threads_per_worker: Of torch, and processor cores that a worker takes.
         workers: Most candidates trained at a time; `None` for as many as the cluster has room for.
         gpus_per_worker: GPUs, or the share of one, that a worker takes; with 0 it uses none. On
@@ -29,6 +31,7 @@ class TrainingSettings(EvaluationSettings):
     """
 
     recipe: Recipe = field(default_factory=Recipe)
+    inherit: bool = False
     threads_per_worker: int = 1
     workers: int | None = None
     gpus_per_worker: float = 0.0
@@ -49,6 +52,10 @@ class TrainingSettings(EvaluationSettings):
 
     def job(self, training: Callable[[Recipe], Job]) -> Job:
         return training(self.recipe)
+
+    @property
+    def inherits(self) -> bool:
+        return self.inherit
 
     @property
     def on_gpus(self) -> bool:

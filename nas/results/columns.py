@@ -138,6 +138,7 @@ _DECLARED = (
     ),
     Column(name="model_size_mb", quantity="model size", unit="MB", verified=True),
     _measured(name="energy_mj_measured", quantity="energy", unit="mJ"),
+    Column(name="parent", quantity="trial whose weights the training began with"),
     Column(name="params_m", quantity="parameters", unit="M", heading="params"),
     Column(name="macs_m", quantity="multiply-accumulates", unit="M", heading="MACs"),
 )

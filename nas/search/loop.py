@@ -27,6 +27,7 @@ from nas.core.space import Architecture, Genotype
 from nas.core.trial import Candidate, Evaluation, Evaluator, History, SearchAlgorithm, Trial
 from nas.search.adaptive_measurement import AdaptiveMeasurement
 from nas.search.fidelity import FidelityRule, Proposal
+from nas.search.parents import PARENT, Parents
 from nas.search.problem import SearchProblem
 from nas.search.schedule import Schedule, TrialRecord
 from nas.search.stopping import BY_TIME, EXHAUSTED, Stop, Stopping
@@ -53,6 +54,7 @@ class SearchLoop:
         adaptive_measurement: Measures candidates whose prediction leaves a decision open; `None`
             for never.
         fidelity: Says how far candidates are trained.
+        parents: Chooses whose weights candidates begin with; `None` for initial weights.
         stop: Why the search has ended; `None` until then.
     """
 
@@ -67,6 +69,7 @@ class SearchLoop:
     schedule: Schedule
     adaptive_measurement: AdaptiveMeasurement | None = None
     fidelity: FidelityRule = field(default_factory=FidelityRule)
+    parents: Parents | None = None
     stop: Stop | None = field(default=None, init=False)
     _reached: dict[str, float] = field(default_factory=dict, init=False)
     # How many architectures have reached each fidelity: a sum over all takes longer at every trial.
@@ -193,6 +196,8 @@ class SearchLoop:
         self._pending[number] = candidate
         earlier = self._recorded.get(number)
         if earlier is None:
+            if self.parents is not None:
+                candidate = self.parents.with_parent(candidate, self._told, self._pending)
             if not self._starting:
                 self._starting_since_s = time.monotonic()
             self._starting.append(candidate)
@@ -233,6 +238,8 @@ class SearchLoop:
             facts = dict(columns)
             if self.adaptive_measurement is not None:
                 facts |= self.adaptive_measurement.facts(candidate.arch_id)
+            if candidate.parent is not None:
+                facts[PARENT] = float(candidate.parent.number)
             self._running[candidate.number] = Trial(
                 number=candidate.number,
                 genotype=candidate.genotype,

@@ -36,6 +36,7 @@ SEARCH_SETTINGS = (
     "fidelity",
     "evaluation.name",
     "evaluation.recipe",
+    "evaluation.inherit",
     "evaluation.epochs",
     "ledger.url",
 )
@@ -58,6 +59,7 @@ class StudyFolder:
         adaptive_measurement: File of what was measured during the search.
         prepared: Folder of what the evaluation prepares once for the search.
         checkpoints: Folder where partial trainings wait for more of it.
+        parents: Folder of the weights that further candidates may begin with.
         members: File of the architectures that are to be verified.
         finalised: Holds a folder for every verified architecture, named by its `arch_id`.
         refitted: The same for those that were trained on train and validation images together.
@@ -72,6 +74,7 @@ class StudyFolder:
         self.adaptive_measurement = path / "adaptive_measurement.json"
         self.prepared = path / "prepared"
         self.checkpoints = path / "checkpoints"
+        self.parents = path / "parents"
         self.finalised = path / "finalised"
         self.members = self.finalised / "members.json"
         self.refitted = self.finalised / "refit"

@@ -111,6 +111,9 @@ def read(config: DictConfig) -> StudySettings:
         **parts,
     )
     settings.fidelity.check(settings.objectives)
+    if settings.evaluation.inherits and len(settings.fidelity.fidelities) > 1:
+        fix = "partial trainings would begin with weights that were trained further"
+        raise ConfigError("evaluation.inherit", True, "false, or fidelity=full", fix)
     _check_tables(settings)
     return settings
 

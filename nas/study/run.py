@@ -30,6 +30,7 @@ from nas.results.ledger import Ledger, Writer
 from nas.results.study import StudyResults
 from nas.search.feasibility import feasibility_report
 from nas.search.loop import SearchLoop
+from nas.search.parents import Parents
 from nas.search.problem import SearchProblem
 from nas.search.proposer import WarmStart
 from nas.search.stopping import ROUNDING, Stopping
@@ -138,6 +139,7 @@ class _Study:
                 threads=settings.evaluation.threads,
                 processes=settings.evaluation.processes,
                 memory_share=settings.evaluation.memory_share(here=here),
+                return_weights=settings.evaluation.inherits,
             )
         )
         self._planner = planner = Planner(
@@ -380,7 +382,9 @@ class _Study:
         workers, planner = self.settings.evaluation.start(job), self._planner
         checkpoints = CheckpointFolder(self.folder.checkpoints)
         measured = MeasuredCandidatesFile(self.folder.adaptive_measurement)
-        with closing(ContinuingEvaluator(workers, checkpoints)) as evaluator:
+        weights = CheckpointFolder(self.folder.parents)
+        inherits = self.settings.evaluation.inherits
+        with closing(ContinuingEvaluator(workers, checkpoints, weights)) as evaluator:
             planner.workers = evaluator.workers
             plan = planner.announce(feasible, recorded, calibrated=True) if unfinished else None
             front = SearchFront(problem, self.folder.record()["reference_point"])
@@ -411,6 +415,7 @@ class _Study:
                     self.reporter.stage,
                 ),
                 fidelity=self.settings.fidelity.start(problem),
+                parents=Parents(problem, weights, self.reporter.stage) if inherits else None,
             )
             search_plan = SearchPlan(
                 evaluations=evaluations,

@@ -16,8 +16,8 @@ from nas.core.errors import CandidateFailure, ConfigError, first_line
 from nas.core.host import training_step
 from nas.core.recipe import Recipe
 from nas.core.space import Genotype
-from nas.core.trial import Candidate, Outcome
-from nas.network.inheritance import InitialWeights
+from nas.core.trial import Candidate, Outcome, Parent
+from nas.network.inheritance import InitialWeights, inherit
 from nas.network.space import SearchSpace
 from nas.network.trainable import TrainableNetwork
 from nas.network.trained import Preprocessing, TrainedNetwork
@@ -68,11 +68,15 @@ class TrainingJob:
             expected = f"as many as {parts} at least"
             raise ConfigError("evaluation.recipe.batch_size", self.recipe.batch_size, expected)
 
-    def network(self, genotype: Genotype) -> TrainableNetwork:
+    def network(self, genotype: Genotype, parent: Parent | None = None) -> TrainableNetwork:
         """Build a network as the recipe trains it, with the weights that it begins with."""
         network = self.space.build(genotype, auxiliary=self.recipe.auxiliary_weight > 0)
         if self.initial is not None:
             self.initial.inherited_by(network)
+        if parent is not None:
+            source = self.space.build(parent.genotype)
+            source.load_state_dict(safetensors.torch.load(parent.weights))
+            inherit(network, source)
         return network
 
     def __call__(self, candidate: Candidate, deadline: float) -> Outcome:
@@ -101,7 +105,7 @@ class TrainingJob:
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         torch.manual_seed(own_seed(candidate.seed))
         with training_step():  # a large network's initial weights take as long as some steps
-            network = self.network(candidate.genotype).to(device)
+            network = self.network(candidate.genotype, candidate.parent).to(device)
             self._check_memory(network, device)
         training = train(
             network,

@@ -50,7 +50,9 @@ def folder(tmp_path: Path) -> CheckpointFolder:
 
 def evaluate(folder: CheckpointFolder, fidelity: float, seed: int = 0) -> Evaluation:
     """Evaluate with an evaluator of its own, as after an interruption."""
-    evaluator = ContinuingEvaluator(Echo(), folder)
+    evaluator = ContinuingEvaluator(
+        Echo(), folder, CheckpointFolder(folder.path.with_name("parents"))
+    )
     candidate = Candidate(number=0, genotype=(), arch_id="a", seed=seed, fidelity=fidelity)
     evaluator.submit([candidate])
     (evaluation,) = evaluator.completed()

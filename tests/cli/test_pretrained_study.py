@@ -1,0 +1,51 @@
+"""A study whose networks begin with the weights that a former study has exported."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from nas_command import SMALL, Ended
+
+from nas.results.study import StudyResults
+
+Here = Callable[..., Ended]
+
+
+@pytest.mark.slow
+def test_a_study_begins_with_an_export(here: Here, tmp_path: Path) -> None:
+    first = here("search", *SMALL)
+    assert first.returncode == 0, first.stderr
+    exported = here("export", "small", "--pick", "best", "--out", "out")
+    assert exported.returncode == 0, exported.stderr
+    inits = ("evaluation.recipe.init=out", "finalise.recipe.init=out")
+    command = ("search", *SMALL, "name=second", *inits)
+    second = here(*command)
+    assert second.returncode == 0, second.stderr
+    assert second.stdout.count("recipe.init=out: random networks inherit") == 2
+    before, after = (StudyResults(tmp_path / "runs" / name) for name in ("small", "second"))
+    same = before.trials().merge(after.trials(), on="arch_id", suffixes=("", "_begun"))
+    assert len(same) > 0
+    # One epoch from trained weights is better than one from initial weights.
+    assert same["error_begun"].mean() < same["error"].mean()
+    arch_id = after.pick("best")["arch_id"]
+    facts = json.loads((after.path / "finalised" / arch_id / "network.json").read_text())
+    record = json.loads((tmp_path / "out" / "architecture.json").read_text())
+    assert facts["provenance"]["initial_weights"]["folder"] == "out"
+    assert record["arch_id"] == before.pick("best")["arch_id"]
+    # The study does not go on with other weights.
+    shutil.copy(
+        after.path / "finalised" / arch_id / "weights.safetensors",
+        tmp_path / "out" / "model.safetensors",
+    )
+    changed = here(*command, "search.evaluations=9")
+    assert changed.returncode != 0
+    assert changed.stderr.count("\n") == 1
+    gone = here("search", *SMALL, "name=third", "evaluation.recipe.init=nowhere")
+    assert gone.returncode != 0
+    assert "nowhere" in gone.stderr
+    assert gone.stderr.count("\n") == 1
+    assert not (tmp_path / "runs" / "third").exists()
