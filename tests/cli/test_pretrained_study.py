@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from nas_command import SMALL, Ended
 
@@ -49,3 +50,22 @@ def test_a_study_begins_with_an_export(here: Here, tmp_path: Path) -> None:
     assert "nowhere" in gone.stderr
     assert gone.stderr.count("\n") == 1
     assert not (tmp_path / "runs" / "third").exists()
+
+
+@pytest.mark.slow
+def test_candidates_inherit_and_the_number_of_workers_changes_nothing(
+    here: Here, tmp_path: Path
+) -> None:
+    inherit = ("evaluation.inherit=true", "finalise.limit=1")
+    for workers in (1, 2):
+        own = (f"name=workers{workers}", f"evaluation.workers={workers}")
+        ended = here("search", *SMALL, *inherit, *own)
+        assert ended.returncode == 0, ended.stderr
+    one, two = (StudyResults(tmp_path / "runs" / f"workers{n}").trials() for n in (1, 2))
+    same = ["number", "arch_id", "error", "parent"]
+    pd.testing.assert_frame_equal(one[same], two[same])
+    assert one["parent"].notna().sum() == len(one) - 2  # search.lookahead
+    refused = here("search", *SMALL, *inherit, "name=rungs", "fidelity=mo_asha")
+    assert refused.returncode != 0
+    assert "evaluation.inherit" in refused.stderr
+    assert refused.stderr.count("\n") == 1
