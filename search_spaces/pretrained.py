@@ -110,6 +110,7 @@ def _mobilenet_v2(path: Path, config: Mapping[str, Any], state: _State) -> Pretr
         num_classes=max(len(names), 2),
         layout="mobilenet_v2",
         widths=(width,),
+        kinds=("mbconv",),
         kernels=(3,),
         expansions=(6,),
         squeeze_excite=(False,),

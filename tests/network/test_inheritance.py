@@ -52,9 +52,16 @@ def test_an_equal_network_becomes_an_exact_copy(name):
         assert torch.equal(target.state_dict()[key], tensor), key
 
 
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("name", [*SMALL, "kinds"])
 def test_any_network_takes_from_any_other_and_stays_finite(name):
-    space, rng = space_of(name), np.random.default_rng(5)
+    rng = np.random.default_rng(5)
+    kinds = ("mbconv", "fused", "residual", "extra_dw", "convnext", "ffn")
+    images_of = {"input_shape": (3, 32, 32), "num_classes": 10}
+    space = (
+        search_spaces.get("mobilenet", **images_of, kinds=kinds)
+        if name == "kinds"
+        else space_of(name)
+    )
     images = torch.randn(2, 3, 32, 32)
     for _ in range(3):
         source, target = (space.build(space.sample(rng)) for _ in range(2))

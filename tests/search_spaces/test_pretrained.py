@@ -119,6 +119,7 @@ def test_a_narrow_mobilenet_is_in_a_space_of_that_width(tmp_path):
         input_shape=(1, 48, 48),
         num_classes=3,
         layout="mobilenet_v2",
+        kinds=("fused", "mbconv", "extra_dw"),
         widths=(0.5, 1.0),
     )
     found = load(tmp_path, space)
