@@ -57,7 +57,7 @@ def search(
         evaluator=ContinuingEvaluator(training, CheckpointFolder(folder / "checkpoints"), weights),
         ledger=record or ListRecord(),
         describe=lambda _, genotypes: [{} for _ in genotypes],
-        on_trial=lambda trial: None,
+        on_trial=lambda trial, history: None,
         study_seed=7,
         stopping=Stopping(evaluations, StopSettings()),
         schedule=schedule or Schedule(5),
