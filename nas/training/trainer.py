@@ -337,9 +337,10 @@ class _Steps:
             self._scaler.load_state_dict({n: t.item() for n, t in state["scaler"].items()})
         if rank() >= len(state["random"]):  # it was trained by fewer processes
             return
-        torch.set_rng_state(state["random"][rank()])
+        # As copies: torch reads from the beginning of the memory that a view lies in.
+        torch.set_rng_state(state["random"][rank()].clone())
         if self._device.type == "cuda" and "random_cuda" in state:
-            torch.cuda.set_rng_state(state["random_cuda"][rank()], self._device)
+            torch.cuda.set_rng_state(state["random_cuda"][rank()].clone(), self._device)
 
 
 def _configure(network: nn.Module, recipe: Recipe) -> None:
