@@ -23,6 +23,9 @@ POLICIES = ("none", "trivial", "rand")
 BALANCES = ("none", "weights", "sampling")
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 
+SELF = "self"
+"""Teacher that is the average of a network's own weights."""
+
 REFERENCE_BATCH = 64
 """Examples a step for which a learning rate is given."""
 
@@ -173,11 +176,18 @@ class TeacherSettings:
     """A trained network that the networks learn from (Hinton et al., 2015).
 
     Attributes:
-        source: An ONNX file; `MODULE:FUNCTION`, which returns a `torch.nn.Module` or a callable
-            from images to outputs; or `STUDY:PICK`, a network of a finished study. `None` for no
-            teacher.
-        weight: Of the teacher's outputs in the loss; the targets have the rest.
-        temperature: By which both outputs are divided.
+        source: An ONNX file, `FILE.onnx`; `STUDY:PICK`, a verified network of a study, its pick a
+            name or an `arch_id`; `MODULE:FUNCTION`, whose function returns a `torch.nn.Module` or a
+            callable from images to outputs; `space:NAME`, a published network of the search space,
+            or `space:largest`, either trained first by the recipe without a teacher; `self` for the
+            average of the network's own weights (Tarvainen and Valpola, NeurIPS 2017), which the
+            recipe's `ema` makes. `None` for no teacher.
+        weight: Of the teacher's outputs in the loss; the targets have the rest. With `self` it
+            grows over the first `ema` of the training.
+        temperature: By which the logits of a classification are divided.
+        features: Weight of the mean squared difference between what the last linear layers of both
+            networks read, the network's through a linear map that is learned with it (FitNets,
+            Romero et al., ICLR 2015); 0 for none.
         cached: Whether the teacher sees every image once, as it is. Else it sees what the network
             sees, which is more accurate (Beyer et al., CVPR 2022) and takes its time in every step.
     """
@@ -185,11 +195,19 @@ class TeacherSettings:
     source: str | None = None
     weight: float = 0.5
     temperature: float = 4.0
+    features: float = 0.0
     cached: bool = False
 
     def __post_init__(self) -> None:
         _check_share(self, "teacher.", "weight")
         _check_above_0(self, "teacher.", "temperature")
+        _check_0_or_more(self, "teacher.", "features")
+        if self.features and (self.cached or self.source == SELF):
+            expected = "0 where the teacher is cached or self"
+            raise ConfigError("recipe.teacher.features", self.features, expected)
+        if self.cached and self.source == SELF:
+            expected = "false where the teacher is self, which changes in every step"
+            raise ConfigError("recipe.teacher.cached", True, expected)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -282,6 +300,19 @@ class Recipe:
         _check_0_or_more(self, "", "auxiliary_weight")
         _check_below_1(self, "", "ema")
         _check_share(self, "", "initial_resolution", "full_resolution_from")
+        self._check_teacher()
+
+    def _check_teacher(self) -> None:
+        teacher, augmentation = self.teacher, self.augmentation
+        if teacher.source == SELF and self.ema == 0:
+            expected = "another teacher, or recipe.ema above 0, which averages the weights"
+            raise ConfigError("recipe.teacher.source", SELF, expected)
+        if teacher.cached and augmentation.mixed and (augmentation.mixup or augmentation.cutmix):
+            expected = "false where mixup or cutmix mixes images, which the teacher has not seen"
+            raise ConfigError("recipe.teacher.cached", True, expected)
+        if teacher.features and self.compute.compile:
+            expected = "false where recipe.teacher.features is above 0"
+            raise ConfigError("recipe.compute.compile", True, expected)
 
     @classmethod
     def of(cls, preset: str = "fast", family: str = "convolution", **changes: Any) -> Recipe:
@@ -314,7 +345,8 @@ class Recipe:
         ):
             used += [done] if amount else []
         images = f"images are {', '.join(used)}" if used else "images are as they are"
-        return f"{self.epochs} epochs of {self.optimizer.name}, {images}"
+        taught = "" if self.teacher.source is None else f", taught by {self.teacher.source}"
+        return f"{self.epochs} epochs of {self.optimizer.name}, {images}{taught}"
 
     def resolution(self, progress: float) -> float:
         """Return the share of the images' sides that is seen after a share of the training."""

@@ -106,7 +106,7 @@ class Task(ABC):
         Args:
             outputs: Of the network.
             taught: Of the teacher, for the same examples.
-            temperature: By which both are divided where a task makes probabilities of them.
+            temperature: By which logits are divided where a task makes probabilities of them.
         """
         del temperature
         return (outputs - taught).square().flatten(1).mean(1)

@@ -8,7 +8,7 @@ from typing import Any
 from nas.core.measurement import QUIET_PERCENTILE, Measurement
 from nas.export.record import title
 
-_SECTIONS = {"dataset": "Data", "training": "Training", "study": "Study"}
+_SECTIONS = {"dataset": "Data", "training": "Training", "teacher": "Teacher", "study": "Study"}
 _MOST_OUTPUTS_LISTED = 20
 _MOST_CLASSES_LISTED = 10
 

@@ -5,6 +5,7 @@ A plan is made of estimated speeds before anything has been measured, and of mea
 
 from __future__ import annotations
 
+import contextlib
 import heapq
 import math
 from collections.abc import Sequence
@@ -242,6 +243,7 @@ def _too_little(
 def speeds_of(
     settings: StudySettings,
     job: TrainingJob,
+    final_job: TrainingJob | None,
     genotypes: Sequence[Genotype],
     trials: Sequence[Trial],
     workers: int,
@@ -252,6 +254,7 @@ def speeds_of(
     Args:
         settings: Of the study.
         job: What trains candidates.
+        final_job: What trains the front's members; `None` where it is to be told by images alone.
         genotypes: Candidates as they may come.
         trials: Those that have ended.
         workers: Candidates at a time.
@@ -272,12 +275,19 @@ def speeds_of(
             how = "a few steps of a small, a middle and a large network, each alone on this host"
         except CandidateFailure as failure:
             how = f"none of the search before its first trial, as a network failed ({failure})"
+    final_ratio = _images(settings.finalise.recipe, job) / _images(job.recipe, job)
+    known = genotypes or [trial.genotype for trial in trials]
+    if final_job is not None and final_job.recipe.teacher != job.recipe.teacher and known:
+        # An image takes longer where a teacher sees it.
+        with contextlib.suppress(CandidateFailure):
+            middle = _spread(job, known)[1]
+            final_ratio = final_job.estimated_seconds(middle) / job.estimated_seconds(middle)
     refit_ratio = 0.0
     if settings.finalise.refit:
         refit_ratio = 1 + len(job.held_out) / max(len(job.train), 1)
     return Speeds(
         candidate_s=candidate_s,
-        final_ratio=_images(settings.finalise.recipe, job) / _images(job.recipe, job),
+        final_ratio=final_ratio,
         sample_s=sample_s,
         workers=workers,
         how=how,

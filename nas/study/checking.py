@@ -46,11 +46,15 @@ def resolved(config: DictConfig) -> dict[str, Any]:
         raise HwnasError(f"{error.full_key}: cannot be resolved ({first_line(error)})") from error
 
 
-def import_modules(names: Sequence[str]) -> None:
+def import_modules(names: Sequence[str], setting: str = "imports") -> None:
     """Import a user's modules, whose components register themselves.
 
     They are found in the working directory, which Ray gives its workers as well, or where Python
     looks anyway.
+
+    Args:
+        names: Of the modules.
+        setting: Where they are named, for the error's text.
 
     Raises:
         ConfigError: A module cannot be imported.
@@ -61,13 +65,13 @@ def import_modules(names: Sequence[str]) -> None:
         sys.path.append(folder)
     for name in names:
         if not all(part.isidentifier() for part in name.split(".")):
-            raise ConfigError("imports", name, "names of modules, such as my_space")
+            raise ConfigError(setting, name, "names of modules, such as my_space")
         try:
             importlib.import_module(name)
         except (ImportError, SyntaxError) as error:
             fix = f"start in the folder that holds it, or set PYTHONPATH ({error})"
             expected = f"a module that can be imported in {folder}"
-            raise ConfigError("imports", name, expected, fix) from error
+            raise ConfigError(setting, name, expected, fix) from error
 
 
 def component(

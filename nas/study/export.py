@@ -55,6 +55,35 @@ def export(
             given, or they lie in the study's own folder.
         ExportError: The folder holds something else, or the export does not run on its own.
     """
+    parts, network = verified(study, pick, refit=refit, allow_imports=allow_imports)
+    fix = f"restore it from a copy, or delete {parts} and run the same search again"
+    with decoding(parts / "measurement.json", fix):
+        measurement = Measurement.from_dict(read_json(parts / "measurement.json", fix=fix))
+    deployed = parts / read_json(parts / "deployment.json", {"file": str}, fix)["file"]
+    for file in (deployed, *deployed.rglob("*")):
+        if not file.resolve().is_relative_to(parts.resolve()):
+            line = f"names {file}, which lies outside of the study"
+            raise HwnasError(f"{parts / 'deployment.json'}: {line}; restore it from a copy")
+    written = write(
+        out,
+        network,
+        measurement=measurement,
+        deployed=None if deployed.name == "model.onnx" else deployed,
+        details=_details(parts / DETAILS, fix),
+        labels={name: column.label() for name, column in columns_of(study.record).items()},
+    )
+    return written, verify(written)
+
+
+def verified(
+    study: StudyResults, pick: str, *, refit: bool = False, allow_imports: bool = False
+) -> tuple[Path, TrainedNetwork]:
+    """Return the folder of a verified architecture, and its network; see `export`.
+
+    Raises:
+        ConfigError: There is no such architecture, or it was not verified.
+        HwnasError: The network cannot be loaded, or needs modules that may not be imported.
+    """
     row = study.pick(pick)
     folder = StudyFolder(study.path)
     verified_in = folder.refitted if refit else folder.finalised
@@ -70,23 +99,7 @@ def export(
         known = ", ".join(sorted(p.parent.name for p in verified_in.glob("*/result.json")))
         kind = "refitted" if refit else "verified"
         raise ConfigError("--pick", pick, f"a {kind} architecture: {known or 'there is none'}")
-    fix = f"restore it from a copy, or delete {parts} and run the same search again"
-    with decoding(parts / "measurement.json", fix):
-        measurement = Measurement.from_dict(read_json(parts / "measurement.json", fix=fix))
-    deployed = parts / read_json(parts / "deployment.json", {"file": str}, fix)["file"]
-    for file in (deployed, *deployed.rglob("*")):
-        if not file.resolve().is_relative_to(parts.resolve()):
-            line = f"names {file}, which lies outside of the study"
-            raise HwnasError(f"{parts / 'deployment.json'}: {line}; restore it from a copy")
-    written = write(
-        out,
-        _trained(study, row, parts, allow_imports),
-        measurement=measurement,
-        deployed=None if deployed.name == "model.onnx" else deployed,
-        details=_details(parts / DETAILS, fix),
-        labels={name: column.label() for name, column in columns_of(study.record).items()},
-    )
-    return written, verify(written)
+    return parts, _trained(study, row, parts, allow_imports)
 
 
 def _details(path: Path, fix: str) -> dict[str, Any]:

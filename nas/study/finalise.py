@@ -30,7 +30,7 @@ from nas.search.problem import SearchProblem
 from nas.study.folder import StudyFolder
 from nas.study.reporting import Reporter
 from nas.study.settings import StudySettings
-from nas.study.verification import Verification
+from nas.study.verification import Taught, Verification
 
 
 @dataclass
@@ -38,6 +38,7 @@ class Finalisation:
     """The last stage of a study.
 
     Attributes:
+        taught: As of `Verification`.
         fitting: Returns how many members of a front, the first ones, there is time for, and at
             least so many. It is asked again, of those that are left, when these are verified.
         initial: What the members inherit their weights from before they are trained.
@@ -50,6 +51,7 @@ class Finalisation:
     results: StudyResults
     reporter: Reporter
     logger: Logger
+    taught: Taught
     fitting: Callable[[Sequence[str], int], int]
     initial: InitialWeights | None = None
 
@@ -63,6 +65,7 @@ class Finalisation:
             validation=self.splits.validation,
             test_fingerprint=self.folder.record()["data_fingerprint"]["splits"]["test"],
             folder=self.folder.finalised,
+            taught=self.taught,
             reporter=self.reporter,
             logger=self.logger,
             initial=self.initial,

@@ -58,6 +58,7 @@ class StudyFolder:
         predictor: Folder of the calibrated latency predictor.
         adaptive_measurement: File of what was measured during the search.
         prepared: Folder of what the evaluation prepares once for the search.
+        teachers: Folder of the teachers of its recipes.
         checkpoints: Folder where partial trainings wait for more of it.
         parents: Folder of the weights that further candidates may begin with.
         members: File of the architectures that are to be verified.
@@ -73,6 +74,7 @@ class StudyFolder:
         self.predictor = path / "predictor"
         self.adaptive_measurement = path / "adaptive_measurement.json"
         self.prepared = path / "prepared"
+        self.teachers = path / "teachers"
         self.checkpoints = path / "checkpoints"
         self.parents = path / "parents"
         self.finalised = path / "finalised"

@@ -48,7 +48,8 @@ class Planner:
 
     Attributes:
         settings: Of the study.
-        job: What evaluates candidates.
+        job: What evaluates candidates, or takes as long.
+        final_job: The same of what trains the front's members; `None` where nothing does.
         say: Called with every line for people.
         started: When the run began, in `time.monotonic()` seconds.
         outside_s: Seconds that earlier runs took outside the search.
@@ -60,6 +61,7 @@ class Planner:
     job: Job
     say: Callable[[str], None]
     started: float
+    final_job: TrainingJob | None = None
     outside_s: float = 0.0
     workers: int | None = None
     sample_s: float | None = None
@@ -165,7 +167,13 @@ class Planner:
         self, job: TrainingJob, genotypes: Sequence[Genotype], trials: Sequence[Trial]
     ) -> Speeds:
         self._speeds = speeds_of(
-            self.settings, job, genotypes, trials, self.workers or 1, self.sample_s
+            self.settings,
+            job,
+            self.final_job,
+            genotypes,
+            trials,
+            self.workers or 1,
+            self.sample_s,
         )
         return self._speeds
 

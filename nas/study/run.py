@@ -10,6 +10,7 @@ import dataclasses
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import closing
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ from nas.search.parents import Parents
 from nas.search.problem import SearchProblem
 from nas.search.proposer import WarmStart
 from nas.search.stopping import ROUNDING, Stopping
-from nas.study import noise, preview, record
+from nas.study import noise, preview, record, teachers
 from nas.study.calibration import (
     Calibration,
     MeasuredCandidatesFile,
@@ -129,22 +130,19 @@ class _Study:
         self._initial: dict[str, InitialWeights] = {}
         self._note_initial("finalise", settings.finalise.recipe)
         self._job = settings.evaluation.job(
-            lambda recipe: TrainingJob(
-                space=space,
-                train=splits.train,
-                held_out=splits.validation,
-                preprocessing=Preprocessing.of(splits.train),
-                recipe=recipe,
-                initial=self._note_initial("evaluation", recipe),
-                threads=settings.evaluation.threads,
-                processes=settings.evaluation.processes,
-                memory_share=settings.evaluation.memory_share(here=here),
+            lambda recipe: dataclasses.replace(
+                self._training(recipe, self._note_initial("evaluation", recipe)),
                 return_weights=settings.evaluation.inherits,
             )
         )
+        timed, final = self._job, None
+        if isinstance(timed, TrainingJob):
+            timed = self._timed(timed, "evaluation.recipe")
+            final = self._timed(self._final_training(), "finalise.recipe")
         self._planner = planner = Planner(
             settings=settings,
-            job=self._job,
+            job=timed,
+            final_job=final,
             say=reporter.stage,
             started=started,
             outside_s=folder.record().get(OUTSIDE_SEARCH, 0.0) if folder.begun else 0.0,
@@ -156,6 +154,38 @@ class _Study:
         self._ledger_url = settings.ledger_url or folder.ledger_url
         self._errors: list[float] = []
         self._logger = Logger()
+
+    def _final_training(self) -> TrainingJob:
+        recipe = self.settings.finalise.recipe
+        return self._training(recipe, self._initial.get("finalise"))
+
+    def _training(self, recipe: Recipe, initial: InitialWeights | None) -> TrainingJob:
+        """Return the job that trains candidates by a recipe, as yet without a teacher."""
+        evaluation = self.settings.evaluation
+        return TrainingJob(
+            space=self.space,
+            train=self.splits.train,
+            held_out=self.splits.validation,
+            preprocessing=self._preprocessing,
+            recipe=recipe,
+            initial=initial,
+            threads=evaluation.threads,
+            processes=evaluation.processes,
+            memory_share=evaluation.memory_share(here=self.settings.ray.address is None),
+        )
+
+    @cached_property
+    def _preprocessing(self) -> Preprocessing:
+        return Preprocessing.of(self.splits.train)
+
+    def _timed(self, job: TrainingJob, setting: str) -> TrainingJob:
+        """Return a job that takes as long as one with the teacher of its recipe, which is found."""
+        runs = Path(self.settings.runs).expanduser()
+        return teachers.timed(job, teachers.found(job, setting, runs))
+
+    def _taught(self, job: TrainingJob, setting: str) -> TrainingJob:
+        """Return a job with the teacher of its recipe; see `nas.study.teachers.taught`."""
+        return teachers.taught(job, setting, self.settings, self.folder.teachers, self.reporter)
 
     def run(self) -> StudyResults:
         settings, folder = self.settings, self.folder
@@ -202,6 +232,7 @@ class _Study:
                 results,
                 self.reporter,
                 self._logger,
+                taught=self._taught,
                 fitting=lambda ids, least: self._planner.verified(trials, ids, least),
                 initial=self._initial.get("finalise"),
             ).run()
@@ -378,6 +409,11 @@ class _Study:
         if unfinished:
             self.folder.update(status="searching", stop=None)
             with self.reporter.progress("preparation", None):
+                if isinstance(job, TrainingJob):
+                    job = self._taught(job, "evaluation.recipe")
+                    if self.settings.finalise.limit > 0:
+                        # Kept now, it takes no time of the verification, for which none is planned.
+                        self._taught(self._final_training(), "finalise.recipe")
                 job = self.settings.evaluation.prepare(job, self.folder.prepared)
         workers, planner = self.settings.evaluation.start(job), self._planner
         checkpoints = CheckpointFolder(self.folder.checkpoints)

@@ -52,6 +52,9 @@ _STEPS = {TRAINED: "training", MEASURED: "measuring", JUDGED: "judging", TESTED:
 Show = Callable[[int], None]
 """Told how many architectures a step has done."""
 
+Taught = Callable[[TrainingJob, str], TrainingJob]
+"""Returns a job with the teacher of its recipe, which is set at the name given."""
+
 _KINDS: dict[str, Kinds] = {
     TRAINED: {"provenance": dict, "metrics": dict},
     JUDGED: {"file": str, "as_network": bool, "metrics": dict | None},
@@ -71,6 +74,7 @@ class Verification:
             on these as well, so that only the test split judges them.
         test_fingerprint: Of the test split, as it was when the study began.
         folder: Receives a folder for every architecture.
+        taught: Gives the trainings their teacher.
         initial: What they inherit their weights from before they are trained.
     """
 
@@ -80,6 +84,7 @@ class Verification:
     validation: Examples | None
     test_fingerprint: Mapping[str, Any]
     folder: Path
+    taught: Taught
     reporter: Reporter
     logger: Logger
     initial: InitialWeights | None = None
@@ -118,6 +123,7 @@ class Verification:
             memory_share=evaluation.memory_share(here=self.settings.ray.address is None),
             return_weights=True,
         )
+        job = self.taught(job, "finalise.recipe")
         for count, ended in enumerate(self._evaluated(job, members), start=1):
             self._keep(ended, f"{count}/{len(members)}", job)
             show(count)

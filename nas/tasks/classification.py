@@ -82,6 +82,20 @@ class Classification(Task):
 
         return F.cross_entropy(outputs, targets, reduction="none", label_smoothing=label_smoothing)
 
+    def distillation(
+        self, outputs: torch.Tensor, taught: torch.Tensor, temperature: float
+    ) -> torch.Tensor:
+        """Return `T^2 KL(softmax(taught / T) || softmax(outputs / T))`, `(n,)`.
+
+        The factor keeps the gradients' size for every temperature `T` (Hinton et al.,
+        arXiv:1503.02531, section 2).
+        """
+        from torch.nn import functional as F
+
+        own, target = (F.log_softmax(each / temperature, dim=1) for each in (outputs, taught))
+        divergence = F.kl_div(own, target, reduction="none", log_target=True).sum(1)
+        return temperature**2 * divergence
+
     def sums(self, outputs: Array, targets: Array) -> Sums:
         """Return the confusion matrix, `(classes, classes + 1)`.
 

@@ -24,7 +24,8 @@ from nas.network.trained import Preprocessing, TrainedNetwork
 from nas.training.batches import lie_on
 from nas.training.distributed import distributed, own_seed, rank
 from nas.training.memory import FIX, check_memory, free_bytes, training_bytes
-from nas.training.trainer import Teacher, evaluate, judged, resized, train
+from nas.training.teacher import Teacher, TeacherNetwork
+from nas.training.trainer import evaluate, judged, resized, train
 
 TIMED_S = 0.3
 """Seconds of training steps from which the time of a training is estimated; at least one step."""
@@ -41,7 +42,7 @@ class TrainingJob:
         preprocessing: Of all images, with the statistics of training images.
         recipe: How to train.
         initial: What a new network inherits its weights from.
-        teacher: What else candidates learn from.
+        teacher: What else candidates learn from: the one that the recipe names.
         threads: Of torch, on a worker.
         processes: That train a candidate together; see `nas.training.distributed`.
         memory_share: Of its GPU's or its host's memory, that a worker may take.
@@ -54,7 +55,7 @@ class TrainingJob:
     preprocessing: Preprocessing
     recipe: Recipe
     initial: InitialWeights | None = None
-    teacher: Teacher | None = None
+    teacher: TeacherNetwork | None = None
     threads: int = 1
     processes: int = 1
     memory_share: float = 1.0
@@ -107,6 +108,7 @@ class TrainingJob:
         with training_step():  # a large network's initial weights take as long as some steps
             network = self.network(candidate.genotype, candidate.parent).to(device)
             self._check_memory(network, device)
+            teacher = self._started_teacher(device)
         training = train(
             network,
             self.train,
@@ -114,7 +116,7 @@ class TrainingJob:
             self.preprocessing,
             deadline,
             held_out=self.held_out,
-            teacher=self.teacher,
+            teacher=teacher,
             fidelity=candidate.fidelity,
             checkpoint=candidate.checkpoint,
             cut_at_s=cut_at_s,
@@ -139,6 +141,12 @@ class TrainingJob:
             history=training.history,
         )
 
+    def _started_teacher(self, device: torch.device) -> Teacher | None:
+        if self.teacher is None:
+            return None
+        features = self.recipe.teacher.features > 0
+        return self.teacher.start(device, self.threads, features=features)
+
     def _check_memory(self, network: TrainableNetwork, device: torch.device) -> None:
         """Check that the training of a network fits on its device.
 
@@ -158,7 +166,7 @@ class TrainingJob:
         Args:
             candidate: That was trained.
             outcome: What came of it, with its weights.
-            **provenance: Further facts, beside `arch_id`, `recipe` and `seed`.
+            **provenance: Further facts, beside `arch_id`, `recipe`, `seed` and `teacher`.
         """
         assert outcome.weights is not None, "the job must `return_weights`"
         module = self.space.build(candidate.genotype)
@@ -166,6 +174,8 @@ class TrainingJob:
         facts: dict[str, Any] = {"arch_id": candidate.arch_id, "recipe": asdict(self.recipe)}
         if self.initial is not None:
             facts["initial_weights"] = dict(self.initial.source)
+        if self.teacher is not None:
+            facts["teacher"] = dict(self.teacher.provenance)
         return TrainedNetwork(
             module=module.eval(),
             preprocessing=self.preprocessing,
@@ -197,11 +207,12 @@ class TrainingJob:
         total_steps = self.recipe.epochs * max(used // self.recipe.batch_size, 1)
         short = replace(self.recipe, epochs=1, train_samples=None, batch_size=batch, patience=None)
         network = self.network(genotype)
+        teacher = self._started_teacher(torch.device("cpu"))
 
         def training_seconds(steps: int) -> float:
             images = self.train.sample(steps * batch, seed=0)
             started = time.monotonic()
-            train(network, images, short, self.preprocessing, teacher=self.teacher)
+            train(network, images, short, self.preprocessing, teacher=teacher)
             return time.monotonic() - started
 
         # The first step makes room for the others and takes longer than any.

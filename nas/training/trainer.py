@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -17,7 +18,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from nas.core.dataset import Examples
 from nas.core.errors import CandidateFailure
 from nas.core.host import training_step
-from nas.core.recipe import Recipe
+from nas.core.recipe import SELF, Recipe
 from nas.core.task import Sums
 from nas.core.trial import FULL
 from nas.network.module import Network
@@ -38,12 +39,9 @@ from nas.training.distributed import (
 )
 from nas.training.optimizers import optimizers_of
 from nas.training.precision import arithmetic, precision_of
+from nas.training.teacher import FeatureMatch, Taught, Teacher
 
 EVALUATION_BATCH = 500
-
-Teacher = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
-"""Returns the outputs that a network learns from, of positions `(n,)` among the training examples
-and of their augmented pixels `(n, C, H, W)`."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +88,7 @@ def train(
         preprocessing: Applied to every batch.
         deadline: In `time.monotonic()` seconds.
         held_out: Judged after every epoch where the recipe has `patience`.
-        teacher: What else the network learns from.
+        teacher: What else the network learns from: the one that the recipe names.
         fidelity: Share of the recipe's steps after which to stop, in (0, 1]; less than an epoch
             sees a share of the images.
         checkpoint: Of the same training, seeded equally, at a lower fidelity; `None` to begin.
@@ -99,7 +97,12 @@ def train(
 
     Raises:
         CandidateFailure: The loss is not finite, or the deadline has passed.
+        TypeError: The recipe names a teacher, and none is given, or the other way round.
+        ValueError: The teacher's outputs are of another shape.
     """
+    if (teacher is None) != (recipe.teacher.source in (None, SELF)):
+        got = "no teacher" if teacher is None else "a teacher"
+        raise TypeError(f"got {got}, expected the recipe's: {recipe.teacher.source}")
     with training_step():
         steps = _Steps(network, images, recipe, preprocessing, held_out, teacher, memory_share)
         if checkpoint is not None:
@@ -165,6 +168,13 @@ class _Steps:
             cast("nn.Module", torch.compile(outputs)) if recipe.compute.compile else outputs
         )
         self._optimizers = optimizers_of(network, recipe)
+        self._match = None
+        if teacher is not None and recipe.teacher.features:
+            pixels = self._batches.pixels(self._used[:1])
+            taught = cast("torch.Tensor", teacher(self._used[:1], pixels).features)
+            self._match = FeatureMatch(network, preprocessing(pixels), taught)
+            self._matched = averaging(self._match)
+            self._optimizers += optimizers_of(self._match, recipe)
         self._precision = precision_of(recipe.compute.precision, device)
         self._scaler = torch.amp.GradScaler(device.type, enabled=self._precision == torch.float16)
         self._averages = None
@@ -232,7 +242,8 @@ class _Steps:
         if (clip_norm := self._recipe.optimizer.clip_norm) is not None:
             for optimizer in self._optimizers:
                 self._scaler.unscale_(optimizer)
-            nn.utils.clip_grad_norm_(self._network.parameters(), clip_norm)
+            groups = [group for each in self._optimizers for group in each.param_groups]
+            nn.utils.clip_grad_norm_([p for group in groups for p in group["params"]], clip_norm)
         for optimizer in self._optimizers:
             self._scaler.step(optimizer)
         self._scaler.update()
@@ -248,17 +259,43 @@ class _Steps:
         pixels, mix = mixed(augmented(pixels, augmentation), augmentation)
         x = resized(self._preprocessing(pixels), recipe.resolution(self.taken / self.total))
         x = x.contiguous(memory_format=torch.channels_last)
-        with arithmetic(self._device, self._precision):
+        reading: AbstractContextManager[list[torch.Tensor]] = nullcontext([])
+        if self._match is not None:
+            reading = self._match.own.reading()
+        with arithmetic(self._device, self._precision), reading as features:
             own, *auxiliary = [outputs.float() for outputs in self._outputs(x)]
         loss = self._of_targets(own, at, mix)
-        if self._teacher is not None:
+        if recipe.teacher.source is not None:
             settings = recipe.teacher
-            taught = self._teacher(positions, pixels)
-            copied = self._images.task.distillation(own, taught, settings.temperature).mean()
-            loss = (1 - settings.weight) * loss + settings.weight * copied
+            taught, weight = self._taught(positions, pixels, x)
+            if taught.outputs.shape != own.shape:
+                got, expected = tuple(taught.outputs.shape), tuple(own.shape)
+                raise ValueError(f"outputs of the teacher: got {got}, expected {expected}")
+            copied = self._images.task.distillation(own, taught.outputs, settings.temperature)
+            loss = (1 - weight) * loss + weight * copied.mean()
+            if self._match is not None:
+                loss = loss + settings.features * self._matched(features[0], taught.features)
         for outputs in auxiliary:
             loss = loss + recipe.auxiliary_weight * self._of_targets(outputs, at, mix)
         return loss
+
+    def _taught(
+        self, positions: torch.Tensor, pixels: torch.Tensor, x: torch.Tensor
+    ) -> tuple[Taught, float]:
+        """Return what the teacher says of examples, and its weight.
+
+        The average of a network that has not learned yet teaches nothing, so its weight grows by
+        `exp(-5 (1 - t)^2)` (Laine and Aila, ICLR 2017), `t` from 0 to 1 over as many steps as the
+        average is of.
+        """
+        weight = self._recipe.teacher.weight
+        if self._teacher is not None:
+            return self._teacher(positions, pixels), weight
+        assert self._averages is not None, "the recipe has checked that"
+        with torch.no_grad():
+            outputs = self._averages.module.eval()(x).float()
+        grown = min(self.taken / (self._recipe.ema * self.total), 1.0)
+        return Taught(outputs), weight * math.exp(-5 * (1 - grown) ** 2)
 
     def _of_targets(self, outputs: torch.Tensor, at: torch.Tensor, mix: Mix | None) -> torch.Tensor:
         """Return the mean loss of outputs for the targets of the examples `at`."""
@@ -314,6 +351,8 @@ class _Steps:
         }
         if self._averages is not None:
             state["averages"] = self._averages.state_dict()
+        if self._match is not None:
+            state["match"] = self._match.state_dict()
         if self._scaler.is_enabled():
             state["scaler"] = self._scaler.state_dict()
         if self._device.type == "cuda":
@@ -333,6 +372,8 @@ class _Steps:
         self._worse_epochs = int(state["worse_epochs"])
         if self._averages is not None:
             self._averages.load_state_dict(state["averages"])
+        if self._match is not None:
+            self._match.load_state_dict(state["match"])
         if self._scaler.is_enabled():
             self._scaler.load_state_dict({n: t.item() for n, t in state["scaler"].items()})
         if rank() >= len(state["random"]):  # it was trained by fewer processes
