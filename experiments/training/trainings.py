@@ -32,8 +32,9 @@ class Network:
 
     Attributes:
         space: Name of the space.
-        choices: Values of genes by their names, or by the last part of them for all blocks alike;
-            the first choice where none is given.
+        choices: Values of genes by their names, or for several alike by the last part of them,
+            behind that of their stage (`stage1.depth`) or alone; the first choice where none is
+            given.
         settings: Of the space.
     """
 
@@ -48,8 +49,15 @@ class Network:
         )
         chosen = []
         for gene in space.genes:
-            value = self.choices.get(gene.name, self.choices.get(gene.name.rpartition(".")[2]))
-            chosen.append(0 if value is None else gene.choices.index(value))
+            stage, _, last = gene.name.partition(".")
+            names = (
+                gene.name,
+                f"{stage}.{last.rpartition('.')[2]}",
+                last.rpartition(".")[2],
+                stage,
+            )
+            value = next((self.choices[n] for n in names if n in self.choices), gene.choices[0])
+            chosen.append(gene.choices.index(value))
         return space, space.canonical(chosen)
 
 

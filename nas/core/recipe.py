@@ -269,7 +269,7 @@ class Recipe:
     Example:
         >>> recipe = Recipe.of("full", "transformer", epochs=50, optimizer={"weight_decay": 0.1})
         >>> recipe.optimizer.name
-        'adamw'
+        'muon'
     """
 
     preset: str = "fast"
@@ -363,19 +363,19 @@ _PARTS: dict[str, Any] = {
     "compute": ComputeSettings,
 }
 
+_MUON = {
+    "name": "muon",
+    "learning_rate": 3e-3,
+    "scaling": "sqrt",
+    "momentum": 0.95,
+    "weight_decay": 0.05,
+}
+
 PRESETS: dict[str, dict[str, dict[str, Any]]] = {
-    "fast": {
-        "convolution": {},
-        "transformer": {
-            "optimizer": {"name": "adamw", "learning_rate": 1e-3, "weight_decay": 0.05},
-        },
-    },
+    "fast": {"convolution": {}, "transformer": {"optimizer": _MUON}},
     "full": {
         "convolution": {"epochs": 30},
-        "transformer": {
-            "epochs": 30,
-            "optimizer": {"name": "adamw", "learning_rate": 1e-3, "weight_decay": 0.05},
-        },
+        "transformer": {"epochs": 30, "optimizer": _MUON},
     },
 }
 """Presets by name and family: what they change in the defaults."""
