@@ -68,7 +68,7 @@ def initial_weights(
     before, now = found.space.input_shape, space.input_shape
     if before != now:
         sizes = " and ".join("x".join(map(str, shape)) for shape in (before, now))
-        notes.append(f"its images differ, {sizes}: see docs/settings.md")
+        notes.append(f"its images differ, {sizes}: see docs/training.md")
     rng = np.random.default_rng(0)
     networks = (space.build(space.sample(rng)) for _ in range(SAMPLES))
     share = np.mean([weights.inherited_by(network) for network in networks])
