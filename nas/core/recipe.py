@@ -363,19 +363,25 @@ _PARTS: dict[str, Any] = {
     "compute": ComputeSettings,
 }
 
-_MUON = {
-    "name": "muon",
-    "learning_rate": 3e-3,
-    "scaling": "sqrt",
-    "momentum": 0.95,
-    "weight_decay": 0.05,
-}
+
+def _muon(learning_rate: float) -> dict[str, Any]:
+    return {
+        "name": "muon",
+        "learning_rate": learning_rate,
+        "scaling": "sqrt",
+        "momentum": 0.95,
+        "weight_decay": 0.05,
+    }
+
 
 PRESETS: dict[str, dict[str, dict[str, Any]]] = {
-    "fast": {"convolution": {}, "transformer": {"optimizer": _MUON}},
+    "fast": {
+        "convolution": {},
+        "transformer": {"optimizer": _muon(3e-3)},
+    },
     "full": {
-        "convolution": {"epochs": 30},
-        "transformer": {"epochs": 30, "optimizer": _MUON},
+        "convolution": {"epochs": 30, "batch_size": 128, "optimizer": _muon(5e-3)},
+        "transformer": {"epochs": 30, "optimizer": _muon(3e-3)},
     },
 }
 """Presets by name and family: what they change in the defaults."""
