@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from nas.core.errors import ConfigError, UnknownNameError
@@ -113,8 +113,8 @@ class AugmentationSettings:
     """Random changes of the training images.
 
     Attributes:
-        flip: Whether half of the images are mirrored left to right; `None` where the data set says
-            that a mirror image is of the same class.
+        flip: Whether half of the images are mirrored left to right. In a study it is where the data
+            set says that a mirror image is of the same class, unless it is set.
         shift: Largest shift in both directions, as a share of the images' sides, whose edges are
             repeated: 0.125 is 4 of 32 pixels.
         crop: Smallest share of the area that a crop of random size and place keeps, which is then
@@ -131,7 +131,7 @@ class AugmentationSettings:
         mixed: Share of the batches that are mixed, where `mixup` or `cutmix` is above 0.
     """
 
-    flip: bool | None = None
+    flip: bool = False
     shift: float = 0.125
     crop: float = 1.0
     policy: str = "none"
@@ -154,7 +154,7 @@ class AugmentationSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class RegularisationSettings:
-    """What keeps a network from learning its training images by heart.
+    """Regularisation, against overfitting.
 
     Attributes:
         label_smoothing: Of the cross entropy (Szegedy et al., CVPR 2016).
@@ -199,6 +199,12 @@ class TeacherSettings:
     cached: bool = False
 
     def __post_init__(self) -> None:
+        if self.source is None:
+            for spec in fields(self):
+                if (value := getattr(self, spec.name)) != spec.default:
+                    expected = f"{spec.default} without a teacher"
+                    fix = "set recipe.teacher.source"
+                    raise ConfigError(f"recipe.teacher.{spec.name}", value, expected, fix)
         _check_share(self, "teacher.", "weight")
         _check_above_0(self, "teacher.", "temperature")
         _check_0_or_more(self, "teacher.", "features")
@@ -248,7 +254,7 @@ class Recipe:
         optimizer: The optimizer.
         schedule: The learning rate over the training.
         augmentation: Random changes of the training images.
-        regularisation: What keeps a network from learning its training images by heart.
+        regularisation: Against overfitting.
         init: Folder of pretrained weights that networks begin with: of Hugging Face transformers
             (MobileNetV2, ViT, DeiT), an export, or a verified network; `None` for none.
         teacher: A trained network that is learned from.
@@ -364,33 +370,45 @@ _PARTS: dict[str, Any] = {
 }
 
 
-def _muon(learning_rate: float) -> dict[str, Any]:
-    return {
-        "name": "muon",
-        "learning_rate": learning_rate,
-        "scaling": "sqrt",
-        "momentum": 0.95,
-        "weight_decay": 0.05,
-    }
-
+OPTIMIZER_VALUES: dict[str, dict[str, Any]] = {
+    "sgd": {},
+    "adamw": {"learning_rate": 2e-3, "scaling": "sqrt", "weight_decay": 0.05},
+    "muon": {"learning_rate": 3e-3, "scaling": "sqrt", "momentum": 0.95, "weight_decay": 0.05},
+}
+"""What an optimizer has in place of the defaults, which are those of `sgd`."""
 
 PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     "fast": {
-        "convolution": {},
-        "transformer": {"optimizer": _muon(3e-3)},
+        "convolution": {"optimizer": {"name": "sgd"}},
+        "transformer": {"optimizer": {"name": "muon"}},
     },
     "full": {
-        "convolution": {"epochs": 30, "batch_size": 128, "optimizer": _muon(5e-3)},
-        "transformer": {"epochs": 30, "optimizer": _muon(3e-3)},
+        "convolution": {
+            "epochs": 30,
+            "batch_size": 128,
+            "optimizer": {"name": "muon", "learning_rate": 5e-3},
+        },
+        "transformer": {"epochs": 30, "optimizer": {"name": "muon"}},
     },
 }
 """Presets by name and family: what they change in the defaults."""
 
 
 def preset_values(preset: str, family: str, changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the plain values that a preset with changes has in place of the defaults."""
+    """Return the plain values that a preset with changes has in place of the defaults.
+
+    Another optimizer than the preset's has its own learning rate, momentum and weight decay.
+    """
     _check_name("preset", preset, PRESETS)
+    _check_name("family", family, FAMILIES)
     values: dict[str, Any] = {"preset": preset, **PRESETS[preset][family]}
+    own = values["optimizer"]
+    name = changes.get("optimizer", {}).get("name", own["name"])
+    _check_name("optimizer.name", name, OPTIMIZERS)
+    values["optimizer"] = {
+        **OPTIMIZER_VALUES[name],
+        **(own if name == own["name"] else {"name": name}),
+    }
     for name, value in changes.items():
         if isinstance(value, Mapping) and name in _PARTS:
             value = {**values.get(name, {}), **value}

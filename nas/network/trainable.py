@@ -34,7 +34,7 @@ class TrainableNetwork(Network):
         return any(isinstance(module, Dropout) for module in self.modules())
 
     def regularise(self, *, drop_path: float = 0.0, dropout: float = 0.0) -> None:
-        """Set the rates at which training drops residual branches and features.
+        """Set the rates at which training drops what there is of residual branches and features.
 
         Args:
             drop_path: Rate of the last residual branch. Of `L` branches the `l`-th one has
@@ -42,19 +42,13 @@ class TrainableNetwork(Network):
             dropout: Rate before the classifier's last layer.
 
         Raises:
-            ValueError: A rate is not from 0 to below 1, or is above 0 in a network without a layer
-                that it applies to.
+            ValueError: A rate is not from 0 to below 1.
         """
         paths = [module for module in self.modules() if isinstance(module, DropPath)]
         dropouts = [module for module in self.modules() if isinstance(module, Dropout)]
-        for name, rate, layers in (
-            ("drop_path", drop_path, len(paths)),
-            ("dropout", dropout, len(dropouts)),
-        ):
+        for name, rate in (("drop_path", drop_path), ("dropout", dropout)):
             if not 0 <= rate < 1:
                 raise ValueError(f"{name}: got {rate}, expected 0 or more and less than 1")
-            if rate and not layers:
-                raise ValueError(f"{name}: got {rate}, expected 0: the network has no layer for it")
         for position, path in enumerate(paths, 1):
             path.rate = drop_path * position / len(paths)
         for layer in dropouts:

@@ -9,7 +9,7 @@ import contextlib
 import heapq
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -277,8 +277,8 @@ def speeds_of(
             how = f"none of the search before its first trial, as a network failed ({failure})"
     final_ratio = _images(settings.finalise.recipe, job) / _images(job.recipe, job)
     known = genotypes or [trial.genotype for trial in trials]
-    if final_job is not None and final_job.recipe.teacher != job.recipe.teacher and known:
-        # An image takes longer where a teacher sees it.
+    if final_job is not None and not _alike(final_job.recipe, job.recipe) and known:
+        # A step takes longer by another optimizer, in smaller batches or with a teacher.
         with contextlib.suppress(CandidateFailure):
             middle = _spread(job, known)[1]
             final_ratio = final_job.estimated_seconds(middle) / job.estimated_seconds(middle)
@@ -298,6 +298,12 @@ def speeds_of(
 def mean_s(trials: Sequence[Trial]) -> float:
     """Return the seconds of a full training, given one trial or more."""
     return max(sum(trial.seconds for trial in trials) / full_trainings(trials), 1e-9)
+
+
+def _alike(first: Recipe, second: Recipe) -> bool:
+    """Return whether an image takes as long by both recipes."""
+    one, other = (replace(r, preset="full", epochs=1, train_samples=None) for r in (first, second))
+    return one == other
 
 
 def _images(recipe: Recipe, job: TrainingJob) -> int:

@@ -21,7 +21,7 @@ from nas.core.errors import ConfigError, UnknownNameError
 from nas.core.files import check_folder
 from nas.core.measurement import Device
 from nas.core.objective import Constraint, Objective
-from nas.core.recipe import PRESETS, Recipe
+from nas.core.recipe import OPTIMIZERS, PRESETS, Recipe
 from nas.core.registry import Registry
 from nas.data.published import Published
 from nas.devices.table import TableDevice
@@ -188,7 +188,11 @@ def with_presets(values: Mapping[str, Any]) -> dict[str, Any]:
         )
         if preset not in PRESETS:
             raise UnknownNameError(f"{section}.{RECIPE}.preset", preset, PRESETS)
-        complete = dataclasses.asdict(Recipe.of(preset, family, augmentation={"flip": mirrors}))
+        part = changes.get("optimizer")
+        name = part.get("name") if isinstance(part, Mapping) else None
+        optimizer = {"name": name} if name in OPTIMIZERS else {}
+        own = Recipe.of(preset, family, augmentation={"flip": mirrors}, optimizer=optimizer)
+        complete = dataclasses.asdict(own)
         sections[section] = {**given, RECIPE: _merged(complete, changes)}
     return sections
 

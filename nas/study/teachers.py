@@ -368,8 +368,7 @@ def _trained(
         own.mkdir(exist_ok=True)
         network = alone.trained_network(candidate, evaluation.outcome)
         network.save(own)
-        error = network.metrics["error"]
-        reporter.stage(f"  trained in {evaluation.seconds:.0f} s, validation error {error:.2f} %")
+        reporter.stage(f"  trained in {evaluation.seconds:.0f} s")
     return _of_network(TrainedNetwork.load(own, job.space.build(genotype)), source)
 
 
@@ -393,7 +392,7 @@ def _cached(
                 outputs[:PROBED_IMAGES], now.outputs, rtol=1e-3, atol=1e-3
             ):
                 return CachedTeacher(provenance=teacher.provenance, outputs=outputs)
-    reporter.stage(f"the teacher of {setting} looks at {len(job.train)} training images")
+    reporter.stage(f"running the teacher of {setting} on {len(job.train)} training images")
     cached = CachedTeacher.of(teacher, job.train, threads)
     content = io.BytesIO()
     np.save(content, cached.outputs, allow_pickle=False)

@@ -111,12 +111,15 @@ class Verification:
     def _train(self, members: Sequence[Candidate], show: Show) -> None:
         self.reporter.stage(f"training {counted(len(members), 'architecture')} by finalise.recipe")
         evaluation = self.settings.evaluation
+        recipe = self.settings.finalise.recipe
+        if self.validation is None:  # no images are left to end a training by
+            recipe = dataclasses.replace(recipe, patience=None)
         job = TrainingJob(
             space=self.problem.space,
             train=self.train,
             held_out=self.train if self.validation is None else self.validation,
             preprocessing=self._preprocessing,
-            recipe=self.settings.finalise.recipe,
+            recipe=recipe,
             initial=self.initial,
             threads=evaluation.threads,
             processes=evaluation.processes,

@@ -21,13 +21,13 @@ def augmented(pixels: torch.Tensor, settings: AugmentationSettings) -> torch.Ten
 
     Args:
         pixels: `(n, c, h, w)` uint8, which stay as they are.
-        settings: What to change. A `flip` of `None` is none.
+        settings: What to change.
 
     Returns:
         uint8 of the same shape; `pixels` itself where nothing is to be changed.
     """
     if settings.flip or settings.shift:
-        pixels = _flipped_and_shifted(pixels, bool(settings.flip), settings.shift)
+        pixels = _flipped_and_shifted(pixels, settings.flip, settings.shift)
     if settings.crop < 1:
         pixels = _cropped(pixels, settings.crop)
     if settings.policy != "none":

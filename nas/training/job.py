@@ -25,7 +25,7 @@ from nas.training.batches import lie_on
 from nas.training.distributed import distributed, own_seed, rank
 from nas.training.memory import FIX, check_memory, free_bytes, training_bytes
 from nas.training.teacher import Teacher, TeacherNetwork
-from nas.training.trainer import evaluate, judged, resized, train
+from nas.training.trainer import evaluate, judged, resized, steps_an_epoch, train
 
 TIMED_S = 0.3
 """Seconds of training steps from which the time of a training is estimated; at least one step."""
@@ -64,10 +64,14 @@ class TrainingJob:
     def __post_init__(self) -> None:
         """Check that the space's networks can be trained by the recipe."""
         check_recipe(self.space, self.recipe)
-        if self.processes * self.recipe.compute.accumulate > self.recipe.batch_size:
-            parts = f"{self.processes} processes and {self.recipe.compute.accumulate} parts of each"
-            expected = f"as many as {parts} at least"
-            raise ConfigError("evaluation.recipe.batch_size", self.recipe.batch_size, expected)
+        # Batch norm needs two images at a time.
+        used = min(self.recipe.train_samples or len(self.train), len(self.train))
+        accumulate = self.recipe.compute.accumulate
+        if accumulate * self.processes > 1:
+            batch = min(self.recipe.batch_size, used)
+            if 2 * accumulate * self.processes > batch:
+                expected = f"{batch // 2 // self.processes} at most, for two images at a time"
+                raise ConfigError("recipe.compute.accumulate", accumulate, expected)
 
     def network(self, genotype: Genotype, parent: Parent | None = None) -> TrainableNetwork:
         """Build a network as the recipe trains it, with the weights that it begins with."""
@@ -153,10 +157,11 @@ class TrainingJob:
         Raises:
             CandidateFailure: It does not.
         """
-        needed = training_bytes(network, self.recipe, self.space.input_shape)
+        shape = self.space.input_shape
+        needed = training_bytes(network, self.recipe, shape, self.processes)
         if device.type == "cuda" and lie_on(device, self.train, self.memory_share):
             needed += math.prod(self.train.pixels.shape)
-        check_memory(needed, free_bytes(device, self.memory_share), self.recipe)
+        check_memory(needed, free_bytes(device, self.memory_share), self.recipe, self.processes)
 
     def trained_network(
         self, candidate: Candidate, outcome: Outcome, **provenance: Any
@@ -172,6 +177,8 @@ class TrainingJob:
         module = self.space.build(candidate.genotype)
         module.load_state_dict(safetensors.torch.load(outcome.weights))
         facts: dict[str, Any] = {"arch_id": candidate.arch_id, "recipe": asdict(self.recipe)}
+        if outcome.history:  # fewer than the recipe's where its patience has ended the training
+            facts["epochs_trained"] = int(outcome.history[-1]["epoch"])
         if self.initial is not None:
             facts["initial_weights"] = dict(self.initial.source)
         if self.teacher is not None:
@@ -204,7 +211,7 @@ class TrainingJob:
     def _timed_seconds(self, genotype: Genotype) -> float:
         used = min(self.recipe.train_samples or len(self.train), len(self.train))
         batch = min(self.recipe.batch_size, used)
-        total_steps = self.recipe.epochs * max(used // self.recipe.batch_size, 1)
+        total_steps = self.recipe.epochs * steps_an_epoch(used, self.recipe)
         short = replace(self.recipe, epochs=1, train_samples=None, batch_size=batch, patience=None)
         network = self.network(genotype)
         teacher = self._started_teacher(torch.device("cpu"))
@@ -263,12 +270,12 @@ def check_recipe(space: SearchSpace, recipe: Recipe, setting: str = "evaluation.
     Raises:
         ConfigError: They cannot.
     """
-    every_first = space.canonical([0] * len(space.genes))
+    extremes = [[0] * len(space.genes), [len(gene.choices) - 1 for gene in space.genes]]
     with torch.device("meta"):  # which knows shapes, and computes nothing
-        network = space.build(every_first)
+        networks = [space.build(space.canonical(genotype)) for genotype in extremes]
     for name, possible in (
-        ("drop_path", network.has_drop_path),
-        ("dropout", network.has_dropout),
+        ("drop_path", any(network.has_drop_path for network in networks)),
+        ("dropout", any(network.has_dropout for network in networks)),
     ):
         rate = getattr(recipe.regularisation, name)
         if rate and not possible:

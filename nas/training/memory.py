@@ -36,20 +36,23 @@ def free_bytes(device: torch.device, share: float) -> int:
     return int(min(usable_memory(), share * host_memory() - own))
 
 
-def check_memory(needed: int, free: int, recipe: Recipe) -> None:
+def check_memory(needed: int, free: int, recipe: Recipe, processes: int = 1) -> None:
     """Check that a training fits.
 
     Raises:
         CandidateFailure: It does not.
     """
     if needed > free:
-        images = counted(_images_at_once(recipe), "image")
+        images = counted(_images_at_once(recipe, processes), "image")
         line = f"needs about {_text(needed)} for {images} at a time, {_text(max(free, 0))} are free"
         raise CandidateFailure("out_of_memory", f"{line}; {FIX}")
 
 
 def training_bytes(
-    network: TrainableNetwork, recipe: Recipe, input_shape: tuple[int, int, int]
+    network: TrainableNetwork,
+    recipe: Recipe,
+    input_shape: tuple[int, int, int],
+    processes: int = 1,
 ) -> int:
     """Return about how many bytes a training takes on the network's device, beside the weights.
 
@@ -62,18 +65,19 @@ def training_bytes(
         network: On its device; left as it is.
         recipe: How it is to be trained.
         input_shape: `(channels, height, width)`.
+        processes: Among which every batch is divided, each with a device of its own.
     """
     weights: int = sum(parameter.nbytes for parameter in network.parameters())
     state: int = sum(tensor.nbytes for tensor in network.state_dict().values())
     moments = int(recipe.optimizer.momentum > 0) if recipe.optimizer.name == "sgd" else 2
     copies = (recipe.ema > 0) + (recipe.patience is not None)
     few, more = (_saved_bytes(network, recipe, input_shape, count) for count in (2, 3))
-    activations: int = few + (more - few) * (_images_at_once(recipe) - 2)
+    activations: int = few + (more - few) * (_images_at_once(recipe, processes) - 2)
     return weights * (1 + moments) + state * copies + activations
 
 
-def _images_at_once(recipe: Recipe) -> int:
-    return -(-recipe.batch_size // recipe.compute.accumulate)
+def _images_at_once(recipe: Recipe, processes: int) -> int:
+    return -(-recipe.batch_size // (recipe.compute.accumulate * processes))
 
 
 def _saved_bytes(

@@ -130,6 +130,11 @@ def train(
     return Training(fidelity if unfinished else FULL, left, tuple(steps.history))
 
 
+def steps_an_epoch(examples: int, recipe: Recipe) -> int:
+    """Return in how many batches, all of nearly the recipe's size, an epoch sees its examples."""
+    return max(round(examples / recipe.batch_size), 1)
+
+
 class _Steps:
     """The steps of one training.
 
@@ -160,8 +165,7 @@ class _Steps:
         self._targets = torch.from_numpy(images.targets).to(device)
         self._weights = torch.from_numpy(images.task.weights(images.targets)).float().to(device)
         self._used = of_first(torch.randperm(len(images)))[: recipe.train_samples]
-        # All batches are of the same size: a rest of one image would break batch norm.
-        self._epoch_steps = max(len(self._used) // recipe.batch_size, 1)
+        self._epoch_steps = steps_an_epoch(len(self._used), recipe)
         self.total = recipe.epochs * self._epoch_steps
         outputs = averaging(Outputs(network))
         self._outputs: nn.Module = (
@@ -188,7 +192,7 @@ class _Steps:
         self._parts: tuple[torch.Tensor, ...] = ()
         self._best: dict[str, torch.Tensor] = {}
         self._best_error, self._worse_epochs = math.inf, 0
-        self._loss_sum, self._steps_timed, self._seconds = 0.0, 0, 0.0
+        self._loss_sum, self._images_timed, self._seconds = 0.0, 0, 0.0
 
     @property
     def exhausted(self) -> bool:
@@ -204,13 +208,14 @@ class _Steps:
             if step == 0:
                 self._order, self._parts = of_first(self._drawn()), ()
             if not self._parts:
-                self._parts = torch.split(self._order, self._recipe.batch_size)
+                # Nearly of one size: a rest of one image would break batch norm.
+                self._parts = torch.tensor_split(self._order, self._epoch_steps)
             value = self._step(self._parts[step])
         if not math.isfinite(value):
             detail = f"the loss became {value} in step {self.taken}"
             raise CandidateFailure("diverged", detail)
         self._seconds += time.monotonic() - started
-        self._steps_timed += 1
+        self._images_timed += len(self._parts[step])
         self._loss_sum += value
         self.taken += 1
         if self.taken % self._epoch_steps == 0:
@@ -272,6 +277,8 @@ class _Steps:
                 got, expected = tuple(taught.outputs.shape), tuple(own.shape)
                 raise ValueError(f"outputs of the teacher: got {got}, expected {expected}")
             copied = self._images.task.distillation(own, taught.outputs, settings.temperature)
+            if recipe.balance == "weights":
+                copied = copied * self._weights[at]
             loss = (1 - weight) * loss + weight * copied.mean()
             if self._match is not None:
                 loss = loss + settings.features * self._matched(features[0], taught.features)
@@ -312,22 +319,23 @@ class _Steps:
         return mix.share * mean(at) + (1 - mix.share) * mean(at[mix.partner])
 
     def _end_epoch(self) -> None:
-        images = self._steps_timed * self._recipe.batch_size
         record = {
             "epoch": float(self.taken // self._epoch_steps),
-            "images_per_s": images / max(self._seconds, 1e-9),
+            "images_per_s": self._images_timed / max(self._seconds, 1e-9),
             "loss": self._loss_sum / self._epoch_steps,
         }
-        self._loss_sum, self._steps_timed, self._seconds = 0.0, 0, 0.0
+        self._loss_sum, self._images_timed, self._seconds = 0.0, 0, 0.0
         if self._recipe.patience is not None and self._held_out is not None and rank() == 0:
-            judged = self._network if self._averages is None else self._averages.module
-            metrics = evaluate(judged, self._held_out, self._preprocessing)
-            judged.train()
+            network = self._network if self._averages is None else self._averages.module
+            resolution = self._recipe.resolution(self.taken / self.total)
+            metrics = evaluate(network, self._held_out, self._preprocessing, resolution)
+            network.train()
             record |= metrics
-            self._worse_epochs += 1
-            if metrics["error"] < self._best_error:
-                self._best_error, self._worse_epochs = metrics["error"], 0
-                self._best = {name: t.clone() for name, t in judged.state_dict().items()}
+            if resolution == 1:  # before that, errors are of smaller images
+                self._worse_epochs += 1
+                if metrics["error"] < self._best_error:
+                    self._best_error, self._worse_epochs = metrics["error"], 0
+                    self._best = {name: t.clone() for name, t in network.state_dict().items()}
         self.history.append(record)
 
     def hand_over(self) -> None:

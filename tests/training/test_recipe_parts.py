@@ -13,9 +13,20 @@ from torch import nn
 import search_spaces
 from nas import data
 from nas.core.dataset import Examples, SearchSplits
-from nas.core.recipe import OPTIMIZERS, POLICIES, SCHEDULES, Recipe
+from nas.core.errors import ConfigError
+from nas.core.recipe import (
+    FAMILIES,
+    OPTIMIZERS,
+    POLICIES,
+    PRESETS,
+    SCHEDULES,
+    OptimizerSettings,
+    Recipe,
+)
+from nas.core.recipe import OPTIMIZER_VALUES as VALUES
 from nas.network.space import SearchSpace
 from nas.network.trained import Preprocessing
+from nas.training.job import check_recipe
 from nas.training.muon import orthogonal
 from nas.training.optimizers import optimizers_of, parameter_groups
 from nas.training.trainer import Training, train
@@ -263,3 +274,41 @@ def test_muon_steps_matrices_and_adamw_the_rest():
     expected = -0.01 * 0.2 * 72**0.5 * orthogonal(gradient.flatten(1)[None])[0]
     torch.testing.assert_close(step, expected, rtol=1e-3, atol=1e-6)
     assert (step * gradient.flatten(1)).sum() < 0
+
+
+def test_drop_path_is_refused_where_no_network_of_a_space_has_a_branch():
+    recipe = Recipe.of(regularisation={"drop_path": 0.1})
+    with pytest.raises(
+        ConfigError, match=r"recipe\.regularisation\.drop_path: got 0.1"
+    ):
+        check_recipe(search_spaces.get("darts", input_shape=(3, 32, 32), num_classes=10), recipe)
+    # Its smallest networks have none, its larger ones do.
+    space = search_spaces.get(
+        "mobilenet", input_shape=(3, 64, 64), num_classes=10, layout="mobilenet_v2"
+    )
+    check_recipe(space, recipe)
+
+
+def test_an_optimizer_brings_its_own_rates_unless_it_is_the_presets():
+    for family in FAMILIES:
+        for preset in PRESETS:
+            own = Recipe.of(preset, family).optimizer
+            for name in OPTIMIZERS:
+                found = Recipe.of(preset, family, optimizer={"name": name}).optimizer
+                expected = own if name == own.name else OptimizerSettings(**VALUES[name], name=name)
+                assert found == expected
+    changed = Recipe.of("full", optimizer={"name": "sgd", "learning_rate": 0.3}).optimizer
+    assert changed == OptimizerSettings(learning_rate=0.3)
+
+
+def test_a_training_does_not_end_before_it_has_seen_images_of_full_size(digits: SearchSplits):
+    recipe = Recipe.of(
+        epochs=6,
+        train_samples=128,
+        patience=1,
+        initial_resolution=0.5,
+        full_resolution_from=1.0,
+        optimizer={"learning_rate": 1e-4},
+    )
+    _, [training] = trained(digits, a_space("mobilenet"), recipe, 1.0)
+    assert len(training.history) == 6
