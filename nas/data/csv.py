@@ -87,7 +87,8 @@ def read_csv(path: Path, columns: Sequence[str]) -> Iterator[tuple[str, Mapping[
                 if header.count(column) != 1:
                     raise DataError(
                         f"{shown(path)}: got columns {', '.join(header) or 'none'}, expected one"
-                        f" {column!r}; name yours by data.image_column, data.label_column"
+                        f" {column!r}; name yours by data.image_column,"
+                        " data.label_column and data.split_column"
                     )
             for values in lines:
                 if not values:

@@ -27,7 +27,7 @@ _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
 @dataclass(frozen=True, kw_only=True)
-class InitialWeights:
+class PretrainedWeights:
     """A trained network whose weights new networks begin with.
 
     Attributes:

@@ -23,14 +23,14 @@ from nas.core.records import decoding, read_json
 from nas.core.seeding import training_seed
 from nas.core.trial import FULL, Candidate
 from nas.logging import Logger
-from nas.network.inheritance import InitialWeights
+from nas.network.inheritance import PretrainedWeights
 from nas.results.hypervolume import hypervolume_order
 from nas.results.study import PICKS, StudyResults
 from nas.search.problem import SearchProblem
 from nas.study.folder import StudyFolder
 from nas.study.reporting import Reporter
 from nas.study.settings import StudySettings
-from nas.study.verification import Taught, Verification
+from nas.study.verification import Verification, WithTeacher
 
 
 @dataclass
@@ -51,9 +51,9 @@ class Finalisation:
     results: StudyResults
     reporter: Reporter
     logger: Logger
-    taught: Taught
+    taught: WithTeacher
     fitting: Callable[[Sequence[str], int], int]
-    initial: InitialWeights | None = None
+    initial: PretrainedWeights | None = None
 
     def run(self) -> bool:
         """Verify the members of the front that are not verified yet; return whether all are."""

@@ -45,8 +45,14 @@ SEARCH_SETTINGS = (
 FINALISE_SETTINGS = (*SEARCH_SETTINGS, "finalise.recipe")
 """Settings that verified architectures depend on."""
 
-FREE_SETTINGS = ("device.command", "device.python", "device.address", "device.timeout_seconds")
-"""Settings that say how a device elsewhere is reached, and change nothing that it measures."""
+FREE_SETTINGS = (
+    "device.command",
+    "device.python",
+    "device.address",
+    "device.timeout_seconds",
+    "data.memory_share",
+)
+"""Settings that say how a device is reached and where images are kept, and change no result."""
 
 
 class StudyFolder:

@@ -10,7 +10,7 @@ import numpy as np
 from nas.core.errors import HwnasError
 from nas.core.recipe import Recipe
 from nas.core.task import Task
-from nas.network.inheritance import InitialWeights
+from nas.network.inheritance import PretrainedWeights
 from nas.network.space import SearchSpace
 from search_spaces.pretrained import load
 
@@ -24,7 +24,7 @@ def check_unchanged(
     """Check that the weights in a folder are those that a study began with.
 
     Args:
-        known: `InitialWeights.source` as the study recorded it, by section.
+        known: `PretrainedWeights.source` as the study recorded it, by section.
         sources: The same of the weights that lie there now.
 
     Raises:
@@ -40,7 +40,7 @@ def check_unchanged(
 
 def initial_weights(
     recipe: Recipe, section: str, space: SearchSpace, task: Task, say: Callable[[str], None]
-) -> InitialWeights | None:
+) -> PretrainedWeights | None:
     """Return the weights that a recipe names, and say how they fit; `None` where it names none.
 
     Args:
@@ -57,7 +57,7 @@ def initial_weights(
         return None
     folder = Path(recipe.init).expanduser()
     found = load(folder, space)
-    weights = InitialWeights(
+    weights = PretrainedWeights(
         network=found.network,
         outputs=found.outputs == task.output_names,
         source={"folder": str(folder), "sha256": found.sha256},

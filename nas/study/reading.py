@@ -77,7 +77,6 @@ def read(config: DictConfig) -> StudySettings:
     """
     values = resolved(config)
     general = _general(values)
-    values = with_presets(values)
     search = structured(SearchSettings, values.get("search"), "search")
     constraints = tuple(Constraint.parse(text) for text in search.constraints)
     device = _component(values, "device")
@@ -87,16 +86,17 @@ def read(config: DictConfig) -> StudySettings:
         "data": _component(values, "data"),
         "predictor": _component(values, "latency_predictor"),
         "fidelity": _component(values, "fidelity"),
-        "evaluation": _component(values, "evaluation"),
         "logging": _component(values, "logging"),
-        "finalise": structured(FinaliseSettings, values.get("finalise"), "finalise"),
     }
+    parts |= _trained(values)
     url = None if general.ledger.url is None else reachable(general.ledger.url)
     for name in IMAGES:
         if name in values["search_space"]:
             got = values["search_space"][name]
             raise ConfigError(f"search_space.{name}", got, "no value: a search takes the data's")
-    # Last, as it loads the space's networks and with them PyTorch.
+    # Last, as the space's networks load PyTorch.
+    values = with_presets(values)
+    parts |= _trained(values)
     complete = completed_configuration(values)
     complete["ledger"]["url"] = None if url is None else recordable(url)
     settings = StudySettings(
@@ -193,17 +193,17 @@ def with_presets(values: Mapping[str, Any]) -> dict[str, Any]:
         optimizer = {"name": name} if name in OPTIMIZERS else {}
         own = Recipe.of(preset, family, augmentation={"flip": mirrors}, optimizer=optimizer)
         complete = dataclasses.asdict(own)
-        sections[section] = {**given, RECIPE: _merged(complete, changes)}
+        sections[section] = {**given, RECIPE: _changed(complete, changes)}
     return sections
 
 
-def _merged(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+def _changed(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
     """Return nested values with changes."""
     merged = dict(values)
     for name, value in changes.items():
         old: Any = merged.get(name)
         both = isinstance(value, Mapping) and isinstance(old, Mapping)
-        merged[name] = _merged(old, value) if both else value
+        merged[name] = _changed(old, value) if both else value
     return merged
 
 
@@ -242,6 +242,14 @@ def every_setting(config: DictConfig) -> dict[str, Any]:
     complete = completed_configuration(with_presets(values))
     complete["ledger"]["url"] = url
     return complete if out is None else {"out": out, **complete}
+
+
+def _trained(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Build the sections that hold recipes."""
+    return {
+        "evaluation": _component(values, "evaluation"),
+        "finalise": structured(FinaliseSettings, values.get("finalise"), "finalise"),
+    }
 
 
 def _component(values: Mapping[str, Any], section: str) -> Any:

@@ -25,7 +25,7 @@ from nas.core.trial import History, Trial, full_trainings
 from nas.devices.measuring.environment import threads_line
 from nas.evaluation.checkpoints import CheckpointFolder, ContinuingEvaluator
 from nas.logging import GuardedLogger, Logger
-from nas.network.inheritance import InitialWeights
+from nas.network.inheritance import PretrainedWeights
 from nas.network.trained import Preprocessing
 from nas.results.ledger import Ledger, Writer
 from nas.results.study import StudyResults
@@ -127,7 +127,7 @@ class _Study:
         # Before any is started it is not known how many workers there are on a cluster.
         here = settings.ray.address is None
         check_recipe(space, settings.finalise.recipe, "finalise.recipe")
-        self._initial: dict[str, InitialWeights] = {}
+        self._initial: dict[str, PretrainedWeights] = {}
         self._note_initial("finalise", settings.finalise.recipe)
         self._job = settings.evaluation.job(
             lambda recipe: dataclasses.replace(
@@ -159,7 +159,7 @@ class _Study:
         recipe = self.settings.finalise.recipe
         return self._training(recipe, self._initial.get("finalise"))
 
-    def _training(self, recipe: Recipe, initial: InitialWeights | None) -> TrainingJob:
+    def _training(self, recipe: Recipe, initial: PretrainedWeights | None) -> TrainingJob:
         """Return the job that trains candidates by a recipe, as yet without a teacher."""
         evaluation = self.settings.evaluation
         return TrainingJob(
@@ -208,7 +208,7 @@ class _Study:
         if not folder.begun:
             record.begin(settings, folder, fingerprint, problem, calibration, first, self.splits)
         # With the stamp of now, the next run need not load the test split.
-        folder.update(data_fingerprint=fingerprint, initial_weights=self._initial_sources)
+        folder.update(data_fingerprint=fingerprint, pretrained_weights=self._initial_sources)
         self._logger = GuardedLogger(
             lambda: settings.logging.start(self._name, folder.path), self.reporter.stage
         )
@@ -280,7 +280,7 @@ class _Study:
     def _initial_sources(self) -> dict[str, Mapping[str, str]]:
         return {section: weights.source for section, weights in self._initial.items()}
 
-    def _note_initial(self, section: str, recipe: Recipe) -> InitialWeights | None:
+    def _note_initial(self, section: str, recipe: Recipe) -> PretrainedWeights | None:
         """Return the weights that the networks of a section begin with, and take note of them."""
         task, say = self.splits.task, self.reporter.stage
         weights = initial_weights(recipe, section, self.space, task, say)
@@ -315,7 +315,7 @@ class _Study:
                 self.reporter.stage(f"the front is trained for {final}")
         self._check_arithmetic()
         if self.folder.begun:
-            known = self.folder.record().get("initial_weights", {})
+            known = self.folder.record().get("pretrained_weights", {})
             check_unchanged(known, self._initial_sources)
         return fingerprint
 

@@ -28,7 +28,7 @@ from nas.export.card import DETAILS
 from nas.export.parity import TOLERANCE, check_parity, max_abs_difference
 from nas.export.record import DEPLOYED
 from nas.logging import Logger
-from nas.network.inheritance import InitialWeights
+from nas.network.inheritance import PretrainedWeights
 from nas.network.onnx import export_onnx
 from nas.network.quantisation import CALIBRATION_IMAGES
 from nas.network.trained import FACTS, Preprocessing, TrainedNetwork
@@ -52,7 +52,7 @@ _STEPS = {TRAINED: "training", MEASURED: "measuring", JUDGED: "judging", TESTED:
 Show = Callable[[int], None]
 """Told how many architectures a step has done."""
 
-Taught = Callable[[TrainingJob, str], TrainingJob]
+WithTeacher = Callable[[TrainingJob, str], TrainingJob]
 """Returns a job with the teacher of its recipe, which is set at the name given."""
 
 _KINDS: dict[str, Kinds] = {
@@ -84,10 +84,10 @@ class Verification:
     validation: Examples | None
     test_fingerprint: Mapping[str, Any]
     folder: Path
-    taught: Taught
+    taught: WithTeacher
     reporter: Reporter
     logger: Logger
-    initial: InitialWeights | None = None
+    initial: PretrainedWeights | None = None
 
     def run(self, members: Sequence[Candidate]) -> bool:
         """Take the steps that are left; return whether all architectures are verified."""

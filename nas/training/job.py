@@ -17,7 +17,7 @@ from nas.core.host import training_step
 from nas.core.recipe import Recipe
 from nas.core.space import Genotype
 from nas.core.trial import Candidate, Outcome, Parent
-from nas.network.inheritance import InitialWeights, inherit
+from nas.network.inheritance import PretrainedWeights, inherit
 from nas.network.space import SearchSpace
 from nas.network.trainable import TrainableNetwork
 from nas.network.trained import Preprocessing, TrainedNetwork
@@ -54,7 +54,7 @@ class TrainingJob:
     held_out: Examples
     preprocessing: Preprocessing
     recipe: Recipe
-    initial: InitialWeights | None = None
+    initial: PretrainedWeights | None = None
     teacher: TeacherNetwork | None = None
     threads: int = 1
     processes: int = 1
@@ -180,7 +180,7 @@ class TrainingJob:
         if outcome.history:  # fewer than the recipe's where its patience has ended the training
             facts["epochs_trained"] = int(outcome.history[-1]["epoch"])
         if self.initial is not None:
-            facts["initial_weights"] = dict(self.initial.source)
+            facts["pretrained_weights"] = dict(self.initial.source)
         if self.teacher is not None:
             facts["teacher"] = dict(self.teacher.provenance)
         return TrainedNetwork(

@@ -11,7 +11,7 @@ from torch.nn.modules.conv import _ConvNd
 from nas.core.recipe import Recipe
 from nas.training.muon import Muon, matrices_of
 
-Group = dict[str, Any]
+ParameterGroup = dict[str, Any]
 
 BETA_1, BETA_2 = 0.9, 0.999
 """AdamW's own."""
@@ -47,7 +47,7 @@ def optimizers_of(network: nn.Module, recipe: Recipe) -> list[torch.optim.Optimi
     return made
 
 
-def parameter_groups(network: nn.Module, recipe: Recipe) -> list[Group]:
+def parameter_groups(network: nn.Module, recipe: Recipe) -> list[ParameterGroup]:
     """Return the parameters in groups of equal learning rate and weight decay.
 
     Weights of convolutions and linear layers decay, and nothing else does. A block, which is a
@@ -59,7 +59,7 @@ def parameter_groups(network: nn.Module, recipe: Recipe) -> list[Group]:
         module.weight for module in network.modules() if isinstance(module, nn.Linear | _ConvNd)
     }
     blocks = list(network.children())
-    groups: dict[tuple[float, float], Group] = {}
+    groups: dict[tuple[float, float], ParameterGroup] = {}
     for depth, block in enumerate(blocks, start=1):
         rate = peak * settings.layer_decay ** (len(blocks) - depth)
         for parameter in block.parameters():

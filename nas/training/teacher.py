@@ -22,7 +22,7 @@ CACHING_BATCH = 250
 """Images that a teacher sees at a time where its outputs are kept."""
 
 
-class Taught(NamedTuple):
+class TeacherOutputs(NamedTuple):
     """What a teacher says of a batch, without a gradient.
 
     Attributes:
@@ -34,7 +34,7 @@ class Taught(NamedTuple):
     features: torch.Tensor | None = None
 
 
-Teacher = Callable[[torch.Tensor, torch.Tensor], Taught]
+Teacher = Callable[[torch.Tensor, torch.Tensor], TeacherOutputs]
 """A teacher at work: of positions `(n,)` among the training examples and of their augmented pixels
 `(n, C, H, W)`, on the device of the training."""
 
@@ -89,12 +89,12 @@ class ModuleTeacher(TeacherNetwork):
             shape = self.preprocessing.input_shape
             last = LastLinear(module, torch.zeros(1, *shape, device=device))
 
-        def teach(positions: torch.Tensor, pixels: torch.Tensor) -> Taught:
+        def teach(positions: torch.Tensor, pixels: torch.Tensor) -> TeacherOutputs:
             del positions
             x = _input(pixels, self.preprocessing)
             with torch.no_grad(), nullcontext([None]) if last is None else last.reading() as read:
                 outputs = module(x).float()
-            return Taught(outputs, read[0])
+            return TeacherOutputs(outputs, read[0])
 
         return teach
 
@@ -126,12 +126,12 @@ class OnnxTeacher(TeacherNetwork):
         )
         images, outputs = session.get_inputs()[0].name, session.get_outputs()[0].name
 
-        def teach(positions: torch.Tensor, pixels: torch.Tensor) -> Taught:
+        def teach(positions: torch.Tensor, pixels: torch.Tensor) -> TeacherOutputs:
             del positions
             x = _input(pixels, self.preprocessing).cpu()
             parts = torch.split(x, 1 if self.one_by_one else len(x))
             run = [session.run([outputs], {images: part.numpy()})[0] for part in parts]
-            return Taught(torch.from_numpy(np.concatenate(run)).to(device, torch.float32))
+            return TeacherOutputs(torch.from_numpy(np.concatenate(run)).to(device, torch.float32))
 
         return teach
 
@@ -163,9 +163,9 @@ class CachedTeacher(TeacherNetwork):
         if features:
             raise ValueError("its outputs alone are kept")
 
-        def teach(positions: torch.Tensor, pixels: torch.Tensor) -> Taught:
+        def teach(positions: torch.Tensor, pixels: torch.Tensor) -> TeacherOutputs:
             del pixels
-            return Taught(torch.from_numpy(self.outputs[positions.numpy()]).to(device))
+            return TeacherOutputs(torch.from_numpy(self.outputs[positions.numpy()]).to(device))
 
         return teach
 

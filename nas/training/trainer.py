@@ -39,7 +39,7 @@ from nas.training.distributed import (
 )
 from nas.training.optimizers import optimizers_of
 from nas.training.precision import arithmetic, precision_of
-from nas.training.teacher import FeatureMatch, Taught, Teacher
+from nas.training.teacher import FeatureMatch, Teacher, TeacherOutputs
 
 EVALUATION_BATCH = 500
 
@@ -51,8 +51,8 @@ class Training:
     Attributes:
         reached: Share of the recipe's steps that the network has had.
         checkpoint: To go on from; `None` where nothing is left.
-        history: A record of every epoch that has ended: `epoch`, `images_per_s`, `loss`, and the
-            metrics of the held-out examples where they were judged.
+        history: A record of every epoch that has ended since the checkpoint: `epoch`,
+            `images_per_s`, `loss`, and the metrics of the held-out examples where they were judged.
     """
 
     reached: float
@@ -288,7 +288,7 @@ class _Steps:
 
     def _taught(
         self, positions: torch.Tensor, pixels: torch.Tensor, x: torch.Tensor
-    ) -> tuple[Taught, float]:
+    ) -> tuple[TeacherOutputs, float]:
         """Return what the teacher says of examples, and its weight.
 
         The average of a network that has not learned yet teaches nothing, so its weight grows by
@@ -302,7 +302,7 @@ class _Steps:
         with torch.no_grad():
             outputs = self._averages.module.eval()(x).float()
         grown = min(self.taken / (self._recipe.ema * self.total), 1.0)
-        return Taught(outputs), weight * math.exp(-5 * (1 - grown) ** 2)
+        return TeacherOutputs(outputs), weight * math.exp(-5 * (1 - grown) ** 2)
 
     def _of_targets(self, outputs: torch.Tensor, at: torch.Tensor, mix: Mix | None) -> torch.Tensor:
         """Return the mean loss of outputs for the targets of the examples `at`."""

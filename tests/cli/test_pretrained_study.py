@@ -35,7 +35,7 @@ def test_a_study_begins_with_an_export(here: Here, tmp_path: Path) -> None:
     arch_id = after.pick("best")["arch_id"]
     facts = json.loads((after.path / "finalised" / arch_id / "network.json").read_text())
     record = json.loads((tmp_path / "out" / "architecture.json").read_text())
-    assert facts["provenance"]["initial_weights"]["folder"] == "out"
+    assert facts["provenance"]["pretrained_weights"]["folder"] == "out"
     assert record["arch_id"] == before.pick("best")["arch_id"]
     # The study does not go on with other weights.
     shutil.copy(

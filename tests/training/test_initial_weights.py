@@ -13,7 +13,7 @@ import search_spaces
 from nas import data
 from nas.core.recipe import Recipe
 from nas.core.trial import Candidate, Parent
-from nas.network.inheritance import InitialWeights
+from nas.network.inheritance import PretrainedWeights
 from nas.network.trained import Preprocessing
 from nas.training.job import TrainingJob
 
@@ -70,7 +70,7 @@ def test_a_training_begins_with_the_weights_of_its_parent_or_of_the_initial_netw
     inherited = job(replace(own, parent=Parent(0, own.genotype, weights)), math.inf)
     network = job.space.build(own.genotype)
     network.load_state_dict(safetensors.torch.load(weights))
-    initial = replace(job, initial=InitialWeights(network=network))(own, math.inf)
+    initial = replace(job, initial=PretrainedWeights(network=network))(own, math.inf)
     for outcome in (inherited, initial):
         assert outcome.metrics["error"] < 50  # guessing is wrong in 90 %
         for found, before in zip(
@@ -94,6 +94,6 @@ def test_a_checkpoint_counts_more_than_the_parent(job):
 def test_trained_networks_tell_where_their_weights_come_from(job):
     source = {"folder": "somewhere", "sha256": "0" * 64}
     network = job.space.build(candidate(job).genotype)
-    begun = replace(job, initial=InitialWeights(network=network, source=source))
+    begun = replace(job, initial=PretrainedWeights(network=network, source=source))
     outcome = begun(candidate(job), math.inf)
-    assert begun.trained_network(candidate(job), outcome).provenance["initial_weights"] == source
+    assert begun.trained_network(candidate(job), outcome).provenance["pretrained_weights"] == source

@@ -278,9 +278,7 @@ def test_muon_steps_matrices_and_adamw_the_rest():
 
 def test_drop_path_is_refused_where_no_network_of_a_space_has_a_branch():
     recipe = Recipe.of(regularisation={"drop_path": 0.1})
-    with pytest.raises(
-        ConfigError, match=r"recipe\.regularisation\.drop_path: got 0.1"
-    ):
+    with pytest.raises(ConfigError, match=r"recipe\.regularisation\.drop_path: got 0.1"):
         check_recipe(search_spaces.get("darts", input_shape=(3, 32, 32), num_classes=10), recipe)
     # Its smallest networks have none, its larger ones do.
     space = search_spaces.get(
