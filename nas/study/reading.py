@@ -88,7 +88,7 @@ def read(config: DictConfig) -> StudySettings:
         "fidelity": _component(values, "fidelity"),
         "logging": _component(values, "logging"),
     }
-    parts |= _trained(values)
+    parts |= _with_recipes(values)
     url = None if general.ledger.url is None else reachable(general.ledger.url)
     for name in IMAGES:
         if name in values["search_space"]:
@@ -96,7 +96,7 @@ def read(config: DictConfig) -> StudySettings:
             raise ConfigError(f"search_space.{name}", got, "no value: a search takes the data's")
     # Last, as the space's networks load PyTorch.
     values = with_presets(values)
-    parts |= _trained(values)
+    parts |= _with_recipes(values)
     complete = completed_configuration(values)
     complete["ledger"]["url"] = None if url is None else recordable(url)
     settings = StudySettings(
@@ -244,7 +244,7 @@ def every_setting(config: DictConfig) -> dict[str, Any]:
     return complete if out is None else {"out": out, **complete}
 
 
-def _trained(values: Mapping[str, Any]) -> dict[str, Any]:
+def _with_recipes(values: Mapping[str, Any]) -> dict[str, Any]:
     """Build the sections that hold recipes."""
     return {
         "evaluation": _component(values, "evaluation"),

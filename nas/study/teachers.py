@@ -114,7 +114,7 @@ def taught(
     folder.mkdir(exist_ok=True)
     _check_same(teacher, setting, folder / f"{setting}.json")
     if str(job.recipe.teacher.source).startswith(f"{SPACE}:"):
-        teacher = _trained(job, teacher, setting, settings, folder, reporter)
+        teacher = _trained_teacher(job, teacher, setting, settings, folder, reporter)
     if job.recipe.teacher.cached:
         teacher = _cached(job, teacher, setting, folder, reporter)
     return dataclasses.replace(job, teacher=teacher)
@@ -340,7 +340,7 @@ def _check_same(teacher: TeacherNetwork, setting: str, file: Path) -> None:
     write_json_atomically(file, facts)
 
 
-def _trained(
+def _trained_teacher(
     job: TrainingJob,
     teacher: TeacherNetwork,
     setting: str,
