@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from nas.core.errors import ConfigError, UnknownNameError
+from nas.core.errors import ConfigError, UnknownNameError, counted
 
 FAMILIES = ("convolution", "transformer")
 """Kinds of networks with presets of their own; a search space says which its networks are."""
@@ -351,8 +351,8 @@ class Recipe:
         ):
             used += [done] if amount else []
         images = f"images are {', '.join(used)}" if used else "images are as they are"
-        taught = "" if self.teacher.source is None else f", taught by {self.teacher.source}"
-        return f"{self.epochs} epochs of {self.optimizer.name}, {images}{taught}"
+        teacher = "" if self.teacher.source is None else f", teacher {self.teacher.source}"
+        return f"{counted(self.epochs, 'epoch')} of {self.optimizer.name}, {images}{teacher}"
 
     def resolution(self, progress: float) -> float:
         """Return the share of the images' sides that is seen after a share of the training."""
@@ -385,7 +385,6 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     "full": {
         "convolution": {
             "epochs": 30,
-            "batch_size": 128,
             "optimizer": {"name": "muon", "learning_rate": 5e-3},
         },
         "transformer": {"epochs": 30, "optimizer": {"name": "muon"}},
