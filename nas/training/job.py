@@ -64,14 +64,15 @@ class TrainingJob:
     def __post_init__(self) -> None:
         """Check that the space's networks can be trained by the recipe."""
         check_recipe(self.space, self.recipe)
-        # Batch norm needs two images at a time.
+        parts = self.recipe.compute.accumulate * self.processes
         used = min(self.recipe.train_samples or len(self.train), len(self.train))
-        accumulate = self.recipe.compute.accumulate
-        if accumulate * self.processes > 1:
-            batch = min(self.recipe.batch_size, used)
-            if 2 * accumulate * self.processes > batch:
-                expected = f"{batch // 2 // self.processes} at most, for two images at a time"
-                raise ConfigError("recipe.compute.accumulate", accumulate, expected)
+        batch = min(self.recipe.batch_size, used)
+        if parts > 1 and batch < 2 * parts:
+            expected = (
+                f"{2 * parts} or more, as batch norm needs two images in each of {parts} parts"
+            )
+            fix = "lower recipe.compute.accumulate or evaluation.gpus_per_worker"
+            raise ConfigError("recipe.batch_size", batch, expected, fix)
 
     def network(self, genotype: Genotype, parent: Parent | None = None) -> TrainableNetwork:
         """Build a network as the recipe trains it, with the weights that it begins with."""
