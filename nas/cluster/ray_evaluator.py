@@ -184,7 +184,9 @@ class RayEvaluator(Evaluator):
                 raise HwnasError(str(error.cause)) from error
             ended = {"seconds": running.seconds(), "failure": str(_failure(error.cause))}
         except exceptions.RayError as error:
-            if isinstance(error, exceptions.LocalRayletDiedError) and len(_nodes()) == 1:
+            # Of the two, the one that is noticed first.
+            ended_here = exceptions.LocalRayletDiedError | exceptions.NodeDiedError
+            if isinstance(error, ended_here) and len(_nodes()) == 1:
                 fix = "what was finished is kept, run the same command again to go on"
                 raise HwnasError(f"Ray's process on this host (raylet) has ended; {fix}") from error
             if running.attempt < ATTEMPTS:

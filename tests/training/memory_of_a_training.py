@@ -7,7 +7,6 @@ images, which loads all the code; so the estimate is the difference of two estim
 from __future__ import annotations
 
 import json
-import resource
 import sys
 from dataclasses import replace
 
@@ -17,6 +16,7 @@ import torch
 import search_spaces
 from nas.core.dataset import Examples
 from nas.core.recipe import Recipe
+from nas.devices.measuring.resources import high_water_mb
 from nas.network.trained import Preprocessing
 from nas.tasks.classification import Classification
 from nas.training.memory import training_bytes
@@ -39,9 +39,13 @@ def main(space_name: str, side: int, batch: int, compute: dict[str, object]) -> 
     estimates = [training_bytes(network, r, space.input_shape) for r in (few, recipe)]
     preprocessing = Preprocessing(mean=(0.5,) * 3, std=(0.5,) * 3, image_size=(side, side))
     train(network, images.take(np.arange(FEW)), few, preprocessing)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    # Not `ru_maxrss`, which a process takes over from the one that has started it.
+    before_mb = high_water_mb()
     train(network, images, recipe, preprocessing)
-    measured = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
+    after_mb = high_water_mb()
+    assert before_mb is not None
+    assert after_mb is not None
+    measured = (after_mb - before_mb) * 1e6
     json.dump({"estimated": estimates[1] - estimates[0], "measured": measured}, sys.stdout)
 
 
