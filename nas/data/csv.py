@@ -15,7 +15,7 @@ from nas.data.decoding import NAMED, EncodedImages, Listing, Pool, check_inside,
 
 
 @dataclass(frozen=True)
-class Row:
+class TableRow:
     """An image of a table.
 
     Attributes:
@@ -62,7 +62,7 @@ class Csv(EncodedImages):
             if split and split[0] not in SPLITS:
                 line = f"got {self.split_column} {split[0]!r}, expected one of {', '.join(SPLITS)}"
                 raise DataError(f"{where}: {line}")
-            rows.append(Row(where, Path(table.parent, name), label, *split))
+            rows.append(TableRow(where, Path(table.parent, name), label, *split))
         own = None if self.follow_links else Path(os.path.realpath(table.parent))
         pools, names = pools_of(rows, own)
         files = [table, *(row.image for row in rows)]
@@ -108,7 +108,7 @@ def read_csv(path: Path, columns: Sequence[str]) -> Iterator[tuple[str, Mapping[
         ) from error
 
 
-def pools_of(rows: Sequence[Row], own: Path | None) -> tuple[dict[str, Pool], tuple[str, ...]]:
+def pools_of(rows: Sequence[TableRow], own: Path | None) -> tuple[dict[str, Pool], tuple[str, ...]]:
     """Return images and labels by split, and the names of the classes.
 
     Args:
@@ -120,7 +120,7 @@ def pools_of(rows: Sequence[Row], own: Path | None) -> tuple[dict[str, Pool], tu
             class cannot be written.
     """
     inside = cache(lambda folder: check_inside(folder, own))
-    seen: dict[Path, Row] = {}
+    seen: dict[Path, TableRow] = {}
     missing = []
     for row in rows:
         if not _is_file(row.image):

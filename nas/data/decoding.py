@@ -283,7 +283,7 @@ class EncodedImages(StratifiedDataset):
             for item in items[first : first + _CHUNK]:
                 # One that is broken is named when it is decoded.
                 with contextlib.suppress(DataError):
-                    found.append(_header(item))
+                    found.append(_read_header(item))
             return found
 
         headers = [header for found in _on_all_cores(look, len(items)) for header in found]
@@ -433,7 +433,7 @@ def _opened(item: Item) -> Iterator[Image.Image]:
         raise DataError(f"{shown(item)}: cannot be read ({one_line(error)})") from error
 
 
-def _header(item: Item) -> _Header:
+def _read_header(item: Item) -> _Header:
     with _opened(item) as image:
         # That of a PNG would decode it, to look for an orientation behind the pixels.
         turned = Image.Image.getexif(image).get(ExifTags.Base.Orientation) in _TURNED

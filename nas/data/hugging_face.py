@@ -24,7 +24,7 @@ import numpy as np
 from nas.core.errors import DataError, one_line, printable
 from nas.core.records import UNUSABLE, read_json
 from nas.data import SPLITS, register
-from nas.data.csv import Row, pools_of, read_csv
+from nas.data.csv import TableRow, pools_of, read_csv
 from nas.data.decoding import (
     EmbeddedImage,
     EncodedImages,
@@ -80,7 +80,9 @@ class HuggingFace(EncodedImages):
         if not root.is_dir():
             raise DataError(f"{shown(root)}: no such folder, expected {_EXPECTED}; set data.path")
         own = None if self.follow_links else Path(os.path.realpath(root))
-        files = [at for at in sorted(root.rglob("*")) if not _hidden(at.relative_to(root))]
+        files = [
+            at for at in sorted(root.rglob("*")) if not _in_hidden_folder(at.relative_to(root))
+        ]
         shards = [shard for at in files if at.name == "state.json" for shard in _saved(at)]
         shards = shards or [at for at in files if at.suffix == ".parquet"]
         tables = [at for at in files if at.name in _TABLES]
@@ -95,11 +97,11 @@ class HuggingFace(EncodedImages):
             " images in folders of their classes"
         )
 
-    def _rows(self, table: Path) -> Iterator[Row]:
+    def _rows(self, table: Path) -> Iterator[TableRow]:
         columns = (self.image_column or "file_name", self.label_column or "label")
         read = read_csv if table.suffix == ".csv" else _read_jsonl
         for where, values in read(table, columns):
-            yield Row(where, table.parent / values[columns[0]], values[columns[1]])
+            yield TableRow(where, table.parent / values[columns[0]], values[columns[1]])
 
     def _of_shards(self, shards: Sequence[Path], own: Path | None) -> Listing:
         root = self._root
@@ -315,7 +317,7 @@ def _saved(state: Path) -> list[Path]:
     return [state.parent / str(name) for name in names]
 
 
-def _hidden(path: Path) -> bool:
+def _in_hidden_folder(path: Path) -> bool:
     return any(part.startswith(".") for part in path.parts)
 
 
@@ -347,7 +349,7 @@ def _splits_of_files(files: Sequence[Path], root: Path) -> tuple[dict[Path, str]
     return {file: split for file, split in found.items() if split is not None}, unused
 
 
-def _with_splits(rows: Sequence[Row], root: Path) -> list[Row]:
+def _with_splits(rows: Sequence[TableRow], root: Path) -> list[TableRow]:
     """Return rows with the splits that the folders of their images stand for."""
     found: list[str | None] = []
     for row in rows:

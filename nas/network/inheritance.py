@@ -2,7 +2,7 @@
 
 Blocks of the same name and class correspond, as in Once-for-All (Cai et al., ICLR 2020): a block
 takes the first channels of the other's layers and the centre of their kernels. Where the other
-one has less, the rest of the channels keeps its initial weights, and the rest of a kernel is zero,
+one has less, the rest of the channels keeps its random weights, and the rest of a kernel is zero,
 with which it computes what the smaller one did (Net2Net, Chen et al., ICLR 2016).
 """
 
@@ -74,13 +74,13 @@ def inherit(target: Network, source: Network, *, outputs: bool = True) -> float:
         before = source.get_submodule(block.name)
         pairs = list(_pairs(own, before))
         if block.name == last and not outputs:
-            pairs = [pair for pair in pairs if pair[0] != list(_layers(own))[-1]]
+            pairs = [pair for pair in pairs if pair[0] != list(_layers_with_weights(own))[-1]]
         for path, theirs in pairs:
-            tensors = _layers(before)[theirs]
+            tensors = _layers_with_weights(before)[theirs]
             layer = own.get_submodule(path)
             if isinstance(layer, SizedLayer):
                 tensors = layer.tensors_of(before.get_submodule(theirs))
-            elif block.name in of_images and path == next(iter(_layers(own))):
+            elif block.name in of_images and path == next(iter(_layers_with_weights(own))):
                 tensors = _for_channels(tensors, other, block)
             sizes = [getattr(b, "joint", {}).get(p) for b, p in ((own, path), (before, theirs))]
             copied += _copy(layer, tensors, *sizes)
@@ -101,7 +101,7 @@ def _name(module: type[nn.Module]) -> str:
     return f"{module.__module__}.{module.__qualname__}"
 
 
-def _layers(block: nn.Module) -> _Layers:
+def _layers_with_weights(block: nn.Module) -> _Layers:
     """Return the tensors of a block by the layer that they belong to, in order."""
     layers: _Layers = {}
     for name, tensor in block.state_dict().items():
@@ -115,13 +115,15 @@ def _pairs(target: nn.Module, source: nn.Module) -> Iterator[tuple[str, str]]:
 
     One may have layers that the other lacks, such as an expansion or an attention.
     """
-    own, others = list(_layers(target)), list(_layers(source))
-    matcher = SequenceMatcher(None, _kinds(target, own), _kinds(source, others), autojunk=False)
+    own, others = list(_layers_with_weights(target)), list(_layers_with_weights(source))
+    matcher = SequenceMatcher(
+        None, _layer_kinds(target, own), _layer_kinds(source, others), autojunk=False
+    )
     for i, j, size in matcher.get_matching_blocks():
         yield from zip(own[i : i + size], others[j : j + size], strict=True)
 
 
-def _kinds(block: nn.Module, paths: Sequence[str]) -> list[tuple[object, ...]]:
+def _layer_kinds(block: nn.Module, paths: Sequence[str]) -> list[tuple[object, ...]]:
     """Return of every layer what a layer must have in common with it to correspond.
 
     The first convolution of a block reads other channels than the next one, and the last one

@@ -81,7 +81,7 @@ class Parents:
             weights = self.weights.latest(nearest.arch_id, FULL)
             if weights is None:
                 lost = f"the weights of trial {nearest.number} are lost"
-                self.say(f"trial {candidate.number} begins with initial weights: {lost}")
+                self.say(f"trial {candidate.number} begins with random weights: {lost}")
             else:
                 self._used[candidate.number] = nearest.arch_id
                 parent = Parent(nearest.number, nearest.genotype, weights)

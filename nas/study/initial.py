@@ -64,7 +64,7 @@ def initial_weights(
     )
     notes = list(found.notes)
     if not weights.outputs:
-        notes.append("its classes differ, so that the last layer keeps its initial weights")
+        notes.append("its classes differ, so that the last layer keeps its random weights")
     before, now = found.space.input_shape, space.input_shape
     if before != now:
         sizes = " and ".join("x".join(map(str, shape)) for shape in (before, now))

@@ -18,7 +18,7 @@ State = Mapping[str, Any]
 def to_bytes(state: State) -> bytes:
     """Return a state of nested tensors and numbers as a checkpoint."""
     tensors = {}
-    for name, value in _flat(state, ""):
+    for name, value in _flattened(state, ""):
         exact = torch.float64 if isinstance(value, float) else None
         tensor = torch.as_tensor(value, dtype=exact)
         # A copy: tensors that share their memory cannot be saved.
@@ -38,10 +38,10 @@ def from_bytes(checkpoint: bytes) -> dict[str, Any]:
     return nested
 
 
-def _flat(state: State, prefix: str) -> Iterator[tuple[str, Any]]:
+def _flattened(state: State, prefix: str) -> Iterator[tuple[str, Any]]:
     for name, value in state.items():
         path = f"{prefix}{name}"
         if isinstance(value, Mapping):
-            yield from _flat(value, f"{path}/")
+            yield from _flattened(value, f"{path}/")
         else:
             yield path, value
