@@ -180,9 +180,9 @@ def with_presets(values: Mapping[str, Any]) -> dict[str, Any]:
     for section, cls in (("evaluation", classes["evaluation"]), ("finalise", FinaliseSettings)):
         default = {f.name: f for f in dataclasses.fields(cls)}.get(RECIPE)
         given = dict(sections.get(section) or {})
-        if default is None or not isinstance(given.get(RECIPE) or {}, Mapping):
+        if default is None:
             continue
-        changes = given.get(RECIPE) or {}
+        changes = _given_recipe(values, section)
         preset = changes.get(
             "preset", cast("Recipe", cast("Any", default).default_factory()).preset
         )
@@ -244,8 +244,24 @@ def every_setting(config: DictConfig) -> dict[str, Any]:
     return complete if out is None else {"out": out, **complete}
 
 
+def _given_recipe(values: Mapping[str, Any], section: str) -> Mapping[str, Any]:
+    """Return what a section sets of its recipe.
+
+    Raises:
+        ConfigError: It is no settings, such as the name of a preset.
+    """
+    given = (values.get(section) or {}).get(RECIPE) or {}
+    if not isinstance(given, Mapping):
+        setting = f"{section}.{RECIPE}"
+        fix = f"a preset is chosen by {setting}.preset=NAME"
+        raise ConfigError(setting, given, "settings", fix)
+    return given
+
+
 def _with_recipes(values: Mapping[str, Any]) -> dict[str, Any]:
     """Build the sections that hold recipes."""
+    for section in ("evaluation", "finalise"):
+        _given_recipe(values, section)
     return {
         "evaluation": _component(values, "evaluation"),
         "finalise": structured(FinaliseSettings, values.get("finalise"), "finalise"),

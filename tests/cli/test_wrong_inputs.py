@@ -172,6 +172,7 @@ SETTINGS = {
         "evaluation.recipe.optimizer.learning_rate: got -1.0",
         "above 0",
     ),
+    "preset for a recipe": ("finalise.recipe=full", "finalise.recipe: got 'full'", ".preset=NAME"),
     "table without its data": ("evaluation=tabular", "data: got 'digits'", "published"),
     "transfer from nothing": (
         "latency_predictor=transfer",
