@@ -281,7 +281,7 @@ def speeds_of(
         # A step takes longer by another optimizer, in smaller batches or with a teacher.
         with contextlib.suppress(CandidateFailure):
             middle = _spread(job, known)[1]
-            final_ratio = final_job.estimated_seconds(middle) / job.estimated_seconds(middle)
+            final_ratio = _fastest_s(final_job, middle) / _fastest_s(job, middle)
     refit_ratio = 0.0
     if settings.finalise.refit:
         refit_ratio = 1 + len(job.held_out) / max(len(job.train), 1)
@@ -298,6 +298,11 @@ def speeds_of(
 def mean_s(trials: Sequence[Trial]) -> float:
     """Return the seconds of a full training, given one trial or more."""
     return max(sum(trial.seconds for trial in trials) / full_trainings(trials), 1e-9)
+
+
+def _fastest_s(job: TrainingJob, genotype: Genotype) -> float:
+    """Return the shorter of two estimates: one may have waited for a measurement on this host."""
+    return min(job.estimated_seconds(genotype) for _ in range(2))
 
 
 def _alike(first: Recipe, second: Recipe) -> bool:
