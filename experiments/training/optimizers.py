@@ -9,19 +9,12 @@ recipes that differ in the optimizer, and judges them on the validation split. R
 from __future__ import annotations
 
 import argparse
-import sys
-from pathlib import Path
 from typing import Any
 
-sys.path.append(str(Path(__file__).resolve().parents[1]))
-
-from _shared.markdown import markdown
 from networks import DEPTHWISE, FUSED, VIT
-from trainings import Run, rows, summary
+from trainings import Run, write_table
 
 from nas.core.recipe import Recipe
-
-HERE = Path(__file__).resolve().parent
 
 OPTIMIZERS: dict[str, dict[str, Any]] = {
     "sgd": {},
@@ -59,9 +52,7 @@ def main() -> None:
         for network in arguments.networks
         for optimizer, changes in OPTIMIZERS.items()
     ]
-    table = markdown(summary(rows(runs, HERE / "optimizers.csv")))
-    (HERE / "optimizers.md").write_text(table + "\n")
-    print(table)
+    write_table(runs, "optimizers")
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import multiprocessing
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -12,18 +13,28 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import safetensors.torch
 import torch
+
+sys.path.append(str(Path(__file__).resolve().parents[1]))
+
+from _shared.markdown import markdown
 
 import search_spaces
 from nas import data
+from nas.core.files import write_bytes_atomically
 from nas.core.recipe import Recipe
 from nas.core.space import Genotype
 from nas.core.trial import Candidate
 from nas.network.space import SearchSpace
 from nas.network.trained import Preprocessing
 from nas.training.job import TrainingJob
+from nas.training.teacher import ModuleTeacher
 
 PROCESSES = 2
+
+WEIGHTS = Path(__file__).resolve().parent / ".cache"
+"""Not kept in the repository."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,17 +47,21 @@ class Network:
             behind that of their stage (`stage1.depth`) or alone; the first choice where none is
             given.
         settings: Of the space.
+        genotype: In place of choices.
     """
 
     space: str
-    choices: Mapping[str, Any]
+    choices: Mapping[str, Any] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
+    genotype: Genotype | None = None
 
     def placed(self, input_shape: tuple[int, ...], classes: int) -> tuple[SearchSpace, Genotype]:
         """Return its space for images of a shape, and its genotype."""
         space = search_spaces.get(
             self.space, input_shape=input_shape, num_classes=classes, **self.settings
         )
+        if self.genotype is not None:
+            return space, space.canonical(self.genotype)
         chosen = []
         for gene in space.genes:
             stage, _, last = gene.name.partition(".")
@@ -73,6 +88,8 @@ class Run:
         dataset: Name and settings of the data set.
         judged_on: `validation`, of a training on the train split; or `test`, once, of one on train
             and validation images together.
+        teacher: A training that is done before, whose network the recipe's teacher is.
+        keep_weights: Whether the weights are kept, as those of a teacher are.
     """
 
     name: str
@@ -81,6 +98,13 @@ class Run:
     seed: int
     dataset: tuple[str, tuple[tuple[str, Any], ...]] = ("fashion_mnist", ())
     judged_on: str = "validation"
+    teacher: Run | None = None
+    keep_weights: bool = False
+
+    @property
+    def weights(self) -> Path:
+        """The file in which its weights are kept, where they are."""
+        return WEIGHTS / f"{self.name}-{self.seed}.safetensors".replace(" ", "_")
 
     @property
     def key(self) -> tuple[str, int, str]:
@@ -98,16 +122,30 @@ def trained(run: Run) -> dict[str, Any]:
     if run.judged_on == "test":
         train, judged = train.joined(judged), dataset.test_split()
     space, genotype = run.network.placed(splits.input_shape, splits.task.output_size)
+    preprocessing = Preprocessing.of(train)
+    teacher = None
+    if run.teacher is not None:
+        of_teacher, chosen = run.teacher.network.placed(splits.input_shape, splits.task.output_size)
+        module = of_teacher.build(chosen)
+        module.load_state_dict(safetensors.torch.load_file(run.teacher.weights))
+        teacher = ModuleTeacher(
+            provenance={"source": run.teacher.name}, module=module, preprocessing=preprocessing
+        )
     job = TrainingJob(
         space=space,
         train=train,
         held_out=judged,
-        preprocessing=Preprocessing.of(train),
+        preprocessing=preprocessing,
         recipe=run.recipe,
+        teacher=teacher,
+        return_weights=run.keep_weights,
     )
     candidate = Candidate(number=0, genotype=genotype, arch_id=run.name, seed=run.seed)
     started = time.process_time()
     outcome = job(candidate, float("inf"))
+    if outcome.weights is not None:
+        WEIGHTS.mkdir(exist_ok=True)
+        write_bytes_atomically(run.weights, outcome.weights)
     costs = space.costs([genotype]).iloc[0]
     return {
         "name": run.name,
@@ -143,16 +181,30 @@ def rows(runs: Sequence[Run], file: Path) -> pd.DataFrame:
 
 
 def summary(found: pd.DataFrame) -> pd.DataFrame:
-    """Return mean and deviation over seeds, a row a name, in the order of the first rows."""
+    """Return a row a name: mean and deviation over its seeds, in the order of the first rows."""
     groups = found.groupby("name", sort=False)
-    table = groups.agg(
-        seeds=("seed", "count"),
-        epochs=("epochs", "first"),
-        params_m=("params_m", "first"),
-        macs_m=("macs_m", "first"),
-        processor_s=("processor_s", "mean"),
-    )
     error = groups["error"]
-    table.insert(0, "accuracy", (100 - error.mean()).round(2))
-    table.insert(1, "deviation", error.std().round(2))
-    return table.reset_index()
+    deviation = error.std().fillna(0)
+    table = pd.DataFrame(
+        {
+            "accuracy, %": [
+                f"{100 - m:.2f} ± {d:.2f}" for m, d in zip(error.mean(), deviation, strict=True)
+            ],
+            "seeds": groups["seed"].count(),
+            "epochs": groups["epochs"].first(),
+            "params, 10^6": groups["params_m"].first().map("{:.3f}".format),
+            "MACs, 10^6": groups["macs_m"].first().map("{:.2f}".format),
+            "processor s": groups["processor_s"].mean().round().astype(int),
+        }
+    )
+    return table.rename_axis("training").reset_index()
+
+
+def write_table(runs: Sequence[Run], name: str) -> pd.DataFrame:
+    """Train what `name.csv` lacks, write `name.md`, and return the rows."""
+    here = Path(__file__).resolve().parent
+    found = rows(runs, here / f"{name}.csv")
+    table = markdown(summary(found))
+    (here / f"{name}.md").write_text(table + "\n")
+    print(table)
+    return found

@@ -1,0 +1,47 @@
+"""Accuracy of two fixed networks by the preset `full`, beside the recipe before, at equal seconds.
+
+Run `python experiments/training/fixed.py [--seeds N]`. Both are trained on the train and validation
+images of Fashion-MNIST together, and judged once on its test split. The numbers of epochs of the
+former recipe are those that take as many processor seconds. Rows go to `fixed.csv`, the table to
+`fixed.md`.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from networks import FORMER, FUSED, VIT, many_images
+from trainings import Run, write_table
+
+from nas.core.recipe import Recipe
+
+NETWORKS = {
+    "MobileNet": (FUSED, many_images("convolution", epochs=30), 30),
+    "transformer": (VIT, many_images("transformer", epochs=30), 30),
+}
+"""Network, the preset, and the epochs of the former recipe that take as long."""
+
+
+def main() -> None:
+    """Train what is missing and write the table."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--networks", nargs="*", default=list(NETWORKS))
+    arguments = parser.parse_args()
+    write_table(
+        [
+            Run(name=f"{name}, {title}", network=network, recipe=how, seed=seed, judged_on="test")
+            for seed in range(arguments.seeds)
+            for name in arguments.networks
+            for network, recipe, epochs in [NETWORKS[name]]
+            for title, how in {
+                "full": recipe,
+                "former recipe": Recipe.of(epochs=epochs, **FORMER),
+            }.items()
+        ],
+        "fixed",
+    )
+
+
+if __name__ == "__main__":
+    main()
