@@ -17,6 +17,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
+from typing import ClassVar
 
 import numpy as np
 
@@ -83,6 +84,8 @@ class DartsSpace(SearchSpace):
             stage has `3 n + 2` cells. Empty as above.
         operations: Choices for every edge; `none` may be among them.
     """
+
+    supernet: ClassVar[str] = "fair"
 
     channels: tuple[int, ...] = ()
     cells_per_stage: tuple[int, ...] = ()

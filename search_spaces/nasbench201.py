@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -103,6 +104,8 @@ class NasBench201Space(SearchSpace):
             has trained all of them apart, and fronts and figures that are published of it are of
             15,625 architectures: without, the space is these.
     """
+
+    supernet: ClassVar[str] = "fair"
 
     channels: int = 16
     cells_per_stage: int = 5

@@ -1,29 +1,45 @@
-"""Weights that a new network takes over from another one, by slicing.
+"""Which tensors of two networks correspond, and weights that one takes over from another.
 
-Blocks of the same name and class correspond, as in Once-for-All (Cai et al., ICLR 2020): a block
-takes the first channels of the other's layers and the centre of their kernels. Where the other
-one has less, the rest of the channels keeps its random weights, and the rest of a kernel is zero,
-with which it computes what the smaller one did (Net2Net, Chen et al., ICLR 2016).
+Blocks of the same name and class correspond, as in Once-for-All (Cai et al., ICLR 2020), and in
+them layers of one role; see `layers_of`. A layer takes the first channels of the other's and the
+centre of its kernels. A module may state more: `nas.network.module.AdaptingLayer`, and two
+attributes of a block or of a part of it.
+
+- `joint`: by the path of a layer, sizes whose product is the number of its outputs, each of which
+  is sliced by itself.
+- `branches`: by the path of a part, the position of the one input that it reads, and what it does
+  with it. It corresponds to a part that does the same with the input of the same name.
+
+Where the other network has less, the rest of the channels keeps its random weights, and the rest
+of a kernel is zero, with which it computes what the smaller one did (Net2Net, Chen et al., ICLR
+2016).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from difflib import SequenceMatcher
-from typing import TypeAlias
+from typing import Any, Protocol
 
 import torch
 from torch import nn
 
 from nas.network.blocks import INPUT
-from nas.network.module import Network, PlacedBlock, SizedLayer
-
-_Layers: TypeAlias = dict[str, dict[str, torch.Tensor]]
-"""Tensors by name, by the path of the layer in its block that has them."""
+from nas.network.module import AdaptingLayer, Network, PlacedBlock
 
 _NORMALISATIONS = (nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.GroupNorm)
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+
+
+class InitialWeights(Protocol):
+    """Weights that new networks begin with."""
+
+    @property
+    def source(self) -> Mapping[str, str]:
+        """Where they come from, for the record."""
+
+    def inherited_by(self, network: Network) -> float:
+        """Give `network` the weights that fit; return the share of its parameters that did."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,23 +84,122 @@ def inherit(target: Network, source: Network, *, outputs: bool = True) -> float:
     copied = 0
     for block in target.placed_blocks:
         other = others.get(block.name)
-        if other is None or _name(other.module) != _name(block.module):
+        if other is None or name_of(other.module) != name_of(block.module):
             continue
-        own = target.get_submodule(block.name)
-        before = source.get_submodule(block.name)
-        pairs = list(_pairs(own, before))
-        if block.name == last and not outputs:
-            pairs = [pair for pair in pairs if pair[0] != list(_layers_with_weights(own))[-1]]
-        for path, theirs in pairs:
-            tensors = _layers_with_weights(before)[theirs]
-            layer = own.get_submodule(path)
-            if isinstance(layer, SizedLayer):
-                tensors = layer.tensors_of(before.get_submodule(theirs))
-            elif block.name in of_images and path == next(iter(_layers_with_weights(own))):
+        layers = layers_of(target.get_submodule(block.name), declared_inputs(block))
+        before = layers_of(source.get_submodule(block.name), declared_inputs(other))
+        theirs = {layer.role: layer for layer in before}
+        for layer in layers:
+            found = theirs.get(layer.role)
+            if found is None or (block.name == last and not outputs and layer is layers[-1]):
+                continue
+            tensors = adapted(layer.module, found.module, found.tensors)
+            if block.name in of_images and layer is layers[0]:
                 tensors = _for_channels(tensors, other, block)
-            sizes = [getattr(b, "joint", {}).get(p) for b, p in ((own, path), (before, theirs))]
-            copied += _copy(layer, tensors, *sizes)
+            copied += _copy(layer, tensors, found.joint)
     return copied / max(sum(p.numel() for p in target.parameters()), 1)
+
+
+@dataclass(frozen=True)
+class LayerOfBlock:
+    """A layer with tensors of its own.
+
+    Attributes:
+        role: Equal for the layers of blocks of one class that correspond, and for no others.
+        path: Of the layer in its block.
+        module: The layer.
+        joint: Sizes whose product is the number of its outputs; `None` for outputs in a row.
+    """
+
+    role: str
+    path: str
+    module: nn.Module
+    joint: tuple[int, ...] | None
+
+    @property
+    def own_parameters(self) -> dict[str, nn.Parameter]:
+        """Its parameters by name, without those of layers in it."""
+        return dict(self.module.named_parameters(recurse=False))
+
+    @property
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """Its parameters and persistent buffers by name, without gradients."""
+        paths = self.module.state_dict()
+        return {name: tensor for name, tensor in paths.items() if "." not in name}
+
+
+def layers_of(block: nn.Module, inputs: Sequence[str]) -> list[LayerOfBlock]:
+    """Return the layers of a block that have tensors of their own, in order, with their roles.
+
+    A role is the name of the layer's place, in which positions in an `nn.Sequential` do not count,
+    and what the layer is there: the first mapping, which reads other channels than the next one,
+    the last one, which returns others, or one between them; a normalisation belongs to the layer
+    before it. Of equal ones the first corresponds to the first.
+
+    Args:
+        block: The block.
+        inputs: Names of what it reads, as its space declares them.
+    """
+    paths = dict.fromkeys(name.rpartition(".")[0] for name in block.state_dict())
+    joint = _attribute(block, "joint")
+    branches = _attribute(block, "branches")
+    groups: dict[str, list[str]] = {}
+    for path in paths:
+        groups.setdefault(_place(block, path, branches, inputs), []).append(path)
+    roles: dict[str, str] = {}
+    for place, group in groups.items():
+        kinds = _kinds([block.get_submodule(path) for path in group])
+        for i, (path, kind) in enumerate(zip(group, kinds, strict=True)):
+            jointly = f" joint{len(joint[path])}" if path in joint else ""
+            roles[path] = f"{place} {kind}{jointly} {kinds[:i].count(kind)}"
+    return [
+        LayerOfBlock(roles[path], path, block.get_submodule(path), joint.get(path))
+        for path in paths
+    ]
+
+
+def declared_inputs(block: PlacedBlock) -> tuple[str, ...]:
+    """Return the names of what a block reads, as its space declares them where that is known."""
+    return block.declared_inputs or block.inputs
+
+
+def adapted(
+    layer: nn.Module, other: nn.Module, tensors: Mapping[str, torch.Tensor]
+) -> Mapping[str, torch.Tensor]:
+    """Return the tensors of `other` as `layer`, of the same role, takes them before slicing."""
+    return layer.tensors_of(other, tensors) if isinstance(layer, AdaptingLayer) else tensors
+
+
+def overlap(
+    layer: nn.Module, name: str, own: Sequence[int], other: Sequence[int]
+) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
+    """Return where two tensors of corresponding layers correspond: first channels, kernels' centre.
+
+    Args:
+        layer: Whose tensors they are.
+        name: Of the tensors in their layers.
+        own: Shape of the one.
+        other: Shape of the other, of as many dimensions.
+
+    Returns:
+        The indices of the one, and of the other.
+    """
+    first = len(own) - kernel_dimensions(layer, name)
+    to: list[slice] = []
+    at: list[slice] = []
+    for i, (a, b) in enumerate(zip(own, other, strict=True)):
+        small = min(a, b)
+        for length, indices in ((a, to), (b, at)):
+            start = (length - small) // 2 if i >= first else 0
+            indices.append(slice(start, start + small))
+    return tuple(to), tuple(at)
+
+
+def kernel_dimensions(layer: nn.Module, name: str) -> int:
+    """Return how many of the last dimensions of a layer's tensor are those of a kernel."""
+    if not isinstance(layer, _CONVOLUTIONS) or name != "weight":
+        return 0
+    return len(layer.kernel_size)
 
 
 def _reading_images(network: Network) -> set[str]:
@@ -97,48 +212,49 @@ def _reading_images(network: Network) -> set[str]:
     return readers
 
 
-def _name(module: type[nn.Module]) -> str:
+def name_of(module: type[nn.Module]) -> str:
+    """Return the name by which classes of modules are told apart."""
     return f"{module.__module__}.{module.__qualname__}"
 
 
-def _layers_with_weights(block: nn.Module) -> _Layers:
-    """Return the tensors of a block by the layer that they belong to, in order."""
-    layers: _Layers = {}
-    for name, tensor in block.state_dict().items():
-        path, _, own = name.rpartition(".")
-        layers.setdefault(path, {})[own] = tensor
-    return layers
+def _attribute(block: nn.Module, name: str) -> dict[str, Any]:
+    """Return what a block and its parts say of paths in them, by the path in the block."""
+    return {
+        ".".join(filter(None, (path, own))): value
+        for path, part in block.named_modules()
+        for own, value in getattr(part, name, {}).items()
+    }
 
 
-def _pairs(target: nn.Module, source: nn.Module) -> Iterator[tuple[str, str]]:
-    """Yield the paths of the layers that correspond in two blocks of one class.
+def _place(
+    block: nn.Module, path: str, branches: Mapping[str, tuple[int, str]], inputs: Sequence[str]
+) -> str:
+    """Return a path without what depends on how many layers or inputs there are."""
+    names: list[str] = []
+    at, names_of_path = block, path.split(".") if path else []
+    for end, name in enumerate(names_of_path, start=1):
+        if branch := branches.get(".".join(names_of_path[:end])):
+            position, operation = branch
+            names.append(f"{operation} of {inputs[position]}")
+        elif not isinstance(at, nn.Sequential):
+            names.append(name)
+        at = at.get_submodule(name)
+    return ":".join(names)
 
-    One may have layers that the other lacks, such as an expansion or an attention.
-    """
-    own, others = list(_layers_with_weights(target)), list(_layers_with_weights(source))
-    matcher = SequenceMatcher(
-        None, _layer_kinds(target, own), _layer_kinds(source, others), autojunk=False
-    )
-    for i, j, size in matcher.get_matching_blocks():
-        yield from zip(own[i : i + size], others[j : j + size], strict=True)
 
-
-def _layer_kinds(block: nn.Module, paths: Sequence[str]) -> list[tuple[object, ...]]:
-    """Return of every layer what a layer must have in common with it to correspond.
-
-    The first convolution of a block reads other channels than the next one, and the last one
-    returns others. A normalisation belongs to the layer before it.
-    """
-    layers = [block.get_submodule(path) for path in paths]
+def _kinds(layers: Sequence[nn.Module]) -> list[str]:
+    """Return of every layer of one place what it has in common with a layer of the same role."""
     mapping = [i for i, layer in enumerate(layers) if not isinstance(layer, _NORMALISATIONS)]
-    kinds: list[tuple[object, ...]] = []
+    kinds: list[str] = []
     for i, layer in enumerate(layers):
-        kind: tuple[object, ...] = (_name(type(layer)), i in mapping[:1], i in mapping[-1:])
+        parts = [name_of(type(layer))]
         if isinstance(layer, _NORMALISATIONS):
-            kind = (*kind, kinds[-1] if kinds else ())
-        elif isinstance(layer, _CONVOLUTIONS):
-            kind = (*kind, layer.groups > 1, layer.bias is not None)
-        kinds.append(kind)
+            parts += [f"after {kinds[-1]}"] if kinds else []
+        else:
+            parts += ["first"] * (i in mapping[:1]) + ["last"] * (i in mapping[-1:])
+        if isinstance(layer, _CONVOLUTIONS):
+            parts += ["grouped"] * (layer.groups > 1) + ["bias"] * (layer.bias is not None)
+        kinds.append(" ".join(parts))
     return kinds
 
 
@@ -155,39 +271,28 @@ def _for_channels(
 
 
 def _copy(
-    layer: nn.Module,
-    tensors: Mapping[str, torch.Tensor],
-    own_sizes: Sequence[int] | None,
-    sizes: Sequence[int] | None,
+    layer: LayerOfBlock, tensors: Mapping[str, torch.Tensor], joint: Sequence[int] | None
 ) -> int:
     """Copy tensors into a layer; return how many of its parameters they are.
 
     Args:
         layer: Is changed.
         tensors: By name.
-        own_sizes: Whose product is the number of outputs of the layer, each sliced by itself;
-            `None` for the outputs in a row.
-        sizes: The same of the layer that has the tensors.
+        joint: Of the layer that has the tensors.
     """
-    parameters = dict(layer.named_parameters(recurse=False))
+    parameters = layer.own_parameters
     copied = 0
-    for name, own in layer.state_dict().items():
+    for name, own in layer.tensors.items():
         other = tensors.get(name)
         if other is None or other.dim() != own.dim():
             continue
-        kernel = own.dim() - 2 if isinstance(layer, _CONVOLUTIONS) and name == "weight" else 0
-        if own_sizes is not None and sizes is not None:
-            own, other = own.unflatten(0, own_sizes), other.unflatten(0, sizes)  # type: ignore[no-untyped-call]
-        channels = own.dim() - kernel
-        shared = [slice(min(a, b)) for a, b in zip(own.shape[:channels], other.shape, strict=False)]
-        within = own[tuple(shared)]
-        to, at = [*shared], [*shared]
-        for a, b in zip(own.shape[channels:], other.shape[channels:], strict=True):
-            small = min(a, b)
-            to.append(slice((a - small) // 2, (a - small) // 2 + small))
-            at.append(slice((b - small) // 2, (b - small) // 2 + small))
+        if layer.joint is not None and joint is not None:
+            own, other = own.unflatten(0, layer.joint), other.unflatten(0, joint)  # type: ignore[no-untyped-call]
+        to, at = overlap(layer.module, name, own.shape, other.shape)
+        kernel = kernel_dimensions(layer.module, name)
+        within = own[to[: len(to) - kernel]]
         if kernel:
             within.zero_()
-        own[tuple(to)] = other[tuple(at)].to(own)
+        own[to] = other[at].to(own)
         copied += within.numel() if name in parameters else 0
     return copied

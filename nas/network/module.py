@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +24,8 @@ class PlacedBlock:
         inputs: Names of the placed blocks that it reads, or `input`.
         output_shape: Without the batch.
         auxiliary: Whether it is a second classifier that takes part in training only.
+        declared_inputs: Names of the blocks that the space says it reads. A block without a module
+            passes on what it reads, which is then in `inputs` in its place. Empty for `inputs`.
     """
 
     name: str
@@ -33,13 +35,34 @@ class PlacedBlock:
     inputs: tuple[str, ...]
     output_shape: tuple[int, ...]
     auxiliary: bool
+    declared_inputs: tuple[str, ...] = ()
 
     def build(self) -> nn.Module:
         """Build the module."""
         return self.module(*map(list, self.input_shapes), **self.arguments)
 
 
-class SizedLayer(nn.Module):
+class AdaptingLayer(nn.Module):
+    """A layer with a rule of its own for what it takes from a layer of its class.
+
+    By the general rule a layer takes the first channels and the centre of the kernels; see
+    `nas.network.inheritance`. It is applied to what `tensors_of` returns.
+    """
+
+    def tensors_of(
+        self, other: nn.Module, tensors: Mapping[str, torch.Tensor]
+    ) -> Mapping[str, torch.Tensor]:
+        """Return the tensors of a layer of this class, by name, as the own arguments need them.
+
+        Args:
+            other: The layer; only its settings are read.
+            tensors: Its tensors, through which gradients may flow.
+        """
+        del other
+        return tensors
+
+
+class SizedLayer(AdaptingLayer):
     """A layer that is built for images of one size and may be asked to take those of others.
 
     Costs are traced and files exported with the size that it was built for, as constants. What a
@@ -50,10 +73,6 @@ class SizedLayer(nn.Module):
     """
 
     any_size = False
-
-    def tensors_of(self, other: nn.Module) -> dict[str, torch.Tensor]:
-        """Return the tensors of a layer of this class, by name, as images of the own size need."""
-        return other.state_dict()
 
 
 class DropPath(nn.Module):
@@ -100,14 +119,18 @@ class Network(nn.Module):
         placed_blocks: The blocks that it was built from, without those that were dropped.
     """
 
-    def __init__(self, blocks: Sequence[PlacedBlock]) -> None:
+    def __init__(
+        self,
+        blocks: Sequence[PlacedBlock],
+        build: Callable[[PlacedBlock], nn.Module] = PlacedBlock.build,
+    ) -> None:
         """Build every block; the last one that is not auxiliary returns the outputs."""
         super().__init__()
         self.placed_blocks = tuple(blocks)
         self._steps = [(block.name, block.inputs) for block in blocks if not block.auxiliary]
         self._heads = [(block.name, block.inputs) for block in blocks if block.auxiliary]
         for block in blocks:
-            self.add_module(block.name, block.build())
+            self.add_module(block.name, build(block))
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Map images `(N, C, H, W)` to outputs `(N, ...)`."""

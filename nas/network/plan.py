@@ -5,23 +5,44 @@ from __future__ import annotations
 import keyword
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from torch import nn
 
+from nas.core.errors import ConfigError
 from nas.core.space import Gene, Genotype, Graph
 from nas.network.blocks import INPUT, Block, IntArray, ModuleSpec
 from nas.network.costs import BYTES_PER_VALUE, Shape, Trace, trace_spec
 from nas.network.interpreter import ROWS_AT_ONCE, Cases, Interpretation, Interpreter, Step
 from nas.network.module import PlacedBlock
-from nas.network.table import BlockTable
+from nas.network.table import MOST_CELLS, BlockTable
 
 SUMMED = ("params", "macs", "activations", "model_bytes")
 
 MOST_SHARED_CASES = 1 << 20
+
+
+@dataclass(frozen=True)
+class BlockCase:
+    """A module that stands in a block's place in some network.
+
+    Attributes:
+        block: The block.
+        spec: The module.
+        declared_inputs: Names of the blocks that it reads, or `input`.
+        inputs: The states of its inputs.
+        outcome: What comes of it.
+    """
+
+    block: Block
+    spec: ModuleSpec
+    declared_inputs: tuple[str, ...]
+    inputs: tuple[Any, ...]
+    outcome: Any
 
 
 class Plan:
@@ -145,6 +166,7 @@ class Plan:
         shapes: dict[int, Shape] = {0: self.input_shape}
         names = {0: INPUT}
         sources = {0: 0}
+        declared = self._names
         placed = []
         for position, table in enumerate(self.tables, 1):
             variant = table.variants[int(table.variant_of(row, {})[0])]
@@ -164,9 +186,67 @@ class Plan:
                     inputs=tuple(names[i] for i in read),
                     output_shape=trace.output_shape,
                     auxiliary=table.block.auxiliary,
+                    declared_inputs=tuple(declared[i] for i in variant.inputs),
                 )
             )
         return tuple(placed)
+
+    @property
+    def _names(self) -> list[str]:
+        """The names of all tensors: the network's input and the blocks' outputs."""
+        return [INPUT, *(table.block.name for table in self.tables)]
+
+    def cases(self, step: Step) -> Iterator[BlockCase]:
+        """Yield every module of every block, with the states of what it reads, in all networks.
+
+        A tensor's state is tabulated over the genes that it depends on, so that states that occur
+        together in no network are not combined.
+
+        Args:
+            step: Returns what comes of a module; the states of tensors are their shapes.
+
+        Raises:
+            ConfigError: Too many combinations of genes concern one block.
+        """
+        names = self._names
+        states: dict[Hashable, int] = {self.input_shape: 0}
+        # Of every tensor, the genes that its state depends on, and its number over their choices.
+        tensors: list[tuple[list[int], npt.NDArray[np.int32]]] = [([], np.zeros((), np.int32))]
+        for table in self.tables:
+            read = sorted({i for variant in table.variants for i in variant.inputs})
+            genes = sorted({*table.genes, *(gene for i in read for gene in tensors[i][0])})
+            sizes = [len(self.genes[gene].choices) for gene in genes]
+            if not table.dense or math.prod(sizes) > MOST_CELLS:
+                raise ConfigError(
+                    "search_space",
+                    f"block {table.block.name}, which depends on {len(genes)} genes",
+                    f"at most {MOST_CELLS} combinations of such genes, to go through all of them",
+                    "let blocks read fewer genes each",
+                )
+            variant = np.broadcast_to(_over(genes, table.genes, table.grid), sizes)
+            of_read = np.stack([np.broadcast_to(_over(genes, *tensors[i]), sizes) for i in read])
+            slots = max(len(variant.inputs) for variant in table.variants)
+            where = np.full((slots, len(table.variants)), -1)
+            for number, each in enumerate(table.variants):
+                where[: len(each.inputs), number] = [read.index(i) for i in each.inputs]
+            places = where[:, variant]
+            inputs = np.where(places < 0, -1, np.take_along_axis(of_read, places, 0))
+            rows = np.stack([variant, *inputs]).reshape(slots + 1, -1)
+            found, inverse = np.unique(rows, axis=1, return_inverse=True)
+            known, outputs = list(states), []
+            for number, *numbers in found.T.tolist():
+                variant_of_case = table.variants[number]
+                if variant_of_case.spec is None:
+                    outputs.append(numbers[0])
+                    continue
+                spec, given = variant_of_case.spec, [known[i] for i in numbers if i >= 0]
+                outcome, state = step(spec, given)
+                outputs.append(states.setdefault(state, len(states)))
+                declared = tuple(names[i] for i in variant_of_case.inputs)
+                yield BlockCase(table.block, spec, declared, tuple(given), outcome)
+            tensors.append(
+                _without_idle(genes, np.array(outputs, np.int32)[inverse].reshape(sizes))
+            )
 
     def graph(self, genotype: Genotype) -> Graph:
         """Return the graph of one network: a node for the input and for every block."""
@@ -258,6 +338,22 @@ class Plan:
     def interpreter(self, step: Step) -> Interpreter:
         """Return what goes through the blocks of many networks; see `Interpreter`."""
         return Interpreter(self.tables, step)
+
+
+def _over(
+    genes: Sequence[int], own: Sequence[int], numbers: npt.NDArray[np.int32]
+) -> npt.NDArray[np.int32]:
+    """Return numbers over the choices of the genes `own` with an axis for each of `genes`."""
+    return numbers[tuple(slice(None) if gene in own else None for gene in genes)]
+
+
+def _without_idle(
+    genes: Sequence[int], numbers: npt.NDArray[np.int32]
+) -> tuple[list[int], npt.NDArray[np.int32]]:
+    """Return numbers over the choices of genes without the genes that they do not depend on."""
+    axes = [i for i in range(numbers.ndim) if (numbers != numbers.take([0], axis=i)).any()]
+    kept = numbers[tuple(slice(None) if i in axes else 0 for i in range(numbers.ndim))]
+    return [genes[i] for i in axes], kept
 
 
 def _trace_step(spec: ModuleSpec, shapes: Sequence[Shape]) -> tuple[Trace, Shape]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from nas.network.blocks import Block, IntArray
     from nas.network.interpreter import Interpreter, Step
     from nas.network.module import PlacedBlock
-    from nas.network.plan import Plan
+    from nas.network.plan import BlockCase, Plan
     from nas.network.trainable import TrainableNetwork
 
 MEGA = 1e6
@@ -61,9 +61,12 @@ class SearchSpace(ABC):
         num_classes: Channels of the output, `Task.output_size`: of a classifier, the classes.
         family: Which presets of a recipe its networks are trained by: `convolution` or
             `transformer`. It is of the class, not a setting.
+        supernet: By which strategy the weights that its networks share are trained, unless one is
+            set: `nas.core.sampling.STRATEGIES`. It is of the class, not a setting.
     """
 
     family: ClassVar[str] = "convolution"
+    supernet: ClassVar[str] = "sandwich"
 
     input_shape: tuple[int, int, int]
     num_classes: int
@@ -91,7 +94,11 @@ class SearchSpace(ABC):
         """
 
     def initialise(self, network: nn.Module) -> None:
-        """Set the initial weights of a new network; PyTorch's own stay unless a space does."""
+        """Set the initial weights of a new network; PyTorch's own stay unless a space does.
+
+        Its layers are told by their class (`network.apply`): it may be the shared weights of all
+        networks, which have no blocks.
+        """
         del network
 
     def references(self) -> dict[str, Genotype]:
@@ -366,6 +373,10 @@ class SearchSpace(ABC):
         It takes checked genotypes, shape `(n, g)`; see `Interpreter`.
         """
         return self._plan.interpreter(step)
+
+    def cases(self, step: Step) -> Iterator[BlockCase]:
+        """Yield every module of every block in any network; see `Plan.cases`."""
+        return self._plan.cases(step)
 
     def costs(self, genotypes: Sequence[Sequence[int]] | IntArray) -> pd.DataFrame:
         """Return the exact costs of genotypes.

@@ -121,6 +121,11 @@ class BlockTable:
             self._reads[mask, [read.index(gene) for gene in genes]] = True
         self._variant_of, self._mask_of = variants.ravel(), self._mask_grid.ravel()
 
+    @property
+    def grid(self) -> npt.NDArray[np.int32]:
+        """Positions in `variants` of a dense table, over the choices of `genes`, an axis each."""
+        return self._variant_of.reshape(self._mask_grid.shape)
+
     def codes(self, genotypes: IntArray) -> IntArray:
         """Return a number for every row `(n, g)` that tells apart what the block reads."""
         code = np.zeros(len(genotypes), np.int64)

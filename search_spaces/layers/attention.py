@@ -135,26 +135,33 @@ class Tokens(SizedLayer):
         if self.token is not None:
             tokens = torch.cat([self.token.expand(tokens.shape[0], -1, -1), tokens], 1)
         if self.any_size and x.shape[2:] != self.grid:
-            return tokens + self._interpolated(x.shape[2:])
+            return tokens + _interpolated(self.positions, self.grid, x.shape[2:])
         return tokens + self.positions
 
-    def tensors_of(self, other: nn.Module) -> dict[str, torch.Tensor]:
-        tensors: dict[str, torch.Tensor] = other.state_dict()
-        if isinstance(other, Tokens):
-            own = other.positions if other.grid == self.grid else other._interpolated(self.grid)
+    def tensors_of(
+        self, other: nn.Module, tensors: Mapping[str, torch.Tensor]
+    ) -> Mapping[str, torch.Tensor]:
+        if not isinstance(other, Tokens):
+            return tensors
+        own, had_token = tensors["positions"], other.token is not None
+        if other.grid != self.grid:
+            own = _interpolated(own, other.grid, self.grid)
+        if had_token != (self.token is not None):
             patches = own[:, own.shape[1] - math.prod(self.grid) :]
-            if self.token is not None:
-                # The first token's own position, zero where there was no such token.
-                first = own[:, :1] if other.token is not None else torch.zeros_like(own[:, :1])
-                patches = torch.cat([first, patches], 1)
-            tensors["positions"] = patches.detach()
-        return tensors
+            # The first token's own position, zero where there was no such token.
+            first = torch.zeros_like(own[:, :1])
+            own = patches if had_token else torch.cat([first, patches], 1)
+        return {**tensors, "positions": own}
 
-    def _interpolated(self, size: Sequence[int]) -> torch.Tensor:
-        before = self.positions.shape[1] - math.prod(self.grid)
-        grid = self.positions[:, before:].transpose(1, 2).unflatten(2, self.grid)  # type: ignore[no-untyped-call]
-        patches = F.interpolate(grid, tuple(size), mode="bicubic").flatten(2).transpose(1, 2)
-        return torch.cat([self.positions[:, :before], patches], 1)
+
+def _interpolated(
+    positions: torch.Tensor, grid: Sequence[int], size: Sequence[int]
+) -> torch.Tensor:
+    """Return positions `(1, tokens, C)` of a grid, and of what is before it, on another grid."""
+    before = positions.shape[1] - math.prod(grid)
+    images = positions[:, before:].transpose(1, 2).unflatten(2, tuple(grid))  # type: ignore[no-untyped-call]
+    patches = F.interpolate(images, tuple(size), mode="bicubic").flatten(2).transpose(1, 2)
+    return torch.cat([positions[:, :before], patches], 1)
 
 
 class RelativePosition(SizedLayer):
@@ -223,20 +230,25 @@ class RelativePosition(SizedLayer):
         first = token.expand(means.shape[0], means.shape[1], 1, -1)
         return torch.cat([first, means], 2)
 
-    def tensors_of(self, other: nn.Module) -> dict[str, torch.Tensor]:
-        tensors: dict[str, torch.Tensor] = other.state_dict()
+    def tensors_of(
+        self, other: nn.Module, tensors: Mapping[str, torch.Tensor]
+    ) -> Mapping[str, torch.Tensor]:
+        del other
+        adapted = dict(tensors)
         for name in ("rows", "columns"):
             vectors, begin = tensors[name], int(self.class_token)
             before = len(vectors) % 2 == 0  # whether the other one has a class token
             limit = (len(getattr(self, name)) - 1 - begin) // 2
             most = (len(vectors) - 1 - before) // 2
-            distances = torch.arange(-limit, limit + 1).clamp(-most, most)
+            if (limit, begin) == (most, before):
+                continue
+            distances = torch.arange(-limit, limit + 1, device=vectors.device).clamp(-most, most)
             own = vectors[distances + most + before]
             if self.class_token:
                 first = vectors[:1] if before else torch.zeros_like(vectors[:1])
                 own = torch.cat([first, own])
-            tensors[name] = own
-        return tensors
+            adapted[name] = own
+        return adapted
 
     def _vectors(self, grid: tuple[int, ...]) -> tuple[torch.Tensor, torch.Tensor]:
         row_index, column_index = self.row_index, self.column_index

@@ -90,7 +90,12 @@ class Zeros(nn.Module):
 
 
 class Node(nn.Module):
-    """The sum of operations, one on each of a node's inputs."""
+    """The sum of operations, one on each of a node's inputs.
+
+    Attributes:
+        branches: By the path of an edge, the position of its input and its operation; see
+            `nas.network.inheritance`.
+    """
 
     def __init__(
         self, *input_shapes: Sequence[int], operations: Sequence[str], strides: Sequence[int] = ()
@@ -105,6 +110,7 @@ class Node(nn.Module):
         super().__init__()
         edges = zip(operations, input_shapes, strides or [1] * len(operations), strict=True)
         self.edges = nn.ModuleList(operation(*edge) for edge in edges)
+        self.branches = {f"edges.{i}": (i, name) for i, name in enumerate(operations)}
 
     def forward(self, *inputs: torch.Tensor) -> torch.Tensor:
         """Map tensors `(N, C, H, W)` to their sum after the operations."""
