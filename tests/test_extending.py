@@ -27,9 +27,13 @@ from nas.core.objective import Facts
 from nas.core.recipe import Recipe
 from nas.core.registry import Registry
 from nas.devices import runtimes
+from nas.evaluation import proxies
+from nas.evaluation.proxies import Batch
 from nas.network.trained import Preprocessing
 from nas.search import algorithms
 from nas.search.problem import SearchProblem
+from nas.study.composition import compose
+from nas.study.reading import read
 from nas.training.trainer import evaluate, train
 
 AddFile = Callable[[Registry[Any], str, str, str], None]
@@ -237,6 +241,23 @@ class BestErrorLogger(Logger):
         self.path.write_text(f"{min(self.errors):.2f} %")
 '''
 
+PROXY = '''
+"""The number of blocks in a row."""
+
+from dataclasses import dataclass
+
+from nas.evaluation.proxies import Proxy, register
+
+
+@register("blocks")
+@dataclass(frozen=True, kw_only=True)
+class Blocks(Proxy):
+    weight: float = 1.0
+
+    def scores(self, network, batch):
+        return {"blocks": self.weight * len(network.placed_blocks)}
+'''
+
 RUNTIME = '''
 """The reference implementation of ONNX: slow, in NumPy."""
 
@@ -320,6 +341,17 @@ def test_an_objective(add_file: AddFile) -> None:
     genotype = space.sample(np.random.default_rng(0))
     megabytes = 2 * space.costs([genotype])["params_m"].item()
     assert problem.known([genotype]) == [{"half_size_mb": pytest.approx(megabytes)}]
+
+
+def test_a_proxy(add_file: AddFile) -> None:
+    add_file(proxies.registry, "nas.evaluation.proxies", "blocks", PROXY)
+    choice = ["evaluation.proxy.name=blocks", "evaluation.proxy.weight=2"]
+    settings = read(compose(["evaluation=proxy", "search.objectives=[proxy_rank]", *choice]))
+    own = settings.evaluation.proxy
+    space = search_spaces.get("nasbench201", input_shape=(1, 8, 8), num_classes=10)
+    network = space.build(space.references()["residual"])
+    images = Batch(torch.zeros(2, 1, 8, 8), torch.zeros(2), None)
+    assert own(network, images) == {"blocks": 2.0 * len(network.placed_blocks)}
 
 
 def test_a_logger(add_file: AddFile, tmp_path: Path) -> None:

@@ -7,10 +7,32 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
 
+from nas.core.dataset import Examples
 from nas.core.recipe import Recipe
 from nas.core.registry import Registry
 from nas.core.trial import Evaluator, Job
+
+if TYPE_CHECKING:
+    from nas.network.space import SearchSpace
+    from nas.network.trained import Preprocessing
+
+
+class Training(Job, Protocol):
+    """The job that trains candidates, as evaluators see it that do something else with them."""
+
+    @property
+    def space(self) -> SearchSpace:
+        """Builds the candidates."""
+
+    @property
+    def train(self) -> Examples:
+        """Examples trained on."""
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """Of all images."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +64,7 @@ class EvaluationSettings(ABC):
         return {}
 
     @abstractmethod
-    def job(self, training: Callable[[Recipe], Job]) -> Job:
+    def job(self, training: Callable[[Recipe], Training]) -> Job:
         """Return what is done with the candidates of a search.
 
         Args:
@@ -108,4 +130,4 @@ component = registry.component
 names = registry.names
 get = registry.get
 
-__all__ = ["EvaluationSettings", "component", "get", "names", "register", "registry"]
+__all__ = ["EvaluationSettings", "Training", "component", "get", "names", "register", "registry"]

@@ -16,7 +16,7 @@ from nas.core.errors import CandidateFailure, ConfigError
 from nas.core.prediction import FloatArray
 from nas.core.recipe import Recipe
 from nas.core.trial import Candidate, Evaluation, Evaluator, Job, Outcome
-from nas.evaluation import EvaluationSettings, register
+from nas.evaluation import EvaluationSettings, Training, register
 from nas.tables import Table
 
 
@@ -60,7 +60,7 @@ class TabularSettings(EvaluationSettings):
             **table.published,
         }
 
-    def job(self, training: Callable[[Recipe], Job]) -> Job:
+    def job(self, training: Callable[[Recipe], Training]) -> Job:
         del training
         return PublishedJob(tables.get(self.table), self.dataset, self.epochs)
 

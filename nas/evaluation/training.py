@@ -11,27 +11,22 @@ from nas.core.errors import ConfigError
 from nas.core.host import usable_cores
 from nas.core.recipe import Recipe
 from nas.core.trial import Evaluator, Job
-from nas.evaluation import EvaluationSettings, register
+from nas.evaluation import EvaluationSettings, Training, register
 
 
-@register("training")
 @dataclass(frozen=True, kw_only=True)
-class TrainingSettings(EvaluationSettings):
-    """Stand-alone training on Ray.
+class WorkerSettings(EvaluationSettings):
+    """Evaluation on Ray workers.
 
     Attributes:
-        recipe: How candidates are trained.
-        inherit: Whether a candidate begins with the weights of the most similar one that has been
-            trained, so that shorter trainings tell candidates apart.
         threads_per_worker: Of torch, and processor cores that a worker takes.
-        workers: Most candidates trained at a time; `None` for as many as the cluster has room for.
+        workers: Most candidates evaluated at a time; `None` for as many as the cluster has room
+            for.
         gpus_per_worker: GPUs, or the share of one, that a worker takes; with 0 it uses none. On
             several, one process a GPU trains its part of every batch.
         time_limit_s: Seconds after which a candidate counts as failed.
     """
 
-    recipe: Recipe = field(default_factory=Recipe)
-    inherit: bool = False
     threads_per_worker: int = 1
     workers: int | None = None
     gpus_per_worker: float = 0.0
@@ -49,13 +44,6 @@ class TrainingSettings(EvaluationSettings):
     @property
     def threads(self) -> int:
         return self.threads_per_worker
-
-    def job(self, training: Callable[[Recipe], Job]) -> Job:
-        return training(self.recipe)
-
-    @property
-    def inherits(self) -> bool:
-        return self.inherit
 
     @property
     def on_gpus(self) -> bool:
@@ -92,3 +80,25 @@ class TrainingSettings(EvaluationSettings):
             gpus_per_worker=self.gpus_per_worker,
             time_limit_s=self.time_limit_s if limited else math.inf,
         )
+
+
+@register("training")
+@dataclass(frozen=True, kw_only=True)
+class TrainingSettings(WorkerSettings):
+    """Stand-alone training on Ray.
+
+    Attributes:
+        recipe: How candidates are trained.
+        inherit: Whether a candidate begins with the weights of the most similar one that has been
+            trained, so that shorter trainings tell candidates apart.
+    """
+
+    recipe: Recipe = field(default_factory=Recipe)
+    inherit: bool = False
+
+    def job(self, training: Callable[[Recipe], Training]) -> Job:
+        return training(self.recipe)
+
+    @property
+    def inherits(self) -> bool:
+        return self.inherit

@@ -273,8 +273,8 @@ class Plan:
                 "module": label(block.module, block.arguments),
                 "inputs": list(block.inputs),
                 "output_shape": list(block.output_shape),
-                "params": _trace(block).params,
-                "macs": _trace(block).macs,
+                "params": trace_block(block).params,
+                "macs": trace_block(block).macs,
             }
             for block in self.place(genotype)
         ]
@@ -361,7 +361,8 @@ def _trace_step(spec: ModuleSpec, shapes: Sequence[Shape]) -> tuple[Trace, Shape
     return trace, trace.output_shape
 
 
-def _trace(block: PlacedBlock) -> Trace:
+def trace_block(block: PlacedBlock) -> Trace:
+    """Return what a placed block does to one image; equal blocks are traced once."""
     return trace_spec(ModuleSpec(block.module, block.arguments).key, block.input_shapes)
 
 

@@ -38,6 +38,10 @@ SEARCH_SETTINGS = (
     "evaluation.recipe",
     "evaluation.inherit",
     "evaluation.epochs",
+    "evaluation.proxy",
+    "evaluation.images",
+    "evaluation.references",
+    "evaluation.seed",
     "ledger.url",
 )
 """Settings that trials and their hypervolume depend on."""

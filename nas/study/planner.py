@@ -114,8 +114,11 @@ class Planner:
         self._ran_s = max((trial.ended_s for trial in trials), default=0.0)
         if not isinstance(self.job, TrainingJob):
             left = max(self.settings.evaluations - full_trainings(trials), 0)
-            looked_up = counted(round(left, 2), "candidate")
-            self.say(f"to be looked up, which takes simulated time only: {looked_up}")
+            candidates = counted(round(left, 2), "candidate")
+            if self.final_job is None:
+                self.say(f"to be looked up, which takes simulated time only: {candidates}")
+            else:
+                self.say(f"to be scored without training: {candidates}")
             return None
         speeds = self._learn(self.job, genotypes, trials)
         if speeds.candidate_s is None and self.budget_s is None:

@@ -27,6 +27,7 @@ from nas.data.published import Published
 from nas.devices.table import TableDevice
 from nas.evaluation.tabular import TabularSettings
 from nas.objectives.builtin import TaskMetric
+from nas.objectives.proxy import ProxyRank
 from nas.search import fidelity
 from nas.study.checking import (
     completed,
@@ -115,6 +116,7 @@ def read(config: DictConfig) -> StudySettings:
         fix = "partial trainings would begin with weights that were trained further"
         raise ConfigError("evaluation.inherit", True, "false, or fidelity=full", fix)
     _check_tables(settings)
+    _check_proxy(settings)
     return settings
 
 
@@ -353,6 +355,34 @@ def _check_tables(settings: StudySettings) -> None:
     if settings.published and settings.finalise.limit:
         expected = "0: of a published table no network can be trained or measured"
         raise ConfigError("finalise.limit", settings.finalise.limit, expected)
+
+
+def _check_proxy(settings: StudySettings) -> None:
+    """Refuse metrics that an evaluation does not have: of a training, or of a proxy.
+
+    Raises:
+        ConfigError: Names the setting and what would do.
+    """
+    # A field says it: the class would load PyTorch.
+    by_proxy = "proxy" in settings.config["evaluation"]
+    for name, objective in settings.used.items():
+        section = "objectives" if name in settings.objectives else "constraints"
+        if by_proxy and isinstance(objective, TaskMetric):
+            expected = "proxy_rank in place of it, as evaluation=proxy trains nothing in the search"
+            fix = "the front has its errors at the end: 'search.objectives=[proxy_rank,latency_ms]'"
+            raise ConfigError(f"search.{section}", name, expected, fix)
+        if not by_proxy and isinstance(objective, ProxyRank):
+            expected = "a metric of a training, such as error, or evaluation=proxy"
+            raise ConfigError(f"search.{section}", name, expected)
+    if by_proxy and len(settings.fidelity.fidelities) > 1:
+        expected = "full, as evaluation=proxy trains no candidate, in part or whole"
+        raise ConfigError("fidelity", settings.config["fidelity"]["name"], expected)
+    if by_proxy and settings.budget is not None:
+        expected = (
+            "null, as scores of evaluation=proxy do not tell how long the front's training is"
+        )
+        fix = "limit the search by search.evaluations or search.stop, the front by finalise.limit"
+        raise ConfigError("budget", settings.budget, expected, fix)
 
 
 def _check_published_metrics(settings: StudySettings) -> None:

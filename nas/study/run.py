@@ -136,9 +136,10 @@ class _Study:
             )
         )
         timed, final = self._job, None
+        if len(splits.train):
+            final = self._timed(self._final_training(), "finalise.recipe")
         if isinstance(timed, TrainingJob):
             timed = self._timed(timed, "evaluation.recipe")
-            final = self._timed(self._final_training(), "finalise.recipe")
         self._planner = planner = Planner(
             settings=settings,
             job=timed,
@@ -310,9 +311,9 @@ class _Study:
             self.reporter.stage(line)
         if isinstance(self._job, TrainingJob):
             self.reporter.stage(f"candidates are trained for {self._job.recipe.summary}")
-            if self.settings.finalise.limit:
-                final = self.settings.finalise.recipe.summary
-                self.reporter.stage(f"the front is trained for {final}")
+        if self.settings.finalise.limit:
+            final = self.settings.finalise.recipe.summary
+            self.reporter.stage(f"the front is trained for {final}")
         self._check_arithmetic()
         if self.folder.begun:
             known = self.folder.record().get("pretrained_weights", {})

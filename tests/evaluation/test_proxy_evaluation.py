@@ -1,0 +1,104 @@
+"""Studies whose candidates a zero-cost proxy scores."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.stats import rankdata
+
+import nas
+from nas import evaluation
+from nas.core.errors import ConfigError
+from nas.evaluation.proxy import LOWEST, rank_percent
+from nas.study.composition import compose
+from nas.study.reading import read
+
+BY_PROXY = ("evaluation=proxy", "search.objectives=[proxy_rank,params_m]")
+
+
+def test_the_rank_is_the_share_of_networks_that_are_preferred():
+    rng = np.random.default_rng(0)
+    scores = rng.normal(size=(200, 1))
+    references = tuple({"a": float(x)} for [x] in scores)
+    better = [float((scores > x).mean()) for [x] in scores]
+    found = [rank_percent(each, references) for each in references]
+    assert np.array_equal(rankdata(found), rankdata(-scores[:, 0]))
+    assert np.abs(np.array(found) / 100 - better).max() < 0.05
+    # Further away than all of them, networks are still told apart.
+    beyond = [rank_percent({"a": x}, references) for x in (3.5, 4.0, 4.5)]
+    assert 1 > beyond[0] > beyond[1] > beyond[2] > 0
+    assert rank_percent({"a": LOWEST}, references) == pytest.approx(100)
+
+
+def test_several_scores_are_ranked_together():
+    rng = np.random.default_rng(0)
+    references = tuple({"a": float(x), "b": float(y)} for x, y in rng.normal(size=(64, 2)))
+    best = rank_percent({"a": 9.0, "b": 9.0}, references)
+    one = rank_percent({"a": 9.0, "b": -9.0}, references)
+    assert best < 5
+    assert one > 50
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (("evaluation=proxy",), r"search.objectives: got 'error', expected proxy_rank in place"),
+        (
+            (*BY_PROXY, 'search.constraints=["worst_class_error <= 20"]'),
+            "search.constraints: got 'worst_class_error', expected proxy_rank in place",
+        ),
+        (("search.objectives=[proxy_rank]",), "got 'proxy_rank', expected a metric of a training"),
+        ((*BY_PROXY, "fidelity=mo_asha"), "fidelity: got 'mo_asha', expected full"),
+        ((*BY_PROXY, "budget=15min"), "budget: got '15min', expected null"),
+        ((*BY_PROXY, "evaluation.proxy=zigo"), "proxy: got 'zigo'.*did you mean 'zico'"),
+        ((*BY_PROXY, "evaluation.proxy.parts=1"), "evaluation.proxy.parts: got 1, expected 2"),
+        ((*BY_PROXY, "evaluation.images=3"), "evaluation.images: got 3, expected 4 or more"),
+        ((*BY_PROXY, "evaluation.references=2"), "evaluation.references: got 2, expected 8"),
+        ((*BY_PROXY, "evaluation.workers=0"), "evaluation.workers: got 0"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(settings: tuple[str, ...], message: str):
+    with pytest.raises(ConfigError, match=message):
+        read(compose(["data=digits", "search_space=nasbench201", *settings]))
+
+
+def test_a_proxy_is_one_of_the_settings():
+    own = evaluation.get("proxy", proxy={"name": "zico", "parts": 4})
+    assert own.proxy.parts == 4
+    assert own.inherits is False
+
+
+@pytest.mark.slow
+def test_a_front_found_by_a_proxy_is_trained(tmp_path: Path):
+    study = nas.search(
+        data="digits",
+        evaluations=8,
+        name="by_proxy",
+        settings={"runs": tmp_path / "runs"},
+        overrides=[
+            "search_space=nasbench201",
+            "search_space.channels=4",
+            "search_space.cells_per_stage=1",
+            *BY_PROXY,
+            "evaluation.proxy=naswot",
+            "evaluation.images=8",
+            "evaluation.references=8",
+            "finalise.limit=2",
+            "finalise.recipe.epochs=1",
+            "device.min_seconds=0",
+            "device.min_rounds=36",
+            "device.relative_ci=0.5",
+        ],
+    )
+    trials, front = study.trials(), study.pareto()
+    assert trials["proxy_rank"].between(0, 100).all()
+    assert "error" not in trials
+    verified = trials[trials["verified"]]
+    assert verified["error_final"].notna().all()
+    assert study.verified_columns == {"proxy_rank": "error_final", "params_m": "params_m"}
+    assert set(front["arch_id"]) <= set(verified["arch_id"])
+    guess = nas.data.get("digits").search_splits().trivial()["error"]
+    assert study.record["reference_point"]["proxy_rank"] == guess
+    assert study.pick("best")["error_final"] == front["error_final"].min()
