@@ -113,7 +113,7 @@ class SharedWeights(nn.Module):
             HwnasError: The network needs more than there is.
         """
         placed = self.space.place(genotype, auxiliary=self.auxiliary)
-        network = TrainableNetwork(placed, self._with_views)
+        network = TrainableNetwork(placed, self.views_of)
         network.regularise(drop_path=self.drop_path, dropout=self.dropout)
         network.recompute = self.recompute
         network.take_any_size(self.any_size)
@@ -169,14 +169,15 @@ class SharedWeights(nn.Module):
         """Let images of other sizes pass, or of the own one alone."""
         self.any_size = any_size
 
-    def _with_views(self, block: PlacedBlock) -> nn.Module:
+    def views_of(self, block: PlacedBlock) -> SharedBlock:
+        """Return a block that runs with views of the shared weights; see `network`."""
         device = next(self.parameters()).device
         key = ModuleSpec(block.module, block.arguments).key
         module, parts = self._skeletons(
             block.name, key, block.input_shapes, declared_inputs(block), device, self.training
         )
         sources = self._sources.get(block.name, {})
-        return _SharedBlock(module, {part.path: part.of(sources) for part in parts})
+        return SharedBlock(module, {part.path: part.of(sources) for part in parts})
 
     def _skeleton(
         self,
@@ -362,8 +363,13 @@ def extreme(space: SearchSpace, *, largest: bool) -> Genotype:
     return best
 
 
-class _SharedBlock(nn.Module):
-    """Runs a block with parameters that it does not own."""
+class SharedBlock(nn.Module):
+    """Runs a block with parameters that it does not own.
+
+    Attributes:
+        block: The block, without parameters.
+        tensors: Its parameters by path.
+    """
 
     def __init__(self, block: nn.Module, tensors: Mapping[str, torch.Tensor]) -> None:
         super().__init__()

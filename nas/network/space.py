@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from nas.network.interpreter import Interpreter, Step
     from nas.network.module import PlacedBlock
     from nas.network.plan import BlockCase, Plan
+    from nas.network.table import BlockTable
     from nas.network.trainable import TrainableNetwork
 
 MEGA = 1e6
@@ -184,6 +185,11 @@ class SearchSpace(ABC):
         specs = [variant.spec for table in tables for variant in table.variants]
         modules = frozenset(spec.module for spec in specs if spec is not None)
         return hashed([self, source_of(type(self), modules)], 16)
+
+    @property
+    def tables(self) -> Sequence[BlockTable]:
+        """The blocks with all their variants, in execution order."""
+        return self._plan.tables
 
     @property
     def _plan(self) -> Plan:
