@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import load, save
 from torch import nn
 
 from nas.core.dataset import Examples
@@ -19,6 +20,9 @@ from nas.core.files import json_values, write_bytes_atomically, write_json_atomi
 from nas.core.records import decoding, read_json
 
 WEIGHTS, FACTS = "weights.safetensors", "network.json"
+
+DIGEST = "weights_sha256"
+"""Of the weights, among the facts."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,6 +83,17 @@ class Preprocessing:
         return len(self.mean), *self.image_size
 
 
+def check_digest(folder: Path, facts: Mapping[str, Any], found: str, fix: str) -> None:
+    """Check that weights are those that `TrainedNetwork.save` has written with some facts.
+
+    Raises:
+        HwnasError: They have another SHA-256 than the facts say; studies of former releases do not.
+    """
+    if facts.get(DIGEST, found) != found:
+        line = f"holds other weights than were trained, by their SHA-256 in {FACTS}"
+        raise HwnasError(f"{folder / WEIGHTS}: {line}; {fix}")
+
+
 @functools.lru_cache(maxsize=16)
 def _by_channel(values: tuple[float, ...], device: torch.device) -> torch.Tensor:
     """Return one value a channel for `(N, C, H, W)` on a device, which every batch needs."""
@@ -127,7 +142,9 @@ class TrainedNetwork:
             "metrics": dict(self.metrics),
         }
         plain = json_values(facts)
-        write_bytes_atomically(folder / WEIGHTS, save(self.weights()))
+        weights = save(self.weights())
+        plain[DIGEST] = hashlib.sha256(weights).hexdigest()
+        write_bytes_atomically(folder / WEIGHTS, weights)
         write_json_atomically(folder / FACTS, plain)
         return folder
 
@@ -150,10 +167,12 @@ class TrainedNetwork:
             preprocessing = Preprocessing(**facts["preprocessing"])
         try:
             with decoding(folder / WEIGHTS, fix):
-                module.load_state_dict(load_file(folder / WEIGHTS))
+                weights = (folder / WEIGHTS).read_bytes()
+                module.load_state_dict(load(weights))
         except (SafetensorError, RuntimeError) as error:
             line = f"cannot be loaded ({one_line(error)})"
             raise HwnasError(f"{folder / WEIGHTS}: {line}; {fix}") from error
+        check_digest(folder, facts, hashlib.sha256(weights).hexdigest(), fix)
         return cls(
             module=module.eval(),
             preprocessing=preprocessing,

@@ -12,7 +12,7 @@ from nas.core.recipe import Recipe
 from nas.core.task import Task
 from nas.network.inheritance import PretrainedWeights
 from nas.network.space import SearchSpace
-from search_spaces.pretrained import load
+from nas.study.pretrained import load
 
 SAMPLES = 8
 """Random networks from which it is said how much of a network is inherited."""
@@ -56,7 +56,10 @@ def initial_weights(
     if recipe.init is None:
         return None
     folder = Path(recipe.init).expanduser()
-    found = load(folder, space)
+    try:
+        found = load(folder, space)
+    except HwnasError as error:
+        raise HwnasError(f"{section}.recipe.init: {error}") from error
     weights = PretrainedWeights(
         network=found.network,
         outputs=found.outputs == task.output_names,

@@ -47,6 +47,7 @@ def test_a_study_begins_with_an_export(here: Here, tmp_path: Path) -> None:
     assert changed.stderr.count("\n") == 1
     gone = here("search", *SMALL, "name=third", "evaluation.recipe.init=nowhere")
     assert gone.returncode != 0
+    assert "evaluation.recipe.init" in gone.stderr
     assert "nowhere" in gone.stderr
     assert gone.stderr.count("\n") == 1
     assert not (tmp_path / "runs" / "third").exists()

@@ -44,6 +44,15 @@ def test_foreign_and_damaged_weights_are_refused(tmp_path: Path) -> None:
         TrainedNetwork.load(tmp_path, module())
 
 
+def test_weights_with_one_changed_bit_are_refused(tmp_path: Path) -> None:
+    TrainedNetwork(module=module(), preprocessing=PREPROCESSING, outputs=("a",)).save(tmp_path)
+    content = bytearray((tmp_path / WEIGHTS).read_bytes())
+    content[-1] ^= 1
+    (tmp_path / WEIGHTS).write_bytes(content)
+    with pytest.raises(HwnasError, match=WEIGHTS):
+        TrainedNetwork.load(tmp_path, module())
+
+
 def test_preprocessing_is_checked() -> None:
     with pytest.raises(ConfigError, match="positive"):
         Preprocessing(mean=(0.5,), std=(0.0,), image_size=(4, 4))

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 import search_spaces
-from search_spaces.pretrained import load
+from nas.study.pretrained import load
 
 transformers = pytest.importorskip("transformers")
 

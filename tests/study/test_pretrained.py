@@ -9,13 +9,14 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 import search_spaces
 from nas.core.errors import HwnasError
 from nas.network.space import SearchSpace
 from nas.network.trained import Preprocessing, TrainedNetwork
-from search_spaces.pretrained import load
+from nas.study.pretrained import load
 
 transformers = pytest.importorskip("transformers")
 
@@ -169,6 +170,11 @@ def test_wrong_folders_are_refused_in_one_line(tmp_path):
     weights = tmp_path / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-8])
     refused(tmp_path, vit_space())
+    saved_vit(tmp_path)
+    tensors = load_file(weights)
+    tensors["vit.layernorm.bias"][0] = torch.nan
+    save_file(tensors, weights)
+    assert "vit.layernorm.bias" in refused(tmp_path, vit_space())
     weights.rename(tmp_path / "pytorch_model.bin")
     assert "pickle" in refused(tmp_path, vit_space())
     changed(tmp_path, model_type="bert")

@@ -26,7 +26,7 @@ from nas.core.space import Genotype
 from nas.network.module import PlacedBlock
 from nas.network.space import SearchSpace
 from nas.network.trainable import TrainableNetwork
-from nas.network.trained import FACTS, WEIGHTS
+from nas.network.trained import FACTS, WEIGHTS, check_digest
 from search_spaces import get
 
 CONFIG, MODEL, EXPORT = "config.json", "model.safetensors", "architecture.json"
@@ -74,6 +74,7 @@ def load(folder: Path, space: SearchSpace) -> Pretrained:
         facts = read_json(record, {"provenance": dict, "outputs": list})
         merged = {**facts["provenance"], "outputs": facts["outputs"]}
         found = _from_record(record, merged, folder / WEIGHTS, space)
+        check_digest(folder, facts, found.sha256, "restore it from a copy")
     else:
         files = f"{CONFIG} and {MODEL} of transformers, {EXPORT} of an export or {FACTS} of a study"
         raise HwnasError(f"{folder}: got no pretrained network, expected a folder with {files}")
@@ -278,10 +279,15 @@ def _tensors(path: Path) -> _State:
         raise HwnasError(f"{path.parent}: got a pickle (.bin), expected {path.name}; {fix}")
     try:
         with decoding(path):
-            return {name: tensor.float() for name, tensor in load_file(path).items()}
+            tensors = {name: tensor.float() for name, tensor in load_file(path).items()}
     except SafetensorError as error:
         line = f"is damaged ({one_line(error)})"
         raise HwnasError(f"{path}: {line}; restore it from a copy") from error
+    for name, tensor in tensors.items():
+        if not torch.isfinite(tensor).all():
+            line = f"tensor {name}: got values that are not finite, expected numbers"
+            raise HwnasError(f"{path}: {line}; restore it from a copy")
+    return tensors
 
 
 def _without_prefix(state: _State, prefix: str) -> _State:
