@@ -45,6 +45,15 @@ class _Running:
         return 0.0 if self.started is None else time.monotonic() - self.started
 
 
+def check_sendable(value: object) -> None:
+    """Check that a value can be sent to workers, as a part of a job.
+
+    Raises:
+        Exception: It cannot; of a kind that the value decides, as its own code may run.
+    """
+    ray.cloudpickle.dumps(value)  # type: ignore[no-untyped-call]
+
+
 class RayEvaluator(Evaluator):
     """Runs one job per candidate as a Ray task.
 

@@ -73,6 +73,7 @@ class Outcome:
             for; `None` if it was not cut.
         details: What a report shows beside the metrics, where the job was to judge a network; see
             `Task.details`.
+        precision: Of the arithmetic in which a network was trained: `fp32`, `bf16` or `fp16`.
         history: One record an epoch, by name: `epoch` (from 1), `images_per_s`, `loss` (mean over
             the epoch), and the metrics of the task in epochs after which they were taken.
     """
@@ -82,6 +83,7 @@ class Outcome:
     checkpoint: bytes | None = None
     cut_at: float | None = None
     details: Mapping[str, Any] = field(default_factory=dict)
+    precision: str | None = None
     history: History = field(default=(), compare=False)
 
 

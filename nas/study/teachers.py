@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import io
 import sys
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -281,12 +282,23 @@ class _Wanted:
             raise self._error(expected, f"it failed: {one_line(error)}") from error
         if not callable(made):
             raise self._error(expected, f"it returns {type(made).__name__}")
+        if not self.job.recipe.teacher.cached:
+            self._check_sendable(made)
         facts = {"sha256": _digest(made)} if isinstance(made, nn.Module) else {}
         return ModuleTeacher(
             provenance={"source": self.source, **facts},
             module=made,
             preprocessing=self.job.preprocessing,
         )
+
+    def _check_sendable(self, made: Callable[..., Any]) -> None:
+        from nas.cluster.ray_evaluator import check_sendable
+
+        try:
+            check_sendable(made)
+        except Exception as error:  # whatever code of others raises
+            fix = f"{one_line(error)}; return a torch.nn.Module, or set its cached to true"
+            raise self._error("a teacher that can be sent to workers", fix) from error
 
     def _of_space(self, name: str) -> ModuleTeacher:
         space = self.job.space
@@ -394,6 +406,11 @@ def _cached(
                 return CachedTeacher(provenance=teacher.provenance, outputs=outputs)
     reporter.stage(f"running the teacher of {setting} on {len(job.train)} training images")
     cached = CachedTeacher.of(teacher, job.train, threads)
+    finite = np.isfinite(cached.outputs).reshape(len(cached.outputs), -1).all(1)
+    if wrong := int((~finite).sum()):
+        fix = f"those of {wrong} of {len(job.train)} training images are not"
+        expected = "a teacher with finite outputs"
+        raise ConfigError(f"{setting}.teacher.source", job.recipe.teacher.source, expected, fix)
     content = io.BytesIO()
     np.save(content, cached.outputs, allow_pickle=False)
     write_bytes_atomically(file, content.getvalue())

@@ -24,6 +24,7 @@ from nas.network.trained import Preprocessing, TrainedNetwork
 from nas.training.batches import lie_on
 from nas.training.distributed import distributed, own_seed, rank
 from nas.training.memory import FIX, check_memory, free_bytes, training_bytes
+from nas.training.precision import precision_of
 from nas.training.teacher import Teacher, TeacherNetwork
 from nas.training.trainer import evaluate, judged, resized, steps_an_epoch, train
 
@@ -143,6 +144,7 @@ class TrainingJob:
             weights=weights,
             checkpoint=training.checkpoint,
             cut_at=training.reached if training.reached < candidate.fidelity else None,
+            precision=precision_of(self.recipe.compute.precision, device),
             history=training.history,
         )
 
@@ -175,11 +177,16 @@ class TrainingJob:
             **provenance: Further facts, beside `arch_id`, `recipe`, `seed` and `teacher`.
         """
         assert outcome.weights is not None, "the job must `return_weights`"
+        recipe = asdict(self.recipe)
+        recipe["compute"]["precision"] = outcome.precision  # that of a worker, where it is `auto`
+        if self.recipe.teacher.source is None:
+            recipe["teacher"] = None
         module = self.space.build(candidate.genotype)
         module.load_state_dict(safetensors.torch.load(outcome.weights))
-        facts: dict[str, Any] = {"arch_id": candidate.arch_id, "recipe": asdict(self.recipe)}
+        facts: dict[str, Any] = {"arch_id": candidate.arch_id, "recipe": recipe}
         if outcome.history:  # fewer than the recipe's where its patience has ended the training
-            facts["epochs_trained"] = int(outcome.history[-1]["epoch"])
+            trained = {"epochs_trained": int(outcome.history[-1]["epoch"])}
+            provenance["training"] = {**provenance.get("training", {}), **trained}
         if self.initial is not None:
             facts["pretrained_weights"] = dict(self.initial.source)
         if self.teacher is not None:
@@ -273,15 +280,28 @@ def check_recipe(space: SearchSpace, recipe: Recipe, setting: str = "evaluation.
     """
     extremes = [[0] * len(space.genes), [len(gene.choices) - 1 for gene in space.genes]]
     with torch.device("meta"):  # which knows shapes, and computes nothing
-        networks = [space.build(space.canonical(genotype)) for genotype in extremes]
-    for name, possible in (
-        ("drop_path", any(network.has_drop_path for network in networks)),
-        ("dropout", any(network.has_dropout for network in networks)),
+        networks = [space.build(space.canonical(each), auxiliary=True) for each in extremes]
+    regularisation = recipe.regularisation
+    for name, value, possible in (
+        (
+            "regularisation.drop_path",
+            regularisation.drop_path,
+            any(network.has_drop_path for network in networks),
+        ),
+        (
+            "regularisation.dropout",
+            regularisation.dropout,
+            any(network.has_dropout for network in networks),
+        ),
+        (
+            "auxiliary_weight",
+            recipe.auxiliary_weight,
+            any(block.auxiliary for network in networks for block in network.placed_blocks),
+        ),
     ):
-        rate = getattr(recipe.regularisation, name)
-        if rate and not possible:
+        if value and not possible:
             expected = "0 for this space, whose networks have no layer for it"
-            raise ConfigError(f"{setting}.regularisation.{name}", rate, expected)
+            raise ConfigError(f"{setting}.{name}", value, expected)
     _check_resolution(space, recipe, setting)
 
 

@@ -12,26 +12,25 @@ from torch.nn import functional as F
 from nas.core.errors import ConfigError, one_line
 from nas.core.host import one_thread, training_step
 
+TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+"""Types in which matrices are multiplied, by the name of the precision."""
+
 _TIMES, _ENOUGH_S = 5, 0.1
 """How often an operation is timed, of which the shortest counts, and after how long it is not."""
 
 
-def precision_of(name: str, device: torch.device) -> torch.dtype:
-    """Return the type in which matrices are multiplied; see `nas.core.recipe.ComputeSettings`."""
-    named = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+def precision_of(name: str, device: torch.device) -> str:
+    """Return the precision on a device; see `nas.core.recipe.ComputeSettings`. None is `auto`."""
     if name != "auto":
-        return named[name]
+        return name
     if device.type != "cuda":
-        return torch.float32
-    native = torch.cuda.is_bf16_supported(including_emulation=False)
-    return torch.bfloat16 if native else torch.float16
+        return "fp32"
+    return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
 
 
-def arithmetic(device: torch.device, precision: torch.dtype) -> AbstractContextManager[object]:
+def arithmetic(device: torch.device, precision: str) -> AbstractContextManager[object]:
     """Return the context in which a network's outputs are computed in a precision."""
-    if precision == torch.float32:
-        return nullcontext()
-    return torch.autocast(device.type, precision)
+    return nullcontext() if precision == "fp32" else torch.autocast(device.type, TYPES[precision])
 
 
 def emulation_line(name: str, setting: str) -> str | None:
@@ -42,7 +41,7 @@ def emulation_line(name: str, setting: str) -> str | None:
         setting: Where it is set.
     """
     precision = precision_of(name, torch.device("cpu"))
-    if precision == torch.float32 or (factor := slowdown(precision)) <= 1:
+    if precision == "fp32" or (factor := slowdown(TYPES[precision])) <= 1:
         return None
     return (
         f"{setting}={name}: this processor takes {factor:.2g} times as long as in fp32 (measured"

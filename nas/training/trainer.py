@@ -172,6 +172,7 @@ class _Steps:
             cast("nn.Module", torch.compile(outputs)) if recipe.compute.compile else outputs
         )
         self._optimizers = optimizers_of(network, recipe)
+        self._teacher_finite = torch.ones((), dtype=torch.bool, device=device)
         self._match = None
         if teacher is not None and recipe.teacher.features:
             pixels = self._batches.pixels(self._used[:1])
@@ -180,7 +181,7 @@ class _Steps:
             self._matched = averaging(self._match)
             self._optimizers += optimizers_of(self._match, recipe)
         self._precision = precision_of(recipe.compute.precision, device)
-        self._scaler = torch.amp.GradScaler(device.type, enabled=self._precision == torch.float16)
+        self._scaler = torch.amp.GradScaler(device.type, enabled=self._precision == "fp16")
         self._averages = None
         if recipe.ema > 0:
             decay = math.exp(-1 / (recipe.ema * self.total))
@@ -213,6 +214,8 @@ class _Steps:
             value = self._step(self._parts[step])
         if not math.isfinite(value):
             detail = f"the loss became {value} in step {self.taken}"
+            if not self._teacher_finite:
+                detail += ", as the teacher's outputs are not finite"
             raise CandidateFailure("diverged", detail)
         self._seconds += time.monotonic() - started
         self._images_timed += len(self._parts[step])
@@ -297,7 +300,9 @@ class _Steps:
         """
         weight = self._recipe.teacher.weight
         if self._teacher is not None:
-            return self._teacher(positions, pixels), weight
+            taught = self._teacher(positions, pixels)
+            self._teacher_finite &= torch.isfinite(taught.outputs).all()
+            return taught, weight
         assert self._averages is not None, "the recipe has checked that"
         with torch.no_grad():
             outputs = self._averages.module.eval()(x).float()

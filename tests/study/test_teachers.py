@@ -23,10 +23,14 @@ from nas.core.records import read_json
 from nas.export.record import FORMAT
 from nas.network.trained import FACTS, Preprocessing
 from nas.study import teachers
+from nas.study.composition import compose
+from nas.study.reading import read
+from nas.study.reporting import Reporter
 from nas.training.job import TrainingJob
 from nas.training.teacher import CachedTeacher, ModuleTeacher, OnnxTeacher
 
 MODULE = """
+import threading
 import torch
 from torch import nn
 
@@ -45,6 +49,13 @@ def of_other_images():
 
 def of_nan():
     return lambda images: torch.full((len(images), 10), float("nan"))
+
+def of_nan_later():
+    return lambda images: torch.full((len(images), 10), float("nan") if len(images) > 2 else 0.0)
+
+def of_a_lock():
+    lock = threading.Lock()
+    return lambda images: images.mean((2, 3)).expand(-1, 10) if lock else None
 
 def text():
     return "a network"
@@ -185,6 +196,7 @@ def test_a_network_of_the_space_is_not_built_from_the_stream_of_the_search(find:
         "MODULE:of_other_classes",
         "MODULE:of_other_images",
         "MODULE:of_nan",
+        "MODULE:of_a_lock",
         "no_such_study:best",
         "space:resnet",
     ],
@@ -196,6 +208,20 @@ def test_what_cannot_be_a_teacher_is_refused_in_one_line(find: Find, source: str
     with pytest.raises(ConfigError, match=f"^{SETTING}: got ") as caught:
         find(source)
     assert "\n" not in str(caught.value)
+
+
+def test_a_cached_teacher_is_not_sent_to_workers(find: Find) -> None:
+    assert find("MODULE:of_a_lock", cached=True) is not None
+
+
+def test_kept_outputs_are_finite(find: Find, job: TrainingJob, tmp_path: Path) -> None:
+    source = find("MODULE:of_nan_later").provenance["source"]
+    recipe = Recipe.of(epochs=1, teacher={"source": source, "cached": True})
+    named = dataclasses.replace(job, recipe=recipe)
+    folder, settings = tmp_path / "teachers", read(compose(["data=digits"]))
+    with pytest.raises(ConfigError, match=f"^{SETTING}: got .*finite"):
+        teachers.taught(named, "evaluation.recipe", settings, folder, Reporter())
+    assert not [*folder.glob("*.npy")]
 
 
 def test_features_need_a_network_that_ends_with_a_linear_layer(find: Find) -> None:

@@ -16,6 +16,7 @@ from nas.core.trial import Candidate, Parent
 from nas.network.inheritance import PretrainedWeights
 from nas.network.trained import Preprocessing
 from nas.training.job import TrainingJob
+from nas.training.precision import TYPES
 
 ALMOST_NO_STEP = {"learning_rate": 1e-12}
 
@@ -89,6 +90,14 @@ def test_a_checkpoint_counts_more_than_the_parent(job):
     plain = job(rest, math.inf)
     with_parent = job(replace(rest, parent=Parent(0, other.genotype, weights)), math.inf)
     assert plain.weights == with_parent.weights
+
+
+def test_trained_networks_tell_how_they_were_trained(job):
+    outcome = job(candidate(job), math.inf)
+    facts = job.trained_network(candidate(job), outcome, training={"images": 7}).provenance
+    assert facts["recipe"]["compute"]["precision"] in TYPES  # not `auto`
+    assert facts["recipe"]["teacher"] is None
+    assert facts["training"] == {"images": 7, "epochs_trained": job.recipe.epochs}
 
 
 def test_trained_networks_tell_where_their_weights_come_from(job):

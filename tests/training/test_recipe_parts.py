@@ -285,6 +285,8 @@ def test_drop_path_is_refused_where_no_network_of_a_space_has_a_branch():
         "mobilenet", input_shape=(3, 64, 64), num_classes=10, layout="mobilenet_v2"
     )
     check_recipe(space, recipe)
+    with pytest.raises(ConfigError, match=r"recipe\.auxiliary_weight: got 0.4"):
+        check_recipe(space, Recipe.of(auxiliary_weight=0.4))
 
 
 def test_an_optimizer_brings_its_own_rates_unless_it_is_the_presets():

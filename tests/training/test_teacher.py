@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from nas import data
 from nas.core.dataset import Examples
-from nas.core.errors import ConfigError
+from nas.core.errors import CandidateFailure, ConfigError
 from nas.core.recipe import Recipe
 from nas.network.onnx import export_onnx
 from nas.network.trained import Preprocessing
@@ -313,6 +313,18 @@ def test_a_recipe_and_a_training_have_the_same_teacher_or_none(
         trained(images, preprocessing, recipe(), None)
     with pytest.raises(TypeError, match="None"):
         trained(images, preprocessing, Recipe(), torch_teacher.start(CPU))
+
+
+def test_a_training_that_diverges_by_its_teacher_says_so(
+    images: Examples, preprocessing: Preprocessing
+) -> None:
+    for outputs, whose in ((np.nan, True), (0.0, False)):
+        kept = np.full((len(images), 10), outputs, np.float32)
+        teach = CachedTeacher(provenance=FACTS, outputs=kept).start(CPU)
+        rate = {"learning_rate": 0.1 if whose else 1e30}
+        with pytest.raises(CandidateFailure, match="diverged") as caught:
+            trained(images, preprocessing, recipe(optimizer=rate), teach)
+        assert ("teacher" in str(caught.value)) == whose
 
 
 def test_outputs_of_another_shape_are_refused(
