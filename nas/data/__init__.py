@@ -85,7 +85,9 @@ class StratifiedDataset(Dataset):
         splits["train"] = ("train", train)
         for name in SPLITS:
             pool, positions = splits[name]
-            _check_classes(pools[pool][positions], class_names, f"{source} ({name} split)")
+            other = "leave the class out" if pool == name else f"set a larger data.{name}_share"
+            labels = pools[pool][positions]
+            _check_classes(labels, class_names, f"{source} ({name} split)", other=other)
         return splits
 
 
@@ -122,9 +124,17 @@ def hold_out(labels: Labels, size: int, seed: int, source: str) -> tuple[Positio
 
 
 def _check_classes(
-    labels: Labels, class_names: Sequence[str], source: str, at_least: int = 1
+    labels: Labels,
+    class_names: Sequence[str],
+    source: str,
+    *,
+    at_least: int = 1,
+    other: str = "leave the class out",
 ) -> None:
-    """Check that there are two classes or more, each with so many images."""
+    """Check that there are two classes or more, each with so many images.
+
+    `other` is what may be done instead of adding images.
+    """
     if len(class_names) < 2:
         raise DataError(f"{source}: got {len(class_names)} class(es), expected 2 or more")
     counts = np.bincount(labels, minlength=len(class_names))
@@ -132,6 +142,5 @@ def _check_classes(
     if counts[rarest] < at_least:
         raise DataError(
             f"{source}: class {class_names[rarest]!r} has {counts[rarest]} image(s), expected"
-            f" {at_least} or more; add images of it, or larger data.validation_share and"
-            " data.test_share where those cut the splits"
+            f" {at_least} or more; add images of it or {other}"
         )

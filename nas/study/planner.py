@@ -284,10 +284,10 @@ class Planner:
         if number:
             planned_s = speeds.verification_s(final_s[:number])
             self._verifying = time.monotonic(), max(planned_s, 1e-9)
-            of = f"{number} of {len(final_s)}" if number < len(final_s) else f"{number}"
-            further = "" if least else "further "
+            of = f"{number} of " if number < len(final_s) else ""
+            members = counted(len(final_s), "member" if least else "further member")
             takes = _exact(share * planned_s)
-            self.say(f"verification of {of} {further}members of the front: about {takes}")
+            self.say(f"verification of {of}{members} of the front: about {takes}")
         return number
 
 

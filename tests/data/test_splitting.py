@@ -47,6 +47,14 @@ def test_rare_class_that_misses_a_split_is_named() -> None:
         split({"train": np.array([0] * 1000 + [1] * 3)}, test_share=0.01, validation_share=0.01)
 
 
+def test_larger_shares_are_advised_only_where_they_help() -> None:
+    with pytest.raises(DataError) as caught:
+        split({"train": np.array([0] * 20)})
+    assert "_share" not in str(caught.value)
+    with pytest.raises(DataError, match=r"data\.(validation|test)_share"):
+        split({"train": np.array([0] * 1000 + [1] * 3)}, test_share=0.01, validation_share=0.01)
+
+
 def test_hold_out_of_everything_is_refused() -> None:
     with pytest.raises(DataError, match="somewhere: 6 of 6 images cannot be held out"):
         hold_out(np.array([0, 0, 0, 1, 1, 1]), 6, 0, "somewhere")
