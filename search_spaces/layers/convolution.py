@@ -81,7 +81,23 @@ class ConvNormAct(nn.Sequential):
         super().__init__(*layers, ACTIVATIONS[activation]())
 
 
-class InvertedResidual(nn.Module):
+class Branch(nn.Module):
+    """Layers one after another, whose input is added to their output where `residual` is."""
+
+    def __init__(self, layers: Sequence[nn.Module], *, residual: bool) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(*layers)
+        self.residual = residual
+        if residual:
+            self.drop_path = DropPath()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Map `(N, inputs, H, W)` to `(N, outputs, H / stride, W / stride)`."""
+        y: torch.Tensor = self.layers(x)
+        return x + self.drop_path(y) if self.residual else y
+
+
+class InvertedResidual(Branch):
     """Expand, filter depthwise, optionally attend, project; add the input where shapes allow.
 
     From MobileNetV2 (Sandler et al., CVPR 2018); with attention and the order of layers of
@@ -114,7 +130,6 @@ class InvertedResidual(nn.Module):
             activation: Name in `ACTIVATIONS`.
             start_kernel: Size of the depthwise convolution before the expansion; 0 for none.
         """
-        super().__init__()
         inputs = input_shape[0]
         layers: list[nn.Module] = []
         if start_kernel:
@@ -127,18 +142,10 @@ class InvertedResidual(nn.Module):
         if squeeze_excite:
             layers.append(_squeeze_excite(inputs, hidden, activation))
         layers += conv_bn(hidden, outputs, 1)
-        self.layers = nn.Sequential(*layers)
-        self.residual = stride == 1 and inputs == outputs
-        if self.residual:
-            self.drop_path = DropPath()
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Map `(N, inputs, H, W)` to `(N, outputs, H / stride, W / stride)`."""
-        y: torch.Tensor = self.layers(x)
-        return x + self.drop_path(y) if self.residual else y
+        super().__init__(layers, residual=stride == 1 and inputs == outputs)
 
 
-class FusedInvertedResidual(nn.Module):
+class FusedInvertedResidual(Branch):
     """Fused-MBConv: one convolution expands and filters; add the input where shapes allow.
 
     From EfficientNetV2 (Tan and Le, ICML 2021, figure 2), as in google/automl,
@@ -166,7 +173,6 @@ class FusedInvertedResidual(nn.Module):
             squeeze_excite: Whether to attend to the hidden channels, as in `InvertedResidual`.
             activation: Name in `ACTIVATIONS`.
         """
-        super().__init__()
         inputs = input_shape[0]
         expands = hidden != inputs
         layers: list[nn.Module] = []
@@ -178,15 +184,7 @@ class FusedInvertedResidual(nn.Module):
             layers += conv_bn(hidden, outputs, 1)
         else:
             layers += [*conv_bn(inputs, outputs, kernel, stride), ACTIVATIONS[activation]()]
-        self.layers = nn.Sequential(*layers)
-        self.residual = stride == 1 and inputs == outputs
-        if self.residual:
-            self.drop_path = DropPath()
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Map `(N, inputs, H, W)` to `(N, outputs, H / stride, W / stride)`."""
-        y: torch.Tensor = self.layers(x)
-        return x + self.drop_path(y) if self.residual else y
+        super().__init__(layers, residual=stride == 1 and inputs == outputs)
 
 
 class BasicBlock(nn.Module):
