@@ -21,7 +21,7 @@ from nas.core.prediction import LearningPredictor
 from nas.core.recipe import Recipe
 from nas.core.seeding import stream
 from nas.core.space import Genotype
-from nas.core.trial import History, Trial, full_trainings
+from nas.core.trial import History, Job, Trial, full_trainings
 from nas.devices.measuring.environment import threads_line
 from nas.evaluation.checkpoints import CheckpointFolder, ContinuingEvaluator
 from nas.logging import GuardedLogger, Logger
@@ -393,6 +393,18 @@ class _Study:
             ),
         )
 
+    def _prepared(self) -> Job:
+        """Return the job of the search, on which all work before the first trial is done."""
+        self.folder.update(status="searching", stop=None)
+        job = self._job
+        with self.reporter.progress("preparation", None):
+            if isinstance(job, TrainingJob):
+                job = self._taught(job, "evaluation.recipe")
+                if self.settings.finalise.limit > 0:
+                    # Kept now, it takes no time of the verification, for which none is planned.
+                    self._taught(self._final_training(), "finalise.recipe")
+            return self.settings.evaluation.prepare(job, self.folder.prepared)
+
     def _search(
         self,
         problem: SearchProblem,
@@ -401,21 +413,13 @@ class _Study:
         feasible: Sequence[Genotype],
     ) -> Sequence[Trial]:
         settings, evaluations = self.settings.search, self.settings.evaluations
-        recorded, job = ledger.trials(), self._job
+        recorded = ledger.trials()
         stop = self.folder.record().get("stop") or {}
         # A search that has ended within these limits ends there again, whatever was verified since.
         ended = stop.get("limits") == self.settings.limits
         verified = frozenset() if ended else self.folder.verified_members
         unfinished = full_trainings(recorded) < evaluations - ROUNDING
-        if unfinished:
-            self.folder.update(status="searching", stop=None)
-            with self.reporter.progress("preparation", None):
-                if isinstance(job, TrainingJob):
-                    job = self._taught(job, "evaluation.recipe")
-                    if self.settings.finalise.limit > 0:
-                        # Kept now, it takes no time of the verification, for which none is planned.
-                        self._taught(self._final_training(), "finalise.recipe")
-                job = self.settings.evaluation.prepare(job, self.folder.prepared)
+        job = self._prepared() if unfinished else self._job
         workers, planner = self.settings.evaluation.start(job), self._planner
         checkpoints = CheckpointFolder(self.folder.checkpoints)
         measured = MeasuredCandidatesFile(self.folder.adaptive_measurement)
