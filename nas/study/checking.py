@@ -8,7 +8,7 @@ import re
 import sys
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar, cast, get_type_hints
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import (
@@ -106,7 +106,7 @@ def completed_component(
 
 def completed(cls: type, node: Any, path: str, later: Collection[str] = ()) -> dict[str, Any]:
     """Return every field of a dataclass in plain values; see `completed_component`."""
-    own, held = _own_and_held(cls, node)
+    own, held = _own_and_held(cls, node, path)
     merged = _merged(cls, own, path)
     for key in sorted(OmegaConf.missing_keys(merged) - set(later)):
         raise ConfigError(f"{_prefix(path)}{key}", None, "a value")
@@ -124,7 +124,7 @@ def structured(cls: type[T], node: Any, path: str) -> T:
     Raises:
         ConfigError: A field is unknown, missing, or has a value that cannot be used.
     """
-    own, held = _own_and_held(cls, node)
+    own, held = _own_and_held(cls, node, path)
     merged = _merged(cls, own, path)
     registries = nested_registries(cls)
     try:
@@ -148,14 +148,37 @@ def _class_and_fields(registry: Registry[T], node: Any) -> tuple[type[T], dict[s
     return registry.component(str(fields.pop("name", None))), fields
 
 
-def _own_and_held(cls: type, node: Any) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
-    """Return a dataclass's own fields as they are given, and name and fields of what it holds."""
+def _own_and_held(
+    cls: type, node: Any, path: str
+) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    """Return a dataclass's own fields as they are given, and name and fields of what it holds.
+
+    Raises:
+        ConfigError: A value stands where settings are expected.
+    """
     own = dict(node or {})
+    for field in nested_registries(cls):
+        if not isinstance(value := own.get(field), Mapping | str | None):
+            raise ConfigError(f"{_prefix(path)}{field}", value, "a name, or settings with one")
+    _check_parts(cls, own, path)
     held = {
         field: nested_settings(cls, field, own.pop(field, None) or {})
         for field in nested_registries(cls)
     }
     return own, held
+
+
+def _check_parts(cls: type, own: Mapping[str, Any], path: str) -> None:
+    """Check that the dataclasses in a dataclass are given by their settings, not by one value."""
+    kinds = get_type_hints(cls)
+    for name in own.keys() & kinds.keys():
+        part, value, setting = kinds[name], own[name], f"{_prefix(path)}{name}"
+        if not dataclasses.is_dataclass(part) or name in nested_registries(cls):
+            continue
+        if not isinstance(value, Mapping):
+            fields = ", ".join(field.name for field in dataclasses.fields(part))
+            raise ConfigError(setting, value, "settings", f"set {setting}.NAME, one of {fields}")
+        _check_parts(cast("type", part), value, setting)
 
 
 def _merged(cls: type, node: Any, path: str) -> DictConfig:

@@ -55,6 +55,14 @@ SETTINGS = {
     "a budget without time": ("budget=0min", "budget: got '0min'", "core-h"),
     "negative seed": ("seed=-1", "seed: got -1", "0 or more"),
     "too few samples": ("latency_predictor.samples=1", "latency_predictor.samples: got 1", "4"),
+    "name of an optimizer": (
+        "evaluation.recipe.optimizer=adamw",
+        "evaluation.recipe.optimizer: got 'adamw'",
+        "evaluation.recipe.optimizer.NAME, one of name",
+    ),
+    "nothing for settings": ("finalise.recipe.schedule=null", "finalise.recipe.schedule: ", "name"),
+    "seconds for settings": ("search.stop=60", "search.stop: got 60", "wall_clock_s"),
+    "number for a runtime": ("device.runtime=5", "device.runtime: got 5", "name"),
     "no epochs": ("evaluation.recipe.epochs=0", "evaluation.recipe.epochs: got 0", "1 or more"),
     "images that grow too large": (
         "evaluation.recipe.initial_resolution=2",
