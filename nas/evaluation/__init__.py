@@ -15,6 +15,7 @@ from nas.core.registry import Registry
 from nas.core.trial import Evaluator, Job
 
 if TYPE_CHECKING:
+    from nas.network.inheritance import InitialWeights
     from nas.network.space import SearchSpace
     from nas.network.trained import Preprocessing
 
@@ -85,6 +86,16 @@ class EvaluationSettings(ABC):
         """
         del folder
         return job
+
+    def final_weights(self, job: Job, folder: Path) -> InitialWeights | None:
+        """Return weights that the training of a front begins with; `None`, the default, for none.
+
+        Args:
+            job: As `job` returned it.
+            folder: As of `prepare`, which has been called.
+        """
+        del job, folder
+        return None
 
     @property
     def inherits(self) -> bool:

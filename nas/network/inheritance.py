@@ -214,6 +214,8 @@ def _reading_images(network: Network) -> set[str]:
 
 def name_of(module: type[nn.Module]) -> str:
     """Return the name by which classes of modules are told apart."""
+    if module.__module__.startswith("torch.nn."):
+        return module.__qualname__
     return f"{module.__module__}.{module.__qualname__}"
 
 

@@ -477,6 +477,8 @@ class _Wanted:
                 outer = 1 if self.joint is None else len(self.joint)
                 shapes = {n: (math.prod(s[:outer]), *s[outer:]) for n, s in self.shapes.items()}
             made = copy.copy(own)
+            if isinstance(made, _BatchNorm):
+                made.track_running_stats = False
             made._modules, made._buffers = {}, dict.fromkeys(own._buffers)
             made._parameters = dict.fromkeys(own._parameters)
             for name, shape in shapes.items():

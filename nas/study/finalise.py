@@ -23,7 +23,7 @@ from nas.core.records import decoding, read_json
 from nas.core.seeding import training_seed
 from nas.core.trial import FULL, Candidate
 from nas.logging import Logger
-from nas.network.inheritance import PretrainedWeights
+from nas.network.inheritance import InitialWeights
 from nas.results.hypervolume import hypervolume_order
 from nas.results.study import PICKS, StudyResults
 from nas.search.problem import SearchProblem
@@ -53,7 +53,7 @@ class Finalisation:
     logger: Logger
     taught: WithTeacher
     fitting: Callable[[Sequence[str], int], int]
-    initial: PretrainedWeights | None = None
+    initial: InitialWeights | None = None
 
     def run(self) -> bool:
         """Verify the members of the front that are not verified yet; return whether all are."""

@@ -42,6 +42,12 @@ SEARCH_SETTINGS = (
     "evaluation.images",
     "evaluation.references",
     "evaluation.seed",
+    "evaluation.strategy",
+    "evaluation.random_networks",
+    "evaluation.shrinking_order",
+    "evaluation.shrinking_from",
+    "evaluation.shrinking_until",
+    "evaluation.calibration_images",
     "ledger.url",
 )
 """Settings that trials and their hypervolume depend on."""

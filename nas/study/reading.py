@@ -117,6 +117,7 @@ def read(config: DictConfig) -> StudySettings:
         raise ConfigError("evaluation.inherit", True, "false, or fidelity=full", fix)
     _check_tables(settings)
     _check_proxy(settings)
+    _check_without_training(settings)
     return settings
 
 
@@ -374,13 +375,23 @@ def _check_proxy(settings: StudySettings) -> None:
         if not by_proxy and isinstance(objective, ProxyRank):
             expected = "a metric of a training, such as error, or evaluation=proxy"
             raise ConfigError(f"search.{section}", name, expected)
-    if by_proxy and len(settings.fidelity.fidelities) > 1:
-        expected = "full, as evaluation=proxy trains no candidate, in part or whole"
+
+
+def _check_without_training(settings: StudySettings) -> None:
+    """Refuse what rests on the time of candidates' trainings where none is trained.
+
+    Raises:
+        ConfigError: Names the setting and what would do.
+    """
+    evaluation = settings.config["evaluation"]
+    name = evaluation["name"]
+    if not {"proxy", "strategy"}.intersection(evaluation):
+        return
+    if len(settings.fidelity.fidelities) > 1:
+        expected = f"full, as evaluation={name} trains no candidate, in part or whole"
         raise ConfigError("fidelity", settings.config["fidelity"]["name"], expected)
-    if by_proxy and settings.budget is not None:
-        expected = (
-            "null, as scores of evaluation=proxy do not tell how long the front's training is"
-        )
+    if settings.budget is not None:
+        expected = f"null, as evaluation={name} does not tell how long the front's training is"
         fix = "limit the search by search.evaluations or search.stop, the front by finalise.limit"
         raise ConfigError("budget", settings.budget, expected, fix)
 

@@ -235,7 +235,8 @@ class _Study:
                 self._logger,
                 taught=self._taught,
                 fitting=lambda ids, least: self._planner.verified(trials, ids, least),
-                initial=self._initial.get("finalise"),
+                initial=self._initial.get("finalise")
+                or settings.evaluation.final_weights(self._job, folder.prepared),
             ).run()
         self._say(noise.front_line(results, self._counted))
         self._say(self._planner.ended_line())

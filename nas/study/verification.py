@@ -28,7 +28,7 @@ from nas.export.card import DETAILS
 from nas.export.parity import TOLERANCE, check_parity, max_abs_difference
 from nas.export.record import DEPLOYED
 from nas.logging import Logger
-from nas.network.inheritance import PretrainedWeights
+from nas.network.inheritance import InitialWeights
 from nas.network.onnx import export_onnx
 from nas.network.quantisation import CALIBRATION_IMAGES
 from nas.network.trained import FACTS, Preprocessing, TrainedNetwork
@@ -87,7 +87,7 @@ class Verification:
     taught: WithTeacher
     reporter: Reporter
     logger: Logger
-    initial: PretrainedWeights | None = None
+    initial: InitialWeights | None = None
 
     def run(self, members: Sequence[Candidate]) -> bool:
         """Take the steps that are left; return whether all architectures are verified."""

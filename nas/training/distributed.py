@@ -150,12 +150,18 @@ def synchronise(network: nn.Module) -> None:
         nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
 
 
-def averaging(outputs: nn.Module) -> nn.Module:
+def averaging(outputs: nn.Module, *, in_part: bool = False) -> nn.Module:
     """Return a module of the same outputs; its backward pass averages gradients.
 
     All processes then have the weights of the first one.
+
+    Args:
+        outputs: Returns what the loss is of.
+        in_part: Whether outputs may depend on some of its parameters only.
     """
-    return DistributedDataParallel(outputs) if processes() > 1 else outputs
+    if processes() == 1:
+        return outputs
+    return DistributedDataParallel(outputs, find_unused_parameters=in_part)
 
 
 def _device() -> torch.device:

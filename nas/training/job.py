@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from dataclasses import asdict, dataclass, fields, replace
+from typing import TYPE_CHECKING, Any
 
 import safetensors.torch
 import torch
@@ -15,9 +15,11 @@ from nas.core.dataset import Examples
 from nas.core.errors import CandidateFailure, ConfigError, first_line
 from nas.core.host import training_step
 from nas.core.recipe import Recipe
+from nas.core.sampling import SamplingSettings
 from nas.core.space import Genotype
 from nas.core.trial import Candidate, Outcome, Parent
-from nas.network.inheritance import PretrainedWeights, inherit
+from nas.network.inheritance import InitialWeights, inherit
+from nas.network.shared import SharedWeights
 from nas.network.space import SearchSpace
 from nas.network.trainable import TrainableNetwork
 from nas.network.trained import Preprocessing, TrainedNetwork
@@ -26,7 +28,18 @@ from nas.training.distributed import distributed, own_seed, rank
 from nas.training.memory import FIX, check_memory, free_bytes, training_bytes
 from nas.training.precision import precision_of
 from nas.training.teacher import Teacher, TeacherNetwork
-from nas.training.trainer import evaluate, judged, resized, steps_an_epoch, train
+from nas.training.trainer import (
+    Sampling,
+    Training,
+    evaluate,
+    judged,
+    resized,
+    steps_an_epoch,
+    train,
+)
+
+if TYPE_CHECKING:
+    from nas.training.supernet import SupernetJob
 
 TIMED_S = 0.3
 """Seconds of training steps from which the time of a training is estimated; at least one step."""
@@ -47,7 +60,7 @@ class TrainingJob:
         threads: Of torch, on a worker.
         processes: That train a candidate together; see `nas.training.distributed`.
         memory_share: Of its GPU's or its host's memory, that a worker may take.
-        return_weights: Whether the outcome carries the trained weights.
+        return_weights: Whether the outcome carries the weights of a training that is complete.
     """
 
     space: SearchSpace
@@ -55,7 +68,7 @@ class TrainingJob:
     held_out: Examples
     preprocessing: Preprocessing
     recipe: Recipe
-    initial: PretrainedWeights | None = None
+    initial: InitialWeights | None = None
     teacher: TeacherNetwork | None = None
     threads: int = 1
     processes: int = 1
@@ -112,7 +125,7 @@ class TrainingJob:
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         torch.manual_seed(own_seed(candidate.seed))
         with training_step():  # a large network's initial weights take as long as some steps
-            network = self.network(candidate.genotype, candidate.parent).to(device)
+            network = self.trainable(candidate).to(device)
             self._check_memory(network, device)
             teacher = self._started_teacher(device)
         training = train(
@@ -127,15 +140,13 @@ class TrainingJob:
             checkpoint=candidate.checkpoint,
             cut_at_s=cut_at_s,
             memory_share=self.memory_share,
+            sampling=self.sampling,
         )
         if rank() > 0:
             return Outcome(metrics={})
-        network.drop_auxiliary()
-        # A network is judged at the size that it has been trained for so far.
-        resolution = self.recipe.resolution(training.reached)
-        metrics = evaluate(network, self.held_out, self.preprocessing, resolution)
+        metrics = self.judged(network, training)
         weights = None
-        if self.return_weights:
+        if self.return_weights and training.checkpoint is None:
             with training_step():
                 state = {name: t.cpu().contiguous() for name, t in network.state_dict().items()}
                 weights = safetensors.torch.save(state)
@@ -148,13 +159,50 @@ class TrainingJob:
             history=training.history,
         )
 
+    def of_supernet(self, sampling: SamplingSettings, calibration_images: int) -> SupernetJob:
+        """Return the job that judges candidates by weights that are trained by this one's recipe.
+
+        Args:
+            sampling: Which networks are trained in every step.
+            calibration_images: Training images from which batch statistics are estimated.
+
+        Raises:
+            ConfigError: Shared weights cannot be trained by the recipe.
+        """
+        from nas.training.supernet import SupernetJob, SupernetTraining
+
+        own = {spec.name: getattr(self, spec.name) for spec in fields(self)}
+        training = SupernetTraining(**{**own, "return_weights": True}, settings=sampling)
+        return SupernetJob(training=training, calibration_images=calibration_images)
+
+    def trainable(self, candidate: Candidate) -> TrainableNetwork | SharedWeights:
+        """Return what is trained for a candidate."""
+        return self.network(candidate.genotype, candidate.parent)
+
+    @property
+    def sampling(self) -> Sampling | None:
+        """What chooses the networks of a step; `None` where one network is trained."""
+        return None
+
+    def judged(
+        self, network: TrainableNetwork | SharedWeights, training: Training
+    ) -> dict[str, float]:
+        """Return the metrics of a network that has been trained."""
+        assert isinstance(network, TrainableNetwork)
+        network.drop_auxiliary()
+        # A network is judged at the size that it has been trained for so far.
+        resolution = self.recipe.resolution(training.reached)
+        return evaluate(network, self.held_out, self.preprocessing, resolution)
+
     def _started_teacher(self, device: torch.device) -> Teacher | None:
         if self.teacher is None:
             return None
         features = self.recipe.teacher.features > 0
         return self.teacher.start(device, self.threads, features=features)
 
-    def _check_memory(self, network: TrainableNetwork, device: torch.device) -> None:
+    def _check_memory(
+        self, network: TrainableNetwork | SharedWeights, device: torch.device
+    ) -> None:
         """Check that the training of a network fits on its device.
 
         Raises:

@@ -12,6 +12,7 @@ from torch import nn
 from nas.core.errors import CandidateFailure, counted
 from nas.core.host import host_memory, usable_memory
 from nas.core.recipe import Recipe
+from nas.network.shared import SharedWeights
 from nas.network.trainable import TrainableNetwork, on_copied_buffers
 from nas.training.precision import arithmetic, precision_of
 
@@ -49,7 +50,7 @@ def check_memory(needed: int, free: int, recipe: Recipe, processes: int = 1) -> 
 
 
 def training_bytes(
-    network: TrainableNetwork,
+    network: TrainableNetwork | SharedWeights,
     recipe: Recipe,
     input_shape: tuple[int, int, int],
     processes: int = 1,
@@ -81,7 +82,10 @@ def _images_at_once(recipe: Recipe, processes: int) -> int:
 
 
 def _saved_bytes(
-    network: TrainableNetwork, recipe: Recipe, input_shape: tuple[int, int, int], count: int
+    network: TrainableNetwork | SharedWeights,
+    recipe: Recipe,
+    input_shape: tuple[int, int, int],
+    count: int,
 ) -> int:
     """Return the bytes of activations at the peak of a training step of `count` images."""
     device = next(network.parameters()).device

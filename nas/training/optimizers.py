@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn.modules.conv import _ConvNd
 
 from nas.core.recipe import Recipe
+from nas.network.shared import SharedWeights
 from nas.training.muon import Muon, matrices_of
 
 ParameterGroup = dict[str, Any]
@@ -27,7 +28,9 @@ def optimizers_of(network: nn.Module, recipe: Recipe) -> list[torch.optim.Optimi
     groups = parameter_groups(network, recipe)
     if settings.name == "sgd":
         nesterov = settings.momentum > 0
-        return [torch.optim.SGD(groups, momentum=settings.momentum, nesterov=nesterov, fused=True)]
+        # Fused, all parameters must get their first gradient in one step.
+        fused = not isinstance(network, SharedWeights)
+        return [torch.optim.SGD(groups, momentum=settings.momentum, nesterov=nesterov, fused=fused)]
     if settings.name == "adamw":
         return [torch.optim.AdamW(groups, betas=(settings.momentum, BETA_2), fused=True)]
     matrices = {id(weight) for weight in matrices_of(network)}

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, NamedTuple, Protocol, cast
 
 import numpy as np
 import torch
@@ -19,9 +19,11 @@ from nas.core.dataset import Examples
 from nas.core.errors import CandidateFailure
 from nas.core.host import training_step
 from nas.core.recipe import SELF, Recipe
+from nas.core.space import Genotype
 from nas.core.task import Sums
 from nas.core.trial import FULL
 from nas.network.module import Network
+from nas.network.shared import SharedWeights
 from nas.network.trainable import TrainableNetwork
 from nas.network.trained import Preprocessing
 from nas.training.augmentation import Mix, augmented, mixed
@@ -73,6 +75,7 @@ def train(
     checkpoint: bytes | None = None,
     cut_at_s: float = math.inf,
     memory_share: float = 1.0,
+    sampling: Sampling | None = None,
 ) -> Training:
     """Train `network` in place, on the device that it lies on.
 
@@ -94,6 +97,7 @@ def train(
         checkpoint: Of the same training, seeded equally, at a lower fidelity; `None` to begin.
         cut_at_s: In `time.monotonic()` seconds: from then on no step is taken but the first.
         memory_share: Of the device's memory; see `nas.training.batches.Batches`.
+        sampling: Chooses the networks of every step, where `network` is the shared weights of many.
 
     Raises:
         CandidateFailure: The loss is not finite, or the deadline has passed.
@@ -104,7 +108,9 @@ def train(
         got = "no teacher" if teacher is None else "a teacher"
         raise TypeError(f"got {got}, expected the recipe's: {recipe.teacher.source}")
     with training_step():
-        steps = _Steps(network, images, recipe, preprocessing, held_out, teacher, memory_share)
+        steps = _Steps(
+            network, images, recipe, preprocessing, held_out, teacher, memory_share, sampling
+        )
         if checkpoint is not None:
             steps.restore(from_bytes(checkpoint))
     first, total = steps.taken, steps.total
@@ -128,6 +134,37 @@ def train(
         left = to_bytes(steps.state()) if unfinished else None
         steps.hand_over()
     return Training(fidelity if unfinished else FULL, left, tuple(steps.history))
+
+
+class Sampling(Protocol):
+    """Which networks of shared weights are trained in every step."""
+
+    @property
+    def distils(self) -> bool:
+        """Whether the first network of a step teaches the others."""
+
+    def networks(self, seed: int, step: int, progress: float) -> Sequence[Genotype]:
+        """Return the networks of a step, which depend on the arguments alone.
+
+        Args:
+            seed: Of the training.
+            step: Steps that have been taken.
+            progress: Share of the training that has been taken.
+        """
+
+
+class _Seen(NamedTuple):
+    """Examples as a step has them.
+
+    Attributes:
+        pixels: After augmentation.
+        x: Normalised, at the step's resolution.
+        mix: How images are mixed.
+    """
+
+    pixels: torch.Tensor
+    x: torch.Tensor
+    mix: Mix | None
 
 
 def steps_an_epoch(examples: int, recipe: Recipe) -> int:
@@ -154,6 +191,7 @@ class _Steps:
         held_out: Examples | None,
         teacher: Teacher | None,
         memory_share: float = 1.0,
+        sampling: Sampling | None = None,
     ) -> None:
         _configure(network, recipe)
         synchronise(network)
@@ -167,7 +205,10 @@ class _Steps:
         self._used = of_first(torch.randperm(len(images)))[: recipe.train_samples]
         self._epoch_steps = steps_an_epoch(len(self._used), recipe)
         self.total = recipe.epochs * self._epoch_steps
-        outputs = averaging(Outputs(network))
+        self._sampling = sampling
+        # Drawn in any case at the same place, so that going on repeats it.
+        self._seed = 0 if sampling is None else int(of_first(torch.randint(2**31, (1,))))
+        outputs = averaging(Outputs(network), in_part=sampling is not None)
         self._outputs: nn.Module = (
             cast("nn.Module", torch.compile(outputs)) if recipe.compute.compile else outputs
         )
@@ -242,11 +283,11 @@ class _Steps:
         value = torch.zeros((), device=self._device)
         for chunk in positions.chunk(self._recipe.compute.accumulate):
             part = own_part(chunk)
-            loss = self._loss(part)
-            if len(part) < len(positions):  # gradients are averaged over the processes
-                loss = loss * (len(part) * processes() / len(positions))
-            self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
-            value += loss.detach()
+            for loss in self._losses(part):
+                if len(part) < len(positions):  # gradients are averaged over the processes
+                    loss = loss * (len(part) * processes() / len(positions))
+                self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+                value += loss.detach()
         if (clip_norm := self._recipe.optimizer.clip_norm) is not None:
             for optimizer in self._optimizers:
                 self._scaler.unscale_(optimizer)
@@ -259,14 +300,58 @@ class _Steps:
             self._averages.update_parameters(self._network)
         return of_all(value).mean().item()  # waits for a GPU, whose host this may be
 
-    def _loss(self, positions: torch.Tensor) -> torch.Tensor:
-        """Return the mean loss of examples, with that of auxiliary classifiers and the teacher."""
+    def _losses(self, positions: torch.Tensor) -> Iterator[torch.Tensor]:
+        """Yield the losses of examples that are summed in a step, one network's after another's.
+
+        Of shared weights, the networks see the same images. Where the sampling says so, the first
+        one learns from the targets, and the others from its outputs (in-place distillation, Yu et
+        al., ECCV 2020, section 3.1), without dropping anything.
+        """
+        seen = self._seen(positions)
+        if self._sampling is None:
+            yield self._loss(positions, *seen)[0]
+            return
+        shared = cast("SharedWeights", self._network)
+        regularisation = self._recipe.regularisation
+        taught = None
+        progress = (self.taken + 0.5) / self.total
+        for genotype in self._sampling.networks(self._seed, self.taken, progress):
+            shared.choose(genotype)
+            if taught is None:
+                rates = {"drop_path": regularisation.drop_path, "dropout": regularisation.dropout}
+                shared.regularise(**rates)
+                loss, outputs = self._loss(positions, *seen)
+                yield loss
+                if self._sampling.distils:
+                    taught = outputs.detach()
+                    shared.regularise()
+            else:
+                with arithmetic(self._device, self._precision):
+                    own = self._outputs(seen.x)[0].float()
+                yield self._images.task.distillation(own, taught, 1.0).mean()
+
+    def _seen(self, positions: torch.Tensor) -> _Seen:
+        """Return the images at positions as they are seen in this step."""
         recipe, augmentation = self._recipe, self._recipe.augmentation
-        at = positions.to(self._device)
         pixels = self._batches.pixels(positions)
         pixels, mix = mixed(augmented(pixels, augmentation), augmentation)
         x = resized(self._preprocessing(pixels), recipe.resolution(self.taken / self.total))
-        x = x.contiguous(memory_format=torch.channels_last)
+        return _Seen(pixels, x.contiguous(memory_format=torch.channels_last), mix)
+
+    def _loss(
+        self, positions: torch.Tensor, pixels: torch.Tensor, x: torch.Tensor, mix: Mix | None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the mean loss of examples and the network's outputs.
+
+        The loss is with those of auxiliary classifiers and the teacher.
+
+        Args:
+            positions: Of the examples.
+            pixels: As of `_Seen`, like the other arguments.
+            x: What the network gets.
+            mix: How images are mixed.
+        """
+        recipe, at = self._recipe, positions.to(self._device)
         reading: AbstractContextManager[list[torch.Tensor]] = nullcontext([])
         if self._match is not None:
             reading = self._match.own.reading()
@@ -287,7 +372,7 @@ class _Steps:
                 loss = loss + settings.features * self._matched(features[0], taught.features)
         for outputs in auxiliary:
             loss = loss + recipe.auxiliary_weight * self._of_targets(outputs, at, mix)
-        return loss
+        return loss, own
 
     def _taught(
         self, positions: torch.Tensor, pixels: torch.Tensor, x: torch.Tensor
@@ -401,7 +486,7 @@ def _configure(network: nn.Module, recipe: Recipe) -> None:
     """Let a network drop branches, compute again and take small images, as a recipe says."""
     regularisation, recompute = recipe.regularisation, recipe.compute.recompute
     drop_path, dropout = regularisation.drop_path, regularisation.dropout
-    if isinstance(network, TrainableNetwork):
+    if isinstance(network, TrainableNetwork | SharedWeights):
         network.regularise(drop_path=drop_path, dropout=dropout)
         network.recompute = recompute
         network.take_any_size(recipe.initial_resolution < 1)
@@ -419,7 +504,7 @@ class Outputs(nn.Module):
 
     def forward(self, images: torch.Tensor) -> list[torch.Tensor]:
         """Map images `(N, C, H, W)` to a list of outputs `(N, ...)`."""
-        if isinstance(self.network, Network):
+        if isinstance(self.network, Network | SharedWeights):
             return self.network.all_outputs(images)
         return [self.network(images)]
 

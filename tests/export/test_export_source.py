@@ -67,7 +67,7 @@ def define(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, text: str
 
 def test_exactly_the_needed_definitions_are_carried(source: str) -> None:
     expected = {"Described", "Block", "normalised", "Features", "Join", "divisible"}
-    network = {"Network", "PlacedBlock", "SizedLayer", "load", "preprocess"}
+    network = {"AdaptingLayer", "Network", "PlacedBlock", "SizedLayer", "load", "preprocess"}
     assert top_level_names(source) == expected | network
     assert "UNUSED" not in source
     assert "NOT_NEEDED" not in source

@@ -215,6 +215,16 @@ def test_what_was_made_for_less_refuses_more():
         shared.network([len(gene.choices) - 1 for gene in large.genes])
 
 
+def test_kept_blocks_are_bounded(monkeypatch):
+    monkeypatch.setattr(shared_module, "SKELETONS", 8)
+    shared = SharedWeights(space_of("user"))
+    images = torch.randn(2, 3, 16, 16)
+    for genotype in some(shared.space, 20):
+        shared.choose(genotype)
+        torch.testing.assert_close(shared(images), shared.extract(genotype)(images))
+    assert shared._skeletons.cache_info().currsize == 8
+
+
 def test_a_copy_is_its_own():
     shared = SharedWeights(space_of("nasbench201"))
     other = copy.deepcopy(shared)
