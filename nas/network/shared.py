@@ -344,6 +344,7 @@ def recalibrate(network: nn.Module, batches: Iterable[torch.Tensor]) -> int:
     return images
 
 
+@lru_cache(maxsize=16)
 def extreme(space: SearchSpace, *, largest: bool) -> Genotype:
     """Return the genotype with the most or fewest multiply-accumulates, by coordinate ascent.
 
@@ -492,6 +493,7 @@ class _Wanted:
             yield made
 
 
+@lru_cache(maxsize=4)
 def _wanted(space: SearchSpace, *, auxiliary: bool) -> dict[str, dict[str, _Wanted]]:
     """Return what is needed of every block's layers by name.
 

@@ -119,8 +119,7 @@ class TrainingJob:
             raise CandidateFailure("out_of_memory", f"{first_line(error)}; {FIX}") from error
 
     def _trained(self, candidate: Candidate, deadline: float) -> Outcome:
-        cut_after_s = math.inf if candidate.cut_after_s is None else candidate.cut_after_s
-        cut_at_s = time.monotonic() + cut_after_s
+        began = time.monotonic()
         torch.set_num_threads(self.threads)
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         torch.manual_seed(own_seed(candidate.seed))
@@ -128,6 +127,7 @@ class TrainingJob:
             network = self.trainable(candidate).to(device)
             self._check_memory(network, device)
             teacher = self._started_teacher(device)
+        cut_after_s = math.inf if candidate.cut_after_s is None else candidate.cut_after_s
         training = train(
             network,
             self.train,
@@ -138,7 +138,7 @@ class TrainingJob:
             teacher=teacher,
             fidelity=candidate.fidelity,
             checkpoint=candidate.checkpoint,
-            cut_at_s=cut_at_s,
+            cut_at_s=self.counted_from(began) + cut_after_s,
             memory_share=self.memory_share,
             sampling=self.sampling,
         )
@@ -183,6 +183,10 @@ class TrainingJob:
     def sampling(self) -> Sampling | None:
         """What chooses the networks of a step; `None` where one network is trained."""
         return None
+
+    def counted_from(self, began: float) -> float:
+        """Return from when on `cut_after_s` counts, for a candidate that began at a time."""
+        return began
 
     def judged(
         self, network: TrainableNetwork | SharedWeights, training: Training
