@@ -7,11 +7,13 @@ several sizes it times, in turn and on one thread, the steps of
   again on one batch that lies ready;
 - `engine`: `nas.training.trainer`, with its augmentation (shift and flip), lease, schedule and
   bookkeeping;
+- `engine_bf16`: the same with `compute.precision=bf16`;
 - `plain`: a loop as PyTorch's tutorials have it, a `Dataset` that shifts, flips and normalises each
   image with tensor operations, and a `DataLoader`; in this process, as the other two are;
 - `plain_beside`: the same with a worker process for the loader, which takes a second core.
 
-Seconds are wall-clock; of the rounds the fastest counts. Rows go to `engine.csv`.
+The networks are the fixed ones of `networks.py` and random ones of several sizes. Seconds are
+wall-clock; of the rounds the fastest counts. Rows go to `engine.csv`.
 """
 
 from __future__ import annotations
@@ -19,10 +21,13 @@ from __future__ import annotations
 import csv
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from networks import DEPTHWISE, FUSED, VIT
 from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
@@ -30,14 +35,17 @@ from torch.utils.data import DataLoader
 import search_spaces
 from nas import data
 from nas.core.dataset import Examples
-from nas.core.recipe import Recipe
+from nas.core.recipe import ComputeSettings, Recipe
+from nas.core.space import Genotype
+from nas.network.space import SearchSpace
 from nas.network.trained import Preprocessing
 from nas.training.trainer import train
 
 HERE = Path(__file__).resolve().parent
 BATCH, BATCHES, ROUNDS = 64, 60, 5
 RECIPE = Recipe.of(epochs=1, batch_size=BATCH, augmentation={"flip": True})
-SHARES = (0.0, 0.1, 0.3, 0.6, 0.9)
+SHAPE, CLASSES = (1, 28, 28), 10
+SHARES = (0.0, 0.1, 0.3, 0.6)
 """Of 200 random networks in order of their MACs, those at these shares are timed."""
 
 
@@ -102,14 +110,27 @@ def bare(build: Callable[[], nn.Module], images: Examples, preprocessing: Prepro
     return time.perf_counter() - started
 
 
-def engine(build: Callable[[], nn.Module], images: Examples, preprocessing: Preprocessing) -> float:
+def engine(
+    build: Callable[[], nn.Module],
+    images: Examples,
+    preprocessing: Preprocessing,
+    recipe: Recipe = RECIPE,
+) -> float:
     """Return the seconds of the engine's steps."""
     # The first training makes room and compiles kernels, as the first step of the others does.
-    train(build(), images.take(np.arange(BATCH)), RECIPE, preprocessing)
+    train(build(), images.take(np.arange(BATCH)), recipe, preprocessing)
     network = build()
     started = time.perf_counter()
-    train(network, images, RECIPE, preprocessing)
+    train(network, images, recipe, preprocessing)
     return time.perf_counter() - started
+
+
+def engine_bf16(
+    build: Callable[[], nn.Module], images: Examples, preprocessing: Preprocessing
+) -> float:
+    """Return the seconds of the engine's steps in bf16."""
+    recipe = replace(RECIPE, compute=ComputeSettings(precision="bf16"))
+    return engine(build, images, preprocessing, recipe)
 
 
 def plain(
@@ -145,7 +166,18 @@ def plain_beside(
     return plain(build, images, preprocessing, workers=1)
 
 
-LOOPS = (bare, engine, plain, plain_beside)
+LOOPS = (bare, engine, engine_bf16, plain, plain_beside)
+
+
+def networks() -> Iterator[tuple[str, SearchSpace, Genotype]]:
+    """Yield the networks that are timed, with their names and spaces."""
+    for name, network in (("transformer", VIT), ("depthwise", DEPTHWISE), ("fused", FUSED)):
+        yield name, *network.placed(SHAPE, CLASSES)
+    space = search_spaces.get("mobilenet", input_shape=SHAPE, num_classes=CLASSES)
+    genotypes = space.samples(200, np.random.default_rng(0))
+    order = np.argsort(space.costs(genotypes)["macs_m"].to_numpy())
+    for share in SHARES:
+        yield "random", space, tuple(genotypes[order[int(share * (len(order) - 1))]].tolist())
 
 
 def main() -> None:
@@ -154,16 +186,10 @@ def main() -> None:
     splits = data.get("fashion_mnist").search_splits()
     images = splits.train.take(np.arange(BATCH * BATCHES))
     preprocessing = Preprocessing.of(splits.train)
-    space = search_spaces.get("mobilenet", input_shape=(1, 28, 28), num_classes=10)
-    genotypes = space.samples(200, np.random.default_rng(0))
-    macs = space.costs(genotypes)["macs_m"].to_numpy()
-    order = np.argsort(macs)
-    rows = []
-    for share in SHARES:
-        at = order[int(share * (len(order) - 1))]
-        genotype = tuple(genotypes[at].tolist())
+    rows: list[dict[str, Any]] = []
+    for name, space, genotype in networks():
 
-        def build(genotype: tuple[int, ...] = genotype) -> nn.Module:
+        def build(space: SearchSpace = space, genotype: Genotype = genotype) -> nn.Module:
             torch.manual_seed(0)
             return space.build(genotype)
 
@@ -172,9 +198,11 @@ def main() -> None:
             for loop in LOOPS:
                 found = loop(build, images, preprocessing)
                 seconds[loop.__name__] = min(seconds[loop.__name__], found)
-        row = {"macs_m": round(float(macs[at]), 2)}
-        row |= {f"{name}_images_per_s": round(len(images) / s) for name, s in seconds.items()}
+        macs_m = float(space.costs([genotype])["macs_m"].iloc[0])
+        row: dict[str, Any] = {"network": name, "macs_m": round(macs_m, 2)}
+        row |= {f"{loop}_images_per_s": round(len(images) / s) for loop, s in seconds.items()}
         row["engine_by_plain"] = round(seconds["plain"] / seconds["engine"], 2)
+        row["bf16_by_plain"] = round(seconds["plain"] / seconds["engine_bf16"], 2)
         row["engine_by_plain_beside"] = round(seconds["plain_beside"] / seconds["engine"], 2)
         row["over_bare_percent"] = round(100 * (seconds["engine"] / seconds["bare"] - 1), 1)
         print(row, flush=True)

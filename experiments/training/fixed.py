@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import argparse
 
-from networks import FORMER, FUSED, VIT, many_images
+from networks import FORMER, RESIDUAL, VIT, many_images
 from trainings import Run, write_table
 
 from nas.core.recipe import Recipe
 
 NETWORKS = {
-    "MobileNet": (FUSED, many_images("convolution", epochs=30), 30),
+    "MobileNet": (RESIDUAL, many_images("convolution", epochs=30), 30),
     "transformer": (VIT, many_images("transformer", epochs=30), 30),
 }
 """Network, the preset, and the epochs of the former recipe that take as long."""

@@ -41,6 +41,12 @@ SMALL = Network(
     },
 )
 
+RESIDUAL = Network(
+    space="mobilenet",
+    settings={"kinds": ("mbconv", "fused", "residual"), "stem_stride": 1},
+    choices={**_CONVOLUTIONAL, "kind": "residual", "stage1.depth": 1, "activation": "relu6"},
+)
+
 FUSED = Network(
     space="mobilenet",
     settings={"kinds": ("mbconv", "fused", "residual"), "expansions": (1, 2, 3, 4, 6)},

@@ -184,7 +184,7 @@ class TeacherSettings:
             recipe's `ema` makes. `None` for no teacher.
         weight: Of the teacher's outputs in the loss; the targets have the rest. With `self` it
             grows over the first `ema` of the training.
-        temperature: By which the logits of a classification are divided.
+        temperature: By which the logits of a classification are divided, from 0.01 to 1000.
         features: Weight of the mean squared difference between what the last linear layers of both
             networks read, the network's through a linear map that is learned with it (FitNets,
             Romero et al., ICLR 2015); 0 for none.
@@ -206,7 +206,9 @@ class TeacherSettings:
                     fix = "set recipe.teacher.source"
                     raise ConfigError(f"recipe.teacher.{spec.name}", value, expected, fix)
         _check_share(self, "teacher.", "weight")
-        _check_above_0(self, "teacher.", "temperature")
+        if not 0.01 <= self.temperature <= 1000:  # the squares of others are no float32
+            expected = "from 0.01 to 1000"
+            raise ConfigError("recipe.teacher.temperature", self.temperature, expected)
         _check_0_or_more(self, "teacher.", "features")
         if self.features and (self.cached or self.source == SELF):
             expected = "0 where the teacher is cached or self"
@@ -377,17 +379,16 @@ OPTIMIZER_VALUES: dict[str, dict[str, Any]] = {
 }
 """What an optimizer has in place of the defaults, which are those of `sgd`."""
 
+_FULL = {"epochs": 30, "ema": 0.05, "regularisation": {"label_smoothing": 0.1}}
+
 PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     "fast": {
         "convolution": {"optimizer": {"name": "sgd"}},
         "transformer": {"optimizer": {"name": "muon"}},
     },
     "full": {
-        "convolution": {
-            "epochs": 30,
-            "optimizer": {"name": "muon", "learning_rate": 5e-3},
-        },
-        "transformer": {"epochs": 30, "optimizer": {"name": "muon"}},
+        "convolution": {**_FULL, "optimizer": {"name": "muon", "learning_rate": 5e-3}},
+        "transformer": {**_FULL, "optimizer": {"name": "muon"}},
     },
 }
 """Presets by name and family: what they change in the defaults."""

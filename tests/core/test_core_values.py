@@ -80,6 +80,8 @@ def test_a_candidate_s_failure_travels_between_processes():
         ("regularisation.drop_path", 1.0),
         ("teacher.weight", 0.0),
         ("teacher.temperature", 0.0),
+        ("teacher.temperature", 1e-30),
+        ("teacher.temperature", 1e30),
         ("compute.precision", "fp8"),
         ("compute.accumulate", 0),
     ],
@@ -87,7 +89,8 @@ def test_a_candidate_s_failure_travels_between_processes():
 def test_a_wrong_recipe_is_named(name: str, value: object):
     part, _, field = name.rpartition(".")
     with pytest.raises(ConfigError, match=rf"recipe\.{re.escape(name)}: got {value!r}"):
-        Recipe.of(**({part: {field: value}} if part else {field: value}))
+        values = {field: value, **({"source": "space:largest"} if part == "teacher" else {})}
+        Recipe.of(**({part: values} if part else values))
 
 
 @pytest.mark.parametrize("family", FAMILIES)
