@@ -88,8 +88,8 @@ def test_a_candidate_s_failure_travels_between_processes():
 )
 def test_a_wrong_recipe_is_named(name: str, value: object):
     part, _, field = name.rpartition(".")
-    with pytest.raises(ConfigError, match=rf"recipe\.{re.escape(name)}: got {value!r}"):
-        values = {field: value, **({"source": "space:largest"} if part == "teacher" else {})}
+    values = {field: value, **({"source": "space:largest"} if part == "teacher" else {})}
+    with pytest.raises(ConfigError, match=re.escape(f"recipe.{name}: got {value!r}")):
         Recipe.of(**({part: values} if part else values))
 
 
