@@ -200,7 +200,7 @@ class _Steps:
         self._recipe, self._preprocessing, self._teacher = recipe, preprocessing, teacher
         self._images, self._held_out = images, held_out
         self._batches = Batches(images, device, memory_share)
-        self._targets = torch.from_numpy(images.targets).to(device)
+        self._targets = torch.tensor(images.targets, device=device)  # which may be read-only
         self._weights = torch.from_numpy(images.task.weights(images.targets)).float().to(device)
         self._used = of_first(torch.randperm(len(images)))[: recipe.train_samples]
         self._epoch_steps = steps_an_epoch(len(self._used), recipe)
