@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +12,7 @@ import numpy.typing as npt
 from nas.core.errors import ConfigError, NoFeasibleArchitectureError
 from nas.core.objective import Constraint, Facts, Objective
 from nas.core.prediction import FloatArray
+from nas.core.relaxation import Goal
 from nas.core.space import Genotype
 from nas.core.trial import Trial
 from nas.network.space import SearchSpace
@@ -36,6 +37,9 @@ class SearchProblem:
         constraints: Limits; each names one of `limited`.
         limited: Further objectives that only a constraint refers to, by name.
         facts: What is known of a candidate before it is trained.
+        relaxed: Has relaxed networks trained, and returns what is found for each goal: a canonical
+            genotype, or `None` where a training failed; for the first ones only, where time is up.
+            `None` where nothing can be trained.
     """
 
     space: SearchSpace
@@ -43,6 +47,7 @@ class SearchProblem:
     constraints: tuple[Constraint, ...]
     limited: Mapping[str, Objective]
     facts: Facts
+    relaxed: Callable[[Sequence[Goal]], Sequence[Genotype | None]] | None = None
 
     def __post_init__(self) -> None:
         """Check that there is something to search for."""

@@ -29,6 +29,7 @@ from nas.network.inheritance import PretrainedWeights
 from nas.network.trained import Preprocessing
 from nas.results.ledger import Ledger, Writer
 from nas.results.study import StudyResults
+from nas.search.algorithms.gradient import GradientSettings
 from nas.search.feasibility import feasibility_report
 from nas.search.loop import SearchLoop
 from nas.search.parents import Parents
@@ -47,10 +48,12 @@ from nas.study.folder import StudyFolder, now_utc
 from nas.study.front import SearchFront
 from nas.study.initial import check_unchanged, initial_weights
 from nas.study.planner import OUTSIDE_SEARCH, Planner
+from nas.study.relaxation import KnownCost, Relaxation
 from nas.study.reporting import Reporter, SearchPlan
 from nas.study.settings import StudySettings
 from nas.training.job import TrainingJob, check_recipe
 from nas.training.precision import check_compiler, emulation_line
+from nas.training.relaxed import RelaxedJob
 
 LONG_CALIBRATION_S = 10.0
 """Seconds of timed inference from which a calibration is preceded by the time of the whole."""
@@ -434,6 +437,14 @@ class _Study:
             self.folder.update(**{OUTSIDE_SEARCH: outside_s})
             schedule = settings.schedule(evaluator.workers)
             seed = int(stream(self.settings.seed, "search").integers(2**31))
+            stopping = Stopping(
+                evaluations,
+                settings.stop,
+                front.hypervolume,
+                planner.search_ends_s,
+            )
+            relaxed = self._relaxed(problem, stopping, recorded)
+            problem = dataclasses.replace(problem, relaxed=relaxed)
             loop = SearchLoop(
                 problem=problem,
                 algorithm=WarmStart(settings.algorithm.start(problem, seed), problem, first),
@@ -442,12 +453,7 @@ class _Study:
                 describe=record.described,
                 on_trial=lambda trial, history: self._report(problem, trial, history),
                 study_seed=self.settings.seed,
-                stopping=Stopping(
-                    evaluations,
-                    settings.stop,
-                    front.hypervolume,
-                    planner.search_ends_s,
-                ),
+                stopping=stopping,
                 schedule=schedule,
                 adaptive_measurement=adaptive_measurement(
                     settings.adaptive_measurement,
@@ -473,6 +479,8 @@ class _Study:
             )
             with planner.stage("search"), self.reporter.search(search_plan):
                 trials = loop.run()
+        if relaxed is not None:
+            self.folder.update(relaxed_seconds=relaxed.seconds())
         assert loop.stop is not None, "a search that has ended says why"
         self.reporter.stage(f"the search has ended: {loop.stop.detail}")
         if len(self._errors) != noise.LEAST_TRIALS:  # that has been said
@@ -483,6 +491,39 @@ class _Study:
             adaptive_measurement=measured.summary(),
         )
         return trials
+
+    def _relaxed(
+        self, problem: SearchProblem, stopping: Stopping, recorded: Sequence[Trial]
+    ) -> Relaxation | None:
+        """Return what trains relaxed networks, where the search is one by gradients."""
+        algorithm, evaluation = self.settings.search.algorithm, self.settings.evaluation
+        if not isinstance(algorithm, GradientSettings) or not len(self.splits.train):
+            return None
+        began_s = time.monotonic() - max((trial.ended_s for trial in recorded), default=0.0)
+        name = algorithm.cost_of(problem)
+        cost = {**problem.limited, **problem.objectives}[name]
+        # The predictor as it is calibrated, which a replayed search has again.
+        predictor = problem.facts.predictor
+        if isinstance(predictor, LearningPredictor):
+            predictor = predictor.current
+        facts = dataclasses.replace(problem.facts, predictor=predictor, published_ms=None)
+        job = RelaxedJob(
+            space=self.space,
+            train=self.splits.train,
+            preprocessing=self._preprocessing,
+            recipe=getattr(evaluation, "recipe", self.settings.finalise.recipe),
+            settings=algorithm,
+            cost=KnownCost(cost, facts),
+            threads=evaluation.threads,
+        )
+        return Relaxation(
+            job=job,
+            start=lambda job: evaluation.start(job, limited=False),
+            file=self.folder.prepared / "relaxed.json",
+            unit=cost.unit,
+            left_s=lambda: stopping.ends_s - (time.monotonic() - began_s),
+            say=self.reporter.stage,
+        )
 
     def _report(self, problem: SearchProblem, trial: Trial, history: History | None) -> None:
         self.reporter.trial(trial, feasible=problem.kept(trial), history=history or ())
