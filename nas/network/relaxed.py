@@ -168,7 +168,7 @@ class RelaxedNetwork(nn.Module):
         whole = self._sums[key]
         joint = reduce(lambda a, b: torch.outer(a, b).flatten(), (weights[g] for g in open_genes))
         per_variant = joint.new_zeros(whole.of.shape[1]).index_add(0, whole.variants, joint)
-        per_term = whole.of @ per_variant
+        per_term = whole.of.to(joint) @ per_variant
         outputs = [
             (weight, self._term(table, term, values))
             for term, weight, run in zip(

@@ -51,7 +51,7 @@ def begun(job: RelaxedJob, target: float = 0.1, **settings: object) -> RelaxedTr
     return training
 
 
-def batches(training: RelaxedTraining, count: int = 64) -> list[tuple[torch.Tensor, torch.Tensor]]:
+def batches(training: RelaxedTraining, count: int = 32) -> list[tuple[torch.Tensor, torch.Tensor]]:
     return [training._seen(torch.arange(start, start + count)) for start in (0, count)]
 
 
@@ -61,13 +61,13 @@ def probability(training: RelaxedTraining, genotype: tuple[int, ...]) -> torch.T
 
 
 def test_the_gradient_by_policy_is_that_of_the_expected_loss(job: RelaxedJob):
-    training = begun(job, samples=8)
+    training = begun(job, samples=16)
     batch, other = batches(training)
     with torch.no_grad():
         losses = [training._loss(batch, g, training._mixture()) for g in EVERY]
     expected = sum(probability(training, g) * x for g, x in zip(EVERY, losses, strict=True))
     exact = torch.cat(torch.autograd.grad(expected, training.logits))
-    drawn = torch.stack([torch.cat(training.task_gradients(batch, other)) for _ in range(400)])
+    drawn = torch.stack([torch.cat(training.task_gradients(batch, other)) for _ in range(120)])
     error = drawn.std(0) / math.sqrt(len(drawn))
     assert ((drawn.mean(0) - exact).abs() < 4 * error + 1e-6).all()
     assert exact.abs().max() > 4 * error.max()
@@ -148,7 +148,7 @@ def test_the_dominant_eigenvalue_is_that_of_the_hessian(
 @pytest.mark.parametrize("relaxation", ["policy", "sampled", "mixed"])
 def test_what_is_found_is_canonical_and_costs_what_is_aimed_at(job: RelaxedJob, relaxation: str):
     costs = macs(np.array(EVERY))
-    goals = tuple(Goal(float(t), 1) for t in np.quantile(costs, [0.05, 0.5, 0.95]))
+    goals = tuple(Goal(float(t), 1) for t in np.quantile(costs, [0.05, 0.95]))
     settings = RelaxationSettings(epochs=6, relaxation=relaxation, learning_rate=0.1, cost_weight=3)
     job = replace(job, settings=settings, goals=goals)
     found = []
@@ -160,7 +160,7 @@ def test_what_is_found_is_canonical_and_costs_what_is_aimed_at(job: RelaxedJob, 
         assert job.space.canonical(genotype) == genotype
         found.append(outcome.details["cost"])
     assert found == sorted(found)
-    assert found[0] < 0.5 * found[2]
+    assert found[0] < 0.5 * found[1]
 
 
 def test_equal_seeds_find_the_same(job: RelaxedJob):
@@ -177,21 +177,27 @@ def test_a_training_is_cut(job: RelaxedJob):
     assert "genotype" not in outcome.details
 
 
-def test_guards_change_what_they_should(job: RelaxedJob):
-    plain, guarded = begun(job, relaxation="mixed"), begun(job, relaxation="mixed", beta=1000.0)
-    with torch.no_grad():
-        for training in (plain, guarded):
-            for logit in training.logits:
-                logit.copy_(torch.linspace(-3, 3, len(logit)))
-    for training in (plain, guarded):
-        while training.taken < training.total:
-            training.take()
-    assert guarded.certainty < plain.certainty
+def test_beta_adds_the_probabilities_to_the_gradient(job: RelaxedJob):
+    """The derivative of a gene's summed exponentials, by the number of genes."""
+    found = []
+    for beta in (0.0, 6.0):
+        training = begun(job, relaxation="mixed", cost_weight=0.0, beta=beta)
+        probabilities = [x.softmax(0).detach() for x in training.logits]
+        torch.manual_seed(0)
+        training._change_architecture(*batches(training), progress=0.5)
+        found.append([x.grad for x in training.logits])
+    for plain, regularised, p in zip(*found, probabilities, strict=True):
+        torch.testing.assert_close(regularised - plain, 0.5 * 6.0 * p / 3)
+
+
+def test_a_growing_eigenvalue_ends_a_training_with_the_weights_before(job: RelaxedJob):
     stopped = begun(job, relaxation="mixed", eigenvalue_ratio=1e9, warmup=0.0)
     while stopped.taken < stopped.total and not stopped.stopped:
         stopped.take()
     assert stopped.stopped
     assert stopped.taken < stopped.total
+    for logit, kept in zip(stopped.logits, stopped._kept, strict=True):
+        assert logit.equal(kept)
 
 
 class UnreadSpace(TinySpace):
