@@ -178,7 +178,8 @@ class RelaxedNetwork(nn.Module):
         ]
         if len({output.shape for _, output in outputs}) > 1:
             self._refuse(f"block {table.block.name}, whose outputs have several shapes")
-        return reduce(torch.add, (weight * output for weight, output in outputs))
+        total: torch.Tensor = reduce(torch.add, (weight * output for weight, output in outputs))
+        return total
 
     def _term(
         self, table: BlockTable, term: _Term, values: Mapping[int, torch.Tensor]

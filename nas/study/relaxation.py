@@ -51,7 +51,6 @@ class Relaxation:
         job: Without goals.
         start: Starts workers for a job.
         file: Keeps what was found.
-        unit: Of the cost.
         left_s: Returns how many seconds of search are left.
         say: Called with a line for people about each.
     """
@@ -59,7 +58,6 @@ class Relaxation:
     job: RelaxedJob
     start: Callable[[Job], Evaluator]
     file: Path
-    unit: str
     left_s: Callable[[], float]
     say: Callable[[str], None]
 
@@ -91,8 +89,8 @@ class Relaxation:
         return sum(float(row["seconds"]) for row in self._kept().values())
 
     def _train(self, goals: tuple[Goal, ...], kept: dict[str, dict[str, Any]]) -> None:
-        steps = "relaxed networks are trained"
-        self.say(f"{steps}: {len(goals)}, each for {self.job.settings.epochs} epochs")
+        trained = f"{len(goals)}, each for {self.job.settings.epochs} epochs"
+        self.say(f"relaxed networks are trained: {trained}; their time is not in the plan")
         genotype = self.job.space.canonical([0] * len(self.job.space.genes))
         evaluator = self.start(dataclasses.replace(self.job, goals=goals))
         with closing(evaluator):
@@ -114,13 +112,14 @@ class Relaxation:
                         self.say(self._line(goal, row))
 
     def _line(self, goal: Goal, row: dict[str, Any]) -> str:
-        target = f"  target {goal.target:.4g} {self.unit}"
+        unit = self.job.unit
+        target = f"  target {goal.target:.4g} {unit}"
         if row["genotype"] is None:
             return f"{target}: {row['failure']}"
         arch_id = self.job.space.architecture(row["genotype"]).arch_id
         certain = f"choices {100 * row['certainty']:.0f} % certain"
         took = f"in {row['seconds']:.0f} s"
-        return f"{target}: {arch_id} of {row['cost']:.4g} {self.unit}, {certain}, {took}"
+        return f"{target}: {arch_id} of {row['cost']:.4g} {unit}, {certain}, {took}"
 
     def _key(self, goal: Goal) -> str:
         return hashed([goal, self.job.recipe, self.job.settings], 16)

@@ -199,6 +199,7 @@ class _Study:
         problem = self._problem(calibration)
         # A search that cannot begin leaves its settings open to change.
         feasible = self._survey(problem)
+        self._check_targets(problem)
         ledger = Ledger.open(
             self._ledger_url,
             self._name,
@@ -492,35 +493,56 @@ class _Study:
         )
         return trials
 
-    def _relaxed(
-        self, problem: SearchProblem, stopping: Stopping, recorded: Sequence[Trial]
-    ) -> Relaxation | None:
-        """Return what trains relaxed networks, where the search is one by gradients."""
+    def _relaxed_job(self, problem: SearchProblem) -> RelaxedJob | None:
+        """Return how relaxed networks are trained, where the search is one by gradients.
+
+        Raises:
+            ConfigError: The space has a gene that cannot be relaxed, or the targets no cost.
+        """
         algorithm, evaluation = self.settings.search.algorithm, self.settings.evaluation
         if not isinstance(algorithm, GradientSettings) or not len(self.splits.train):
             return None
-        began_s = time.monotonic() - max((trial.ended_s for trial in recorded), default=0.0)
-        name = algorithm.cost_of(problem)
-        cost = {**problem.limited, **problem.objectives}[name]
+        cost = {**problem.limited, **problem.objectives}[algorithm.cost_of(problem)]
         # The predictor as it is calibrated, which a replayed search has again.
         predictor = problem.facts.predictor
         if isinstance(predictor, LearningPredictor):
             predictor = predictor.current
         facts = dataclasses.replace(problem.facts, predictor=predictor, published_ms=None)
-        job = RelaxedJob(
+        return RelaxedJob(
             space=self.space,
             train=self.splits.train,
             preprocessing=self._preprocessing,
             recipe=getattr(evaluation, "recipe", self.settings.finalise.recipe),
             settings=algorithm,
             cost=KnownCost(cost, facts),
+            unit=cost.unit,
             threads=evaluation.threads,
         )
+
+    def _check_targets(self, problem: SearchProblem) -> None:
+        """Check a search by gradients before the study begins, as nothing can be changed then.
+
+        Raises:
+            ConfigError: It cannot begin.
+        """
+        algorithm = self.settings.search.algorithm
+        if isinstance(algorithm, GradientSettings):
+            trained = self._relaxed_job(problem) is not None
+            relaxed = (lambda _: ()) if trained else None
+            algorithm.start(dataclasses.replace(problem, relaxed=relaxed), 0)
+
+    def _relaxed(
+        self, problem: SearchProblem, stopping: Stopping, recorded: Sequence[Trial]
+    ) -> Relaxation | None:
+        """Return what trains relaxed networks, where the search is one by gradients."""
+        job, evaluation = self._relaxed_job(problem), self.settings.evaluation
+        if job is None:
+            return None
+        began_s = time.monotonic() - max((trial.ended_s for trial in recorded), default=0.0)
         return Relaxation(
             job=job,
             start=lambda job: evaluation.start(job, limited=False),
             file=self.folder.prepared / "relaxed.json",
-            unit=cost.unit,
             left_s=lambda: stopping.ends_s - (time.monotonic() - began_s),
             say=self.reporter.stage,
         )

@@ -69,6 +69,7 @@ class RelaxedJob:
             without mixing, and label smoothing.
         settings: All else.
         cost: Returns the costs of genotypes, shape `(n,)`, all above 0.
+        unit: Of the cost.
         goals: What is to be found.
         threads: Of torch, on a worker.
     """
@@ -79,6 +80,7 @@ class RelaxedJob:
     recipe: Recipe
     settings: RelaxationSettings
     cost: Callable[[IntArray], FloatArray]
+    unit: str = ""
     goals: tuple[Goal, ...] = ()
     threads: int = 1
 

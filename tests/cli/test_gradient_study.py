@@ -34,7 +34,8 @@ def workers() -> Iterator[None]:
 
 
 def test_a_front_is_found_and_verified(here: Here, tmp_path: Path):
-    ended = here("search", *SEARCH)
+    of_latency = (*SEARCH, "search.objectives=[error,latency_ms]")
+    ended = here("search", *of_latency)
     assert ended.returncode == 0, ended.stderr
     study = StudyResults(tmp_path / "runs" / "small")
     trials = study.trials()
@@ -47,7 +48,7 @@ def test_a_front_is_found_and_verified(here: Here, tmp_path: Path):
     assert study.record["relaxed_seconds"] > 0
     # What lies in the folder is not trained again, and the search is replayed.
     file.write_text(json.dumps({"found": dict(list(found.items())[:2])}))
-    again = here("search", *SEARCH, "finalise.limit=2")
+    again = here("search", *of_latency, "finalise.limit=2")
     assert again.returncode == 0, again.stderr
     assert "are trained: 1," in again.stdout
     assert list(study.trials()["arch_id"]) == list(trials["arch_id"])
@@ -64,7 +65,8 @@ def test_a_front_is_found_and_verified(here: Here, tmp_path: Path):
     ],
 )
 def test_what_cannot_be_is_said_in_one_line(here: Here, setting: str, line: str):
-    ended = here("search", *SEARCH, setting)
+    """Without a choice of activations there are sizes only, which cannot be mixed."""
+    ended = here("search", *SEARCH, "search_space.activations=[relu6]", setting)
     assert ended.returncode == 2
     assert ended.stderr.startswith(f"nas: {line}"), ended.stderr
     assert ended.stderr.count("\n") == 1
