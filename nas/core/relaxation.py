@@ -45,7 +45,8 @@ class RelaxationSettings:
             uniformly.
         samples: Networks of a step of the architecture weights, where any gene is drawn by
             `policy`.
-        learning_rate: Of the architecture weights, by Adam.
+        learning_rate: Of the architecture weights, by Adam; `None` for 6 divided by the number of
+            their steps, as far as those of DARTS can move (50 epochs of 390 steps at 0.0003).
         weight_decay: Of the architecture weights.
         cost_weight: Of the expected cost's deviation from the target.
         order: 2 takes the weights after a step on training images into account when the
@@ -66,7 +67,7 @@ class RelaxationSettings:
     train_samples: int | None = None
     warmup: float = 0.3
     samples: int = 4
-    learning_rate: float = 0.03
+    learning_rate: float | None = None
     weight_decay: float = 0.0
     cost_weight: float = 1.0
     order: int = 1
@@ -95,8 +96,8 @@ class RelaxationSettings:
         for name in ("weight_decay", "cost_weight", "beta", "eigenvalue_ratio"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ConfigError(f"search.algorithm.{name}", getattr(self, name), "0 or more")
-        if not 0 < self.learning_rate < math.inf:
-            expected = "a finite number above 0"
+        if self.learning_rate is not None and not 0 < self.learning_rate < math.inf:
+            expected = "a finite number above 0, or null"
             raise ConfigError("search.algorithm.learning_rate", self.learning_rate, expected)
 
     def _check_guards(self) -> None:

@@ -516,6 +516,7 @@ class _Study:
             settings=algorithm,
             cost=KnownCost(cost, facts),
             unit=cost.unit,
+            memory_share=evaluation.memory_share(here=self.settings.ray.address is None),
             threads=evaluation.threads,
         )
 

@@ -48,6 +48,9 @@ TEMPERATURES = (10.0, 0.1)
 BETAS = (0.5, 0.999)
 """Of Adam for the architecture weights (DARTS, appendix A.1)."""
 
+MOVEMENT = 6.0
+"""How far Adam can move an architecture weight; see `RelaxationSettings.learning_rate`."""
+
 CHECKS = 10
 """How often, in a whole training, the dominant eigenvalue is looked at."""
 
@@ -72,6 +75,7 @@ class RelaxedJob:
         unit: Of the cost.
         goals: What is to be found.
         threads: Of torch, on a worker.
+        memory_share: Of its GPU's memory, that a worker may take.
     """
 
     space: SearchSpace
@@ -83,6 +87,7 @@ class RelaxedJob:
     unit: str = ""
     goals: tuple[Goal, ...] = ()
     threads: int = 1
+    memory_share: float = 1.0
 
     def __post_init__(self) -> None:
         """Check that the space can be relaxed.
@@ -164,9 +169,6 @@ class RelaxedTraining:
         self.logits = [
             (1e-3 * torch.randn(size)).to(device).requires_grad_() for size in space.cardinalities
         ]
-        self._architecture = torch.optim.Adam(
-            self.logits, settings.learning_rate, BETAS, weight_decay=settings.weight_decay
-        )
         self._drawn = [n for n, is_mixed in enumerate(mixed) if not is_mixed]
         self._drawn = [n for n in self._drawn if space.cardinalities[n] > 1]
         used = torch.randperm(len(job.train))[: settings.train_samples]
@@ -174,10 +176,17 @@ class RelaxedTraining:
         if len(self._halves[-1]) < 2 or len(self._halves) < 2:
             got = "search.algorithm.train_samples"
             raise ConfigError(got, len(used), "4 or more, as each half trains by batches")
-        self._batches = Batches(job.train, device, 1.0)
+        self._batches = Batches(job.train, device, job.memory_share)
         self._targets = torch.from_numpy(job.train.targets).to(device)
         self._epoch_steps = steps_an_epoch(len(self._halves[0]), recipe)
         self.total = settings.epochs * self._epoch_steps
+        searching = (1 - settings.warmup) * self.total
+        self._architecture = torch.optim.Adam(
+            self.logits,
+            settings.learning_rate or MOVEMENT / searching,
+            BETAS,
+            weight_decay=settings.weight_decay,
+        )
         self.taken, self.stopped, self.loss = 0, False, math.nan
         self._orders: list[tuple[torch.Tensor, ...]] = []
         self._table: list[torch.Tensor] = []

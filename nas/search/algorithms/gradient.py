@@ -22,6 +22,9 @@ from nas.search.problem import SearchProblem
 RANGE_SAMPLE = 256
 """Random architectures from whose extremes the range of a cost is looked for."""
 
+WIDEST_RANGE = 1000.0
+"""Of the largest to the smallest target, as a cost may be 0."""
+
 
 @register("gradient")
 @dataclass(frozen=True, kw_only=True)
@@ -143,6 +146,9 @@ def targets_of(
             upper = limit.relation in ("<", "<=")
             most = min(most, limit.limit) if upper else most
             least = least if upper else max(least, limit.limit)
+    if most <= 0:
+        raise ConfigError("search.algorithm.cost", name, "an objective whose values are above 0")
+    least = max(least, most / WIDEST_RANGE)
     grid = np.geomspace(least, max(most, least), settings.targets).tolist()
     ordered = [grid.pop()]
     while grid:
