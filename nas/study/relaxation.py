@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from nas.core.errors import HwnasError
+from nas.core.errors import HwnasError, counted
 from nas.core.files import hashed, write_json_atomically
 from nas.core.objective import Facts, Objective
 from nas.core.prediction import FloatArray
@@ -89,8 +89,9 @@ class Relaxation:
         return sum(float(row["seconds"]) for row in self._kept().values())
 
     def _train(self, goals: tuple[Goal, ...], kept: dict[str, dict[str, Any]]) -> None:
-        trained = f"{len(goals)}, each for {self.job.settings.epochs} epochs"
-        self.say(f"relaxed networks are trained: {trained}; their time is not in the plan")
+        each = counted(self.job.settings.epochs, "epoch")
+        of = f"{len(goals)}, each for {each}"
+        self.say(f"relaxed networks are trained: {of}; their time is not in the plan")
         genotype = self.job.space.canonical([0] * len(self.job.space.genes))
         evaluator = self.start(dataclasses.replace(self.job, goals=goals))
         with closing(evaluator):
