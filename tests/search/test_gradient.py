@@ -63,7 +63,7 @@ def test_targets_go_from_the_smallest_to_the_largest_cost_whatever_is_done_first
 
 def test_what_is_proposed_is_new_and_costs_what_is_aimed_at():
     at = relaxable()
-    trials = searched(algorithms.get("gradient", targets=6).start(at, 0), at, 100)
+    trials = searched(algorithms.get("gradient", targets=6, seeds=5).start(at, 0), at, 100)
     genotypes = [trial.genotype for trial in trials]
     assert 6 <= len(genotypes) == len(set(genotypes)) < 100
     costs = sorted(at.known([genotype])[0]["cost"] for genotype in genotypes[:6])
@@ -72,9 +72,9 @@ def test_what_is_proposed_is_new_and_costs_what_is_aimed_at():
 
 def test_a_replayed_search_proposes_the_same():
     at = relaxable()
-    run, again = (algorithms.get("gradient", targets=4).start(at, 3) for _ in range(2))
-    trials = searched(run, at, 8)
-    assert searched(again, at, 8) == trials
+    run, again = (algorithms.get("gradient", targets=4, seeds=4).start(at, 3) for _ in range(2))
+    trials = searched(run, at, 6)
+    assert searched(again, at, 6) == trials
     assert again.ask(2) == run.ask(2)
 
 
@@ -89,7 +89,7 @@ def test_a_limit_on_the_cost_ends_the_sweep_there():
 def test_failed_trainings_are_left_out_and_those_that_are_missing_end_the_search():
     at = relaxable()
     partly = replace(at, relaxed=lambda goals: [None, *(best_for(goal) for goal in goals[1:3])])
-    run = algorithms.get("gradient", targets=4).start(partly, 0)
+    run = algorithms.get("gradient", targets=4, seeds=3).start(partly, 0)
     first = run.ask(10)
     assert 1 <= len(first) <= 2
     assert run.ask(1) == []
@@ -116,7 +116,9 @@ def test_targets_may_be_given():
     assert [goal.target for goal in asked] == [1.0, 3.0]
 
 
-@pytest.mark.parametrize(("name", "value"), [("targets", 0), ("target_values", (-1.0,))])
+@pytest.mark.parametrize(
+    ("name", "value"), [("targets", 0), ("seeds", 0), ("target_values", (-1.0,))]
+)
 def test_wrong_settings_are_refused(name: str, value: object):
     with pytest.raises(ConfigError, match=f"search.algorithm.{name}: got"):
         algorithms.get("gradient", **{name: value})

@@ -31,8 +31,7 @@ WIDEST_RANGE = 1000.0
 class GradientSettings(RelaxationSettings, AlgorithmSettings):
     """Settings of a search by gradients.
 
-    A round has a relaxed training for every target. Further rounds have other seeds; the search
-    ends with a round in which nothing new is found, if no limit ends it before.
+    The search ends when what was found for all targets has been proposed, or by a limit before.
 
     Attributes:
         cost: Objective that targets are of, which is known before training; empty for the first
@@ -40,17 +39,20 @@ class GradientSettings(RelaxationSettings, AlgorithmSettings):
         targets: How many targets there are, spread logarithmically from the smallest to the largest
             cost of the space, or to a limit of `search.constraints` on it.
         target_values: Targets in the cost's unit, in place of those.
+        seeds: Relaxed trainings for every target, with other seeds.
     """
 
     cost: str = ""
     targets: int = 8
     target_values: tuple[float, ...] = ()
+    seeds: int = 1
 
     def __post_init__(self) -> None:
         """Check every setting."""
         super().__post_init__()
-        if self.targets < 1:
-            raise ConfigError("search.algorithm.targets", self.targets, "1 or more")
+        for name in ("targets", "seeds"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"search.algorithm.{name}", getattr(self, name), "1 or more")
         if any(value <= 0 for value in self.target_values):
             got = list(self.target_values)
             raise ConfigError("search.algorithm.target_values", got, "numbers above 0")
@@ -87,39 +89,39 @@ class GradientSearch(SearchAlgorithm):
             expected = "an algorithm that trains no relaxed networks, as there are no images here"
             raise ConfigError("search.algorithm.name", "gradient", expected)
         self._problem, self._relaxed = problem, problem.relaxed
-        self._rng = np.random.default_rng(seed)
+        rng = np.random.default_rng(seed)
         self._seen: set[Genotype] = set()
         self._found: deque[Genotype] = deque()
-        self._ended = False
-        self._targets = targets_of(problem, settings, self._rng)
+        self._seeds = rng.integers(2**31, size=settings.seeds).tolist()
+        self._targets = targets_of(problem, settings, rng)
 
     def ask(self, n: int, pending: Sequence[Candidate] = ()) -> list[Genotype]:
         self._seen.update(candidate.genotype for candidate in pending)
         proposed: list[Genotype] = []
         while len(proposed) < n:
-            if not self._found and (self._ended or not self._round()):
+            if self._found:
+                genotype = self._found.popleft()
+                if genotype not in self._seen:
+                    self._seen.add(genotype)
+                    proposed.append(genotype)
+            elif self._seeds:
+                self._sweep(self._seeds.pop(0))
+            else:
                 break
-            genotype = self._found.popleft()
-            if genotype not in self._seen:
-                self._seen.add(genotype)
-                proposed.append(genotype)
         return proposed
 
     def tell(self, trials: Sequence[Trial]) -> None:
         self._seen.update(trial.genotype for trial in trials)
 
-    def _round(self) -> bool:
-        """Have a network found for every target; return whether any is new."""
-        seed = int(self._rng.integers(2**31))
+    def _sweep(self, seed: int) -> None:
+        """Have a network found for every target."""
         goals = [Goal(target, seed) for target in self._targets]
         found = self._relaxed(goals)
-        self._ended = len(found) < len(goals)  # time is up
-        genotypes = list(dict.fromkeys(genotype for genotype in found if genotype is not None))
+        if len(found) < len(goals):  # time is up
+            self._seeds = []
+        genotypes = [genotype for genotype in found if genotype is not None]
         kept = self._problem.feasible_rows(genotypes)
-        new = [g for g, ok in zip(genotypes, kept, strict=True) if ok and g not in self._seen]
-        self._found.extend(new)
-        self._ended |= not new
-        return bool(new)
+        self._found.extend(g for g, ok in zip(genotypes, kept, strict=True) if ok)
 
 
 def targets_of(
