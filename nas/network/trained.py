@@ -90,8 +90,8 @@ def check_digest(folder: Path, facts: Mapping[str, Any], found: str, fix: str) -
         HwnasError: They have another SHA-256 than the facts say; studies of former releases do not.
     """
     if facts.get(DIGEST, found) != found:
-        line = f"holds other weights than were trained, by their SHA-256 in {FACTS}"
-        raise HwnasError(f"{folder / WEIGHTS}: {line}; {fix}")
+        line = f"{folder / WEIGHTS}: has another SHA-256 than {folder / FACTS} says"
+        raise HwnasError(f"{line}; {fix}")
 
 
 @functools.lru_cache(maxsize=16)
