@@ -54,7 +54,8 @@ def routed(tmp_path_factory: pytest.TempPathFactory) -> MeasuredStudy:
     runs = nas.folder / "runs"
 
     def kept() -> int:
-        return len(list((runs / "measurements").glob("*/[!d.]*.json")))
+        files = (runs / "measurements").glob("*/[!.]*.json")
+        return sum(file.name != "device.json" for file in files)
 
     kill_when(nas, lambda: kept() > 0)
     measured_before = kept()

@@ -278,7 +278,7 @@ def test_each_member_is_trained_measured_and_tested_once(
             raise KeyboardInterrupt
 
     monkeypatch.setattr(Verification, "_record", interrupt)
-    search = (*SEARCH, "search.evaluations=6", "finalise.limit=2")
+    search = (*SEARCH, "search.evaluations=12", "finalise.limit=2")
     assert here("search", *search).returncode == 130
     folder = tmp_path / "runs" / "small"
     steps = sorted(folder.glob("finalised/*/*.json"))
