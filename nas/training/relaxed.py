@@ -162,10 +162,6 @@ class RelaxedTraining:
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._parameters = list(self.network.parameters())
         self._optimizers = optimizers_of(self.network.shared, recipe)
-        for optimizer in self._optimizers:
-            for group in optimizer.param_groups:
-                # PyTorch's fused SGD takes no parameters that have a gradient later than others.
-                group["fused"] = group.get("fused") and not isinstance(optimizer, torch.optim.SGD)
         self.logits = [
             (1e-3 * torch.randn(size)).to(device).requires_grad_() for size in space.cardinalities
         ]
