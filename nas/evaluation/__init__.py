@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from nas.network.trained import Preprocessing
 
 
-class Training(Job, Protocol):
+class CandidateTraining(Job, Protocol):
     """The job that trains candidates, as evaluators see it that do something else with them."""
 
     @property
@@ -65,7 +65,7 @@ class EvaluationSettings(ABC):
         return {}
 
     @abstractmethod
-    def job(self, training: Callable[[Recipe], Training]) -> Job:
+    def job(self, training: Callable[[Recipe], CandidateTraining]) -> Job:
         """Return what is done with the candidates of a search.
 
         Args:

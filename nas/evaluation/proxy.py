@@ -20,7 +20,7 @@ from nas.core.records import decoding, read_json
 from nas.core.registry import nested
 from nas.core.seeding import training_seed
 from nas.core.trial import Candidate, Job, Outcome
-from nas.evaluation import Training, proxies, register
+from nas.evaluation import CandidateTraining, proxies, register
 from nas.evaluation.proxies import Batch, Proxy, combined
 from nas.evaluation.training import WorkerSettings
 from nas.network.space import SearchSpace
@@ -60,7 +60,7 @@ class ProxySettings(WorkerSettings):
             if getattr(self, name) < least:
                 raise ConfigError(f"evaluation.{name}", getattr(self, name), f"{least} or more")
 
-    def job(self, training: Callable[[Recipe], Training]) -> Job:
+    def job(self, training: Callable[[Recipe], CandidateTraining]) -> Job:
         own = training(Recipe())
         return ProxyJob(
             space=own.space,

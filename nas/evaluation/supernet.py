@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import math
 import time
 from collections.abc import Callable, Mapping
@@ -18,10 +19,10 @@ from nas.core.errors import ConfigError, HwnasError
 from nas.core.files import write_bytes_atomically, write_json_atomically
 from nas.core.host import usable_cores
 from nas.core.recipe import Recipe
-from nas.core.records import decoding, read_json
+from nas.core.records import read_json
 from nas.core.sampling import SamplingSettings
 from nas.core.trial import Candidate, Evaluation, Job
-from nas.evaluation import Training, register
+from nas.evaluation import CandidateTraining, register
 from nas.evaluation.training import WorkerSettings
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ CHECKPOINT_S = 60.0
 Arrays = Mapping[str, npt.NDArray[np.float32]]
 
 
-class SupernetTraining(Job, Protocol):
+class SupernetTrainer(Job, Protocol):
     """Trains shared weights; the candidate stands for all of them."""
 
     @property
@@ -44,25 +45,25 @@ class SupernetTraining(Job, Protocol):
         """Check that the networks of the space have anything to share."""
 
 
-class SupernetJob(Job, Protocol):
+class SupernetJudge(Job, Protocol):
     """Judges candidates by shared weights."""
 
     @property
-    def training(self) -> SupernetTraining:
+    def training(self) -> SupernetTrainer:
         """How the weights are trained."""
 
     @property
     def weights(self) -> InitialWeights | None:
         """The weights, where there are any yet."""
 
-    def with_weights(self, arrays: Arrays, source: Mapping[str, str]) -> SupernetJob:
+    def with_weights(self, arrays: Arrays, source: Mapping[str, str]) -> SupernetJudge:
         """Return the job that judges by these weights."""
 
 
-class Trainable(Job, Protocol):
+class SupportsSupernet(Job, Protocol):
     """Trains candidates, or the weights that they share."""
 
-    def of_supernet(self, sampling: SamplingSettings, calibration_images: int) -> SupernetJob:
+    def of_supernet(self, sampling: SamplingSettings, calibration_images: int) -> SupernetJudge:
         """Return the job that judges candidates by shared weights."""
 
 
@@ -94,9 +95,9 @@ class SupernetSettings(WorkerSettings, SamplingSettings):
             if value is not None and value < least:
                 raise ConfigError(f"evaluation.{name}", value, f"{least} or more")
 
-    def job(self, training: Callable[[Recipe], Training]) -> Job:
+    def job(self, training: Callable[[Recipe], CandidateTraining]) -> Job:
         own = {spec.name: getattr(self, spec.name) for spec in fields(SamplingSettings)}
-        job = cast("Trainable", training(self.recipe))
+        job = cast("SupportsSupernet", training(self.recipe))
         return job.of_supernet(SamplingSettings(**own), self.calibration_images)
 
     def prepare(self, job: Job, folder: Path) -> Job:
@@ -106,8 +107,8 @@ class SupernetSettings(WorkerSettings, SamplingSettings):
             ConfigError: The folder has a supernet of another space, other data or another recipe.
             HwnasError: They cannot be trained.
         """
-        judging = cast("SupernetJob", job)
-        kept = _Kept(folder, dict(judging.training.identity))
+        judging = cast("SupernetJudge", job)
+        kept = self._kept(judging, folder)
         if not kept.complete and not kept.found_beside():
             judging.training.check()
             self._train(judging.training, kept)
@@ -116,9 +117,12 @@ class SupernetSettings(WorkerSettings, SamplingSettings):
     def final_weights(self, job: Job, folder: Path) -> InitialWeights | None:
         if not self.inherit:
             return None
-        return cast("SupernetJob", self.prepare(job, folder)).weights
+        return cast("SupernetJudge", self.prepare(job, folder)).weights
 
-    def _train(self, training: SupernetTraining, kept: _Kept) -> None:
+    def _kept(self, job: SupernetJudge, folder: Path) -> _Kept:
+        return _Kept(folder, {**job.training.identity, "evaluation.seed": str(self.seed)})
+
+    def _train(self, training: SupernetTrainer, kept: _Kept) -> None:
         from nas.cluster.ray_evaluator import RayEvaluator
 
         threads = self.training_threads or usable_cores()
@@ -206,11 +210,18 @@ class _Kept:
         return self._checkpoint.read_bytes() if self._checkpoint.is_file() else None
 
     def arrays(self) -> Arrays:
-        """Return the weights."""
-        from safetensors.numpy import load_file
+        """Return the weights.
 
-        with decoding(self._weights, self._fix):
-            return load_file(self._weights)
+        Raises:
+            HwnasError: They are not those that were trained.
+        """
+        from safetensors.numpy import load
+
+        content = self._weights.read_bytes()
+        if hashlib.sha256(content).hexdigest() != self.record().get("weights_sha256"):
+            line = f"{self._weights}: has another SHA-256 than {self._record} says"
+            raise HwnasError(f"{line}; {self._fix}")
+        return load(content)
 
     def keep(self, ended: Evaluation, seconds: float) -> None:
         """Keep what came of a part of the training.
@@ -224,11 +235,14 @@ class _Kept:
             raise HwnasError(f"{line}; see evaluation.recipe")
         record = self.record()
         self.folder.mkdir(parents=True, exist_ok=True)
+        digest = {}
         if outcome.checkpoint is not None:
             write_bytes_atomically(self._checkpoint, outcome.checkpoint)
         elif outcome.weights is not None:
             write_bytes_atomically(self._weights, outcome.weights)
+            digest = {"weights_sha256": hashlib.sha256(outcome.weights).hexdigest()}
         record = {
+            **digest,
             "identity": dict(self.identity),
             "seconds": record.get("seconds", 0.0) + seconds,
             "history": [*record.get("history", []), *map(dict, outcome.history)],
@@ -243,6 +257,7 @@ class _Kept:
             with contextlib.suppress(ConfigError, HwnasError, OSError):
                 other = _Kept(file.parent, self.identity)
                 if other.complete:
+                    other.arrays()  # which refuses damaged ones
                     self.folder.mkdir(parents=True, exist_ok=True)
                     write_bytes_atomically(self._weights, other._weights.read_bytes())
                     record = {"reused_from": str(other.folder), **other.record()}

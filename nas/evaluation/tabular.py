@@ -16,7 +16,7 @@ from nas.core.errors import CandidateFailure, ConfigError
 from nas.core.prediction import FloatArray
 from nas.core.recipe import Recipe
 from nas.core.trial import Candidate, Evaluation, Evaluator, Job, Outcome
-from nas.evaluation import EvaluationSettings, Training, register
+from nas.evaluation import CandidateTraining, EvaluationSettings, register
 from nas.tables import Table
 
 
@@ -60,7 +60,7 @@ class TabularSettings(EvaluationSettings):
             **table.published,
         }
 
-    def job(self, training: Callable[[Recipe], Training]) -> Job:
+    def job(self, training: Callable[[Recipe], CandidateTraining]) -> Job:
         del training
         return PublishedJob(tables.get(self.table), self.dataset, self.epochs)
 

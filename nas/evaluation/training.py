@@ -11,7 +11,7 @@ from nas.core.errors import ConfigError
 from nas.core.host import usable_cores
 from nas.core.recipe import Recipe
 from nas.core.trial import Evaluator, Job
-from nas.evaluation import EvaluationSettings, Training, register
+from nas.evaluation import CandidateTraining, EvaluationSettings, register
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,7 +96,7 @@ class TrainingSettings(WorkerSettings):
     recipe: Recipe = field(default_factory=Recipe)
     inherit: bool = False
 
-    def job(self, training: Callable[[Recipe], Training]) -> Job:
+    def job(self, training: Callable[[Recipe], CandidateTraining]) -> Job:
         return training(self.recipe)
 
     @property

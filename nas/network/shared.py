@@ -440,7 +440,7 @@ def _built(key: tuple[type[nn.Module], str], input_shapes: tuple[Shape, ...]) ->
 
 
 @dataclass
-class _Wanted:
+class _Needed:
     """What the layers of one role need, in all variants of their block.
 
     Attributes:
@@ -494,20 +494,20 @@ class _Wanted:
 
 
 @lru_cache(maxsize=4)
-def _wanted(space: SearchSpace, *, auxiliary: bool) -> dict[str, dict[str, _Wanted]]:
+def _wanted(space: SearchSpace, *, auxiliary: bool) -> dict[str, dict[str, _Needed]]:
     """Return what is needed of every block's layers by name.
 
     Raises:
         ConfigError: The cases of a block are too many to be gone through.
     """
-    wanted: dict[str, dict[str, _Wanted]] = {}
+    wanted: dict[str, dict[str, _Needed]] = {}
     for case in space.cases(_step):
         if case.block.auxiliary and not auxiliary:
             continue
         of_block = wanted.setdefault(case.block.name, {})
         for layer in case.outcome:
             role = layer.role.format(*case.declared_inputs)
-            of_block.setdefault(_name(case.spec.module, role), _Wanted()).add(case, layer)
+            of_block.setdefault(_name(case.spec.module, role), _Needed()).add(case, layer)
     return wanted
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from small_spaces import small_mobilenet
 
 import nas.data
 from nas import evaluation
-from nas.core.errors import ConfigError
+from nas.core.errors import ConfigError, HwnasError
 from nas.core.recipe import Recipe
 from nas.core.trial import Candidate, Job
 from nas.evaluation import supernet as module
@@ -56,7 +57,7 @@ def test_a_stopped_training_goes_on_and_candidates_read_one_copy(
     # What a killed run leaves behind: some steps, and their checkpoint.
     folder = tmp_path / "b" / "two" / "prepared"
     monkeypatch.setattr(module, "CHECKPOINT_S", 0.0)
-    kept = module._Kept(folder, job.training.identity)
+    kept = SETTINGS._kept(job, folder)
     with closing(SETTINGS.start(job.training, limited=False)) as evaluator:
         for _ in range(2):
             evaluator.submit([SETTINGS._part(kept)])
@@ -72,6 +73,18 @@ def test_a_stopped_training_goes_on_and_candidates_read_one_copy(
     # The same space, data and recipe beside it.
     beside = SETTINGS.prepare(job, tmp_path / "b" / "three" / "prepared")
     assert all(np.array_equal(two[name], array) for name, array in arrays(beside).items())
+    # Another seed's weights are others, and changed ones are refused.
+    assert (
+        not replace(SETTINGS, seed=1)
+        ._kept(job, tmp_path / "b" / "four" / "prepared")
+        .found_beside()
+    )
+    file = tmp_path / "b" / "three" / "prepared" / "supernet.safetensors"
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(HwnasError, match="SHA-256"):
+        SETTINGS.prepare(job, file.parent)
     space = small_mobilenet()
     genotypes = [space.sample(np.random.default_rng(i)) for i in range(4)]
     with closing(SETTINGS.start(parts)) as evaluator:
@@ -92,7 +105,6 @@ def test_a_stopped_training_goes_on_and_candidates_read_one_copy(
 
 
 def test_a_supernet_of_another_recipe_is_refused(tmp_path: Path) -> None:
-    module._Kept(tmp_path, SETTINGS.job(training).training.identity)
     (tmp_path / "supernet.json").write_text('{"identity": {"search_space": "0"}, "seconds": 1.0}')
     with pytest.raises(ConfigError, match="search_space"):
         SETTINGS.prepare(SETTINGS.job(training), tmp_path)
