@@ -7,11 +7,10 @@ table to `ablation.md`.
 
 from __future__ import annotations
 
-import argparse
 from typing import Any
 
 from networks import FUSED, VIT, many_images
-from trainings import Run, write_table
+from trainings import Run, arguments, write_table
 
 EPOCHS, IMAGES = 12, 20_000
 NETWORKS = {"fused": (FUSED, "convolution"), "transformer": (VIT, "transformer")}
@@ -34,10 +33,7 @@ CHANGES: dict[str, dict[str, Any]] = {
 
 def main() -> None:
     """Train what is missing and write the table."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--networks", nargs="*", default=list(NETWORKS))
-    arguments = parser.parse_args()
+    chosen = arguments(NETWORKS)
     write_table(
         [
             Run(
@@ -46,8 +42,8 @@ def main() -> None:
                 recipe=many_images(family, epochs=EPOCHS, train_samples=IMAGES, **changes),
                 seed=seed,
             )
-            for seed in range(arguments.seeds)
-            for name in arguments.networks
+            for seed in range(chosen.seeds)
+            for name in chosen.networks
             for network, family in [NETWORKS[name]]
             for title, changes in CHANGES.items()
         ],

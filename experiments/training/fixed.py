@@ -8,10 +8,8 @@ former recipe are those that take as many processor seconds. Rows go to `fixed.c
 
 from __future__ import annotations
 
-import argparse
-
 from networks import FORMER, RESIDUAL, VIT, many_images
-from trainings import Run, write_table
+from trainings import Run, arguments, write_table
 
 from nas.core.recipe import Recipe
 
@@ -24,15 +22,12 @@ NETWORKS = {
 
 def main() -> None:
     """Train what is missing and write the table."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--networks", nargs="*", default=list(NETWORKS))
-    arguments = parser.parse_args()
+    chosen = arguments(NETWORKS)
     write_table(
         [
             Run(name=f"{name}, {title}", network=network, recipe=how, seed=seed, judged_on="test")
-            for seed in range(arguments.seeds)
-            for name in arguments.networks
+            for seed in range(chosen.seeds)
+            for name in chosen.networks
             for network, recipe, epochs in [NETWORKS[name]]
             for title, how in {
                 "full": recipe,

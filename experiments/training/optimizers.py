@@ -8,10 +8,8 @@ on the validation split. Rows go to `optimizers.csv`, the table to `optimizers.m
 
 from __future__ import annotations
 
-import argparse
-
 from networks import DEPTHWISE, FUSED, VIT
-from trainings import Run, write_table
+from trainings import Run, arguments, write_table
 
 from nas.core.recipe import Recipe
 
@@ -22,10 +20,7 @@ EPOCHS, IMAGES = 4, 8000
 
 def main() -> None:
     """Train what is missing and write the table."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--networks", nargs="*", default=list(NETWORKS))
-    arguments = parser.parse_args()
+    chosen = arguments(NETWORKS)
     runs = [
         Run(
             name=f"{network}, {optimizer}",
@@ -38,8 +33,8 @@ def main() -> None:
             ),
             seed=seed,
         )
-        for seed in range(arguments.seeds)
-        for network in arguments.networks
+        for seed in range(chosen.seeds)
+        for network in chosen.networks
         for optimizer in OPTIMIZERS
     ]
     write_table(runs, "optimizers")

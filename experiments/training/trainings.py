@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import argparse
 import csv
 import multiprocessing
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -198,6 +199,14 @@ def summary(found: pd.DataFrame) -> pd.DataFrame:
         }
     )
     return table.rename_axis("training").reset_index()
+
+
+def arguments(networks: Iterable[str]) -> argparse.Namespace:
+    """Return `seeds` and `networks` of the command line; all networks unless some are named."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--networks", nargs="*", default=list(networks))
+    return parser.parse_args()
 
 
 def write_table(runs: Sequence[Run], name: str) -> pd.DataFrame:

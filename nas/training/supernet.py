@@ -121,7 +121,8 @@ class SupernetTraining(TrainingJob):
             ("compute.compile", recipe.compute.compile, False),
         ):
             if value != expected:
-                text = f"{'null' if expected is None else 'false'}, which a supernet is trained by"
+                off = "null" if expected is None else "false"
+                text = f"{off}, as a supernet is trained without it"
                 raise ConfigError(f"evaluation.recipe.{name}", value, text)
         self._check_order()
 
