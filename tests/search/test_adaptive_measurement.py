@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 from additive import evaluated
+from enumerating import NAMES
 from measured_problem import (
     Estimate,
     FakeDevice,
@@ -125,7 +126,7 @@ class Listening(SearchAlgorithm):
 
 
 @pytest.mark.parametrize("warm", [False, True])
-@pytest.mark.parametrize("algorithm", algorithms.names())
+@pytest.mark.parametrize("algorithm", NAMES)
 def test_what_is_refused_is_never_pending_and_all_else_is_told(algorithm: str, warm: bool):
     """Here latency is only a limit, so that what is refused is nowhere among the objectives."""
     at = latency_problem(CONSTRAINT, objectives=("loss",))
@@ -201,7 +202,7 @@ def test_what_was_measured_is_judged_by_the_measurement():
 
 
 @pytest.mark.parametrize("constraints", [(), (CONSTRAINT,)], ids=["front", "both"])
-@pytest.mark.parametrize("algorithm", algorithms.names())
+@pytest.mark.parametrize("algorithm", NAMES)
 def test_number_of_workers_changes_nothing(algorithm: str, constraints: tuple[str, ...]):
     first, *others = (
         search(*constraints, workers=workers, order_seed=seed, algorithm=algorithm)

@@ -14,22 +14,16 @@ from pathlib import Path
 import additive
 import pytest
 from additive import AdditiveSpace, evaluated, pending_trials, problem, searched
+from enumerating import NAMES
 from optuna.trial import TrialState
 
 from nas.core.errors import NoFeasibleArchitectureError
-from nas.core.relaxation import RelaxationSettings
 from nas.core.space import Genotype
 from nas.search import algorithms
 from nas.search.algorithms import AlgorithmSettings
 from nas.search.algorithms.optuna_samplers import SamplerRun
 
 COLLECTIONS = (dict, set, list, deque)
-
-
-# What trains relaxed networks finds one architecture a target, not all of a space.
-NAMES = [
-    n for n in algorithms.names() if not issubclass(algorithms.component(n), RelaxationSettings)
-]
 
 
 @pytest.fixture(params=NAMES)

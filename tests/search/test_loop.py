@@ -10,6 +10,7 @@ import pytest
 import threadpoolctl
 import torch
 from additive import AdditiveSpace, loss, problem
+from enumerating import NAMES
 
 from nas.core.errors import CandidateFailure, LedgerError
 from nas.core.seeding import training_seed
@@ -154,7 +155,7 @@ def test_failed_candidates_are_failed_trials(expected: list[Trial]):
         assert trial.facts["genes_sum"] == sum(trial.genotype)
 
 
-@pytest.mark.parametrize("algorithm", algorithms.names())
+@pytest.mark.parametrize("algorithm", NAMES)
 def test_number_of_workers_and_order_of_their_results_change_nothing(algorithm: str):
     first, *others = (
         loop(

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 from additive import AdditiveSpace, evaluated, problem, searched
+from enumerating import NAMES
 
 from nas.core.space import Genotype
 from nas.search import algorithms
@@ -11,7 +12,7 @@ from nas.search.proposer import WarmStart
 FIRST: list[Genotype] = [(3,) * 12, (1,) * 12, (0, 3) * 6]
 
 
-@pytest.fixture(params=algorithms.names())
+@pytest.fixture(params=NAMES)
 def settings(request: pytest.FixtureRequest) -> AlgorithmSettings:
     return algorithms.get(request.param)
 
