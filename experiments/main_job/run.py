@@ -1,13 +1,13 @@
 """The main job, timed: data set and machine in, verified front and exported network out.
 
-Run `python experiments/main_job/run.py [quickstart] [fashion_mnist]` on a machine that does
-nothing else. For each experiment it writes the figure, the front and `results.json` into a folder
-beside this file.
+Run `python experiments/main_job/run.py [quickstart] [fashion_mnist] [--seeds N]` on a machine that
+does nothing else. For each experiment it writes the figure and the front of its first seed, and the
+`results.json` of all, into a folder beside this file.
 """
 
 from __future__ import annotations
 
-import json
+import argparse
 import shutil
 import subprocess
 import sys
@@ -15,6 +15,8 @@ import tempfile
 import time
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from nas import results
 from nas.core.files import write_json_atomically
@@ -58,21 +60,35 @@ def figures(study: StudyResults, search_s: float, export_s: float) -> dict[str, 
     }
 
 
+def run(name: str, seed: int, folder: Path) -> dict[str, Any]:
+    """Run an experiment in a folder, by its commands; return what it shows."""
+    runs = str(folder / f"seed{seed}")
+    search_s = timed("search", f"experiment={name}", f"runs={runs}", f"seed={seed}")
+    export_s = timed("export", name, "--runs", runs, "--out", f"{runs}/out")
+    study = results.open_study(name, runs)
+    if seed == 0:
+        for file in ("pareto.csv", "pareto.png"):
+            shutil.copy(study.path / file, HERE / name / file)
+    return figures(study, search_s, export_s)
+
+
 def main() -> None:
     """Run the experiments that the command line names, or all."""
-    for name in sys.argv[1:] or EXPERIMENTS:
-        with tempfile.TemporaryDirectory() as folder:
-            runs = f"{folder}/runs"
-            search_s = timed("search", f"experiment={name}", f"runs={runs}")
-            export_s = timed("export", name, "--runs", runs, "--out", f"{folder}/out")
-            study = results.open_study(name, runs)
-            record = figures(study, search_s, export_s)
-            target = HERE / name
-            target.mkdir(exist_ok=True)
-            for file in ("pareto.csv", "pareto.png"):
-                shutil.copy(study.path / file, target / file)
-        write_json_atomically(target / "results.json", record)
-        print(json.dumps(record, indent=2))
+    parser = argparse.ArgumentParser()
+    parser.add_argument("experiments", nargs="*", default=EXPERIMENTS)
+    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--runs", type=Path, help="keeps the studies; else they are deleted")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        for name in arguments.experiments:
+            (HERE / name).mkdir(exist_ok=True)
+            records = []
+            for seed in range(arguments.seeds):
+                records.append(run(name, seed, arguments.runs or Path(temporary)))
+                write_json_atomically(HERE / name / "results.json", {"seeds": records})
+            for key in ("search_s", "verified_front_points", "most_accurate_accuracy_test_percent"):
+                values = np.array([record[key] for record in records], float)
+                print(f"{name}, {key}: {values.tolist()}, mean {values.mean():.2f}")
 
 
 if __name__ == "__main__":

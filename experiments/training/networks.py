@@ -64,14 +64,14 @@ FORMER: dict[str, Any] = {
     "batch_size": 64,
     "optimizer": {"name": "sgd", "learning_rate": 0.1, "momentum": 0.9, "weight_decay": 5e-4},
     "schedule": {"name": "one_cycle", "warmup": 0.3},
-    "augmentation": {"flip": True, "shift": 0.0},
+    "augmentation": {"flip": True},
 }
 """The recipe of all networks before there were parts and presets."""
 
 
 def many_images(family: str, **changes: Any) -> Recipe:
     """Return `full` with what suits Fashion-MNIST on a processor that multiplies in bf16."""
-    augmentation = {"flip": True, **changes.pop("augmentation", {})}
+    augmentation = {"flip": True, "shift": 0.0, **changes.pop("augmentation", {})}
     return Recipe.of(
         "full",
         family,

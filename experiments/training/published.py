@@ -20,12 +20,12 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from networks import many_images
 from trainings import Network, Run, markdown, write_table
 
 import nas
 import search_spaces
 from nas import devices
-from nas.core.recipe import Recipe
 
 HERE = Path(__file__).resolve().parent
 SHAPE, CLASSES = (1, 28, 28), 10
@@ -108,12 +108,8 @@ def runs(pairs: Mapping[str, Any], seeds: int) -> list[Run]:
         Run(
             name=name,
             network=Network(**network),
-            recipe=Recipe.of(
-                "full",
-                search_spaces.component(network["space"]).family,
-                epochs=8,
-                train_samples=20_000,
-                augmentation={"flip": True},
+            recipe=many_images(
+                search_spaces.component(network["space"]).family, epochs=6, train_samples=20_000
             ),
             seed=seed,
             judged_on="test",

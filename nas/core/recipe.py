@@ -116,7 +116,8 @@ class AugmentationSettings:
         flip: Whether half of the images are mirrored left to right. In a study it is where the data
             set says that a mirror image is of the same class, unless it is set.
         shift: Largest shift in both directions, as a share of the images' sides, whose edges are
-            repeated: 0.125 is 4 of 32 pixels.
+            repeated: 0.125, as in `full`, is 4 of 32 pixels. In a study it is 0 where the data set
+            says that what the images show is centred, unless it is set.
         crop: Smallest share of the area that a crop of random size and place keeps, which is then
             resized to the whole (Szegedy et al., CVPR 2015); 1 for no such crop.
         policy: `trivial` changes every image once, in a random way and by a random strength
@@ -132,7 +133,7 @@ class AugmentationSettings:
     """
 
     flip: bool = False
-    shift: float = 0.125
+    shift: float = 0.0
     crop: float = 1.0
     policy: str = "none"
     colour: float = 0.0
@@ -379,7 +380,12 @@ OPTIMIZER_VALUES: dict[str, dict[str, Any]] = {
 }
 """What an optimizer has in place of the defaults, which are those of `sgd`."""
 
-_FULL = {"epochs": 30, "ema": 0.05, "regularisation": {"label_smoothing": 0.1}}
+_FULL = {
+    "epochs": 30,
+    "ema": 0.05,
+    "regularisation": {"label_smoothing": 0.1},
+    "augmentation": {"shift": 0.125},
+}
 
 PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     "fast": {

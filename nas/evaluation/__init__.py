@@ -65,11 +65,12 @@ class EvaluationSettings(ABC):
         return {}
 
     @abstractmethod
-    def job(self, training: Callable[[Recipe], CandidateTraining]) -> Job:
+    def job(self, training: Callable[[Recipe], CandidateTraining], *, partial: bool = False) -> Job:
         """Return what is done with the candidates of a search.
 
         Args:
             training: Returns the job that trains candidates by a recipe.
+            partial: Whether there are candidates of a fidelity below 1.
         """
 
     def prepare(self, job: Job, folder: Path) -> Job:

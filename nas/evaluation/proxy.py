@@ -60,7 +60,8 @@ class ProxySettings(WorkerSettings):
             if getattr(self, name) < least:
                 raise ConfigError(f"evaluation.{name}", getattr(self, name), f"{least} or more")
 
-    def job(self, training: Callable[[Recipe], CandidateTraining]) -> Job:
+    def job(self, training: Callable[[Recipe], CandidateTraining], *, partial: bool = False) -> Job:
+        del partial
         own = training(Recipe())
         return ProxyJob(
             space=own.space,

@@ -63,8 +63,13 @@ class SupernetJudge(Job, Protocol):
 class SupportsSupernet(Job, Protocol):
     """Trains candidates, or the weights that they share."""
 
-    def of_supernet(self, sampling: SamplingSettings, calibration_images: int) -> SupernetJudge:
-        """Return the job that judges candidates by shared weights."""
+    def of_supernet(
+        self, sampling: SamplingSettings, calibration_images: int, stand_alone: Job | None = None
+    ) -> SupernetJudge:
+        """Return the job that judges candidates by shared weights.
+
+        Those of fidelity 1 are trained by `stand_alone`, where it is given.
+        """
 
 
 @register("supernet")
@@ -74,6 +79,8 @@ class SupernetSettings(WorkerSettings, SamplingSettings):
 
     Attributes:
         recipe: How the shared weights are trained.
+        stand_alone: How a candidate is trained by itself, from random weights, that `fidelity`
+            promotes to 1; with `fidelity=full` none is.
         seed: Of their training.
         training_threads: Of torch, while they are trained; `None` for all cores of this host.
         calibration_images: Training images from which a candidate's batch statistics are estimated.
@@ -82,6 +89,7 @@ class SupernetSettings(WorkerSettings, SamplingSettings):
     """
 
     recipe: Recipe = field(default_factory=lambda: Recipe.of("full"))
+    stand_alone: Recipe = field(default_factory=Recipe)
     seed: int = 0
     training_threads: int | None = None
     calibration_images: int = 1024
@@ -90,15 +98,20 @@ class SupernetSettings(WorkerSettings, SamplingSettings):
     def __post_init__(self) -> None:
         WorkerSettings.__post_init__(self)
         SamplingSettings.__post_init__(self)
+        if self.stand_alone.teacher.source is not None:
+            got, expected = self.stand_alone.teacher.source, "null, as it is the recipe of a search"
+            fix = "the front may have a teacher: finalise.recipe.teacher"
+            raise ConfigError("evaluation.stand_alone.teacher.source", got, expected, fix)
         for name, least in (("seed", 0), ("training_threads", 1), ("calibration_images", 1)):
             value = getattr(self, name)
             if value is not None and value < least:
                 raise ConfigError(f"evaluation.{name}", value, f"{least} or more")
 
-    def job(self, training: Callable[[Recipe], CandidateTraining]) -> Job:
+    def job(self, training: Callable[[Recipe], CandidateTraining], *, partial: bool = False) -> Job:
         own = {spec.name: getattr(self, spec.name) for spec in fields(SamplingSettings)}
         job = cast("SupportsSupernet", training(self.recipe))
-        return job.of_supernet(SamplingSettings(**own), self.calibration_images)
+        stand_alone = training(self.stand_alone) if partial else None
+        return job.of_supernet(SamplingSettings(**own), self.calibration_images, stand_alone)
 
     def prepare(self, job: Job, folder: Path) -> Job:
         """Train the shared weights, unless that has been done by this study or one beside it.

@@ -60,8 +60,8 @@ class TabularSettings(EvaluationSettings):
             **table.published,
         }
 
-    def job(self, training: Callable[[Recipe], CandidateTraining]) -> Job:
-        del training
+    def job(self, training: Callable[[Recipe], CandidateTraining], *, partial: bool = False) -> Job:
+        del training, partial
         return PublishedJob(tables.get(self.table), self.dataset, self.epochs)
 
     @contextlib.contextmanager

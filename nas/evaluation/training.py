@@ -96,7 +96,8 @@ class TrainingSettings(WorkerSettings):
     recipe: Recipe = field(default_factory=Recipe)
     inherit: bool = False
 
-    def job(self, training: Callable[[Recipe], CandidateTraining]) -> Job:
+    def job(self, training: Callable[[Recipe], CandidateTraining], *, partial: bool = False) -> Job:
+        del partial
         return training(self.recipe)
 
     @property

@@ -137,10 +137,23 @@ def structured(cls: type[T], node: Any, path: str) -> T:
     except OmegaConfBaseException as error:
         raise _config_error(error, cls, own, path) from error
     except ConfigError as error:
-        # The two recipes of a study do not know which one they are.
+        # The recipes of a study do not know which one they are.
         if error.argument.startswith("recipe."):
-            raise HwnasError(f"{_prefix(path)}{error}") from error
+            line = str(error).removeprefix("recipe")
+            raise HwnasError(f"{_prefix(path)}{_refused(merged)}{line}") from error
         raise
+
+
+def _refused(merged: DictConfig) -> str:
+    """Return the name of the first part that cannot be built by itself, else `recipe`."""
+    for name in merged:
+        part = merged._get_node(name)
+        try:
+            if isinstance(part, DictConfig):
+                OmegaConf.to_object(part)
+        except ConfigError:
+            return str(name)
+    return "recipe"
 
 
 def _class_and_fields(registry: Registry[T], node: Any) -> tuple[type[T], dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""Statistical tests of errors: against a trivial guess, and between the members of a front.
+"""Statistics of errors: against a trivial guess, between a front's members, over fidelities.
 
 An error on `n` images is a count of wrong ones, which is binomial for a network that is given. Of
 several networks the best is looked at, so that significance levels are divided by the number of
@@ -55,6 +55,45 @@ def chance_line(errors: Sequence[float], images: int, trivial_percent: float) ->
         f"best constant guess has {trivial_percent:.2f} %; raise "
         "evaluation.recipe.epochs, evaluation.recipe.train_samples or "
         "evaluation.recipe.optimizer.learning_rate, or look at the targets of the data"
+    )
+
+
+def agreement_line(trials: Iterable[Trial], name: str) -> str | None:
+    """Return a line about how partial trainings rank what was trained fully later.
+
+    It has Kendall's tau between the last partial value of an architecture and its value after the
+    full training, with the interval of Fisher's transformation, whose variance is
+    `0.437 / (n - 4)` (Fieller, Hartley and Pearson, "Tests for rank correlation coefficients",
+    Biometrika 44, 1957).
+
+    Args:
+        trials: In the order in which they ended.
+        name: Of the objective.
+
+    Returns:
+        `None` where fewer than `LEAST_TRIALS` architectures have both values.
+    """
+    partial: dict[str, float] = {}
+    pairs: dict[str, tuple[float, float]] = {}
+    for trial in trials:
+        if trial.complete and not trial.full:
+            partial[trial.arch_id] = trial.values[name]
+        elif trial.complete and trial.arch_id in partial:
+            pairs[trial.arch_id] = (partial[trial.arch_id], trial.values[name])
+    n = len(pairs)
+    if n < LEAST_TRIALS:
+        return None
+    from scipy.stats import kendalltau, norm
+
+    tau = float(kendalltau(*zip(*pairs.values(), strict=True)).statistic)
+    if math.isnan(tau):
+        return None
+    centre = math.atanh(min(max(tau, -0.999), 0.999))
+    half = norm.ppf(1 - LEVEL / 2) * math.sqrt(0.437 / (n - 4))
+    return (
+        f"{name} before and after promotion rank {n} architectures alike with a Kendall tau of "
+        f"{tau:.2f} (95 % interval {math.tanh(centre - half):.2f} to "
+        f"{math.tanh(centre + half):.2f}); only the promising ones are promoted, which lowers it"
     )
 
 

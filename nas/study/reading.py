@@ -17,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 import latency_predictors
 import search_spaces
 from nas import data, devices, evaluation, logging, objectives, tables, tasks
+from nas.core.dataset import Dataset
 from nas.core.errors import ConfigError, UnknownNameError
 from nas.core.files import check_folder
 from nas.core.measurement import Device
@@ -61,9 +62,6 @@ COMPONENTS: dict[str, Registry[Any]] = {
 
 SECTIONS: dict[str, type] = {"search": SearchSettings, "finalise": FinaliseSettings}
 """Sections that hold several settings."""
-
-RECIPE = "recipe"
-"""Setting of a section, that says how networks are trained."""
 
 GENERAL = tuple(f.name for f in dataclasses.fields(GeneralSettings))
 """Settings that belong to no section."""
@@ -168,7 +166,8 @@ def read_calibration(config: DictConfig) -> CalibrationSettings:
 def with_presets(values: Mapping[str, Any]) -> dict[str, Any]:
     """Return a resolved configuration whose recipes have every value of their preset.
 
-    A preset depends on the networks' family, and whether images are mirrored on the data set.
+    A preset depends on the networks' family, and whether images are mirrored and shifted on the
+    data set.
 
     Raises:
         UnknownNameError: No search space, data set, evaluation or preset has the name.
@@ -176,28 +175,47 @@ def with_presets(values: Mapping[str, Any]) -> dict[str, Any]:
     sections = dict(values)
     classes = {
         name: COMPONENTS[name].component(str((values.get(name) or {}).get("name")))
-        for name in ("search_space", "data", "evaluation")
+        for name in ("search_space", "data")
     }
     family = classes["search_space"].family
-    mirrors = (values["data"] or {}).get("mirrors", classes["data"].mirrors)
-    for section, cls in (("evaluation", classes["evaluation"]), ("finalise", FinaliseSettings)):
-        default = {f.name: f for f in dataclasses.fields(cls)}.get(RECIPE)
-        given = dict(sections.get(section) or {})
-        if default is None:
-            continue
-        changes = _given_recipe(values, section)
-        preset = changes.get(
-            "preset", cast("Recipe", cast("Any", default).default_factory()).preset
-        )
+    augmentation = _augmentation(values["data"] or {}, classes["data"])
+    for (section, name), default in _recipes(values).items():
+        changes = _given_recipe(values, section, name)
+        preset = changes.get("preset", default.preset)
         if preset not in PRESETS:
-            raise UnknownNameError(f"{section}.{RECIPE}.preset", preset, PRESETS)
+            raise UnknownNameError(f"{section}.{name}.preset", preset, PRESETS)
         part = changes.get("optimizer")
-        name = part.get("name") if isinstance(part, Mapping) else None
-        optimizer = {"name": name} if name in OPTIMIZERS else {}
-        own = Recipe.of(preset, family, augmentation={"flip": mirrors}, optimizer=optimizer)
-        complete = dataclasses.asdict(own)
-        sections[section] = {**given, RECIPE: _changed(complete, changes)}
+        optimizer = part.get("name") if isinstance(part, Mapping) else None
+        kept = {"name": optimizer} if optimizer in OPTIMIZERS else {}
+        own = Recipe.of(preset, family, augmentation=augmentation, optimizer=kept)
+        recipe = _changed(dataclasses.asdict(own), changes)
+        sections[section] = {**dict(sections.get(section) or {}), name: recipe}
     return sections
+
+
+def _augmentation(data: Mapping[str, Any], cls: type[Dataset]) -> dict[str, Any]:
+    """Return what a data set, as it is set, changes in the augmentation of every preset."""
+    mirrors, centred = (data.get(name, getattr(cls, name)) for name in ("mirrors", "centred"))
+    return {"flip": mirrors, **({"shift": 0.0} if centred else {})}
+
+
+def _recipes(values: Mapping[str, Any]) -> dict[tuple[str, str], Recipe]:
+    """Return the defaults of the settings that are recipes, by section and name.
+
+    Raises:
+        UnknownNameError: No evaluation has the name that is set.
+    """
+    evaluation = str((values.get("evaluation") or {}).get("name"))
+    sections = {
+        "evaluation": COMPONENTS["evaluation"].component(evaluation),
+        "finalise": FinaliseSettings,
+    }
+    return {
+        (section, spec.name): cast("Any", spec.default_factory)()
+        for section, cls in sections.items()
+        for spec in dataclasses.fields(cls)
+        if spec.type == "Recipe"
+    }
 
 
 def _changed(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -247,15 +265,15 @@ def every_setting(config: DictConfig) -> dict[str, Any]:
     return complete if out is None else {"out": out, **complete}
 
 
-def _given_recipe(values: Mapping[str, Any], section: str) -> Mapping[str, Any]:
-    """Return what a section sets of its recipe.
+def _given_recipe(values: Mapping[str, Any], section: str, name: str) -> Mapping[str, Any]:
+    """Return what a section sets of a recipe.
 
     Raises:
         ConfigError: It is no settings, such as the name of a preset.
     """
-    given = (values.get(section) or {}).get(RECIPE) or {}
+    given = (values.get(section) or {}).get(name) or {}
     if not isinstance(given, Mapping):
-        setting = f"{section}.{RECIPE}"
+        setting = f"{section}.{name}"
         fix = f"a preset is chosen by {setting}.preset=NAME"
         raise ConfigError(setting, given, "settings", fix)
     return given
@@ -263,8 +281,8 @@ def _given_recipe(values: Mapping[str, Any], section: str) -> Mapping[str, Any]:
 
 def _with_recipes(values: Mapping[str, Any]) -> dict[str, Any]:
     """Build the sections that hold recipes."""
-    for section in ("evaluation", "finalise"):
-        _given_recipe(values, section)
+    for section, name in _recipes(values):
+        _given_recipe(values, section, name)
     return {
         "evaluation": _component(values, "evaluation"),
         "finalise": structured(FinaliseSettings, values.get("finalise"), "finalise"),
@@ -387,9 +405,13 @@ def _check_without_training(settings: StudySettings) -> None:
     name = evaluation["name"]
     if not {"proxy", "strategy"}.intersection(evaluation):
         return
-    if len(settings.fidelity.fidelities) > 1:
-        expected = f"full, as evaluation={name} trains no candidate, in part or whole"
+    rungs = settings.fidelity.fidelities
+    if len(rungs) > 1 and "proxy" in evaluation:
+        expected = "full, as evaluation=proxy trains no candidate, in part or whole"
         raise ConfigError("fidelity", settings.config["fidelity"]["name"], expected)
+    if len(rungs) > 2:
+        expected = "two shares: the first is judged by shared weights, the second, 1, trained"
+        raise ConfigError("fidelity.rungs", list(rungs), expected)
     if settings.budget is not None:
         expected = f"null, as evaluation={name} does not tell how long the front's training is"
         fix = "limit the search by search.evaluations or search.stop, the front by finalise.limit"

@@ -136,7 +136,8 @@ class _Study:
             lambda recipe: dataclasses.replace(
                 self._training(recipe, self._note_initial("evaluation", recipe)),
                 return_weights=settings.evaluation.inherits,
-            )
+            ),
+            partial=len(settings.fidelity.fidelities) > 1,
         )
         timed, final = self._job, None
         if len(splits.train):
@@ -156,7 +157,7 @@ class _Study:
             space, folder.predictor, planner.calibration_limit_s
         )
         self._ledger_url = settings.ledger_url or folder.ledger_url
-        self._errors: list[float] = []
+        self._trials: list[Trial] = []
         self._logger = Logger()
 
     def _final_training(self) -> TrainingJob:
@@ -484,8 +485,8 @@ class _Study:
             self.folder.update(relaxed_seconds=relaxed.seconds())
         assert loop.stop is not None, "a search that has ended says why"
         self.reporter.stage(f"the search has ended: {loop.stop.detail}")
-        if len(self._errors) != noise.LEAST_TRIALS:  # that has been said
-            self._say_chance()
+        if len(noise.errors_percent(self._trials)) != noise.LEAST_TRIALS:  # that has been said
+            self._say_noise(problem)
         self.folder.update(
             status="searched",
             stop={**dataclasses.asdict(loop.stop), "limits": self.settings.limits},
@@ -555,12 +556,16 @@ class _Study:
             spent = {"fidelity": trial.fidelity, "seconds": trial.seconds}
             self._logger.trial(trial, {**trial.facts, **values, **spent}, history)
         self._planner.note(trial)
+        self._trials.append(trial)
         known = noise.errors_percent([trial])
-        self._errors += known
-        if known and len(self._errors) == noise.LEAST_TRIALS:
-            self._say_chance()
+        if known and len(noise.errors_percent(self._trials)) == noise.LEAST_TRIALS:
+            self._say_noise(problem)
 
-    def _say_chance(self) -> None:
-        """Say so where no candidate is better than a guess."""
+    def _say_noise(self, problem: SearchProblem) -> None:
+        """Say where no candidate is better than a guess, and how far partial trainings tell."""
         trivial_percent = self.splits.trivial()["error"]
-        self._say(noise.chance_line(self._errors, self._counted, trivial_percent))
+        errors = noise.errors_percent(self._trials)
+        self._say(noise.chance_line(errors, self._counted, trivial_percent))
+        for name, objective in problem.objectives.items():
+            if objective.needs_training:
+                self._say(noise.agreement_line(self._trials, name))

@@ -17,7 +17,7 @@ from nas.core.host import training_step
 from nas.core.recipe import Recipe
 from nas.core.sampling import SamplingSettings
 from nas.core.space import Genotype
-from nas.core.trial import Candidate, Outcome, Parent
+from nas.core.trial import Candidate, Job, Outcome, Parent
 from nas.network.inheritance import InitialWeights, inherit
 from nas.network.shared import SharedWeights
 from nas.network.space import SearchSpace
@@ -159,12 +159,15 @@ class TrainingJob:
             history=training.history,
         )
 
-    def of_supernet(self, sampling: SamplingSettings, calibration_images: int) -> SupernetJob:
+    def of_supernet(
+        self, sampling: SamplingSettings, calibration_images: int, stand_alone: Job | None = None
+    ) -> SupernetJob:
         """Return the job that judges candidates by weights that are trained by this one's recipe.
 
         Args:
             sampling: Which networks are trained in every step.
             calibration_images: Training images from which batch statistics are estimated.
+            stand_alone: Trains candidates of fidelity 1; `None` to judge them as all others.
 
         Raises:
             ConfigError: Shared weights cannot be trained by the recipe.
@@ -173,7 +176,9 @@ class TrainingJob:
 
         own = {spec.name: getattr(self, spec.name) for spec in fields(self)}
         training = SupernetTraining(**{**own, "return_weights": True}, settings=sampling)
-        return SupernetJob(training=training, calibration_images=calibration_images)
+        return SupernetJob(
+            training=training, calibration_images=calibration_images, stand_alone=stand_alone
+        )
 
     def trainable(self, candidate: Candidate) -> TrainableNetwork | SharedWeights:
         """Return what is trained for a candidate."""

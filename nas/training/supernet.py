@@ -16,7 +16,7 @@ from nas.core.files import hashed
 from nas.core.host import training_step
 from nas.core.sampling import SamplingSettings
 from nas.core.space import Genotype
-from nas.core.trial import Candidate, Outcome
+from nas.core.trial import FULL, Candidate, Job, Outcome
 from nas.network.shared import SharedWeights, SupernetWeights, extreme, recalibrate, share_layers
 from nas.network.space import SearchSpace
 from nas.network.trainable import TrainableNetwork
@@ -188,11 +188,14 @@ class SupernetJob:
     Attributes:
         training: How these are trained, on which images; what networks are judged on.
         calibration_images: Training images from which batch statistics are estimated.
+        stand_alone: Trains candidates of fidelity 1 by themselves; `None` to judge them as all
+            others.
         weights: The trained weights; `None` before.
     """
 
     training: SupernetTraining
     calibration_images: int
+    stand_alone: Job | None = None
     weights: SupernetWeights | None = None
 
     def with_weights(
@@ -204,7 +207,8 @@ class SupernetJob:
 
     def __call__(self, candidate: Candidate, deadline: float) -> Outcome:
         """Judge `candidate`; see `nas.core.trial.Job`."""
-        del deadline
+        if self.stand_alone is not None and candidate.fidelity == FULL:
+            return self.stand_alone(candidate, deadline)
         assert self.weights is not None, "the supernet is trained first"
         job = self.training
         torch.set_num_threads(job.threads)

@@ -54,12 +54,40 @@ def test_a_study_trains_shared_weights_once_and_verifies_its_front(
         assert refused.stderr.count("\n") == 1
 
 
+@pytest.mark.slow
+def test_promising_candidates_are_trained_by_themselves(here: Here, tmp_path: Path) -> None:
+    ended = here(
+        "search",
+        *SUPERNET,
+        "name=both",
+        "fidelity=mo_asha",
+        "fidelity.rungs=[0.1,1]",
+        "fidelity.eta=2",
+        "search.evaluations=9",
+        "evaluation.stand_alone.epochs=1",
+    )
+    assert ended.returncode == 0, ended.stderr
+    study = StudyResults(tmp_path / "runs" / "both")
+    trials = study.trials()
+    judged, trained = (trials[trials["fidelity"] == share] for share in (0.1, 1.0))
+    assert len(trained) >= 4
+    assert set(trained["arch_id"]) <= set(judged["arch_id"])
+    assert trained["seconds"].median() > judged["seconds"].median()
+    assert set(study.pareto()["arch_id"]) <= set(trained["arch_id"])
+
+
 @pytest.mark.parametrize(
-    ("setting", "value"),
-    [("fidelity", "mo_asha"), ("budget", "10min"), ("evaluation.recipe.patience", "2")],
+    ("given", "setting"),
+    [
+        ("fidelity=mo_asha", "fidelity.rungs"),
+        ("budget=10min", "budget"),
+        ("evaluation.recipe.patience=2", "evaluation.recipe.patience"),
+        ("evaluation.stand_alone.teacher.source=self", "evaluation.stand_alone.teacher.source"),
+        ("evaluation.stand_alone=fast", "evaluation.stand_alone"),
+    ],
 )
-def test_what_does_not_go_with_a_supernet_is_refused(here: Here, setting: str, value: str) -> None:
-    refused = here("search", *SUPERNET, f"{setting}={value}")
+def test_what_does_not_go_with_a_supernet_is_refused(here: Here, given: str, setting: str) -> None:
+    refused = here("search", *SUPERNET, given)
     assert refused.returncode != 0
     assert f"{setting}: got" in refused.stderr
     assert refused.stderr.count("\n") == 1

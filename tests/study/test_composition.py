@@ -203,3 +203,21 @@ def test_published_latency_is_the_objective_where_the_device_is_a_table() -> Non
     assert read_with(
         "experiment=nasbench201", "fidelity=mo_asha", "fidelity.rungs=[0.06,1.0]"
     ).fidelity.fidelities == (0.06, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("data", "flip", "shift"),
+    [
+        ({"name": "digits"}, False, 0.125),
+        ({"name": "fashion_mnist"}, True, 0.0),
+        ({"name": "image_folder", "path": "photos"}, True, 0.125),
+        ({"name": "npz", "path": "a.npz", "centred": True, "mirrors": False}, False, 0.0),
+    ],
+)
+def test_a_data_set_says_how_its_images_may_change(
+    data: dict[str, Any], flip: bool, shift: float
+) -> None:
+    values = with_presets(resolved(compose()) | {"data": data})
+    final = values["finalise"]["recipe"]["augmentation"]
+    assert (final["flip"], final["shift"]) == (flip, shift)
+    assert values["evaluation"]["recipe"]["augmentation"]["shift"] == 0.0

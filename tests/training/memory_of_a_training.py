@@ -28,9 +28,7 @@ FEW = 2
 def main(space_name: str, side: int, batch: int, compute: dict[str, object]) -> None:
     torch.set_num_threads(1)
     space = search_spaces.get(space_name, input_shape=(3, side, side), num_classes=10)
-    recipe = Recipe.of(
-        epochs=1, batch_size=batch, compute=compute, augmentation={"shift": 0.0, "flip": False}
-    )
+    recipe = Recipe.of(epochs=1, batch_size=batch, compute=compute, augmentation={"flip": False})
     pixels = np.zeros((batch, 3, side, side), np.uint8)
     labels = np.arange(batch) % 10
     images = Examples(pixels, labels, Classification(class_names=tuple("abcdefghij")))

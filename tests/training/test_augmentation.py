@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from nas.core.recipe import AugmentationSettings
 from nas.training.augmentation import Mix, augmented, mixed
 
-OFF = AugmentationSettings(flip=False, shift=0.0)
+OFF = AugmentationSettings()
 EVERYTHING = replace(OFF, flip=True, shift=0.2, crop=0.3, policy="rand", colour=0.4, erase=0.5)
 
 

@@ -30,7 +30,7 @@ from nas.training.memory import training_bytes
 from nas.training.precision import check_compiler, slowdown
 from nas.training.trainer import train
 
-ONE_STEP = Recipe.of(epochs=1, train_samples=64, augmentation={"shift": 0.0})
+ONE_STEP = Recipe.of(epochs=1, train_samples=64)
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +60,6 @@ def weights_after(splits: SearchSplits, space: str, **compute: Any) -> dict[str,
     recipe = Recipe.of(
         epochs=1,
         train_samples=64,
-        augmentation={"shift": 0.0},
         compute=compute,
         optimizer=optimizer,
     )
@@ -89,7 +88,7 @@ def test_gradients_are_those_of_the_whole_batch(splits: SearchSplits):
 def test_bf16_learns_as_fp32_and_weights_stay_in_fp32(splits: SearchSplits):
     errors = {}
     for precision in ("fp32", "bf16"):
-        recipe = Recipe.of(epochs=3, augmentation={"shift": 0.0}, compute={"precision": precision})
+        recipe = Recipe.of(epochs=3, compute={"precision": precision})
         outcome = (job := job_of(splits, recipe))(candidate(job), math.inf)
         errors[precision] = outcome.metrics["error"]
         weights = safetensors.torch.load(outcome.weights)

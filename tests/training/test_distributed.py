@@ -26,7 +26,6 @@ RECIPE = Recipe.of(
     "transformer",
     epochs=2,
     train_samples=192,
-    augmentation={"shift": 0.0},
     compute={"accumulate": 2},
     ema=0.2,
     patience=5,

@@ -35,7 +35,7 @@ def job() -> RelaxedJob:
         space=TinySpace(),
         train=images,
         preprocessing=Preprocessing.of(images),
-        recipe=Recipe.of(augmentation={"shift": 0.0}),
+        recipe=Recipe.of(),
         settings=RelaxationSettings(epochs=4),
         cost=macs,
     )

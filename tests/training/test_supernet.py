@@ -115,6 +115,19 @@ def test_smaller_choices_are_allowed_one_name_after_another():
     assert len(values(1.0, "depth")) > 1
 
 
+def test_only_promoted_candidates_are_trained_by_themselves():
+    alone = training_job(epochs=1)
+    job = training_job().of_supernet(SamplingSettings(), 128, alone)
+    job = judging(job, trained(job))
+    genotype = job.training.space.sample(np.random.default_rng(0))
+    promoted = candidate(genotype=genotype)
+    inherited = candidate(genotype=genotype, fidelity=0.05)
+    assert job(promoted, math.inf).metrics == alone(promoted, math.inf).metrics
+    judged = replace(job, stand_alone=None)(promoted, math.inf)
+    assert job(inherited, math.inf).metrics == judged.metrics
+    assert judged.history == ()
+
+
 @pytest.mark.parametrize("strategy", ["sandwich", "fair"])
 def test_a_training_goes_on_from_its_checkpoint_bit_for_bit(strategy):
     job = supernet(strategy, ema=0.2)

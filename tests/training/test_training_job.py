@@ -50,7 +50,7 @@ def job(splits: SearchSplits) -> TrainingJob:
         train=splits.train,
         held_out=splits.validation,
         preprocessing=Preprocessing.of(splits.train),
-        recipe=Recipe.of(epochs=3, augmentation={"shift": 0.0}),
+        recipe=Recipe.of(epochs=3),
         return_weights=True,
     )
 
