@@ -19,8 +19,9 @@ from nas.core.recipe import Recipe
 from nas.core.records import decoding, read_json
 from nas.core.registry import nested
 from nas.core.seeding import training_seed
+from nas.core.space import Genotype
 from nas.core.trial import Candidate, Job, Outcome
-from nas.evaluation import CandidateTraining, proxies, register
+from nas.evaluation import CandidateTraining, EvaluationSettings, proxies, register
 from nas.evaluation.proxies import Batch, Proxy, combined
 from nas.evaluation.training import WorkerSettings
 from nas.network.space import SearchSpace
@@ -60,7 +61,9 @@ class ProxySettings(WorkerSettings):
             if getattr(self, name) < least:
                 raise ConfigError(f"evaluation.{name}", getattr(self, name), f"{least} or more")
 
-    def job(self, training: Callable[[Recipe], CandidateTraining], *, partial: bool = False) -> Job:
+    def job(
+        self, training: Callable[[Recipe], CandidateTraining], *, partial: bool = False
+    ) -> ProxyJob:
         del partial
         own = training(Recipe())
         return ProxyJob(
@@ -74,46 +77,8 @@ class ProxySettings(WorkerSettings):
     def prepare(self, job: Job, folder: Path) -> Job:
         assert isinstance(job, ProxyJob)
         path = folder / "proxy_references.json"
-        if not path.is_file():
-            folder.mkdir(parents=True, exist_ok=True)
-            write_json_atomically(path, {"scores": self._reference_scores(job)})
-        fix = "delete it and run the same command again"
-        scores = read_json(path, {"scores": list}, fix)["scores"]
-        with decoding(path, fix):
-            return replace(job, references=tuple(dict(each) for each in scores))
-
-    def _reference_scores(self, job: ProxyJob) -> list[Scores]:
-        """Return the scores of random networks, in their order.
-
-        Raises:
-            HwnasError: Too few of them have any.
-        """
-        space, found = job.space, dict[int, Scores]()
-        drawn = space.samples(self.references, np.random.default_rng(self.seed)).tolist()
-        architectures = [space.architecture(genotype) for genotype in drawn]
-        with closing(self.start(job)) as evaluator:
-            evaluator.submit(
-                [
-                    Candidate(
-                        number=number,
-                        genotype=each.genotype,
-                        arch_id=each.arch_id,
-                        seed=training_seed(self.seed, each.arch_id),
-                    )
-                    for number, each in enumerate(architectures)
-                ]
-            )
-            failure = None
-            while evaluations := evaluator.completed():
-                for ended in evaluations:
-                    failure = ended.failure or failure
-                    if ended.outcome is not None:
-                        found[ended.candidate.number] = ended.outcome.metrics
-        if len(found) < LEAST_REFERENCES:
-            name = proxies.registry.name_of(type(self.proxy))
-            line = f"{name} has a score for {len(found)} of {self.references} random networks"
-            raise HwnasError(f"evaluation.proxy: {line} ({failure}); choose another one")
-        return [found[number] for number in sorted(found)]
+        scored = scored_sample(job, self, path, self.references, self.seed)
+        return replace(job, references=tuple(scored.values()))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,6 +121,66 @@ class ProxyJob:
         if not self.references:
             return Outcome(metrics=scores)
         return Outcome(metrics={"proxy_rank": rank_percent(scores, self.references)})
+
+
+def scored_sample(
+    job: ProxyJob, evaluation: EvaluationSettings, file: Path, networks: int, seed: int
+) -> dict[Genotype, Scores]:
+    """Return the scores of random networks of a space, which are kept in a file.
+
+    Args:
+        job: Scores them.
+        evaluation: Starts the workers that they are scored on.
+        file: Is read where it is there.
+        networks: How many.
+        seed: Of their choice and of their initial weights.
+
+    Returns:
+        Scores by canonical genotype; of those networks that have any.
+
+    Raises:
+        HwnasError: Too few of them have any.
+    """
+    if not file.is_file():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        found = _scored(job, evaluation, networks, seed)
+        rows = [{"genotype": list(genotype), "scores": each} for genotype, each in found.items()]
+        write_json_atomically(file, {"scored": rows})
+    fix = "delete it and run the same command again"
+    rows = read_json(file, {"scored": list}, fix)["scored"]
+    with decoding(file, fix):
+        return {job.space.canonical(row["genotype"]): dict(row["scores"]) for row in rows}
+
+
+def _scored(
+    job: ProxyJob, evaluation: EvaluationSettings, networks: int, seed: int
+) -> dict[Genotype, Scores]:
+    drawn = np.unique(job.space.samples(networks, np.random.default_rng(seed)), axis=0).tolist()
+    architectures = [job.space.architecture(genotype) for genotype in drawn]
+    found: dict[Genotype, Scores] = {}
+    failure = None
+    with closing(evaluation.start(job)) as evaluator:
+        evaluator.submit(
+            [
+                Candidate(
+                    number=number,
+                    genotype=each.genotype,
+                    arch_id=each.arch_id,
+                    seed=training_seed(seed, each.arch_id),
+                )
+                for number, each in enumerate(architectures)
+            ]
+        )
+        while evaluations := evaluator.completed():
+            for ended in evaluations:
+                failure = ended.failure or failure
+                if ended.outcome is not None:
+                    found[ended.candidate.genotype] = ended.outcome.metrics
+    if len(found) < LEAST_REFERENCES:
+        name = proxies.registry.name_of(type(job.proxy))
+        line = f"{name} has a score for {len(found)} of {len(drawn)} random networks"
+        raise HwnasError(f"proxy {line} ({failure}); choose another one")
+    return {each.genotype: found[each.genotype] for each in architectures if each.genotype in found}
 
 
 def rank_percent(scores: Scores, references: tuple[Scores, ...]) -> float:

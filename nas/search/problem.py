@@ -15,6 +15,7 @@ from nas.core.prediction import FloatArray
 from nas.core.relaxation import Goal
 from nas.core.space import Genotype
 from nas.core.trial import Trial
+from nas.network.blocks import IntArray
 from nas.network.space import SearchSpace
 
 INFEASIBLE_DRAWS = 50
@@ -25,6 +26,19 @@ WALK_STEPS = 200
 
 DUPLICATE_DRAWS = 1000
 """Random architectures already known after which no new one is expected."""
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Random architectures that zero-cost proxies have scored.
+
+    Attributes:
+        genotypes: Canonical, shape `(n, g)`.
+        scores: Larger is better, shape `(n, k)`.
+    """
+
+    genotypes: IntArray
+    scores: FloatArray
 
 
 @dataclass(frozen=True)
@@ -40,6 +54,7 @@ class SearchProblem:
         relaxed: Has relaxed networks trained, and returns what is found for each goal: a canonical
             genotype, or `None` where a training failed; for the first ones only, where time is up.
             `None` where nothing can be trained.
+        scored: What proxies say of random architectures, where the algorithm asks for that.
     """
 
     space: SearchSpace
@@ -48,6 +63,7 @@ class SearchProblem:
     limited: Mapping[str, Objective]
     facts: Facts
     relaxed: Callable[[Sequence[Goal]], Sequence[Genotype | None]] | None = None
+    scored: Scored | None = None
 
     def __post_init__(self) -> None:
         """Check that there is something to search for."""

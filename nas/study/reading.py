@@ -26,6 +26,7 @@ from nas.core.recipe import OPTIMIZERS, PRESETS, Recipe
 from nas.core.registry import Registry
 from nas.data.published import Published
 from nas.devices.table import TableDevice
+from nas.evaluation import proxies
 from nas.evaluation.tabular import TabularSettings
 from nas.objectives.builtin import TaskMetric
 from nas.objectives.proxy import ProxyRank
@@ -116,6 +117,7 @@ def read(config: DictConfig) -> StudySettings:
     _check_tables(settings)
     _check_proxy(settings)
     _check_without_training(settings)
+    _check_scores(settings)
     return settings
 
 
@@ -393,6 +395,20 @@ def _check_proxy(settings: StudySettings) -> None:
         if not by_proxy and isinstance(objective, ProxyRank):
             expected = "a metric of a training, such as error, or evaluation=proxy"
             raise ConfigError(f"search.{section}", name, expected)
+
+
+def _check_scores(settings: StudySettings) -> None:
+    """Check the proxy whose scores `guided` learns.
+
+    Raises:
+        ConfigError: There is none of its name, or no image to score networks on.
+    """
+    name = getattr(settings.search.algorithm, "proxy", "")
+    if name and name not in proxies.names():
+        raise UnknownNameError("search.algorithm.proxy", name, proxies.names())
+    if name and isinstance(settings.data, Published):
+        expected = "empty, as data=published has no images to score networks on"
+        raise ConfigError("search.algorithm.proxy", name, expected)
 
 
 def _check_without_training(settings: StudySettings) -> None:

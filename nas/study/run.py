@@ -14,6 +14,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from nas.core.errors import ConfigError, DeviceError, HwnasError
 from nas.core.host import usable_cores
 from nas.core.objective import Facts
@@ -23,17 +25,20 @@ from nas.core.seeding import stream
 from nas.core.space import Genotype
 from nas.core.trial import History, Job, Trial, full_trainings
 from nas.devices.measuring.environment import threads_line
+from nas.evaluation import proxies
 from nas.evaluation.checkpoints import CheckpointFolder, ContinuingEvaluator
+from nas.evaluation.proxy import ProxySettings, scored_sample
 from nas.logging import GuardedLogger, Logger
 from nas.network.inheritance import PretrainedWeights
 from nas.network.trained import Preprocessing
 from nas.results.ledger import Ledger, Writer
 from nas.results.study import StudyResults
 from nas.search.algorithms.gradient import GradientSettings
+from nas.search.algorithms.guided import GuidedSettings
 from nas.search.feasibility import feasibility_report
 from nas.search.loop import SearchLoop
 from nas.search.parents import Parents
-from nas.search.problem import SearchProblem
+from nas.search.problem import Scored, SearchProblem
 from nas.search.proposer import WarmStart
 from nas.search.stopping import ROUNDING, Stopping
 from nas.study import noise, preview, record, teachers
@@ -425,6 +430,7 @@ class _Study:
         ended = stop.get("limits") == self.settings.limits
         verified = frozenset() if ended else self.folder.verified_members
         unfinished = full_trainings(recorded) < evaluations - ROUNDING
+        problem = dataclasses.replace(problem, scored=self._scored())
         job = self._prepared() if unfinished else self._job
         workers, planner = self.settings.evaluation.start(job), self._planner
         checkpoints = CheckpointFolder(self.folder.checkpoints)
@@ -493,6 +499,23 @@ class _Study:
             adaptive_measurement=measured.summary(),
         )
         return trials
+
+    def _scored(self) -> Scored | None:
+        """Return what the algorithm's proxy says of random architectures, if it has one.
+
+        Raises:
+            HwnasError: The proxy has no scores.
+        """
+        algorithm, evaluation = self.settings.search.algorithm, self.settings.evaluation
+        if not isinstance(algorithm, GuidedSettings) or not algorithm.proxy:
+            return None
+        settings = ProxySettings(proxy=proxies.get(algorithm.proxy))
+        job = settings.job(lambda recipe: self._training(recipe, None))
+        file = self.folder.prepared / "scored.json"
+        with self.reporter.progress(f"scoring networks by {algorithm.proxy}", None):
+            found = scored_sample(job, evaluation, file, algorithm.scored, self.settings.seed)
+        table = np.array([list(scores.values()) for scores in found.values()])
+        return Scored(self.space.matrix(list(found)), table)
 
     def _relaxed_job(self, problem: SearchProblem) -> RelaxedJob | None:
         """Return how relaxed networks are trained, where the search is one by gradients.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,13 @@ from nas.evaluation.proxy import LOWEST, rank_percent
 from nas.study.composition import compose
 from nas.study.reading import read
 
+SMALL = (
+    "search_space=nasbench201",
+    "search_space.channels=4",
+    "search_space.cells_per_stage=1",
+    "finalise.limit=2",
+    "finalise.recipe.epochs=1",
+)
 BY_PROXY = ("evaluation=proxy", "search.objectives=[proxy_rank,params_m]")
 
 
@@ -57,6 +65,8 @@ def test_several_scores_are_ranked_together():
         ((*BY_PROXY, "evaluation.images=3"), "evaluation.images: got 3, expected 4 or more"),
         ((*BY_PROXY, "evaluation.references=2"), "evaluation.references: got 2, expected 8"),
         ((*BY_PROXY, "evaluation.workers=0"), "evaluation.workers: got 0"),
+        (("search.algorithm.proxy=zigo",), "search.algorithm.proxy: got 'zigo'.*mean 'zico'"),
+        (("search.algorithm.scored=4",), "search.algorithm.scored: got 4, expected 10 or more"),
     ],
 )
 def test_what_does_not_go_together_is_refused(settings: tuple[str, ...], message: str):
@@ -70,6 +80,11 @@ def test_a_proxy_is_one_of_the_settings():
     assert own.inherits is False
 
 
+def test_a_published_table_has_no_images_for_a_proxy():
+    with pytest.raises(ConfigError, match=r"algorithm.proxy: got 'zico', expected empty"):
+        read(compose(["experiment=nasbench201", "search.algorithm.proxy=zico"]))
+
+
 @pytest.mark.slow
 def test_a_front_found_by_a_proxy_is_trained(tmp_path: Path):
     study = nas.search(
@@ -78,15 +93,11 @@ def test_a_front_found_by_a_proxy_is_trained(tmp_path: Path):
         name="by_proxy",
         settings={"runs": tmp_path / "runs"},
         overrides=[
-            "search_space=nasbench201",
-            "search_space.channels=4",
-            "search_space.cells_per_stage=1",
+            *SMALL,
             *BY_PROXY,
             "evaluation.proxy=naswot",
             "evaluation.images=8",
             "evaluation.references=8",
-            "finalise.limit=2",
-            "finalise.recipe.epochs=1",
             "device.min_seconds=0",
             "device.min_rounds=36",
             "device.relative_ci=0.5",
@@ -102,3 +113,31 @@ def test_a_front_found_by_a_proxy_is_trained(tmp_path: Path):
     guess = nas.data.get("digits").search_splits().trivial()["error"]
     assert study.record["reference_point"]["proxy_rank"] == guess
     assert study.pick("best")["error_final"] == front["error_final"].min()
+
+
+@pytest.mark.slow
+def test_scores_are_made_once_and_help_to_choose(tmp_path: Path):
+    file = tmp_path / "runs" / "scored" / "prepared" / "scored.json"
+    contents = []
+    for evaluations in (7, 9):
+        study = nas.search(
+            data="digits",
+            evaluations=evaluations,
+            name="scored",
+            settings={"runs": tmp_path / "runs"},
+            overrides=[
+                *SMALL,
+                "search.objectives=[error,params_m]",
+                "search.algorithm.proxy=naswot",
+                "search.algorithm.scored=12",
+                "search.algorithm.initial=5",
+                "evaluation.recipe.epochs=1",
+                "finalise.limit=0",
+            ],
+        )
+        assert (study.trials()["status"] == "complete").sum() == evaluations
+        contents.append(file.read_bytes())
+    assert contents[0] == contents[1]
+    scored = json.loads(contents[0])["scored"]
+    assert 8 <= len(scored) <= 12
+    assert set(scored[0]["scores"]) == {"naswot"}

@@ -19,6 +19,7 @@ from nas.core.space import Gene
 from nas.network.blocks import Block, Choices
 from nas.network.space import SearchSpace
 from nas.results.hypervolume import hypervolume
+from nas.search.problem import Scored
 from nas.search.surrogates.expected_improvement import (
     Boxes,
     expected_improvement,
@@ -31,6 +32,7 @@ from nas.search.surrogates.gaussian_process import (
     GaussianProcess,
     _LogPosterior,
 )
+from nas.search.surrogates.scores import ScoredFeatures
 from nas.search.surrogates.surrogate import Scale, Surrogate, representative, stacked_share
 
 
@@ -304,3 +306,30 @@ def test_a_small_space_is_enumerated_and_a_large_one_is_not():
     ]
     assert np.array_equal(spaces[0].every(10_000), np.unique(sample.genotypes, axis=0))
     assert spaces[0].every(1_000) is spaces[1].every(10_000) is None
+
+
+def test_what_a_proxy_says_of_other_networks_is_predicted():
+    space = search_spaces.get("nasbench201", input_shape=(3, 32, 32), num_classes=10)
+    table = tables.get("nasbench201")
+    rng = np.random.default_rng(0)
+    every = space.canonicalise(np.asarray(table.genotypes))
+    order = rng.permutation(len(every))[:400]
+    # The published errors stand for a proxy that is as good as can be; the other score is noise.
+    told = -np.asarray(table.error("cifar10", 200), float)[order]
+    scores = np.stack([told, rng.normal(size=len(order))], axis=1)
+    plain = Features(space)
+    features = ScoredFeatures(plain, Scored(every[order[:120]], scores[:120]))
+    columns = features(every[order])
+    assert columns.shape[1] == plain(every[:1]).shape[1] + 2
+    assert features.groups[-1] == Group("scores", slice(columns.shape[1] - 2, columns.shape[1]))
+    assert spearmanr(columns[120:, -2], told[120:]).statistic > 0.8
+    assert features([]).shape == (0, columns.shape[1])
+    # Less errs where the proxy is known, though half of its scores are noise.
+    correlations = []
+    for described in (plain, features):
+        surrogate = Surrogate(described.groups)
+        inputs = described(every[order])
+        surrogate.learn(inputs[120:132], np.ones(12), -told[120:132], inputs[:0])
+        predicted, _ = surrogate.predict(inputs[132:])
+        correlations.append(spearmanr(predicted, -told[132:]).statistic)
+    assert correlations[1] > correlations[0]

@@ -29,6 +29,7 @@ from nas.search.problem import SearchProblem
 from nas.search.proposer import Proposer
 from nas.search.surrogates.acquisition import Acquisition, Candidates
 from nas.search.surrogates.features import Features
+from nas.search.surrogates.scores import ScoredFeatures
 
 LEAST_TRIALS = 5
 """Complete trials from which models learn; until then architectures are drawn at random."""
@@ -48,16 +49,23 @@ class GuidedSettings(AlgorithmSettings):
         candidates: Architectures among which is chosen, where the space is larger.
         generations: In which these evolve, for each proposal.
         enumerable: Up to so many genotypes, all of them are candidates.
+        proxy: Name of a zero-cost proxy, whose scores of `scored` random architectures are learned
+            before the search; what it would say of candidates is then a feature of theirs. Empty
+            for none.
+        scored: Architectures that it scores.
     """
 
     initial: int = 10
     candidates: int = 1000
     generations: int = 4
     enumerable: int = 50_000
+    proxy: str = ""
+    scored: int = 128
 
     def __post_init__(self) -> None:
         """Check every setting."""
-        for name, least in (("initial", 1), ("candidates", 10), ("generations", 1)):
+        least_of = {"initial": 1, "candidates": 10, "generations": 1, "scored": 10}
+        for name, least in least_of.items():
             if getattr(self, name) < least:
                 setting = f"search.algorithm.{name}"
                 raise ConfigError(setting, getattr(self, name), f"{least} or more")
@@ -77,7 +85,9 @@ class Guided(Proposer):
         self._settings = settings
         self._mutation = GeneMutation(problem.space.genes, MUTATED_GENES)
         self._crossover = UX(prob=CROSSOVER_PROBABILITY)
-        self._features = Features(problem.space)
+        self._features: Features | ScoredFeatures = Features(problem.space)
+        if problem.scored is not None:
+            self._features = ScoredFeatures(self._features, problem.scored)
         every = problem.space.every(settings.enumerable)
         self._whole = None if every is None else self._candidates(every)
         self._base = self._whole or self._sampled(settings.candidates)

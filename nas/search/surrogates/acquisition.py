@@ -18,6 +18,7 @@ from nas.search.problem import SearchProblem
 from nas.search.ranking import constrained_ranks
 from nas.search.surrogates.expected_improvement import LEAST, log_expected_improvement
 from nas.search.surrogates.features import Features, Group
+from nas.search.surrogates.scores import ScoredFeatures
 from nas.search.surrogates.surrogate import Surrogate
 
 SURELY = 0.5
@@ -38,7 +39,9 @@ class Candidates:
         genotypes: Canonical, shape `(n, g)`.
     """
 
-    def __init__(self, problem: SearchProblem, features: Features, genotypes: IntArray) -> None:
+    def __init__(
+        self, problem: SearchProblem, features: Features | ScoredFeatures, genotypes: IntArray
+    ) -> None:
         """Describe canonical `genotypes`, shape `(n, g)`."""
         self._problem = problem
         self._features = features

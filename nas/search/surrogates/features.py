@@ -50,8 +50,8 @@ class Group:
     """Columns of features that belong together and share a length scale.
 
     Attributes:
-        name: `genes`, `kinds`, `size`, or of a cell `CELL.nodes`, `CELL.paths`, `CELL.windows`,
-            `CELL.norm`.
+        name: `genes`, `kinds`, `size`, `scores`, or of a cell `CELL.nodes`, `CELL.paths`,
+            `CELL.windows`, `CELL.norm`.
         columns: Their positions.
     """
 
@@ -60,8 +60,8 @@ class Group:
 
     @property
     def of_genes(self) -> bool:
-        """Whether the columns tell genes or sizes, whose effects add up for the most part."""
-        return self.name in ("genes", "kinds", "size")
+        """Whether the effects of the columns add up for the most part: genes, sizes, scores."""
+        return self.name in ("genes", "kinds", "size", "scores")
 
 
 class Features:
