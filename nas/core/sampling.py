@@ -26,6 +26,8 @@ class SamplingSettings:
             allowed one name after another; empty for all ordinal genes at once.
         shrinking_from: Share of the training before which the largest choices alone are allowed.
         shrinking_until: Share of the training from which all choices are allowed.
+        split: Name of a gene of which every choice has shared weights of its own (few-shot NAS,
+            Zhao et al., ICML 2021), for one whose choices disagree; empty for none.
     """
 
     strategy: str = ""
@@ -33,6 +35,7 @@ class SamplingSettings:
     shrinking_order: tuple[str, ...] = ()
     shrinking_from: float = 0.2
     shrinking_until: float = 0.7
+    split: str = ""
 
     def __post_init__(self) -> None:
         if self.strategy and self.strategy not in STRATEGIES:

@@ -38,8 +38,8 @@ class InitialWeights(Protocol):
     def source(self) -> Mapping[str, str]:
         """Where they come from, for the record."""
 
-    def inherited_by(self, network: Network) -> float:
-        """Give `network` the weights that fit; return the share of its parameters that did."""
+    def inherited_by(self, network: Network, genotype: Sequence[int]) -> float:
+        """Give the network of a genotype what fits; return the share of its parameters that did."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,8 +57,9 @@ class PretrainedWeights:
     outputs: bool = True
     source: Mapping[str, str] = field(default_factory=dict)
 
-    def inherited_by(self, network: Network) -> float:
+    def inherited_by(self, network: Network, genotype: Sequence[int]) -> float:
         """Give `network` the weights that fit; return the share of its parameters that did."""
+        del genotype
         return inherit(network, self.network, outputs=self.outputs)
 
 

@@ -28,7 +28,7 @@ from torch import nn
 from torch.func import functional_call
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from nas.core.errors import HwnasError
+from nas.core.errors import HwnasError, UnknownNameError
 from nas.core.space import Genotype
 from nas.network.blocks import ModuleSpec
 from nas.network.costs import Shape, trace_spec
@@ -57,11 +57,14 @@ _PREFIX = "shared_"
 class SharedWeights(nn.Module):
     """One set of weights for all networks of a space.
 
-    It runs the network that was chosen last, by `choose`, as if it were this network.
+    It runs the network that was chosen last, by `choose`, as if it were this network. With a split,
+    there is such a set for every choice of one gene (few-shot NAS, Zhao et al., ICML 2021); their
+    initial weights are equal.
 
     Attributes:
         space: The space.
         auxiliary: Whether its networks have the auxiliary classifiers that take part in training.
+        split: Name of the gene whose choices share nothing; empty for none.
         genotype: Of the network that is run.
 
     Example:
@@ -71,19 +74,21 @@ class SharedWeights(nn.Module):
         >>> network = shared.extract(genotype)
     """
 
-    def __init__(self, space: SearchSpace, *, auxiliary: bool = False) -> None:
+    def __init__(self, space: SearchSpace, *, auxiliary: bool = False, split: str = "") -> None:
         """Make weights of the largest shapes, initialised as the space initialises a network.
 
         The initial weights follow from torch's random state, which is left as it was.
 
         Raises:
-            ConfigError: The cases of a block are too many to be gone through.
+            ConfigError: The cases of a block are too many to be gone through, or no gene has the
+                name `split`.
         """
         super().__init__()
-        self.space, self.auxiliary = space, auxiliary
+        self.space, self.auxiliary, self.split = space, auxiliary, split
+        self._split = position_of_split(space, split)
         self.recompute, self.any_size = False, False
         self.drop_path = self.dropout = 0.0
-        self._sources: dict[str, dict[str, list[nn.Module]]] = {}
+        sources: dict[str, dict[str, list[nn.Module]]] = {}
         with torch.random.fork_rng(devices=[]):
             for block, layers in _wanted(space, auxiliary=auxiliary).items():
                 built = cache(_built)
@@ -94,10 +99,32 @@ class SharedWeights(nn.Module):
                     for i, layer in enumerate(layers_of_role)
                 }
                 self.add_module(_PREFIX + block, nn.ModuleDict(named))
-                self._sources[block] = made
+                sources[block] = made
             space.initialise(self)
+        parts = 1 if self._split is None else len(space.genes[self._split].choices)
+        self._sources = [sources, *(self._copied(sources, part) for part in range(1, parts))]
         self.genotype = space.canonical([0] * len(space.genes))
         self._skeletons = lru_cache(SKELETONS)(self._skeleton)
+
+    def _copied(
+        self, sources: Mapping[str, Mapping[str, Sequence[nn.Module]]], part: int
+    ) -> dict[str, dict[str, list[nn.Module]]]:
+        """Make a further set of weights that are equal to `sources`."""
+        copied: dict[str, dict[str, list[nn.Module]]] = {}
+        for block, roles in sources.items():
+            copied[block] = {name: list(map(copy.deepcopy, each)) for name, each in roles.items()}
+            named = {
+                f"{name} {i}": layer
+                for name, layers in copied[block].items()
+                for i, layer in enumerate(layers)
+            }
+            self.add_module(f"{_PREFIX}{part}_{block}", nn.ModuleDict(named))
+        return copied
+
+    def _sources_of(self, genotype: Sequence[int]) -> dict[str, dict[str, list[nn.Module]]]:
+        """Return the set of weights that a network takes part in."""
+        part = 0 if self._split is None else self.space.canonical(genotype)[self._split]
+        return self._sources[part]
 
     def choose(self, genotype: Sequence[int]) -> None:
         """Choose the network that is run."""
@@ -113,7 +140,8 @@ class SharedWeights(nn.Module):
             HwnasError: The network needs more than there is.
         """
         placed = self.space.place(genotype, auxiliary=self.auxiliary)
-        network = TrainableNetwork(placed, self.views_of)
+        sources = self._sources_of(genotype)
+        network = TrainableNetwork(placed, lambda block: self._views(block, sources))
         network.regularise(drop_path=self.drop_path, dropout=self.dropout)
         network.recompute = self.recompute
         network.take_any_size(self.any_size)
@@ -137,11 +165,11 @@ class SharedWeights(nn.Module):
             HwnasError: The network needs more than there is.
         """
         network = self.space.build(genotype, auxiliary=self.auxiliary)
-        self.inherited_by(network)
+        self.inherited_by(network, genotype)
         return network.to(next(self.parameters()).device).train(self.training)
 
     @torch.no_grad()
-    def inherited_by(self, network: Network) -> float:
+    def inherited_by(self, network: Network, genotype: Sequence[int]) -> float:
         """Copy a network's part of the weights into it; return the share of its parameters.
 
         Blocks of which there are no shared weights, as of auxiliary classifiers, keep theirs.
@@ -149,15 +177,15 @@ class SharedWeights(nn.Module):
         Raises:
             HwnasError: The network needs more than there is.
         """
-        copied = 0
+        copied, sources = 0, self._sources_of(genotype)
         for block in network.placed_blocks:
-            if block.name not in self._sources:
+            if block.name not in sources:
                 continue
             module = network.get_submodule(block.name)
             parameters = dict(module.named_parameters())
             layers = layers_of(module, declared_inputs(block))
             for part in self._parts(block.name, block.module, layers):
-                parameters[part.path].copy_(part.of(self._sources[block.name]))
+                parameters[part.path].copy_(part.of(sources[block.name]))
                 copied += parameters[part.path].numel()
         return copied / max(sum(p.numel() for p in network.parameters()), 1)
 
@@ -170,14 +198,19 @@ class SharedWeights(nn.Module):
         self.any_size = any_size
 
     def views_of(self, block: PlacedBlock) -> SharedBlock:
-        """Return a block that runs with views of the shared weights; see `network`."""
+        """Return a block that runs with views of the shared weights, without a split."""
+        return self._views(block, self._sources[0])
+
+    def _views(
+        self, block: PlacedBlock, sources: Mapping[str, Mapping[str, Sequence[nn.Module]]]
+    ) -> SharedBlock:
         device = next(self.parameters()).device
         key = ModuleSpec(block.module, block.arguments).key
         module, parts = self._skeletons(
             block.name, key, block.input_shapes, declared_inputs(block), device, self.training
         )
-        sources = self._sources.get(block.name, {})
-        return SharedBlock(module, {part.path: part.of(sources) for part in parts})
+        own = sources.get(block.name, {})
+        return SharedBlock(module, {part.path: part.of(own) for part in parts})
 
     def _skeleton(
         self,
@@ -212,7 +245,7 @@ class SharedWeights(nn.Module):
         for layer in layers:
             parameters = layer.own_parameters
             role = _name(cls, layer.role)
-            sources = self._sources.get(block, {}).get(role, [])
+            sources = self._sources[0].get(block, {}).get(role, [])
             fitting = [i for i, source in enumerate(sources) if _covers(source, layer)]
             if parameters and not fitting:
                 shapes = ", ".join(f"{name} {tuple(p.shape)}" for name, p in parameters.items())
@@ -276,15 +309,17 @@ class SupernetWeights:
         space: Of the networks.
         arrays: Parameters of `SharedWeights` by name.
         source: Where they come from, for the record.
+        split: As of `SharedWeights`.
     """
 
     space: SearchSpace
     arrays: Mapping[str, npt.NDArray[np.float32]]
     source: Mapping[str, str] = field(default_factory=dict)
+    split: str = ""
 
     def shared(self) -> SharedWeights:
         """Return the shared weights, whose memory is the arrays': they are not to be changed."""
-        shared = _without_weights(self.space)
+        shared = _without_weights(self.space, self.split)
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "The given NumPy array is not writable")
             tensors = {name: torch.from_numpy(array) for name, array in self.arrays.items()}
@@ -292,16 +327,28 @@ class SupernetWeights:
         shared.load_state_dict({name: tensors[name] for name in own}, assign=True)
         return shared
 
-    def inherited_by(self, network: Network) -> float:
+    def inherited_by(self, network: Network, genotype: Sequence[int]) -> float:
         """Give a network its part of the weights; see `SharedWeights.inherited_by`."""
-        return self.shared().inherited_by(network)
+        return self.shared().inherited_by(network, genotype)
 
 
 @lru_cache(maxsize=4)
-def _without_weights(space: SearchSpace) -> SharedWeights:
+def _without_weights(space: SearchSpace, split: str) -> SharedWeights:
     """Return shared weights on the meta device: to go through a space's cases takes seconds."""
     with torch.device("meta"):
-        return SharedWeights(space)
+        return SharedWeights(space, split=split)
+
+
+def position_of_split(space: SearchSpace, split: str) -> int | None:
+    """Return the position of the gene whose choices share nothing; `None` for no such gene.
+
+    Raises:
+        ConfigError: No gene has the name.
+    """
+    names = [gene.name for gene in space.genes]
+    if split and split not in names:
+        raise UnknownNameError("evaluation.split", split, names)
+    return names.index(split) if split else None
 
 
 def share_layers(space: SearchSpace) -> bool:

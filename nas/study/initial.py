@@ -73,8 +73,8 @@ def initial_weights(
         sizes = " and ".join("x".join(map(str, shape)) for shape in (before, now))
         notes.append(f"its images differ, {sizes}: see docs/training.md")
     rng = np.random.default_rng(0)
-    networks = (space.build(space.sample(rng)) for _ in range(SAMPLES))
-    share = np.mean([weights.inherited_by(network) for network in networks])
+    drawn = [space.sample(rng) for _ in range(SAMPLES)]
+    share = np.mean([weights.inherited_by(space.build(each), each) for each in drawn])
     fits = f"random networks inherit {share:.0%} of their parameters"
     say(f"{section}.recipe.init={folder}: " + "; ".join([fits, *notes]))
     return weights

@@ -92,7 +92,7 @@ class TrainingJob:
         """Build a network as the recipe trains it, with the weights that it begins with."""
         network = self.space.build(genotype, auxiliary=self.recipe.auxiliary_weight > 0)
         if self.initial is not None:
-            self.initial.inherited_by(network)
+            self.initial.inherited_by(network, genotype)
         if parent is not None:
             source = self.space.build(parent.genotype)
             source.load_state_dict(safetensors.torch.load(parent.weights))

@@ -17,7 +17,14 @@ from nas.core.host import training_step
 from nas.core.sampling import SamplingSettings
 from nas.core.space import Genotype
 from nas.core.trial import FULL, Candidate, Job, Outcome
-from nas.network.shared import SharedWeights, SupernetWeights, extreme, recalibrate, share_layers
+from nas.network.shared import (
+    SharedWeights,
+    SupernetWeights,
+    extreme,
+    position_of_split,
+    recalibrate,
+    share_layers,
+)
 from nas.network.space import SearchSpace
 from nas.network.trainable import TrainableNetwork
 from nas.training.job import TrainingJob
@@ -125,6 +132,7 @@ class SupernetTraining(TrainingJob):
                 text = f"{off}, as a supernet is trained without it"
                 raise ConfigError(f"evaluation.recipe.{name}", value, text)
         self._check_order()
+        position_of_split(self.space, self.settings.split)
 
     def _check_order(self) -> None:
         names = {gene.name.rpartition(".")[2] for gene in self.space.genes if gene.ordinal}
@@ -164,7 +172,8 @@ class SupernetTraining(TrainingJob):
     def trainable(self, candidate: Candidate) -> SharedWeights:
         """Return the shared weights, with the largest network chosen."""
         del candidate
-        shared = SharedWeights(self.space, auxiliary=self.recipe.auxiliary_weight > 0)
+        auxiliary = self.recipe.auxiliary_weight > 0
+        shared = SharedWeights(self.space, auxiliary=auxiliary, split=self.settings.split)
         shared.choose(self.sampling.largest)
         return shared
 
@@ -202,7 +211,12 @@ class SupernetJob:
         self, arrays: Mapping[str, np.ndarray], source: Mapping[str, str]
     ) -> SupernetJob:
         """Return the job that judges by these weights."""
-        weights = SupernetWeights(space=self.training.space, arrays=arrays, source=source)
+        weights = SupernetWeights(
+            space=self.training.space,
+            arrays=arrays,
+            source=source,
+            split=self.training.settings.split,
+        )
         return replace(self, weights=weights)
 
     def __call__(self, candidate: Candidate, deadline: float) -> Outcome:

@@ -237,6 +237,41 @@ def test_a_copy_is_its_own():
     assert not other(torch.randn(4, 3, 16, 16)).any()
 
 
+@pytest.mark.parametrize("name", ["mobilenet", "vit", "nasbench201"])
+def test_choices_of_a_split_gene_share_nothing(name: str):
+    space = space_of(name)
+    position = max(range(len(space.genes)), key=lambda i: len(space.genes[i].choices))
+    shared = SharedWeights(space, split=space.genes[position].name)
+    drawn = space.samples(100, np.random.default_rng(0)).tolist()
+    one = next(tuple(row) for row in drawn if row[position] == 0)
+    other = next(tuple(row) for row in drawn if row[position] == 1)
+    # At first they are what one set of weights gives.
+    plain = SharedWeights(space)
+    plain.load_state_dict({n: t for n, t in shared.state_dict().items() if n in plain.state_dict()})
+    images = torch.randn(4, *space.input_shape)
+    for genotype in (one, other):
+        shared.choose(genotype)
+        plain.choose(genotype)
+        assert torch.equal(shared(images), plain(images))
+    shared.zero_grad()
+    shared.choose(one)
+    shared(images).square().sum().backward()
+    of_one = {n for n, p in shared.named_parameters() if p.grad is not None}
+    shared.zero_grad()
+    shared.choose(other)
+    shared(images).square().sum().backward()
+    of_other = {n for n, p in shared.named_parameters() if p.grad is not None}
+    assert of_one
+    assert of_other
+    assert not of_one & of_other
+    randomised(shared)
+    for genotype in (one, other):
+        shared.choose(genotype)
+        torch.testing.assert_close(
+            shared.extract(genotype)(images), shared(images), rtol=1e-5, atol=1e-5
+        )
+
+
 def test_recalibrated_statistics_are_those_of_the_images():
     space = space_of("mobilenet")
     shared = randomised(SharedWeights(space))

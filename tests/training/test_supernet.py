@@ -27,6 +27,8 @@ from nas.network.trained import Preprocessing
 from nas.training.job import TrainingJob
 from nas.training.supernet import NetworkSampling, SupernetJob
 
+SPLIT = "stage1.depth"
+
 
 def training_job(**changes: object) -> TrainingJob:
     splits = nas.data.get("digits").search_splits()
@@ -128,9 +130,9 @@ def test_only_promoted_candidates_are_trained_by_themselves():
     assert judged.history == ()
 
 
-@pytest.mark.parametrize("strategy", ["sandwich", "fair"])
-def test_a_training_goes_on_from_its_checkpoint_bit_for_bit(strategy):
-    job = supernet(strategy, ema=0.2)
+@pytest.mark.parametrize("settings", [{}, {"strategy": "fair"}, {"split": SPLIT}])
+def test_a_training_goes_on_from_its_checkpoint_bit_for_bit(settings):
+    job = training_job(ema=0.2).of_supernet(SamplingSettings(**settings), 128)
     whole = trained(job)
     begun = job.training(candidate(fidelity=0.3), math.inf)
     assert begun.weights is None
@@ -160,9 +162,9 @@ def test_a_supernet_learns_and_judges_any_network():
 
 def test_a_network_begins_with_its_part():
     job = supernet(epochs=1)
-    weights = judging(job, trained(job)).weights
-    network = training_job().space.build(job.training.sampling.largest)
-    assert weights.inherited_by(network) == 1.0
+    weights, largest = judging(job, trained(job)).weights, job.training.sampling.largest
+    network = training_job().space.build(largest)
+    assert weights.inherited_by(network, largest) == 1.0
     own = weights.shared().extract(job.training.sampling.largest)
     for name, parameter in own.named_parameters():
         assert torch.equal(network.get_parameter(name), parameter)
@@ -175,6 +177,7 @@ def test_what_a_supernet_depends_on_is_told_apart():
     for name, other in (
         ("evaluation.recipe", supernet(epochs=3)),
         ("evaluation.strategy", supernet("fair")),
+        ("evaluation.strategy", training_job().of_supernet(SamplingSettings(split=SPLIT), 128)),
     ):
         differing = {k for k, v in other.training.identity.items() if v != identity[k]}
         assert differing == {name}
@@ -225,4 +228,6 @@ def test_settings_out_of_range_are_named():
     job = training_job()
     with pytest.raises(ConfigError, match="shrinking_order"):
         job.of_supernet(SamplingSettings(shrinking_order=("kernels",)), 8)
+    with pytest.raises(ConfigError, match=r"evaluation.split: got 'stage9.depth'"):
+        job.of_supernet(SamplingSettings(split="stage9.depth"), 8)
     assert replace(SamplingSettings(), random_networks=0).random_networks == 0
