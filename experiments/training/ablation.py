@@ -17,7 +17,7 @@ NETWORKS = {"fused": (FUSED, "convolution"), "transformer": (VIT, "transformer")
 CHANGES: dict[str, dict[str, Any]] = {
     "full": {},
     "no flip": {"augmentation": {"flip": False}},
-    "and shift": {"augmentation": {"shift": 0.125}},
+    "no shift": {"augmentation": {"shift": 0.0}},
     "no averaging": {"ema": 0.0},
     "no label smoothing": {"regularisation": {"label_smoothing": 0.0}},
     "cosine": {"schedule": {"name": "cosine", "warmup": 0.1}},
@@ -28,6 +28,7 @@ CHANGES: dict[str, dict[str, Any]] = {
     "and mixup": {"augmentation": {"mixup": 0.2}},
     "and TrivialAugment": {"augmentation": {"policy": "trivial"}},
     "and drop path": {"regularisation": {"drop_path": 0.1}},
+    "and growing images": {"initial_resolution": 0.5},
 }
 
 

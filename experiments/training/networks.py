@@ -71,7 +71,7 @@ FORMER: dict[str, Any] = {
 
 def many_images(family: str, **changes: Any) -> Recipe:
     """Return `full` with what suits Fashion-MNIST on a processor that multiplies in bf16."""
-    augmentation = {"flip": True, "shift": 0.0, **changes.pop("augmentation", {})}
+    augmentation = {"flip": True, **changes.pop("augmentation", {})}
     return Recipe.of(
         "full",
         family,

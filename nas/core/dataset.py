@@ -163,13 +163,10 @@ class Dataset(ABC):
         split_seed: Of the split; the same seed gives the same three splits for ever.
         mirrors: Whether an image that is mirrored left to right shows the same; where left and
             right matter, as in text, digits or signs, it does not.
-        centred: Whether what an image shows is always in the middle and of one size, so that a
-            shifted image is unlike those that a network is for.
     """
 
     split_seed: int = 0
     mirrors: bool = False
-    centred: bool = False
 
     @abstractmethod
     def search_splits(self) -> SearchSplits:

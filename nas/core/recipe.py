@@ -116,8 +116,7 @@ class AugmentationSettings:
         flip: Whether half of the images are mirrored left to right. In a study it is where the data
             set says that a mirror image is of the same class, unless it is set.
         shift: Largest shift in both directions, as a share of the images' sides, whose edges are
-            repeated: 0.125, as in `full`, is 4 of 32 pixels. In a study it is 0 where the data set
-            says that what the images show is centred, unless it is set.
+            repeated: 0.125, as in `full`, is 4 of 32 pixels. It takes training time to pay.
         crop: Smallest share of the area that a crop of random size and place keeps, which is then
             resized to the whole (Szegedy et al., CVPR 2015); 1 for no such crop.
         policy: `trivial` changes every image once, in a random way and by a random strength

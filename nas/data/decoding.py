@@ -243,11 +243,7 @@ class EncodedImages(StratifiedDataset):
         """Decode splits; if that fails, the test split as well, to name all broken files."""
         listing = self.listing()
         # Before the files are read: what changes afterwards then has another stamp.
-        same = (
-            _VERSION,
-            PIL.__version__,
-            replace(self, memory_share=0.0, mirrors=True, centred=False),
-        )
+        same = (_VERSION, PIL.__version__, replace(self, memory_share=0.0, mirrors=True))
         cache = cache_path("images") / files_stamp(same, listing.files)
         record = cache.with_suffix(".json")
         form = _recorded(record) if record.is_file() else self._form(listing)

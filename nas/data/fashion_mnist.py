@@ -69,7 +69,6 @@ class FashionMnist(Dataset):
     download: bool = True
     validation_size: int = 10_000
     mirrors: bool = True
-    centred: bool = True
 
     def __post_init__(self) -> None:
         classes = len(CLASS_NAMES)

@@ -17,7 +17,6 @@ from omegaconf import DictConfig, OmegaConf
 import latency_predictors
 import search_spaces
 from nas import data, devices, evaluation, logging, objectives, tables, tasks
-from nas.core.dataset import Dataset
 from nas.core.errors import ConfigError, UnknownNameError
 from nas.core.files import check_folder
 from nas.core.measurement import Device
@@ -168,8 +167,7 @@ def read_calibration(config: DictConfig) -> CalibrationSettings:
 def with_presets(values: Mapping[str, Any]) -> dict[str, Any]:
     """Return a resolved configuration whose recipes have every value of their preset.
 
-    A preset depends on the networks' family, and whether images are mirrored and shifted on the
-    data set.
+    A preset depends on the networks' family, and whether images are mirrored on the data set.
 
     Raises:
         UnknownNameError: No search space, data set, evaluation or preset has the name.
@@ -180,7 +178,7 @@ def with_presets(values: Mapping[str, Any]) -> dict[str, Any]:
         for name in ("search_space", "data")
     }
     family = classes["search_space"].family
-    augmentation = _augmentation(values["data"] or {}, classes["data"])
+    mirrors = (values["data"] or {}).get("mirrors", classes["data"].mirrors)
     for (section, name), default in _recipes(values).items():
         changes = _given_recipe(values, section, name)
         preset = changes.get("preset", default.preset)
@@ -189,16 +187,10 @@ def with_presets(values: Mapping[str, Any]) -> dict[str, Any]:
         part = changes.get("optimizer")
         optimizer = part.get("name") if isinstance(part, Mapping) else None
         kept = {"name": optimizer} if optimizer in OPTIMIZERS else {}
-        own = Recipe.of(preset, family, augmentation=augmentation, optimizer=kept)
+        own = Recipe.of(preset, family, augmentation={"flip": mirrors}, optimizer=kept)
         recipe = _changed(dataclasses.asdict(own), changes)
         sections[section] = {**dict(sections.get(section) or {}), name: recipe}
     return sections
-
-
-def _augmentation(data: Mapping[str, Any], cls: type[Dataset]) -> dict[str, Any]:
-    """Return what a data set, as it is set, changes in the augmentation of every preset."""
-    mirrors, centred = (data.get(name, getattr(cls, name)) for name in ("mirrors", "centred"))
-    return {"flip": mirrors, **({"shift": 0.0} if centred else {})}
 
 
 def _recipes(values: Mapping[str, Any]) -> dict[tuple[str, str], Recipe]:

@@ -210,7 +210,7 @@ def test_large_data_is_kept_in_a_file_and_decoded_once(
     assert any(str(cache) in note and "memory_share" in note for note in splits.notes)
     assert not list(cache.glob(".*"))
     monkeypatch.setattr(Image, "open", lambda *_, **__: pytest.fail("was decoded again"))
-    again = ImageFolder(path=str(image_root), memory_share=0, mirrors=False, centred=True)
+    again = ImageFolder(path=str(image_root), memory_share=0, mirrors=False)
     assert same(again.search_splits().train, splits.train)
     assert again.search_splits().notes == splits.notes
 

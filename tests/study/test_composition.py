@@ -206,18 +206,19 @@ def test_published_latency_is_the_objective_where_the_device_is_a_table() -> Non
 
 
 @pytest.mark.parametrize(
-    ("data", "flip", "shift"),
+    ("data", "flip"),
     [
-        ({"name": "digits"}, False, 0.125),
-        ({"name": "fashion_mnist"}, True, 0.0),
-        ({"name": "image_folder", "path": "photos"}, True, 0.125),
-        ({"name": "npz", "path": "a.npz", "centred": True, "mirrors": False}, False, 0.0),
+        ({"name": "digits"}, False),
+        ({"name": "fashion_mnist"}, True),
+        ({"name": "image_folder", "path": "photos"}, True),
+        ({"name": "npz", "path": "a.npz", "mirrors": False}, False),
     ],
 )
-def test_a_data_set_says_how_its_images_may_change(
-    data: dict[str, Any], flip: bool, shift: float
+def test_a_data_set_says_whether_its_images_may_be_mirrored(
+    data: dict[str, Any], flip: bool
 ) -> None:
     values = with_presets(resolved(compose()) | {"data": data})
-    final = values["finalise"]["recipe"]["augmentation"]
-    assert (final["flip"], final["shift"]) == (flip, shift)
-    assert values["evaluation"]["recipe"]["augmentation"]["shift"] == 0.0
+    search, final = (values[s]["recipe"]["augmentation"] for s in ("evaluation", "finalise"))
+    assert search["flip"] == final["flip"] == flip
+    # What makes a long training better makes a short one worse.
+    assert (search["shift"], final["shift"]) == (0.0, 0.125)
