@@ -117,6 +117,9 @@ class Planner:
             candidates = counted(round(left, 2), "candidate")
             if self.final_job is None:
                 self.say(f"to be looked up, which takes simulated time only: {candidates}")
+            elif len(self.settings.fidelity.fidelities) > 1:
+                worth = counted(round(left, 2), "training")
+                self.say(f"candidates are judged, promising ones trained: as much as {worth}")
             else:
                 self.say(f"to be scored without training: {candidates}")
             return None
