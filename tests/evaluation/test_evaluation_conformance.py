@@ -18,8 +18,8 @@ def settings(request: pytest.FixtureRequest) -> EvaluationSettings:
 def test_settings_lead_back(settings: EvaluationSettings):
     stored = evaluation.registry.settings(settings)
     # A recipe is no component of its own; whoever reads settings builds it.
-    if "recipe" in stored:
-        stored["recipe"] = Recipe.of(**stored["recipe"])
+    for name in {"recipe", "stand_alone"} & stored.keys():
+        stored[name] = Recipe.of(**stored[name])
     assert evaluation.get(**stored) == settings
 
 
