@@ -142,4 +142,12 @@ component = registry.component
 names = registry.names
 get = registry.get
 
-__all__ = ["EvaluationSettings", "Training", "component", "get", "names", "register", "registry"]
+__all__ = [
+    "CandidateTraining",
+    "EvaluationSettings",
+    "component",
+    "get",
+    "names",
+    "register",
+    "registry",
+]

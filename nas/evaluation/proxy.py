@@ -14,7 +14,7 @@ from scipy.special import expit
 
 from nas.core.dataset import Examples
 from nas.core.errors import CandidateFailure, ConfigError, HwnasError
-from nas.core.files import write_json_atomically
+from nas.core.files import hashed, write_json_atomically
 from nas.core.recipe import Recipe
 from nas.core.records import decoding, read_json
 from nas.core.registry import nested
@@ -131,7 +131,7 @@ def scored_sample(
     Args:
         job: Scores them.
         evaluation: Starts the workers that they are scored on.
-        file: Is read where it is there.
+        file: Is read where it holds these very scores, and else written.
         networks: How many.
         seed: Of their choice and of their initial weights.
 
@@ -141,12 +141,16 @@ def scored_sample(
     Raises:
         HwnasError: Too few of them have any.
     """
-    if not file.is_file():
+    fix = "delete it and run the same command again"
+    proxy = [proxies.registry.name_of(type(job.proxy)), job.proxy]
+    images = job.images.fingerprint()["sha256"]
+    made_for = hashed([proxy, networks, seed, job.space.space_id, images], 16)
+    record = read_json(file, {"scored": list}, fix) if file.is_file() else {}
+    if record.get("made_for") != made_for:
         file.parent.mkdir(parents=True, exist_ok=True)
         found = _scored(job, evaluation, networks, seed)
         rows = [{"genotype": list(genotype), "scores": each} for genotype, each in found.items()]
-        write_json_atomically(file, {"scored": rows})
-    fix = "delete it and run the same command again"
+        write_json_atomically(file, {"made_for": made_for, "scored": rows})
     rows = read_json(file, {"scored": list}, fix)["scored"]
     with decoding(file, fix):
         return {job.space.canonical(row["genotype"]): dict(row["scores"]) for row in rows}

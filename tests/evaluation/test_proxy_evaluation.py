@@ -8,13 +8,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 from scipy.stats import rankdata
+from small_spaces import small_mobilenet
 
 import nas
 from nas import evaluation
 from nas.core.errors import ConfigError
-from nas.evaluation.proxy import LOWEST, rank_percent
+from nas.evaluation.proxy import LOWEST, rank_percent, scored_sample
+from nas.network.trained import Preprocessing
 from nas.study.composition import compose
 from nas.study.reading import read
+from nas.training.job import TrainingJob
 
 SMALL = (
     "search_space=nasbench201",
@@ -141,3 +144,33 @@ def test_scores_are_made_once_and_help_to_choose(tmp_path: Path):
     scored = json.loads(contents[0])["scored"]
     assert 8 <= len(scored) <= 12
     assert set(scored[0]["scores"]) == {"naswot"}
+
+
+@pytest.mark.slow
+def test_scores_of_another_proxy_or_of_other_networks_are_not_reused(tmp_path: Path):
+    splits = nas.data.get("digits").search_splits()
+    space = small_mobilenet()
+    file = tmp_path / "scored.json"
+
+    def scored(proxy: str, networks: int, seed: int) -> dict[tuple[int, ...], object]:
+        settings = evaluation.get("proxy", proxy=proxy, images=8, workers=1)
+        job = settings.job(
+            lambda recipe: TrainingJob(
+                space=space,
+                train=splits.train,
+                held_out=splits.validation,
+                preprocessing=Preprocessing.of(splits.train),
+                recipe=recipe,
+            )
+        )
+        with settings.connected(None):
+            return scored_sample(job, settings, file, networks, seed)
+
+    first = scored("params", 10, 0)
+    before = file.read_bytes()
+    assert scored("params", 10, 0) == first
+    assert file.read_bytes() == before
+    for proxy, networks, seed in (("macs", 10, 0), ("params", 12, 0), ("params", 12, 1)):
+        other = scored(proxy, networks, seed)
+        assert other != first
+        assert all(set(each) == {proxy} for each in other.values())
