@@ -116,7 +116,7 @@ class AugmentationSettings:
         flip: Whether half of the images are mirrored left to right. In a study it is where the data
             set says that a mirror image is of the same class, unless it is set.
         shift: Largest shift in both directions, as a share of the images' sides, whose edges are
-            repeated: 0.125, as in `full`, is 4 of 32 pixels. It takes training time to pay.
+            repeated: 0.125, as in `full`, is 4 of 32 pixels. It helps long trainings only.
         crop: Smallest share of the area that a crop of random size and place keeps, which is then
             resized to the whole (Szegedy et al., CVPR 2015); 1 for no such crop.
         policy: `trivial` changes every image once, in a random way and by a random strength

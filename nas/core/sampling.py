@@ -27,7 +27,7 @@ class SamplingSettings:
         shrinking_from: Share of the training before which the largest choices alone are allowed.
         shrinking_until: Share of the training from which all choices are allowed.
         split: Name of a gene of which every choice has shared weights of its own (few-shot NAS,
-            Zhao et al., ICML 2021), for one whose choices disagree; empty for none.
+            Zhao et al., ICML 2021); empty for none.
     """
 
     strategy: str = ""

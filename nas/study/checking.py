@@ -140,11 +140,11 @@ def structured(cls: type[T], node: Any, path: str) -> T:
         # The recipes of a study do not know which one they are.
         if error.argument.startswith("recipe."):
             line = str(error).removeprefix("recipe")
-            raise HwnasError(f"{_prefix(path)}{_refused(merged)}{line}") from error
+            raise HwnasError(f"{_prefix(path)}{_part_refused(merged)}{line}") from error
         raise
 
 
-def _refused(merged: DictConfig) -> str:
+def _part_refused(merged: DictConfig) -> str:
     """Return the name of the first part that cannot be built by itself, else `recipe`."""
     for name in merged:
         part = merged._get_node(name)

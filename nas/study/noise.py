@@ -59,7 +59,7 @@ def chance_line(errors: Sequence[float], images: int, trivial_percent: float) ->
 
 
 def agreement_line(trials: Iterable[Trial], name: str) -> str | None:
-    """Return a line about how partial trainings rank what was trained fully later.
+    """Return a line about how well partial trainings predict the ranks of full ones.
 
     It has Kendall's tau between the last partial value of an architecture and its value after the
     full training, with the interval of Fisher's transformation, whose variance is
@@ -90,10 +90,11 @@ def agreement_line(trials: Iterable[Trial], name: str) -> str | None:
         return None
     centre = math.atanh(min(max(tau, -0.999), 0.999))
     half = norm.ppf(1 - LEVEL / 2) * math.sqrt(0.437 / (n - 4))
+    low, high = math.tanh(centre - half), math.tanh(centre + half)
     return (
-        f"{name} before and after promotion rank {n} architectures alike with a Kendall tau of "
-        f"{tau:.2f} (95 % interval {math.tanh(centre - half):.2f} to "
-        f"{math.tanh(centre + half):.2f}); only the promising ones are promoted, which lowers it"
+        f"{name} after partial and after full training: Kendall's tau over {n} architectures is "
+        f"{tau:.2f} (95 % interval {low:.2f} to {high:.2f}); over all architectures it is "
+        "mostly higher, as only promising ones are promoted"
     )
 
 

@@ -119,7 +119,8 @@ class Planner:
                 self.say(f"to be looked up, which takes simulated time only: {candidates}")
             elif len(self.settings.fidelity.fidelities) > 1:
                 worth = counted(round(left, 2), "training")
-                self.say(f"candidates are judged, promising ones trained: as much as {worth}")
+                judged = "candidates are judged by shared weights, promising ones are trained"
+                self.say(f"{judged}: in all the work of {worth}")
             else:
                 self.say(f"to be scored without training: {candidates}")
             return None

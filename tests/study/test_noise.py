@@ -8,7 +8,13 @@ import numpy as np
 import pytest
 
 from nas.core.trial import Trial
-from nas.study.noise import LEVEL, chance_line, errors_percent, front_noise_line
+from nas.study.noise import (
+    LEVEL,
+    agreement_line,
+    chance_line,
+    errors_percent,
+    front_noise_line,
+)
 
 
 def test_only_networks_that_were_trained_fully_are_judged():
@@ -65,3 +71,37 @@ def test_a_front_of_different_networks_is_told_from_one_of_noise():
     assert front_noise_line([10.0, 11.0, 20.0], 1000, "finalise.recipe") is None
     assert front_noise_line([10.0, 11.0, 12.0], 200, "finalise.recipe") is not None
     assert front_noise_line([0.0, 0.0], 200, "finalise.recipe") is not None
+
+
+def test_partial_trainings_are_compared_with_full_ones_of_the_same_architecture():
+    def trials(partial: list[float], full: list[float]) -> list[Trial]:
+        one = Trial(number=0, genotype=(0,), arch_id="", seed=0)
+        judged = [
+            replace(one, arch_id=str(i), fidelity=0.1, values={"error": error})
+            for i, error in enumerate(partial)
+        ]
+        trained = [
+            replace(one, arch_id=str(i), values={"error": error}) for i, error in enumerate(full)
+        ]
+        return [*judged, *trained]
+
+    errors = [float(i) for i in range(12)]
+    alike = agreement_line(trials(errors, errors), "error")
+    assert alike is not None
+    assert "12 architectures is 1.00" in alike
+    opposite = agreement_line(trials(errors, errors[::-1]), "error")
+    assert opposite is not None
+    assert "is -1.00" in opposite
+    # One exchange of neighbours: tau is 1 - 4 / (12 * 11), and its interval is Fieller's.
+    exchanged = agreement_line(trials(errors, [1.0, 0.0, *errors[2:]]), "error")
+    assert exchanged is not None
+    low, high = np.tanh(np.arctanh(1 - 4 / 132) + np.array([-1, 1]) * 1.96 * np.sqrt(0.437 / 8))
+    assert f"0.97 (95 % interval {low:.2f} to {high:.2f})" in exchanged
+    # Not judged before, failed, or too few.
+    assert agreement_line(trials([], errors), "error") is None
+    assert agreement_line(trials(errors, errors[:7]), "error") is None
+    failed = [
+        replace(t, values={}, failure="diverged: nan") if t.full else t
+        for t in trials(errors, errors)
+    ]
+    assert agreement_line(failed, "error") is None

@@ -2,7 +2,7 @@
 
 To score every candidate of a proposal takes longer than a proposal may. So the scores of some
 random architectures are learned, from the same features as errors are, and predicted for all
-others. The models of errors decide what these predictions are worth: their length scale is fitted.
+others. How much the predictions count is fitted to the errors, as a length scale.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class ScoredFeatures:
     """
 
     def __init__(self, features: Features, scored: Scored) -> None:
-        """Learn the scores, each as its rank among the others, which are robust to outliers."""
+        """Learn the rank of every score among the others; ranks are robust to outliers."""
         self._features = features
         inputs = features(scored.genotypes)
         n, number = scored.scores.shape
@@ -39,7 +39,7 @@ class ScoredFeatures:
         start = inputs.shape[1]
         own = Group("scores", slice(start, start + number))
         self.groups: tuple[Group, ...] = (*features.groups, own)
-        # Of uniform ranks, and with the distances of one group, as `Features` has them.
+        # The deviation of uniform ranks, times the root of the group's size as in `Features`.
         self._scale = np.sqrt(number / 12)
 
     def __call__(self, genotypes: Sequence[Genotype] | IntArray) -> FloatArray:
