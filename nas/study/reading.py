@@ -420,6 +420,16 @@ def _check_without_training(settings: StudySettings) -> None:
     if len(rungs) > 2:
         expected = "two shares: the first is judged by shared weights, the second, 1, trained"
         raise ConfigError("fidelity.rungs", list(rungs), expected)
+    if len(rungs) == 1 and "strategy" in evaluation:
+        recipe = cast("Any", settings.evaluation).stand_alone
+        family = (
+            COMPONENTS["search_space"].component(settings.config["search_space"]["name"]).family
+        )
+        unset = Recipe.of("fast", family, augmentation={"flip": recipe.augmentation.flip})
+        if recipe != unset:
+            expected = "no value where no candidate is promoted to a training of its own"
+            fix = "set fidelity=mo_asha 'fidelity.rungs=[0.05,1]', or leave it out"
+            raise ConfigError("evaluation.stand_alone", "settings", expected, fix)
     if settings.budget is not None:
         expected = f"null, as evaluation={name} does not tell how long the front's training is"
         fix = "limit the search by search.evaluations or search.stop, the front by finalise.limit"

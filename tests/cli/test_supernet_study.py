@@ -84,6 +84,7 @@ def test_promising_candidates_are_trained_by_themselves(here: Here, tmp_path: Pa
         ("evaluation.recipe.patience=2", "evaluation.recipe.patience"),
         ("evaluation.stand_alone.teacher.source=self", "evaluation.stand_alone.teacher.source"),
         ("evaluation.stand_alone=fast", "evaluation.stand_alone"),
+        ("evaluation.stand_alone.epochs=3", "evaluation.stand_alone"),
     ],
 )
 def test_what_does_not_go_with_a_supernet_is_refused(here: Here, given: str, setting: str) -> None:
