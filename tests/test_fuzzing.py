@@ -20,6 +20,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from bases import required
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays_of
@@ -65,7 +66,8 @@ def one_line_or_answer() -> Iterator[None]:
 
 @pytest.fixture(scope="module", params=search_spaces.names())
 def space(request: pytest.FixtureRequest) -> SearchSpace:
-    return search_spaces.get(request.param, input_shape=(3, 16, 16), num_classes=4)
+    images = {"input_shape": (3, 16, 16), "num_classes": 4}
+    return search_spaces.get(request.param, **images, **required(request.param, (3, 16, 16), 4))
 
 
 @generated(300)

@@ -34,7 +34,9 @@ class ModuleSpec:
     Attributes:
         module: A class of a module's top level. Its constructor takes the shape of every input,
             without the batch, as a list: `(C, H, W)` of images; then `arguments`.
-        arguments: Keyword arguments, plain JSON values.
+        arguments: Keyword arguments, plain JSON values. `precision`, `sparsity` and `clusters` are
+            not handed to the constructor: its layers with weights get compact ones by them; see
+            `nas.network.compact`.
         inputs: Names of the blocks whose outputs it reads, or `input`; empty for the output of
             the block before.
     """

@@ -20,6 +20,16 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
+from nas.network.compact import (
+    FP32,
+    CompactLayer,
+    Rounding,
+    precision_of,
+    unrounded,
+    weight_bytes,
+)
+from nas.network.module import build_module
+
 BYTES_PER_VALUE = 4
 """Activations and weights are counted in 32-bit floating point."""
 
@@ -60,6 +70,8 @@ class Layer:
         output_values: Elements of the output.
         params: Trainable parameters.
         macs: Multiply-accumulate operations for one image.
+        precision: What it computes in; see `nas.network.compact`.
+        has_weights: Whether it is a convolution or a linear layer.
     """
 
     kind: str
@@ -69,6 +81,8 @@ class Layer:
     output_values: int
     params: int
     macs: int
+    precision: str = FP32
+    has_weights: bool = False
 
 
 @dataclass(frozen=True)
@@ -178,9 +192,9 @@ def trace_spec(key: tuple[type[nn.Module], str], input_shapes: tuple[Shape, ...]
     """
     module, arguments = key
     with torch.device("meta"), torch.random.fork_rng(devices=[]):
-        built = module(*map(list, input_shapes), **json.loads(arguments))
+        built = build_module(module, input_shapes, json.loads(arguments))
     trace = trace_module(built, input_shapes)
-    if trace.returns_input:
+    if trace.returns_input and trace.output_shape in input_shapes:
         fix = "let the block name the block whose output it passes on"
         raise ValueError(f"{module.__name__}({arguments}): returns what it reads; {fix}")
     return trace
@@ -193,8 +207,10 @@ def trace_module(module: nn.Module, input_shapes: Sequence[Shape]) -> Trace:
     """
     module = module.eval().to("meta")
     inputs = [torch.empty(1, *shape, device="meta") for shape in input_shapes]
-    traced = fx.symbolic_trace(_Called(module), {"inputs": [PH for _ in inputs]})
-    with torch.no_grad():
+    called = _Called(module)
+    with torch.no_grad(), unrounded(module):
+        graph = _Tracer().trace(called, {"inputs": [PH for _ in inputs]})
+        traced = fx.GraphModule(called, graph)
         output = _Recorder(traced).run(inputs)
     nodes = list(traced.graph.nodes)
     modules = dict(traced.named_modules())
@@ -202,13 +218,12 @@ def trace_module(module: nn.Module, input_shapes: Sequence[Shape]) -> Trace:
     calls = [n for n in nodes if n.op.startswith("call") and n.meta["values"] is not None]
     positions = {node: i for i, node in enumerate([*placeholders, *calls])}
     returned = next(node for node in nodes if node.op == "output").all_input_nodes[0]
-    tensors = [*module.parameters(), *module.buffers()]
     return Trace(
         input_values=tuple(torch.Size(shape).numel() for shape in input_shapes),
         output_shape=tuple(output.shape[1:]),
         output=positions[returned],
         params=sum(p.numel() for p in module.parameters()),
-        model_bytes=sum(t.numel() * t.element_size() for t in tensors),
+        model_bytes=_stored_bytes(module),
         layers=tuple(_layer(node, modules, positions) for node in calls),
         steps=tuple(_step(node, modules, positions) for node in calls),
     )
@@ -223,6 +238,29 @@ class _Called(nn.Module):
 
     def forward(self, inputs: Sequence[torch.Tensor]) -> Any:
         return self.module(*inputs)
+
+
+class _Tracer(fx.Tracer):
+    """Takes layers with compact weights for one operation, as those of torch.nn."""
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return isinstance(m, CompactLayer) or super().is_leaf_module(m, module_qualified_name)
+
+
+def _stored_bytes(module: nn.Module) -> int:
+    """Return the bytes of all parameters and buffers, as many as their precision takes.
+
+    The ranges of rounded values are left out: how many a file has depends on what it is made for.
+    """
+    total = 0
+    for each in module.modules():
+        tensors = [*each.parameters(recurse=False), *each.buffers(recurse=False)]
+        if isinstance(each, Rounding):
+            continue
+        total += sum(t.numel() * t.element_size() for t in tensors)
+        if isinstance(each, CompactLayer):
+            total += weight_bytes(each) - each.weight.numel() * each.weight.element_size()
+    return int(total)
 
 
 class _Recorder(fx.Interpreter):
@@ -291,8 +329,12 @@ def _layer(
     kind = type(module).__name__ if module else getattr(node.target, "__name__", str(node.target))
     if isinstance(module, _ConvNd):
         kind = _convolution(module)
+    elif isinstance(module, nn.Linear):
+        kind = "linear"
     return Layer(
         kind=kind.lower(),
+        precision=precision_of(module) if module else FP32,
+        has_weights=isinstance(module, nn.Conv2d | nn.Linear),
         input_shape=operands[0].meta["shape"] if operands else (),
         output_shape=node.meta["shape"],
         input_values=sum(read),

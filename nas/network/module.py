@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from nas.network.blocks import INPUT
+from nas.network.compact import SETTINGS, compact
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,22 @@ class PlacedBlock:
 
     def build(self) -> nn.Module:
         """Build the module."""
-        return self.module(*map(list, self.input_shapes), **self.arguments)
+        return build_module(self.module, self.input_shapes, self.arguments)
+
+
+def build_module(
+    module: type[nn.Module], input_shapes: Sequence[Sequence[int]], arguments: Mapping[str, Any]
+) -> nn.Module:
+    """Build the module of a block; see `nas.network.blocks.ModuleSpec`.
+
+    Args:
+        module: Its class.
+        input_shapes: Of every input, without the batch.
+        arguments: Of the class, and any of `nas.network.compact.SETTINGS`.
+    """
+    own = {name: value for name, value in arguments.items() if name not in SETTINGS}
+    how = {name: value for name, value in arguments.items() if name in SETTINGS}
+    return compact(module(*map(list, input_shapes), **own), **how)
 
 
 class AdaptingLayer(nn.Module):

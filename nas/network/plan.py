@@ -191,6 +191,15 @@ class Plan:
             )
         return tuple(placed)
 
+    def precisions(self, genotype: Genotype) -> tuple[str, ...]:
+        """Return the precision of every layer with weights of one network, as they run."""
+        traces = [
+            trace_spec(ModuleSpec(block.module, block.arguments).key, block.input_shapes)
+            for block in self.place(genotype)
+        ]
+        layers = (layer for trace in traces for layer in trace.layers)
+        return tuple(layer.precision for layer in layers if layer.has_weights)
+
     @property
     def _names(self) -> list[str]:
         """The names of all tensors: the network's input and the blocks' outputs."""

@@ -10,24 +10,48 @@ which images it was calibrated with.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 import onnxruntime
+from onnx import numpy_helper
 from onnxruntime import quantization
 from onnxruntime.capi import onnxruntime_pybind11_state as state
+from onnxruntime.capi._pybind_state import quantize_matmul_4bits
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from nas.core.errors import ExportError, one_line
 from nas.core.files import temporary_folder
 from nas.core.measurement import CALIBRATION_KEY, ImageArray
+from nas.network.compact import BLOCK, INT4_WEIGHTS, INT8, INT8_WEIGHTS
 from nas.network.onnx import silence, write_model
 
-CALIBRATION_IMAGES = 64
+CALIBRATION_IMAGES = 512
 """Most images that are used; the ranges of activations change little beyond."""
 _RANDOM_IMAGES = 16
 _QDQ = "QuantizeLinear"
+_WITH_WEIGHTS = ("Conv", "Gemm", "MatMul")
+_PRODUCTS = ("MatMul", "Gemm")
+_FLOATING_OUTPUTS = {"OpTypesToExcludeOutputQuantization": list(_PRODUCTS)}
+"""Products add up integers, which the runtime turns into floating point at no cost."""
+
+_PASSING = (
+    "Add",
+    "AveragePool",
+    "Clip",
+    "Concat",
+    "Flatten",
+    "GlobalAveragePool",
+    "MaxPool",
+    "ReduceMean",
+    "Relu",
+    "Reshape",
+    "Transpose",
+)
+"""Operators that stay in 8 bits behind layers in 8 bits; others lose accuracy, and win no time."""
 RUNTIME_ERRORS = (
     state.Fail,
     state.InvalidArgument,
@@ -44,6 +68,7 @@ def quantise(
     input_shape: tuple[int, int, int],
     path: Path,
     images: ImageArray | None = None,
+    layers: Sequence[str] = (),
 ) -> Path:
     """Write the quantised form of an ONNX file; return `path`, or `source` if it is one already.
 
@@ -53,6 +78,8 @@ def quantise(
         path: Of the file to write.
         images: Normalised, `(n, C, H, W)`, of which at most `CALIBRATION_IMAGES` are used. Without
             them standard normal noise is used, which serves to time a network, not to deploy it.
+        layers: Precision of every layer with weights, in the order in which they run; see
+            `nas.network.compact`. Empty for 8 bits wherever that is possible.
 
     Raises:
         ExportError: It cannot be quantised.
@@ -62,6 +89,10 @@ def quantise(
     if operators[_QDQ]:
         return source
     batch, origin = _calibration(input_shape, images)
+    if layers:
+        mixed = _mixed(source, _Reader(name, batch), layers)
+        onnx.helper.set_model_props(mixed, {CALIBRATION_KEY: origin})
+        return write_model(mixed, path)
     quantised = _quantised(source, _Reader(name, batch))
     if not any(node.op_type == _QDQ for node in quantised.graph.node):
         raise ExportError(
@@ -121,12 +152,152 @@ def _calibration(
     return chosen, f"{len(chosen)} images that were given"
 
 
-def _quantised(source: Path, reader: _Reader) -> onnx.ModelProto:
+def _mixed(source: Path, reader: _Reader, layers: Sequence[str]) -> onnx.ModelProto:
+    """Return a model whose layers with weights have precisions of their own.
+
+    What a layer's output goes through, up to the next layer with weights, is computed in integers
+    where all that it reads comes from layers in 8 bits.
+    """
+    model = onnx.load(source)
+    weights = {each.name for each in model.graph.initializer}
+    nodes = [
+        node
+        for node in model.graph.node
+        if node.op_type in _WITH_WEIGHTS and node.input[1] in weights
+    ]
+    if len(nodes) != len(layers):
+        raise ExportError(
+            f"cannot be quantised by layers: it has {len(nodes)} with weights "
+            f"({', '.join(node.op_type for node in nodes)}), expected {len(layers)}"
+        )
+    precisions = dict(zip((node.name for node in nodes), layers, strict=True))
+    in_8_bits = _in_8_bits(model, precisions)
+    quantised = _quantised(source, reader, in_8_bits) if in_8_bits else model
+    for node in list(quantised.graph.node):
+        precision = precisions.get(node.name)
+        if precision == INT4_WEIGHTS and node.op_type in _PRODUCTS:
+            _pack_4_bits(quantised.graph, node)
+        elif precision in (INT4_WEIGHTS, INT8_WEIGHTS):
+            _store_8_bits(quantised.graph, node)
+    _set_opsets(quantised)
+    return quantised
+
+
+def _in_8_bits(model: onnx.ModelProto, precisions: Mapping[str, str]) -> list[str]:
+    """Return the names of the nodes that compute in 8 bits."""
+    found: list[str] = []
+    tensors: set[str] = set()
+    for node in model.graph.node:
+        read = node.input if node.op_type in ("Add", "Concat") else node.input[:1]
+        passes = node.op_type in _PASSING and bool(read) and tensors.issuperset(read)
+        if precisions.get(node.name) == INT8 or passes:
+            found.append(node.name)
+            if node.op_type not in _PRODUCTS:
+                tensors.update(node.output)
+    return found
+
+
+def _store_8_bits(graph: onnx.GraphProto, node: onnx.NodeProto) -> None:
+    """Give a layer 8-bit weights, which the runtime turns into floating point."""
+    weight = _taken(graph, node.input[1])
+    axis = _output_axis(node)
+    others = tuple(i for i in range(weight.ndim) if i != axis)
+    scale = np.maximum(np.abs(weight).max(axis=others, keepdims=True) / 127, 1e-12)
+    codes = np.clip(np.round(weight / scale), -127, 127).astype(np.int8)
+    _dequantise(graph, node, codes, scale.astype(np.float32).reshape(-1), axis)
+
+
+def _pack_4_bits(graph: onnx.GraphProto, node: onnx.NodeProto) -> None:
+    """Make a linear layer one of ONNX Runtime's operators with 4-bit weights."""
+    weight = _taken(graph, node.input[1])
+    if _output_axis(node) == 0:
+        weight = weight.T  # (inputs, outputs)
+    inputs, outputs = weight.shape
+    blocks = -(-inputs // BLOCK)
+    padded = np.zeros((blocks * BLOCK, outputs), np.float32)
+    padded[:inputs] = weight
+    packed = np.zeros((outputs, blocks, BLOCK // 2), np.uint8)
+    scales = np.zeros((outputs, blocks), np.float32)
+    zeros = np.zeros((outputs, (blocks + 1) // 2), np.uint8)
+    quantize_matmul_4bits(packed, padded, scales, zeros, BLOCK, outputs, inputs, True)
+    name = node.input[1]
+    graph.initializer.extend(
+        [
+            numpy_helper.from_array(packed, f"{name}_4bits"),
+            numpy_helper.from_array(scales, f"{name}_scales"),
+        ]
+    )
+    read = [node.input[0], f"{name}_4bits", f"{name}_scales"]
+    if node.op_type == "Gemm" and len(node.input) > 2:
+        read += ["", "", node.input[2]]
+    packed_node = onnx.helper.make_node(
+        "MatMulNBits",
+        read,
+        list(node.output),
+        name=node.name,
+        domain="com.microsoft",
+        accuracy_level=4,  # in 8-bit integers, many times as fast as in floating point
+        K=inputs,
+        N=outputs,
+        bits=4,
+        block_size=BLOCK,
+    )
+    node.CopyFrom(packed_node)
+
+
+def _output_axis(node: onnx.NodeProto) -> int:
+    """Return the axis of a layer's weights that counts its outputs."""
+    if node.op_type == "MatMul":
+        return 1
+    transposed = {a.name: a.i for a in node.attribute}.get("transB", 0)
+    return 0 if node.op_type == "Conv" or transposed else 1
+
+
+def _taken(graph: onnx.GraphProto, name: str) -> npt.NDArray[np.float32]:
+    """Take a tensor out of a graph."""
+    [tensor] = [each for each in graph.initializer if each.name == name]
+    graph.initializer.remove(tensor)
+    return np.array(numpy_helper.to_array(tensor))
+
+
+def _dequantise(
+    graph: onnx.GraphProto,
+    node: onnx.NodeProto,
+    codes: npt.NDArray[np.int8],
+    scale: npt.NDArray[np.float32],
+    axis: int,
+) -> None:
+    name = node.input[1]
+    read = [f"{name}_8bits", f"{name}_scale"]
+    graph.initializer.extend(
+        [numpy_helper.from_array(codes, read[0]), numpy_helper.from_array(scale, read[1])]
+    )
+    position = list(graph.node).index(node)
+    graph.node.insert(
+        position, onnx.helper.make_node("DequantizeLinear", read, [name], f"{name}_back", axis=axis)
+    )
+
+
+def _set_opsets(model: onnx.ModelProto) -> None:
+    if all(opset.domain != "com.microsoft" for opset in model.opset_import):
+        model.opset_import.append(onnx.helper.make_opsetid("com.microsoft", 1))
+
+
+def _quantised(
+    source: Path, reader: _Reader, nodes: Sequence[str] | None = None
+) -> onnx.ModelProto:
+    """Return a model in 8 bits; of some nodes alone where their names are given."""
     with temporary_folder() as folder, silence():
         prepared, written = folder / "prepared.onnx", folder / "quantised.onnx"
         try:
-            # Shapes are fixed, so that the inference of symbolic ones has nothing to add.
-            quant_pre_process(str(source), str(prepared), skip_symbolic_shape=True)
+            # Shapes are fixed, so that the inference of symbolic ones has nothing to add. Names of
+            # nodes stay where nothing is optimised.
+            quant_pre_process(
+                str(source),
+                str(prepared),
+                skip_symbolic_shape=True,
+                skip_optimization=nodes is not None,
+            )
             quantization.quantize_static(
                 str(prepared),
                 str(written),
@@ -135,6 +306,8 @@ def _quantised(source: Path, reader: _Reader) -> onnx.ModelProto:
                 activation_type=quantization.QuantType.QUInt8,
                 weight_type=quantization.QuantType.QInt8,
                 per_channel=True,
+                nodes_to_quantize=nodes,
+                extra_options={} if nodes is None else _FLOATING_OUTPUTS,
             )
             return onnx.load(written)
         except (*RUNTIME_ERRORS, RuntimeError, ValueError, KeyError, TypeError, OSError) as error:

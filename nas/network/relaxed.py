@@ -23,7 +23,7 @@ from torch.func import functional_call
 from nas.core.errors import ConfigError
 from nas.network.blocks import INPUT, ModuleSpec
 from nas.network.costs import Shape, trace_spec
-from nas.network.module import DropPath, PlacedBlock
+from nas.network.module import DropPath, PlacedBlock, build_module
 from nas.network.shared import SharedBlock, SharedWeights
 from nas.network.space import SearchSpace
 from nas.network.table import BlockTable
@@ -272,7 +272,7 @@ class RelaxedNetwork(nn.Module):
         key = (spec.key, shapes)
         if key not in self._known:
             with torch.device("meta"), torch.random.fork_rng(devices=[]):
-                module = spec.module(*map(list, shapes), **spec.arguments)
+                module = build_module(spec.module, shapes, spec.arguments)
             declared: Mapping[str, tuple[int, str]] = getattr(module, "branches", {})
             whole = [_Branch("", 0, "", not list(module.parameters()))]
             found = []
@@ -295,7 +295,7 @@ class RelaxedNetwork(nn.Module):
         kind = (spec.module, len(branches))
         if kind not in self._adding:
             with torch.random.fork_rng(devices=[]), torch.no_grad():
-                module = spec.module(*map(list, shapes), **spec.arguments).eval()
+                module = build_module(spec.module, shapes, spec.arguments).eval()
                 inputs = [torch.randn(1, *shape) for shape in shapes]
                 parts = [module.get_submodule(path)(inputs[i]) for path, (i, _) in branches.items()]
                 whole = module(*inputs)

@@ -31,6 +31,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from nas.core.errors import HwnasError, UnknownNameError
 from nas.core.space import Genotype
 from nas.network.blocks import ModuleSpec
+from nas.network.compact import settling
 from nas.network.costs import Shape, trace_spec
 from nas.network.inheritance import (
     LayerOfBlock,
@@ -40,7 +41,7 @@ from nas.network.inheritance import (
     name_of,
     overlap,
 )
-from nas.network.module import AdaptingLayer, Network, PlacedBlock
+from nas.network.module import AdaptingLayer, Network, PlacedBlock, build_module
 from nas.network.plan import BlockCase
 from nas.network.space import SearchSpace
 from nas.network.trainable import TrainableNetwork
@@ -363,17 +364,21 @@ def share_layers(space: SearchSpace) -> bool:
     return max(found.values(), default=0) > 1
 
 
-def recalibrate(network: nn.Module, batches: Iterable[torch.Tensor]) -> int:
-    """Estimate the batch statistics of a network anew, as means over batches.
+def recalibrate(
+    network: nn.Module, batches: Iterable[torch.Tensor], *, statistics: bool = True
+) -> int:
+    """Estimate anew what a network knows of its activations, and settle its compact layers.
 
     Args:
-        network: Is changed: its batch normalisations, and put into evaluation mode.
+        network: Is changed: the batch statistics of its normalisations are means over batches, the
+            ranges of inputs in 8 bits are those of all images. It is put into evaluation mode.
         batches: Normalised training images, `(N, C, H, W)`.
+        statistics: Whether the batch statistics are estimated; they stay otherwise.
 
     Returns:
         How many images there were.
     """
-    layers = [layer for layer in network.modules() if isinstance(layer, _BatchNorm)]
+    layers = [layer for layer in network.modules() if isinstance(layer, _BatchNorm)] * statistics
     momenta = [layer.momentum for layer in layers]
     network.eval()
     images = 0
@@ -381,8 +386,8 @@ def recalibrate(network: nn.Module, batches: Iterable[torch.Tensor]) -> int:
         layer.reset_running_stats()
         layer.momentum = None  # the mean of all batches
         layer.train()
-    with torch.no_grad():
-        for batch in batches if layers else ():
+    with settling(network) as rounds, torch.no_grad():
+        for batch in batches if layers or rounds else ():
             network(batch)
             images += len(batch)
     for layer, momentum in zip(layers, momenta, strict=True):
@@ -483,7 +488,7 @@ def _adapts(layer: nn.Module) -> bool:
 
 def _built(key: tuple[type[nn.Module], str], input_shapes: tuple[Shape, ...]) -> nn.Module:
     module, arguments = key
-    return module(*map(list, input_shapes), **json.loads(arguments))
+    return build_module(module, input_shapes, json.loads(arguments))
 
 
 @dataclass

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from nas.network.table import BlockTable
     from nas.network.trainable import TrainableNetwork
 
+FP32 = "fp32"
+
 MEGA = 1e6
 """Counts are given in millions and sizes in 10^6 bytes."""
 
@@ -64,10 +66,12 @@ class SearchSpace(ABC):
             `transformer`. It is of the class, not a setting.
         supernet: By which strategy the weights that its networks share are trained, unless one is
             set: `nas.core.sampling.STRATEGIES`. It is of the class, not a setting.
+        pretrained: Whether `build` returns networks with trained weights. It is of the class.
     """
 
     family: ClassVar[str] = "convolution"
     supernet: ClassVar[str] = "sandwich"
+    pretrained: ClassVar[bool] = False
 
     input_shape: tuple[int, int, int]
     num_classes: int
@@ -121,10 +125,18 @@ class SearchSpace(ABC):
         return ()
 
     def deployment(self, genotype: Sequence[int]) -> dict[str, Any]:
-        """Return how the network of `genotype` is deployed, such as `{"precision": "int8"}`."""
+        """Return how the network of `genotype` is deployed, such as `{"precision": "int8"}`.
+
+        Where layers have a precision of their own, `layers` has that of each layer with weights, in
+        the order in which they run; see `nas.devices.measuring.runtime.Execution`.
+        """
         checked = self.check(genotype)
         chosen = {gene.name: gene.choices[i] for gene, i in zip(self.genes, checked, strict=True)}
-        return {name: chosen[name] for name in self.deployment_genes}
+        choices: dict[str, Any] = {name: chosen[name] for name in self.deployment_genes}
+        precisions = self._plan.precisions(self.canonical(checked))
+        if any(precision != FP32 for precision in precisions):
+            choices["layers"] = precisions
+        return choices
 
     def graphs(self, genotype: Sequence[int]) -> dict[str, Graph]:
         """Return the network as graphs of operations, by name.
@@ -290,6 +302,26 @@ class SearchSpace(ABC):
         new = np.where(active, old, rng.integers(0, sizes))
         new[changed] = (old[changed] + rng.integers(1, sizes[changed])) % sizes[changed]
         return self.canonical(new.tolist())
+
+    def neighbours(self, genotype: Sequence[int]) -> list[Genotype]:
+        """Return all canonical genotypes that differ from one in the choice of one active gene.
+
+        The first of all genes come first, then the second of all, and so on; a gene's choices are
+        in the order of their distance, the farthest first.
+        """
+        start = self.canonical(genotype)
+        active = self.active(start)
+        rounds: list[tuple[int, Genotype]] = []
+        for position, size in enumerate(self.cardinalities):
+            if active[position]:
+                here = start[position]
+                order = sorted(range(size), key=lambda i, here=here: -abs(i - here))  # type: ignore[misc]
+                rounds += [
+                    (turn, self.canonical([*start[:position], i, *start[position + 1 :]]))
+                    for turn, i in enumerate(order)
+                ]
+        in_turn = (each for _, each in sorted(rounds, key=lambda r: r[0]))
+        return [each for each in dict.fromkeys(in_turn) if each != start]
 
     def crossover(
         self, first: Sequence[int], second: Sequence[int], rng: np.random.Generator

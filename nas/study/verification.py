@@ -209,10 +209,10 @@ class Verification:
             shape, seed = space.input_shape, self.settings.seed
             measurements = device.measure_files(files, shape, memory=True, seed=seed)
             quantised = [i for i, each in enumerate(choices) if device.quantises(each)]
-            plain = [Deployable(models[i], {**choices[i], "precision": "fp32"}) for i in quantised]
-            in_fp32 = dict(
-                zip(quantised, device.measure_many(plain, shape, seed=seed), strict=True)
-            )
+            in_fp32 = {"precision": "fp32", "layers": ()}
+            plain = [Deployable(models[i], {**choices[i], **in_fp32}) for i in quantised]
+            measured = device.measure_many(plain, shape, seed=seed)
+            of_fp32 = dict(zip(quantised, measured, strict=True))
             for i, (member, measurement) in enumerate(zip(exported, measurements, strict=True)):
                 file = files[i].path
                 if file.is_dir():
@@ -220,10 +220,10 @@ class Verification:
                     shutil.copytree(file, to, dirs_exist_ok=True)
                 elif file.read_bytes() != self._path(member, "model.onnx").read_bytes():
                     shutil.copyfile(file, self._path(member, f"{DEPLOYED}{file.suffix}"))
-                if i in in_fp32:
-                    record = in_fp32[i].to_dict()
+                if i in of_fp32:
+                    record = of_fp32[i].to_dict()
                     write_json_atomically(self._path(member, "measurement_fp32.json"), record)
-                    self._compare(member, measurement, in_fp32[i])
+                    self._compare(member, measurement, of_fp32[i])
                 write_json_atomically(self._path(member, MEASURED), measurement.to_dict())
                 show(i + 1)
 
@@ -334,8 +334,9 @@ class Verification:
         }
         if metrics:
             if not deployment["as_network"]:
-                numbers |= _columns(metrics, "final_fp32")
-                metrics = deployment["metrics"]
+                errors = {n: value for n, value in metrics.items() if n in deployment["metrics"]}
+                numbers |= _columns(errors, "final_fp32")
+                metrics = {**metrics, **deployment["metrics"]}
             numbers |= _columns(metrics, "final")
             for objective in (*self.problem.limited.values(), *self.problem.objectives.values()):
                 if objective.needs_training:

@@ -7,6 +7,7 @@ import copy
 import numpy as np
 import pytest
 import torch
+from bases import required
 from scipy.stats import kendalltau
 from torch import nn
 
@@ -35,6 +36,7 @@ def proxy(name: str) -> Proxy:
 
 def small(space: str) -> SearchSpace:
     fewer = {"nasbench201": {"channels": 8, "cells_per_stage": 1}}.get(space, {})
+    fewer |= required(space, (3, 8, 8), 4)
     return search_spaces.get(space, input_shape=(3, 8, 8), num_classes=4, **fewer)
 
 

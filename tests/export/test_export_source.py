@@ -11,6 +11,7 @@ import export_space
 import numpy as np
 import pytest
 import torch
+from bases import required
 from torch import nn
 
 import search_spaces
@@ -215,7 +216,8 @@ def test_the_network_is_written_out_block_by_block(source: str) -> None:
 
 @pytest.mark.parametrize("name", search_spaces.names())
 def test_every_registered_space_stands_alone(name: str, tmp_path: Path) -> None:
-    space = search_spaces.get(name, input_shape=(3, 32, 32), num_classes=10)
+    images = {"input_shape": (3, 32, 32), "num_classes": 10}
+    space = search_spaces.get(name, **images, **required(name, (3, 32, 32), 10))
     genotype = space.sample(np.random.default_rng(0))
     original = space.build(genotype).eval()
     source = module_source(original, header=name, preprocessing=PREPROCESSING)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from _shared.tabular import TabularBenchmark
+from bases import required
 from scipy.optimize import approx_fprime
 from scipy.stats import spearmanr
 
@@ -199,7 +200,8 @@ def test_representative_trials_are_the_best_and_some_of_all():
 
 @pytest.mark.parametrize("name", search_spaces.names())
 def test_every_space_has_features(name: str):
-    space = search_spaces.get(name, input_shape=(3, 32, 32), num_classes=10)
+    images = {"input_shape": (3, 32, 32), "num_classes": 10}
+    space = search_spaces.get(name, **images, **required(name, (3, 32, 32), 10))
     features = Features(space)
     genotypes = space.samples(1000, np.random.default_rng(1))
     started = time.process_time()

@@ -93,7 +93,7 @@ class ProcessDevice(ProtocolSettings, Device):
         return self.runtime.takes_onnx
 
     def quantises(self, choices: Mapping[str, Any]) -> bool:
-        return bool(choices.get("precision", self.precision) != "fp32")
+        return self.runtime.chosen(self._execution, choices)[1].quantises
 
     def prepare(
         self,

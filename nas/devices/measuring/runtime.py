@@ -100,10 +100,18 @@ class Execution:
     Attributes:
         threads: Threads that work on one operator.
         precision: Of weights and activations; one of the runtime's `precisions`.
+        layers: Of every layer with weights, in the order in which they run, its precision; one of
+            `nas.network.compact.PRECISIONS`. Empty where all have that of the network.
     """
 
     threads: int = 1
     precision: str = "fp32"
+    layers: tuple[str, ...] = ()
+
+    @property
+    def quantises(self) -> bool:
+        """Whether anything has fewer bits than fp32."""
+        return bool(self.layers) or self.precision != "fp32"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,6 +141,9 @@ class Runtime(ABC):
         if execution.precision not in self.precisions:
             expected = f"one of {', '.join(self.precisions)} in this runtime"
             raise ConfigError("device.precision", execution.precision, expected)
+        if execution.layers and "int8" not in self.precisions:
+            expected = "fp32 in this runtime"
+            raise ConfigError("precision of layers", ", ".join(set(execution.layers)), expected)
 
     def chosen(self, execution: Execution, choices: Mapping[str, Any]) -> tuple[Runtime, Execution]:
         """Return the settings of a network that has choices of its own; see `Deployable`.
@@ -141,13 +152,15 @@ class Runtime(ABC):
             DeviceError: A choice is unknown, or its value cannot be used.
         """
         own = {each.name for each in fields(self)}
+        of_execution = {"precision", "layers"}
         for name, value in choices.items():
-            if name not in own | {"precision"}:
-                expected = ", ".join(sorted(own | {"precision"}))
+            if name not in own | of_execution:
+                expected = ", ".join(sorted(own | of_execution))
                 raise DeviceError(f"choice {name!r}: got {value!r}, expected one of {expected}")
         try:
             runtime = replace(self, **{n: value for n, value in choices.items() if n in own})
-            execution = replace(execution, precision=choices.get("precision", execution.precision))
+            given = {n: value for n, value in choices.items() if n in of_execution}
+            execution = replace(execution, **given)
             runtime.check(execution)
         except ConfigError as error:
             raise DeviceError(str(error)) from error
@@ -198,12 +211,13 @@ class Runtime(ABC):
             from nas.network.onnx import export_onnx
 
             path = export_onnx(model, input_shape, stem.with_suffix(".onnx"))
-        if execution.precision == "fp32":
+        if not execution.quantises:
             return path
         from nas.network.quantisation import quantise
 
-        quantised = stem.with_suffix(f".{execution.precision}.onnx")
-        return quantise(path, input_shape, quantised, images)
+        name = "mixed" if execution.layers else execution.precision
+        quantised = stem.with_suffix(f".{name}.onnx")
+        return quantise(path, input_shape, quantised, images, execution.layers)
 
     def sentinel(self, execution: Execution) -> LoadedNetwork:
         """Load the sentinel: a small fixed network that tells the machine's pace."""

@@ -134,16 +134,16 @@ class _Session(LoadedNetwork):
         other, and of a quantised network, one run of a second session with the same settings is
         profiled: the timed session never is.
         """
-        precision = self._execution.precision
+        integers = self._execution.precision == "int8" or "int8" in self._execution.layers
         name = _providers()[self._runtime.provider]
         facts = {
             "provider": name,
             "threads": self._session.get_session_options().intra_op_num_threads,
         }
-        if precision == "int8":
+        if integers:
             metadata = self._session.get_modelmeta().custom_metadata_map
             facts["calibration"] = metadata.get(CALIBRATION_KEY, UNKNOWN_CALIBRATION)
-        if name == CPU_PROVIDER and precision == "fp32":
+        if name == CPU_PROVIDER and not integers:
             return facts
         nodes = self._profiled()
         placed = Counter(provider for _, provider in nodes)
@@ -153,7 +153,7 @@ class _Session(LoadedNetwork):
         operators = Counter(operator for operator, _ in nodes)
         # Of other providers one cannot look into the operators that they fuse.
         quantised = sum(operators[operator] for operator in QUANTISED_OPERATORS)
-        if precision == "int8" and name == CPU_PROVIDER and not quantised:
+        if integers and name == CPU_PROVIDER and not quantised:
             ran = ", ".join(sorted(operators))
             raise ModelError(f"runs no quantised operator ({ran}); measure it with precision fp32")
         return facts | {"operators_by_provider": dict(placed), "operators": dict(operators)}

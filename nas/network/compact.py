@@ -1,0 +1,402 @@
+"""Layers whose weights take fewer bits, in a file or in the arithmetic of a runtime.
+
+In PyTorch they compute in floating point with the values that are left: rounded (fake
+quantisation, Jacob et al., Quantization and Training of Neural Networks for Efficient
+Integer-Arithmetic-Only Inference, CVPR 2018), zero (magnitude pruning, Han et al., NeurIPS 2015) or
+shared (Han et al., Deep Compression, ICLR 2016). A network is judged, and trained, as it will be
+deployed. Gradients pass to the full weights unchanged (straight-through estimator, Bengio et al.,
+2013), so that a weight that is zero may come back. An ONNX file gets zero and shared values as they
+are, and integers when it is quantised; see `nas.network.quantisation`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import zlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+FP32, INT8, INT8_WEIGHTS, INT4_WEIGHTS = "fp32", "int8", "int8_weights", "int4_weights"
+
+PRECISIONS = (FP32, INT8, INT8_WEIGHTS, INT4_WEIGHTS)
+"""What a layer may compute in: floating point; 8-bit weights and inputs; 8-bit weights, with a
+scale an output; 4-bit weights, of linear layers, with a scale for `BLOCK` inputs of an output."""
+
+BITS = {FP32: 32, INT8: 8, INT8_WEIGHTS: 8, INT4_WEIGHTS: 4}
+"""Bits of a weight."""
+
+BLOCK = 32
+"""Weights that share a scale in 4 bits."""
+
+OF_FOUR = "2:4"
+"""Sparsity of which every four weights in a row keep the two largest (Mishra et al., 2021)."""
+
+SETTINGS: Mapping[str, Any] = {"precision": FP32, "sparsity": 0.0, "clusters": 0}
+"""Arguments that each block of a space may have beside its module's, with their defaults."""
+
+_SCALE_BYTES = 4
+_FOLLOWED = 0.01
+"""Share of a batch's range in the range that training has seen."""
+
+_ROUNDS = 20
+"""Of Lloyd's algorithm."""
+
+
+class Rounding(nn.Module):
+    """Rounds values to 8 bits, from the smallest one to the largest one that were seen.
+
+    Attributes:
+        low: Smallest value on calibration images, a number; infinite before.
+        high: Largest one.
+        plain: Whether nothing is rounded; see `unrounded`.
+    """
+
+    low: torch.Tensor
+    high: torch.Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.observing = self.plain = False
+        self.register_buffer("low", torch.tensor(torch.inf))
+        self.register_buffer("high", torch.tensor(-torch.inf))
+
+    def observe(self) -> None:
+        """Take the range of all values from now on."""
+        self.low.fill_(torch.inf)
+        self.high.fill_(-torch.inf)
+        self.observing = True
+
+    def settle(self) -> None:
+        """Keep the range that was seen."""
+        self.observing = False
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Round values of any shape."""
+        if self.plain:
+            return x
+        low, high = x.detach().amin().float(), x.detach().amax().float()
+        if self.observing:
+            self.low.copy_(torch.minimum(self.low, low))
+            self.high.copy_(torch.maximum(self.high, high))
+            return x
+        if self.training:
+            for known, new in ((self.low, low), (self.high, high)):
+                followed = known.float().lerp(new, _FOLLOWED)
+                known.copy_(torch.where(torch.isinf(known), new, followed))
+        # Before any image was seen, the range is that of the batch.
+        low = torch.where(torch.isinf(self.low), low, self.low.float()).clamp(max=0)
+        high = torch.where(torch.isinf(self.high), high, self.high.float()).clamp(min=0)
+        scale = ((high - low) / 255).clamp(min=1e-12)
+        zero = (-low / scale).round().to(torch.int32)
+        rounded = torch.fake_quantize_per_tensor_affine(x.float(), scale, zero, 0, 255)
+        return rounded.to(torch.promote_types(x.dtype, torch.float32))
+
+
+class CompactLayer(nn.Module):
+    """A layer with weights that are rounded, zero or shared.
+
+    Attributes:
+        precision: One of `PRECISIONS`.
+        sparsity: Share of the weights that are zero, or `OF_FOUR`.
+        clusters: How many values the weights have; 0 for any number.
+        codebook: The values of the weights, ascending; infinite before they were settled.
+        rounding: Of the inputs, where they have 8 bits.
+        plain: Whether nothing is rounded; see `unrounded`.
+    """
+
+    weight: Any
+    bias: Any
+    codebook: torch.Tensor
+    rounding: Rounding | None
+
+    def set_up(self, precision: str, sparsity: float | str, clusters: int) -> None:
+        """Set what the layer is like, once."""
+        self.precision, self.sparsity, self.clusters = precision, sparsity, clusters
+        self.plain = False
+        device = self.weight.device
+        self.rounding = Rounding().to(device) if precision == INT8 else None
+        if clusters:
+            self.register_buffer("codebook", torch.full((clusters,), torch.inf, device=device))
+
+    def settle(self) -> None:
+        """Find the values that the weights share; weights that are zero or shared are so then."""
+        with torch.no_grad():
+            weight = self._sparse()
+            if self.clusters:
+                self.codebook.copy_(_clustered(weight.flatten(), self.clusters))
+            self.weight.copy_(self._shared(weight))
+
+    def rounded_weight(self) -> torch.Tensor:
+        """Return the weights as they will be deployed, in floating point."""
+        if self.plain:
+            plain: torch.Tensor = self.weight
+            return plain
+        weight = self._shared(self._sparse())
+        if self.precision == FP32:
+            return weight
+        if self.precision == INT4_WEIGHTS:
+            rounded = _through(weight, rounded_in_blocks(weight.detach()))
+        else:
+            rounded = rounded_by_channel(weight)
+        return rounded.to(torch.promote_types(self.weight.dtype, torch.float32))
+
+    def stored_weight(self) -> torch.Tensor:
+        """Return the weights as they are before they are rounded, without gradients."""
+        with torch.no_grad():
+            return self._shared(self._sparse()).detach()
+
+    def rounded_input(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the inputs as they will be, in floating point."""
+        if self.rounding is None:
+            return x
+        rounded: torch.Tensor = self.rounding(x)
+        return rounded
+
+    def _sparse(self) -> torch.Tensor:
+        dtype = torch.promote_types(self.weight.dtype, torch.float32)
+        weight: torch.Tensor = self.weight.to(dtype)
+        if not self.sparsity:
+            return weight
+        size = weight.detach().abs()
+        if self.sparsity == OF_FOUR:
+            fours = size.flatten(1)
+            fours = nn.functional.pad(fours, (0, -fours.shape[1] % 4)).view(len(size), -1, 4)
+            kept = torch.zeros_like(fours, dtype=torch.bool)
+            kept.scatter_(2, fours.topk(2, dim=2).indices, True)
+            mask = kept.flatten(1)[:, : size[0].numel()].view_as(size)
+        else:
+            zeros = round(float(self.sparsity) * size.numel())
+            if not zeros:
+                return weight
+            mask = size > size.flatten().kthvalue(zeros).values
+        return _through(weight, weight.detach() * mask)
+
+    def _shared(self, weight: torch.Tensor) -> torch.Tensor:
+        if not self.clusters:
+            return weight
+        between = (self.codebook[1:] + self.codebook[:-1]) / 2
+        shared = self.codebook[torch.bucketize(weight.detach().contiguous(), between)]
+        return _through(weight, torch.where(torch.isinf(shared), weight.detach(), shared))
+
+
+class CompactConv2d(CompactLayer, nn.Conv2d):
+    """A convolution with compact weights."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Map `(N, C, H, W)` as `torch.nn.Conv2d` does."""
+        weight, bias = self.rounded_weight(), self.bias
+        y: torch.Tensor = self._conv_forward(self.rounded_input(x), weight, bias)
+        return y
+
+
+class CompactLinear(CompactLayer, nn.Linear):
+    """A linear layer with compact weights."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Map `(N, ..., inputs)` as `torch.nn.Linear` does."""
+        return nn.functional.linear(self.rounded_input(x), self.rounded_weight(), self.bias)
+
+
+def rounded_by_channel(weight: torch.Tensor) -> torch.Tensor:
+    """Return weights on 255 steps from minus to plus the largest one of each output.
+
+    Args:
+        weight: `(outputs, ...)`, in float32.
+    """
+    largest = weight.detach().flatten(1).abs().amax(1)
+    scale = (largest / 127).clamp(min=1e-12)
+    zero = torch.zeros_like(scale, dtype=torch.int32)
+    return torch.fake_quantize_per_channel_affine(weight.float(), scale.float(), zero, 0, -127, 127)
+
+
+def rounded_in_blocks(weight: torch.Tensor) -> torch.Tensor:
+    """Return weights on 16 steps in blocks of `BLOCK` inputs.
+
+    The largest value of a block is 8 steps away from 0, on its side; the other side has 7.
+
+    Args:
+        weight: `(outputs, inputs)`, in float32.
+    """
+    inputs = weight.shape[1]
+    blocks = _blocks(weight)
+    largest = blocks.gather(2, blocks.abs().argmax(2, keepdim=True))
+    scale = largest / -8
+    steps = torch.where(scale == 0, 0, blocks / torch.where(scale == 0, 1, scale))
+    return (steps.round().clamp(-8, 7) * scale).flatten(1)[:, :inputs]
+
+
+def _blocks(weight: torch.Tensor) -> torch.Tensor:
+    """Return weights in blocks of `BLOCK` inputs, the last one filled up with zeros."""
+    missing = -weight.shape[1] % BLOCK
+    return nn.functional.pad(weight, (0, missing)).view(len(weight), -1, BLOCK)
+
+
+def compact(
+    module: nn.Module, *, precision: str = FP32, sparsity: float | str = 0.0, clusters: int = 0
+) -> nn.Module:
+    """Give all layers with weights of a module compact ones; return the module, or its substitute.
+
+    4-bit weights are those of linear layers: convolutions have 8-bit ones then.
+    """
+    if precision == FP32 and not sparsity and not clusters:
+        return module
+    if isinstance(module, nn.Conv2d | nn.Linear):
+        return _compact(module, precision, sparsity, clusters)
+    for name, child in module.named_children():
+        made = compact(child, precision=precision, sparsity=sparsity, clusters=clusters)
+        setattr(module, name, made)
+    return module
+
+
+def compact_layers(network: nn.Module) -> Iterator[CompactLayer]:
+    """Yield the layers of a network that have compact weights."""
+    return (layer for layer in network.modules() if isinstance(layer, CompactLayer))
+
+
+@contextlib.contextmanager
+def settling(network: nn.Module) -> Iterator[bool]:
+    """Let a network take the ranges of rounded values for a while, and settle at the end.
+
+    Yields:
+        Whether there are any such values, so that it needs to be run.
+    """
+    roundings = [each for each in network.modules() if isinstance(each, Rounding)]
+    for rounding in roundings:
+        rounding.observe()
+    try:
+        yield bool(roundings)
+    finally:
+        for rounding in roundings:
+            rounding.settle()
+        for layer in compact_layers(network):
+            layer.settle()
+
+
+@contextlib.contextmanager
+def unrounded(network: nn.Module) -> Iterator[None]:
+    """Let a network round nothing for a while; weights that are zero or shared are so."""
+    layers = list(compact_layers(network))
+    parts = [each for each in network.modules() if isinstance(each, CompactLayer | Rounding)]
+    weights = [layer.weight for layer in layers]
+    for layer in layers:
+        if not layer.weight.is_meta:  # which has a shape alone
+            layer.weight = nn.Parameter(layer.stored_weight())
+    for part in parts:
+        part.plain = True
+    try:
+        yield
+    finally:
+        for part in parts:
+            part.plain = False
+        for layer, weight in zip(layers, weights, strict=True):
+            layer.weight = weight
+
+
+def precision_of(layer: nn.Module) -> str:
+    """Return the precision of a layer."""
+    return layer.precision if isinstance(layer, CompactLayer) else FP32
+
+
+def weight_bytes(layer: CompactLayer) -> int:
+    """Return the bytes that the weights of a layer take in a file, with their scales."""
+    weight = layer.weight
+    if layer.precision == FP32:
+        return int(weight.numel() * weight.element_size())
+    scales = int(weight.shape[0])
+    if layer.precision == INT4_WEIGHTS:
+        scales *= int(-(-weight.shape[1] // BLOCK))
+    codes = int(-(-weight.numel() * BITS[layer.precision] // 8))
+    return codes + scales * _SCALE_BYTES
+
+
+def compressed_bytes(network: nn.Module) -> int:
+    """Return the bytes of a network's tensors in a compressed file (zlib, level 9).
+
+    Weights are written in as many bits as they have; where that takes less, as a bit for each that
+    says whether it is zero, and the others.
+    """
+    compacts = {f"{name}.weight".lstrip("."): layer for name, layer in _named(network)}
+    total = 0
+    for name, tensor in network.state_dict().items():
+        layer = compacts.get(name)
+        codes = tensor.detach().cpu().contiguous().numpy() if layer is None else _codes(layer)
+        forms = [codes.tobytes()]
+        if not codes.all():
+            forms.append(np.packbits(codes != 0).tobytes() + codes[codes != 0].tobytes())
+        total += min(len(zlib.compress(form, 9)) for form in forms)
+    return total
+
+
+def _named(network: nn.Module) -> Iterator[tuple[str, CompactLayer]]:
+    for name, layer in network.named_modules():
+        if isinstance(layer, CompactLayer):
+            yield name, layer
+
+
+def _codes(layer: CompactLayer) -> npt.NDArray[Any]:
+    """Return the weights of a layer as a file has them, without scales."""
+    with torch.no_grad():
+        weight = layer.rounded_weight().detach().cpu().float()
+    if layer.precision == FP32:
+        return weight.contiguous().numpy()
+    if layer.precision == INT4_WEIGHTS:
+        blocks = _blocks(weight)
+        largest = blocks.gather(2, blocks.abs().argmax(2, keepdim=True))
+        scale = torch.where(largest == 0, 1, largest / -8)
+        codes = (blocks / scale).round().clamp(-8, 7).to(torch.int8).numpy().view(np.uint8) & 15
+        pairs = codes.reshape(-1, 2)
+        return pairs[:, 0] | pairs[:, 1] << 4
+    largest = weight.flatten(1).abs().amax(1).clamp(min=1e-12)
+    scale = (largest / 127).view(-1, *(1 for _ in weight.shape[1:]))
+    return (weight / scale).round().to(torch.int8).numpy()
+
+
+def _compact(
+    layer: nn.Conv2d | nn.Linear, precision: str, sparsity: float | str, clusters: int
+) -> CompactLayer:
+    made: CompactLayer
+    if isinstance(layer, nn.Conv2d):
+        made = CompactConv2d(
+            layer.in_channels,
+            layer.out_channels,
+            layer.kernel_size,  # type: ignore[arg-type]
+            layer.stride,  # type: ignore[arg-type]
+            layer.padding,  # type: ignore[arg-type]
+            layer.dilation,  # type: ignore[arg-type]
+            layer.groups,
+            layer.bias is not None,
+            layer.padding_mode,
+            device="meta",
+        )
+        precision = INT8_WEIGHTS if precision == INT4_WEIGHTS else precision
+    else:
+        bias = layer.bias is not None
+        made = CompactLinear(layer.in_features, layer.out_features, bias, device="meta")
+    made.weight, made.bias = layer.weight, layer.bias
+    made.set_up(precision, sparsity, clusters)
+    return made
+
+
+def _through(weight: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+    """Return a value whose gradient is that of the weight that it was made of."""
+    return value + (weight - weight.detach()) if weight.requires_grad else value
+
+
+def _clustered(weights: torch.Tensor, clusters: int) -> torch.Tensor:
+    """Return the means that Lloyd's algorithm finds, ascending; they begin at equal distances.
+
+    Equal distances keep large weights, of which there are few (Han et al., 2016, section 3.2).
+    """
+    means = torch.linspace(float(weights.min()), float(weights.max()), clusters)
+    means = means.to(weights.device)
+    for _ in range(_ROUNDS):
+        nearest = torch.bucketize(weights.contiguous(), (means[1:] + means[:-1]) / 2)
+        sums = torch.zeros_like(means).index_add_(0, nearest, weights)
+        counts = torch.bincount(nearest, minlength=clusters)
+        means = torch.where(counts > 0, sums / counts.clamp(min=1), means)
+    return means
