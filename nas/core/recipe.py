@@ -250,7 +250,8 @@ class Recipe:
     Attributes:
         preset: Whose values hold where none are given: `fast` tells candidates apart in a search,
             `full` is for what is handed over.
-        epochs: Passes over the training examples.
+        epochs: Passes over the training examples; 0 leaves weights as they are, where networks
+            begin with trained ones.
         train_samples: Examples trained on, the first of a seeded permutation; `None` for all.
         batch_size: Examples a step.
         optimizer: The optimizer.
@@ -302,9 +303,9 @@ class Recipe:
         _check_name("preset", self.preset, PRESETS)
         _check_name("balance", self.balance, BALANCES)
         for name in ("epochs", "batch_size", "train_samples", "patience"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ConfigError(f"recipe.{name}", value, "1 or more")
+            value, least = getattr(self, name), 0 if name == "epochs" else 1
+            if value is not None and value < least:
+                raise ConfigError(f"recipe.{name}", value, f"{least} or more")
         _check_0_or_more(self, "", "auxiliary_weight")
         _check_below_1(self, "", "ema")
         _check_share(self, "", "initial_resolution", "full_resolution_from")

@@ -275,7 +275,7 @@ def speeds_of(
             how = "a few steps of a small, a middle and a large network, each alone on this host"
         except CandidateFailure as failure:
             how = f"none of the search before its first trial, as a network failed ({failure})"
-    final_ratio = _images(settings.finalise.recipe, job) / _images(job.recipe, job)
+    final_ratio = _images(settings.finalise.recipe, job) / max(_images(job.recipe, job), 1)
     known = genotypes or [trial.genotype for trial in trials]
     if final_job is not None and not _alike(final_job.recipe, job.recipe) and known:
         # A step takes longer by another optimizer, in smaller batches or with a teacher.
@@ -306,7 +306,9 @@ def _fastest_s(job: TrainingJob, genotype: Genotype) -> float:
 
 
 def _alike(first: Recipe, second: Recipe) -> bool:
-    """Return whether an image takes as long by both recipes."""
+    """Return whether an image takes as long by both recipes, which both train."""
+    if not (first.epochs and second.epochs):
+        return False
     one, other = (replace(r, preset="full", epochs=1, train_samples=None) for r in (first, second))
     return one == other
 

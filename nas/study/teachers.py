@@ -56,7 +56,7 @@ PROBED_IMAGES = 16
 def found(job: TrainingJob, setting: str, runs: Path) -> TeacherNetwork | None:
     """Return the teacher that the recipe of a job names, after a try on some training images.
 
-    One of the job's own space is not trained yet; see `taught`.
+    One of the job's own space is not trained yet, unless the space is pretrained; see `taught`.
 
     Args:
         job: Without a teacher.
@@ -114,7 +114,8 @@ def taught(
         return job
     folder.mkdir(exist_ok=True)
     _check_same(teacher, setting, folder / f"{setting}.json")
-    if str(job.recipe.teacher.source).startswith(f"{SPACE}:"):
+    of_space = str(job.recipe.teacher.source).startswith(f"{SPACE}:")
+    if of_space and not job.space.pretrained:
         teacher = _trained_teacher(job, teacher, setting, settings, folder, reporter)
     if job.recipe.teacher.cached:
         teacher = _cached(job, teacher, setting, folder, reporter)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 import safetensors.torch
 import torch
+from torch import nn
 
 from nas.core.dataset import Examples
 from nas.core.errors import CandidateFailure, ConfigError, first_line
@@ -18,8 +19,9 @@ from nas.core.recipe import Recipe
 from nas.core.sampling import SamplingSettings
 from nas.core.space import Genotype
 from nas.core.trial import Candidate, Job, Outcome, Parent
+from nas.network.compact import compressed_bytes
 from nas.network.inheritance import InitialWeights, inherit
-from nas.network.shared import SharedWeights
+from nas.network.shared import SharedWeights, recalibrate
 from nas.network.space import SearchSpace
 from nas.network.trainable import TrainableNetwork
 from nas.network.trained import Preprocessing, TrainedNetwork
@@ -29,6 +31,7 @@ from nas.training.memory import FIX, check_memory, free_bytes, training_bytes
 from nas.training.precision import precision_of
 from nas.training.teacher import Teacher, TeacherNetwork
 from nas.training.trainer import (
+    EVALUATION_BATCH,
     Sampling,
     Training,
     evaluate,
@@ -40,6 +43,9 @@ from nas.training.trainer import (
 
 if TYPE_CHECKING:
     from nas.training.supernet import SupernetJob
+
+CALIBRATION_IMAGES = 1024
+"""Training images from which a network that is made of a trained one takes its statistics."""
 
 TIMED_S = 0.3
 """Seconds of training steps from which the time of a training is estimated; at least one step."""
@@ -78,6 +84,9 @@ class TrainingJob:
     def __post_init__(self) -> None:
         """Check that the space's networks can be trained by the recipe."""
         check_recipe(self.space, self.recipe)
+        if not (self.recipe.epochs or self.initial or self.space.pretrained):
+            expected = "1 or more, as networks begin with random weights"
+            raise ConfigError("recipe.epochs", 0, expected)
         parts = self.recipe.compute.accumulate * self.processes
         used = min(self.recipe.train_samples or len(self.train), len(self.train))
         batch = min(self.recipe.batch_size, used)
@@ -127,6 +136,8 @@ class TrainingJob:
             network = self.trainable(candidate).to(device)
             self._check_memory(network, device)
             teacher = self._started_teacher(device)
+            if candidate.checkpoint is None:
+                self._calibrate(network, statistics=getattr(network, "lacks_statistics", False))
         cut_after_s = math.inf if candidate.cut_after_s is None else candidate.cut_after_s
         training = train(
             network,
@@ -144,6 +155,9 @@ class TrainingJob:
         )
         if rank() > 0:
             return Outcome(metrics={})
+        if training.checkpoint is None:
+            with training_step():
+                self._calibrate(network, statistics=False)
         metrics = self.judged(network, training)
         weights = None
         if self.return_weights and training.checkpoint is None:
@@ -158,6 +172,19 @@ class TrainingJob:
             precision=precision_of(self.recipe.compute.precision, device),
             history=training.history,
         )
+
+    def _calibrate(self, network: nn.Module, *, statistics: bool) -> None:
+        """Estimate what a network lacks: batch statistics, and the ranges of rounded inputs."""
+        recalibrate(network, self.batches(CALIBRATION_IMAGES), statistics=statistics)
+
+    def batches(self, images: int) -> Iterator[torch.Tensor]:
+        """Yield normalised training images, the same ones every time, on the worker's device."""
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        chosen = self.train.sample(images, seed=0)
+        for start in range(0, len(chosen), EVALUATION_BATCH):
+            pixels, _ = chosen.batch(slice(start, start + EVALUATION_BATCH))
+            batch = self.preprocessing(torch.from_numpy(pixels).to(device))
+            yield batch.contiguous(memory_format=torch.channels_last)
 
     def of_supernet(
         self, sampling: SamplingSettings, calibration_images: int, stand_alone: Job | None = None
@@ -201,7 +228,8 @@ class TrainingJob:
         network.drop_auxiliary()
         # A network is judged at the size that it has been trained for so far.
         resolution = self.recipe.resolution(training.reached)
-        return evaluate(network, self.held_out, self.preprocessing, resolution)
+        metrics = evaluate(network, self.held_out, self.preprocessing, resolution)
+        return {**metrics, "stored_size_mb": compressed_bytes(network) / 1e6}
 
     def _started_teacher(self, device: torch.device) -> Teacher | None:
         if self.teacher is None:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 
 import numpy as np
 import torch
 
-from nas.core.dataset import Examples
 from nas.core.errors import ConfigError
 from nas.core.files import hashed
 from nas.core.host import training_step
@@ -28,7 +27,7 @@ from nas.network.shared import (
 from nas.network.space import SearchSpace
 from nas.network.trainable import TrainableNetwork
 from nas.training.job import TrainingJob
-from nas.training.trainer import EVALUATION_BATCH, Training, evaluate
+from nas.training.trainer import Training, evaluate
 
 
 @dataclass(frozen=True)
@@ -121,6 +120,9 @@ class SupernetTraining(TrainingJob):
     def __post_init__(self) -> None:
         super().__post_init__()
         recipe = self.recipe
+        if self.space.pretrained:
+            name, random = type(self.space).__name__, "a space of networks with random weights"
+            raise ConfigError("search_space", name, random, "choose evaluation=training")
         for name, value, expected in (
             ("init", recipe.init, None),
             ("patience", recipe.patience, None),
@@ -229,13 +231,5 @@ class SupernetJob:
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         with training_step():
             network = self.weights.shared().extract(candidate.genotype).to(device)
-            recalibrate(network, self._batches(device))
+            recalibrate(network, job.batches(self.calibration_images))
         return Outcome(metrics=evaluate(network, job.held_out, job.preprocessing))
-
-    def _batches(self, device: torch.device) -> Iterator[torch.Tensor]:
-        """Yield the calibration images, which are the same for all candidates."""
-        images: Examples = self.training.train.sample(self.calibration_images, seed=0)
-        for start in range(0, len(images), EVALUATION_BATCH):
-            pixels, _ = images.batch(slice(start, start + EVALUATION_BATCH))
-            batch = self.training.preprocessing(torch.from_numpy(pixels).to(device))
-            yield batch.contiguous(memory_format=torch.channels_last)

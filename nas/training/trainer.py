@@ -114,7 +114,7 @@ def train(
         if checkpoint is not None:
             steps.restore(from_bytes(checkpoint))
     first, total = steps.taken, steps.total
-    stop = max(round(fidelity * total), 1)
+    stop = max(round(fidelity * total), min(total, 1))
     while steps.taken < stop:
         now = time.monotonic()
         cut = steps.taken > first and now > cut_at_s
@@ -224,7 +224,7 @@ class _Steps:
         self._precision = precision_of(recipe.compute.precision, device)
         self._scaler = torch.amp.GradScaler(device.type, enabled=self._precision == "fp16")
         self._averages = None
-        if recipe.ema > 0:
+        if recipe.ema > 0 and self.total:
             decay = math.exp(-1 / (recipe.ema * self.total))
             average = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
             self._averages = AveragedModel(network, multi_avg_fn=average, use_buffers=True)

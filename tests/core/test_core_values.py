@@ -56,7 +56,7 @@ def test_a_candidate_s_failure_travels_between_processes():
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("epochs", 0),
+        ("epochs", -1),
         ("train_samples", 0),
         ("batch_size", 0),
         ("patience", 0),
