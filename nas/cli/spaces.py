@@ -19,6 +19,11 @@ def list_spaces() -> list[dict[str, Any]]:
 
     records = []
     for name in search_spaces.names():
+        if search_spaces.component(name).pretrained:
+            unknown = ("input_shape", "num_classes", "genes", "size", "published_size", "source")
+            of_base = {"preset": "of a trained network", **dict.fromkeys(unknown)}
+            records.append({"space": name, **of_base, "references": ["base"]})
+            continue
         for preset in _presets(name):
             space = search_spaces.get(name, **preset.settings)
             records.append(
@@ -132,8 +137,8 @@ def print_spaces(records: Sequence[dict[str, Any]]) -> None:
     rows = [
         {
             **record,
-            "input": " x ".join(map(str, record["input_shape"])),
-            "architectures": f"{size:,}" if (size := record["size"]) < 10**7 else f"{size:.2e}",
+            "input": " x ".join(map(str, record["input_shape"] or [])) or None,
+            "architectures": _written(record["size"]),
             "published": record["published_size"] or None,
             "references": ", ".join(record["references"]) or None,
         }
@@ -141,6 +146,12 @@ def print_spaces(records: Sequence[dict[str, Any]]) -> None:
     ]
     columns = ("space", "preset", "input", "genes", "architectures", "published", "references")
     print_records(rows, columns)
+
+
+def _written(size: int | None) -> str | None:
+    if size is None:
+        return None
+    return f"{size:,}" if size < 10**7 else f"{size:.2e}"
 
 
 def print_network(record: dict[str, Any]) -> None:

@@ -112,7 +112,7 @@ def _details(path: Path, fix: str) -> dict[str, Any]:
     return found
 
 
-def _import(study: StudyResults, allowed: bool) -> None:
+def import_of(study: StudyResults, allowed: bool) -> None:
     """Import the modules that a study names, which may come from anybody, where that is allowed.
 
     What this process has imported before, as for its own search, runs nothing anew.
@@ -149,7 +149,7 @@ def _trained(
     study: StudyResults, row: pd.Series[Any], parts: Path, allow_imports: bool
 ) -> TrainedNetwork:
     """Return the network in the folder `parts`, with all that is known of it."""
-    _import(study, allow_imports)
+    import_of(study, allow_imports)
     with decoding(study.path / RECORD):
         space = component(search_spaces.registry, study.record["space"], "space")
     if space.architecture(row["genotype"]).arch_id != row["arch_id"]:

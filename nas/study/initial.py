@@ -12,7 +12,7 @@ from nas.core.recipe import Recipe
 from nas.core.task import Task
 from nas.network.inheritance import PretrainedWeights
 from nas.network.space import SearchSpace
-from nas.study.pretrained import load
+from search_spaces.pretrained import load_member
 
 SAMPLES = 8
 """Random networks from which it is said how much of a network is inherited."""
@@ -57,7 +57,7 @@ def initial_weights(
         return None
     folder = Path(recipe.init).expanduser()
     try:
-        found = load(folder, space)
+        found = load_member(folder, space)
     except HwnasError as error:
         raise HwnasError(f"{section}.recipe.init: {error}") from error
     weights = PretrainedWeights(

@@ -30,6 +30,7 @@ from nas.evaluation.tabular import TabularSettings
 from nas.objectives.builtin import TaskMetric
 from nas.objectives.proxy import ProxyRank
 from nas.search import fidelity
+from nas.study.bases import with_base
 from nas.study.checking import (
     completed,
     completed_component,
@@ -74,7 +75,7 @@ def read(config: DictConfig) -> StudySettings:
         ConfigError: Names the setting, what it got, what was expected.
         LedgerError: The ledger's database cannot be reached.
     """
-    values = resolved(config)
+    values = with_base(resolved(config))
     general = _general(values)
     search = structured(SearchSettings, values.get("search"), "search")
     constraints = tuple(Constraint.parse(text) for text in search.constraints)
@@ -129,7 +130,7 @@ def read_calibration(config: DictConfig) -> CalibrationSettings:
         ConfigError: Names the setting, what it got, what was expected.
         DataError: The data are needed and cannot be read.
     """
-    values = resolved(config)
+    values = with_base(resolved(config))
     out = values.pop("out", None)
     general = _general(values)
     device = _component(values, "device")
@@ -251,7 +252,7 @@ def every_setting(config: DictConfig) -> dict[str, Any]:
     url = _written_url(config)
     if url is not None:
         OmegaConf.update(config := config.copy(), "ledger.url", None)
-    values = resolved(config)
+    values = with_base(resolved(config))
     out = values.pop("out", None)
     _general(values)
     complete = completed_configuration(with_presets(values))

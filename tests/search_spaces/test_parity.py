@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 import search_spaces
-from nas.study.pretrained import load
+from search_spaces.pretrained import load_member
 
 transformers = pytest.importorskip("transformers")
 
@@ -56,7 +56,7 @@ def test_mobilenet_v2(tmp_path: Path, size: int, epsilon: float):
     )
     randomise(theirs)
     theirs.save_pretrained(tmp_path)
-    found = load(tmp_path, space)
+    found = load_member(tmp_path, space)
     assert_same_logits(found.network, theirs, size)
     own = space.build(space.references()["mobilenet_v2"])
     own.load_state_dict(found.network.state_dict())
@@ -101,7 +101,7 @@ def test_vision_transformer(tmp_path: Path, name: str, size: int):
     )
     randomise(theirs)
     theirs.save_pretrained(tmp_path)
-    found = load(tmp_path, space)
+    found = load_member(tmp_path, space)
     assert_same_logits(found.network, theirs, size)
     own = space.build(genotype)
     own.load_state_dict(found.network.state_dict())

@@ -27,7 +27,8 @@ from nas.network.module import PlacedBlock
 from nas.network.space import SearchSpace
 from nas.network.trainable import TrainableNetwork
 from nas.network.trained import FACTS, WEIGHTS, check_digest
-from search_spaces import get
+from search_spaces import component, get
+from search_spaces import names as spaces
 
 CONFIG, MODEL, EXPORT = "config.json", "model.safetensors", "architecture.json"
 
@@ -58,27 +59,37 @@ class Pretrained:
     notes: tuple[str, ...] = ()
 
 
-def load(folder: Path, space: SearchSpace) -> Pretrained:
+def load_member(folder: Path, space: SearchSpace) -> Pretrained:
     """Return the pretrained network in a folder, which must be one of those in `space`.
 
     The images and the number of classes may be others than the space's.
 
     Raises:
-        HwnasError: Nothing that can be read lies there, or its network is not one of the space.
+        HwnasError: As of `load`, or its network is not one of the space.
+    """
+    found = load(folder)
+    _check_member(folder, found, space)
+    return found
+
+
+def load(folder: Path) -> Pretrained:
+    """Return the pretrained network in a folder.
+
+    Raises:
+        HwnasError: Nothing that can be read lies there, or a network of no known search space.
     """
     if (folder / CONFIG).is_file():
         found = _from_transformers(folder)
     elif (record := folder / EXPORT).is_file():
-        found = _from_record(record, read_json(record), folder / MODEL, space)
+        found = _from_record(record, read_json(record), folder / MODEL)
     elif (record := folder / FACTS).is_file():
         facts = read_json(record, {"provenance": dict, "outputs": list})
         merged = {**facts["provenance"], "outputs": facts["outputs"]}
-        found = _from_record(record, merged, folder / WEIGHTS, space)
+        found = _from_record(record, merged, folder / WEIGHTS)
         check_digest(folder, facts, found.sha256, "restore it from a copy")
     else:
         files = f"{CONFIG} and {MODEL} of transformers, {EXPORT} of an export or {FACTS} of a study"
         raise HwnasError(f"{folder}: got no pretrained network, expected a folder with {files}")
-    _check_member(folder, found, space)
     return found
 
 
@@ -213,16 +224,16 @@ _READERS: dict[str, Callable[[Path, Mapping[str, Any], _State], Pretrained]] = {
 }
 
 
-def _from_record(
-    path: Path, record: Mapping[str, Any], weights: Path, space: SearchSpace
-) -> Pretrained:
+def _from_record(path: Path, record: Mapping[str, Any], weights: Path) -> Pretrained:
     """Return a network of the platform, of which a record tells space and genotype."""
+    known = {f"{cls.__module__}.{cls.__name__}": cls for cls in map(component, spaces())}
     with decoding(path):
-        cls = f"{type(space).__module__}.{type(space).__name__}"
-        if (got := record["space"]["class"]) != cls:
-            raise HwnasError(f"{path}: space: got {got}, expected {cls}, which is searched")
+        if (got := record["space"]["class"]) not in known:
+            expected = f"one of {', '.join(known)}"
+            fix = "name the module of another space in imports"
+            raise HwnasError(f"{path}: space: got {got}, expected {expected}; {fix}")
         settings = {name: tuples(value) for name, value in record["space"]["settings"].items()}
-        former = type(space)(**settings)
+        former = known[got](**settings)
         genotype = former.canonical(record["genotype"])
         outputs = tuple(record["outputs"])
     return _filled(weights, former, genotype, _tensors(weights), outputs)

@@ -16,7 +16,7 @@ import search_spaces
 from nas.core.errors import HwnasError
 from nas.network.space import SearchSpace
 from nas.network.trained import Preprocessing, TrainedNetwork
-from nas.study.pretrained import load
+from search_spaces.pretrained import load_member
 
 transformers = pytest.importorskip("transformers")
 
@@ -86,7 +86,7 @@ def test_the_common_norm_of_vit_gives_the_same_logits(tmp_path):
     theirs = saved_vit(tmp_path, layer_norm_eps=1e-12)
     images = torch.randn(2, 3, 32, 32)
     with torch.inference_mode():
-        ours = load(tmp_path, vit_space()).network(images)
+        ours = load_member(tmp_path, vit_space()).network(images)
         torch.testing.assert_close(ours, theirs(images).logits, rtol=1e-4, atol=1e-4)
 
 
@@ -94,7 +94,7 @@ def test_deit_is_mapped_without_its_distillation_token(tmp_path):
     theirs = transformers.DeiTForImageClassificationWithTeacher(transformers.DeiTConfig(**SIZES))
     nn.init.normal_(theirs.deit.embeddings.position_embeddings)
     theirs.save_pretrained(tmp_path)
-    found = load(tmp_path, vit_space())
+    found = load_member(tmp_path, vit_space())
     assert found.notes
     positions = theirs.deit.embeddings.position_embeddings
     own = found.network.tokens.positions
@@ -105,12 +105,12 @@ def test_deit_is_mapped_without_its_distillation_token(tmp_path):
 
 def test_a_network_without_classifier_has_no_outputs(tmp_path):
     transformers.ViTModel(transformers.ViTConfig(**SIZES)).save_pretrained(tmp_path)
-    assert load(tmp_path, vit_space()).outputs == ()
+    assert load_member(tmp_path, vit_space()).outputs == ()
 
 
 def test_classes_are_named_as_in_the_file(tmp_path):
     saved_vit(tmp_path, num_labels=2, id2label={0: "cat", 1: "dog"}, label2id={"cat": 0, "dog": 1})
-    assert load(tmp_path, vit_space()).outputs == ("cat", "dog")
+    assert load_member(tmp_path, vit_space()).outputs == ("cat", "dog")
 
 
 def test_a_narrow_mobilenet_is_in_a_space_of_that_width(tmp_path):
@@ -123,7 +123,7 @@ def test_a_narrow_mobilenet_is_in_a_space_of_that_width(tmp_path):
         kinds=("fused", "mbconv", "extra_dw"),
         widths=(0.5, 1.0),
     )
-    found = load(tmp_path, space)
+    found = load_member(tmp_path, space)
     assert len(found.outputs) == 7
     assert found.network(torch.randn(2, 3, 64, 64)).shape == (2, 7)
     assert found.notes  # of TensorFlow's padding
@@ -135,7 +135,7 @@ def test_a_verified_network_is_loaded_for_images_of_another_size(tmp_path, name)
         tmp_path, search_spaces.get(name, input_shape=(3, 32, 32), num_classes=10)
     )
     space = search_spaces.get(name, input_shape=(1, 28, 28), num_classes=4)
-    found = load(tmp_path, space)
+    found = load_member(tmp_path, space)
     assert found.outputs == trained.outputs
     for key, tensor in trained.module.state_dict().items():
         assert torch.equal(found.network.state_dict()[key], tensor)
@@ -143,7 +143,7 @@ def test_a_verified_network_is_loaded_for_images_of_another_size(tmp_path, name)
 
 def refused(folder: Path, space: SearchSpace) -> str:
     with pytest.raises(HwnasError) as caught:
-        load(folder, space)
+        load_member(folder, space)
     line = str(caught.value)
     assert "\n" not in line
     assert str(folder) in line
@@ -166,7 +166,7 @@ def test_wrong_folders_are_refused_in_one_line(tmp_path):
     changed(tmp_path, num_hidden_layers=2, intermediate_size=256)
     assert "shape" in refused(tmp_path, vit_space())
     changed(tmp_path, intermediate_size=128)
-    load(tmp_path, vit_space())
+    load_member(tmp_path, vit_space())
     weights = tmp_path / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-8])
     refused(tmp_path, vit_space())

@@ -1,0 +1,1 @@
+"""Compression of trained networks: what can be changed in them, and how."""

@@ -1,0 +1,184 @@
+"""The layers that a compressed network is made of.
+
+Each takes the shape of what it reads, so that a network with fewer channels follows from the layers
+that make channels.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from nas.compression.tracing import run
+from nas.network.compact import Rounding
+
+OF_CHANNELS = {"BatchNorm1d": "num_features", "BatchNorm2d": "num_features"}
+"""Argument of a layer's constructor that is the number of channels that it reads."""
+
+
+class CompressedBlock(nn.Module):
+    """A block whose output may be rounded to 8 bits, as a runtime hands it on.
+
+    Attributes:
+        output: What rounds it; `None` where nothing does.
+    """
+
+    def __init__(self, rounded: bool) -> None:
+        super().__init__()
+        self.output = Rounding() if rounded else None
+
+    def handed_on(self, x: torch.Tensor) -> torch.Tensor:
+        """Return an output as it is handed on."""
+        if self.output is None:
+            return x
+        rounded: torch.Tensor = self.output(x)
+        return rounded
+
+
+class Convolution(CompressedBlock):
+    """A convolution, which may be factorised.
+
+    With a rank below 1 it is a convolution to fewer channels and a pointwise one behind it.
+    """
+
+    def __init__(
+        self,
+        input_shape: Sequence[int],
+        outputs: int,
+        kernel_size: Sequence[int],
+        stride: Sequence[int],
+        padding: Sequence[int] | str,
+        dilation: Sequence[int],
+        groups: int | str = 1,
+        bias: bool = True,
+        padding_mode: str = "zeros",
+        rank: float = 1.0,
+        rounded: bool = False,
+    ) -> None:
+        super().__init__(rounded)
+        inputs = input_shape[0]
+        depthwise = groups == "depthwise"
+        outputs = inputs if depthwise else outputs
+        shared: dict[str, Any] = {
+            "kernel_size": tuple(kernel_size),
+            "stride": tuple(stride),
+            "padding": padding if isinstance(padding, str) else tuple(padding),
+            "dilation": tuple(dilation),
+            "padding_mode": padding_mode,
+        }
+        self.second: nn.Conv2d | None = None
+        if rank < 1:
+            between = rank_of(inputs * math.prod(kernel_size), outputs, rank)
+            self.first = nn.Conv2d(inputs, between, bias=False, **shared)
+            self.second = nn.Conv2d(between, outputs, 1, bias=bias)
+        else:
+            number = inputs if depthwise else int(groups)
+            self.first = nn.Conv2d(inputs, outputs, groups=number, bias=bias, **shared)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Map `(N, C, H, W)` to `(N, outputs, H', W')`."""
+        x = self.first(x)
+        return self.handed_on(x if self.second is None else self.second(x))
+
+    def fill(self, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
+        """Take the weights of a convolution, factorised where there are two."""
+        _fill(self.first, self.second, weight, bias)
+
+
+class Features(nn.Module):
+    """A linear layer, which may be factorised into two, with a rank below 1."""
+
+    def __init__(
+        self, input_shape: Sequence[int], outputs: int, bias: bool = True, rank: float = 1.0
+    ) -> None:
+        super().__init__()
+        inputs = input_shape[-1]
+        self.second: nn.Linear | None = None
+        if rank < 1:
+            between = rank_of(inputs, outputs, rank)
+            self.first = nn.Linear(inputs, between, bias=False)
+            self.second = nn.Linear(between, outputs, bias=bias)
+        else:
+            self.first = nn.Linear(inputs, outputs, bias=bias)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Map `(N, ..., inputs)` to `(N, ..., outputs)`."""
+        x = self.first(x)
+        return x if self.second is None else self.second(x)
+
+    def fill(self, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
+        """Take the weights of a linear layer, factorised where there are two."""
+        _fill(self.first, self.second, weight, bias)
+
+
+def rank_of(inputs: int, outputs: int, share: float) -> int:
+    """Return a rank, as a share of the one from which two factors have as many weights as one."""
+    return max(math.floor(share * inputs * outputs / (inputs + outputs)), 1)
+
+
+def _fill(
+    first: nn.Conv2d | nn.Linear,
+    second: nn.Conv2d | nn.Linear | None,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None,
+) -> None:
+    last = first
+    if second is None:
+        first.weight.copy_(weight)
+    else:
+        last, rank = second, second.weight.shape[1]
+        u, s, v = torch.linalg.svd(weight.flatten(1), full_matrices=False)
+        root = s[:rank].sqrt()
+        first.weight.copy_((root[:, None] * v[:rank]).view_as(first.weight))
+        second.weight.copy_((u[:, :rank] * root).view_as(second.weight))
+    if bias is not None:
+        assert last.bias is not None
+        last.bias.copy_(bias)
+
+
+class Layer(CompressedBlock):
+    """A layer of torch.nn."""
+
+    def __init__(
+        self,
+        input_shape: Sequence[int],
+        target: str,
+        arguments: Mapping[str, Any],
+        rounded: bool = False,
+    ) -> None:
+        super().__init__(rounded)
+        own = {k: tuple(v) if isinstance(v, list) else v for k, v in arguments.items()}
+        if target in OF_CHANNELS:
+            own[OF_CHANNELS[target]] = input_shape[0]
+        self.layer: nn.Module = getattr(nn, target)(**own)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return what the layer returns."""
+        return self.handed_on(self.layer(x))
+
+
+class Functions(CompressedBlock):
+    """Functions of torch and methods of tensors, one behind the other."""
+
+    def __init__(
+        self,
+        *input_shapes: Sequence[int],
+        calls: Sequence[Mapping[str, Any]],
+        tensors: Mapping[str, Sequence[int]] | None = None,
+        rounded: bool = False,
+    ) -> None:
+        super().__init__(rounded)
+        del input_shapes
+        self.calls, self.names = calls, tuple(tensors or {})
+        for name, shape in (tensors or {}).items():
+            self.register_parameter(name, nn.Parameter(torch.zeros(*shape)))
+
+    def forward(self, *inputs: torch.Tensor) -> torch.Tensor:
+        """Return what the last function returns."""
+        # Asked for one by one, so that a trace sees them.
+        tensors = {name: getattr(self, name) for name in self.names}
+        return self.handed_on(run(self.calls, inputs, tensors))

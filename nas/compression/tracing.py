@@ -1,0 +1,364 @@
+"""A PyTorch module as a graph of layers and functions, with shapes and constants filled in.
+
+The module is traced symbolically (`torch.fx`), which sees through modules of its own and stops at
+those of `torch.nn`. Whatever depends on shapes is computed once: sizes become constants, and those
+that are the batch's are found by running the module on batches of two sizes.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+import operator
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import fx, nn
+
+from nas.core.errors import ConfigError, one_line
+from nas.network.blocks import INPUT
+
+BATCHES = (2, 3)
+"""Sizes of the batches that a module is run on."""
+
+BATCH = "batch"
+"""Key of a constant that stands for the size of the batch, times its value."""
+
+TENSOR = "tensor"
+"""Key of an argument that stands for a parameter or buffer, by the name that it gets."""
+
+CALL = "call"
+"""Key of an argument that stands for what an earlier function gave, by its position."""
+
+VALUE = "input"
+"""Key of an argument that stands for one of the inputs, by its position."""
+
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Traced:
+    """One layer of a module, or functions that give one tensor.
+
+    Attributes:
+        name: A Python identifier, unique in the module.
+        target: Name of a class of `torch.nn`; empty for functions.
+        arguments: Of the layer's constructor, by name.
+        calls: Functions in the order in which they run; the last one gives the output.
+        inputs: Names of those whose outputs it reads, or `input`.
+        shape: Of its output, without the batch.
+        path: Of the layer in the module; empty for functions.
+        tensors: Parameters and buffers that the functions read, by the name of an argument.
+    """
+
+    name: str
+    target: str
+    inputs: tuple[str, ...]
+    shape: Shape
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    calls: tuple[Mapping[str, Any], ...] = ()
+    path: str = ""
+    tensors: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def has_weights(self) -> bool:
+        """Whether it is a convolution or a linear layer."""
+        return self.target in ("Conv2d", "Linear")
+
+    @property
+    def function(self) -> str:
+        """Name of the only function; empty where there are several, or a layer."""
+        return str(self.calls[0]["target"]) if len(self.calls) == 1 else ""
+
+
+def traced(module: nn.Module, input_shape: Shape) -> list[Traced]:
+    """Return the layers and functions of a module in the order in which they run.
+
+    Args:
+        module: Maps images `(N, C, H, W)` to one tensor `(N, ...)`.
+        input_shape: `(C, H, W)`.
+
+    Raises:
+        ConfigError: It cannot be traced, does not take such images, or runs something that has no
+            form here.
+    """
+    module = module.eval()
+    try:
+        graph = fx.GraphModule(module, fx.Tracer().trace(module)).graph
+    except Exception as error:  # whatever a module of a user raises
+        raise _refused(module, f"cannot be traced ({one_line(error)})") from error
+    graph.eliminate_dead_code()
+    runs = [_Values(module, graph, torch.zeros(batch, *input_shape)) for batch in BATCHES]
+    return list(_Reader(module, graph, runs).layers())
+
+
+class _Values(fx.Interpreter):
+    """What every node of a graph returns for some images."""
+
+    def __init__(self, module: nn.Module, graph: fx.Graph, images: torch.Tensor) -> None:
+        super().__init__(fx.GraphModule(module, graph))
+        self.found: dict[str, Any] = {}
+        try:
+            with torch.no_grad():
+                self.run(images)
+        except Exception as error:  # whatever a module of a user raises
+            shape = tuple(images.shape[1:])
+            raise _refused(module, f"fails on images of {shape} ({one_line(error)})") from error
+
+    def run_node(self, n: fx.Node) -> Any:
+        """Run a node and keep what it returns."""
+        self.found[n.name] = value = super().run_node(n)
+        return value
+
+
+_SPACES: Mapping[str, Any] = {
+    "torch": torch,
+    "torch.nn.functional": nn.functional,
+    "operator": operator,
+    "math": math,
+}
+
+_NOTHING = ("Dropout", "Dropout1d", "Dropout2d", "AlphaDropout", "Identity", "DropPath")
+"""Classes that pass on what they get once a network is trained."""
+
+
+class _Reader:
+    """Reads a graph whose values are known."""
+
+    def __init__(self, module: nn.Module, graph: fx.Graph, runs: Sequence[_Values]) -> None:
+        self._module, self._graph = module, graph
+        self._values = [run.found for run in runs]
+        self._alias: dict[str, str] = {}
+        self._seen: set[int] = set()
+
+    def layers(self) -> Iterator[Traced]:
+        """Yield what the graph runs.
+
+        Raises:
+            ConfigError: It runs something that has no form here.
+        """
+        for node in self._graph.nodes:
+            if node.op == "placeholder":
+                if self._alias:
+                    raise _refused(self._module, "takes several inputs")
+                self._alias[node.name] = INPUT
+            elif node.op == "output":
+                if not isinstance(node.args[0], fx.Node):
+                    raise _refused(self._module, "returns something else than one tensor")
+            elif node.op == "call_module":
+                yield from self._layer(node)
+            elif node.op != "get_attr" and self._shape(node) is not None:
+                yield self._functions(node)  # all else is run where it is read
+
+    def _shape(self, node: fx.Node) -> Shape | None:
+        """Return the shape of a tensor, without the batch; `None` for what is no such tensor."""
+        both = [values[node.name] for values in self._values]
+        if not all(isinstance(each, torch.Tensor) and each.ndim > 1 for each in both):
+            return None
+        whole, other = (tuple(each.shape) for each in both)
+        apart = (whole[0], other[0]) == BATCHES and whole[1:] == other[1:]
+        return whole[1:] if apart else None
+
+    def _layer(self, node: fx.Node) -> Iterator[Traced]:
+        layer = self._module.get_submodule(str(node.target))
+        name, read = type(layer).__name__, self._read(node)
+        if name in _NOTHING:
+            self._alias[node.name] = read
+            return
+        if any(True for _ in layer.parameters()):
+            if id(layer) in self._seen:
+                raise _refused(self._module, f"{node.target} is used twice, with the same weights")
+            self._seen.add(id(layer))
+        if getattr(nn, name, None) is not type(layer):
+            raise _refused(self._module, f"{node.target} is a {name}, which is not traced into")
+        shape = self._shape(node)
+        if shape is None:
+            raise _refused(self._module, f"{node.target} mixes the images of a batch")
+        self._alias[node.name] = own = _named(node)
+        yield Traced(
+            name=own,
+            target=name,
+            arguments=self._constructed(str(node.target), layer),
+            inputs=(read,),
+            shape=shape,
+            path=str(node.target),
+        )
+
+    def _constructed(self, path: str, layer: nn.Module) -> dict[str, Any]:
+        """Return the arguments that a layer of torch.nn was built with."""
+        arguments = {}
+        for name in inspect.signature(type(layer)).parameters:
+            if name in ("device", "dtype", "inplace"):
+                continue
+            if not hasattr(layer, name):
+                raise _refused(self._module, f"{path} does not tell its argument {name}")
+            value = getattr(layer, name)
+            if name == "bias" and not isinstance(value, bool):
+                value = value is not None
+            arguments[name] = self._plain(path, list(value) if isinstance(value, tuple) else value)
+        return arguments
+
+    def _functions(self, node: fx.Node) -> Traced:
+        program = _Program()
+        self._add(node, program)
+        shape = self._shape(node)
+        assert shape is not None, "others are run where they are read"
+        self._alias[node.name] = own = _named(node)
+        if len(shape) == 1 and len(program.calls) == 1 and len(program.inputs) == 1:
+            target = program.calls[0]["target"]
+            if target.rpartition(".")[2] in ("flatten", "reshape", "view"):
+                # Sizes as constants would be those of one number of channels.
+                flat = {"target": "torch.flatten", "arguments": {"0": {VALUE: 0}, "1": 1}}
+                program.calls[0] = flat
+        return Traced(
+            name=own,
+            target="",
+            inputs=tuple(program.inputs),
+            shape=shape,
+            calls=tuple(program.calls),
+            tensors=program.tensors,
+        )
+
+    def _add(self, node: fx.Node, program: _Program) -> int:
+        """Add a function to a program, behind those that it needs; return its position."""
+        if node.name not in program.positions:
+            keyed = {**{str(i): value for i, value in enumerate(node.args)}, **node.kwargs}
+            keyed.pop("inplace", None)
+            arguments = {k: self._argument(node.name, v, program) for k, v in keyed.items()}
+            program.positions[node.name] = len(program.calls)
+            program.calls.append({"target": self._name(node), "arguments": arguments})
+        return program.positions[node.name]
+
+    def _name(self, node: fx.Node) -> str:
+        """Return the name of a function or method, of one that changes nothing in place."""
+        if node.op == "call_method":
+            return "Tensor." + str(node.target).removesuffix("_")
+        name = getattr(node.target, "__name__", str(node.target))
+        if node.target in (operator.iadd, operator.isub, operator.imul, operator.itruediv):
+            name = name.removeprefix("i")
+            return f"operator.{name}"
+        for space, held in _SPACES.items():
+            if getattr(held, name, None) is node.target:
+                return f"{space}.{name}"
+        raise _refused(self._module, f"calls {name}, which is no function of torch")
+
+    def _argument(self, where: str, value: Any, program: _Program) -> Any:
+        """Return an argument in plain values, and take note of what it reads."""
+        if isinstance(value, fx.Node):
+            return self._read_value(where, value, program)
+        if isinstance(value, tuple | list):
+            return [self._argument(where, each, program) for each in value]
+        if isinstance(value, slice):
+            parts = (value.start, value.stop, value.step)
+            return {"slice": [self._argument(where, each, program) for each in parts]}
+        return self._plain(where, value)
+
+    def _read_value(self, where: str, node: fx.Node, program: _Program) -> Any:
+        if node.name in self._alias:
+            name = self._alias[node.name]
+            if name not in program.inputs:
+                program.inputs.append(name)
+            return {VALUE: program.inputs.index(name)}
+        if node.op == "get_attr":
+            key = f"tensor{len(program.tensors)}"
+            program.tensors[key] = str(node.target)
+            return {TENSOR: key}
+        found = [values[node.name] for values in self._values]
+        if any(_has_tensors(each) for each in found):
+            return {CALL: self._add(node, program)}
+        return self._constant(where, found)
+
+    def _constant(self, where: str, found: Sequence[Any]) -> Any:
+        """Return a value that two runs gave, in plain values."""
+        first, second = found
+        if isinstance(first, tuple | list):
+            pairs = zip(first, second, strict=True)
+            return [self._constant(where, pair) for pair in pairs]
+        if first == second:
+            return self._plain(where, first)
+        share = first // BATCHES[0]
+        if (first, second) == tuple(share * batch for batch in BATCHES):
+            return {BATCH: share}
+        raise _refused(self._module, f"{where} depends on the size of the batch")
+
+    def _plain(self, where: str, value: Any) -> Any:
+        if isinstance(value, torch.dtype):
+            return {"dtype": str(value).removeprefix("torch.")}
+        if value is Ellipsis:
+            return {"slice": "..."}
+        plain = value is None or isinstance(value, bool | int | float | str)
+        if isinstance(value, list) and all(isinstance(each, int | float | str) for each in value):
+            return value
+        if not plain:
+            raise _refused(self._module, f"{where} has an argument {type(value).__name__}")
+        return value
+
+    def _read(self, node: fx.Node) -> str:
+        """Return what a layer reads."""
+        read = node.args[0] if len(node.args) == 1 and not node.kwargs else None
+        if not isinstance(read, fx.Node) or read.name not in self._alias:
+            raise _refused(self._module, f"{node.target} reads something else than one tensor")
+        return self._alias[read.name]
+
+
+@dataclass
+class _Program:
+    """Functions, and what they read."""
+
+    calls: list[Mapping[str, Any]] = field(default_factory=list)
+    positions: dict[str, int] = field(default_factory=dict)
+    inputs: list[str] = field(default_factory=list)
+    tensors: dict[str, str] = field(default_factory=dict)
+
+
+def _named(node: fx.Node) -> str:
+    """Return a name for a block, which is no attribute of modules."""
+    return f"{node.name}_" if hasattr(nn.Module, node.name) or node.name == INPUT else node.name
+
+
+def _has_tensors(value: Any) -> bool:
+    parts = value if isinstance(value, tuple | list) else [value]
+    return any(isinstance(part, torch.Tensor) for part in parts)
+
+
+def _refused(module: nn.Module, why: str) -> ConfigError:
+    fix = "write it so that torch.fx traces it, without control flow on values"
+    return ConfigError("search_space.base", type(module).__name__, f"another module: it {why}", fix)
+
+
+def run(
+    calls: Sequence[Mapping[str, Any]],
+    inputs: Sequence[torch.Tensor],
+    tensors: Mapping[str, torch.Tensor],
+) -> torch.Tensor:
+    """Run the functions of a traced module; see `Traced.calls`."""
+    found: list[Any] = []
+
+    def filled(value: Any) -> Any:
+        if isinstance(value, list):
+            return [filled(each) for each in value]
+        if not isinstance(value, Mapping):
+            return value
+        [(kind, held)] = value.items()
+        known: dict[str, Any] = {VALUE: inputs, CALL: found, TENSOR: tensors}
+        if kind in known:
+            return known[kind][held]
+        if kind == BATCH:
+            return held * inputs[0].shape[0]
+        if kind == "dtype":
+            return getattr(torch, held)
+        return ... if held == "..." else slice(*map(filled, held))
+
+    for each in calls:
+        arguments = {name: filled(value) for name, value in each["arguments"].items()}
+        positional = [arguments.pop(name) for name in list(arguments) if name.isdecimal()]
+        space, _, name = each["target"].rpartition(".")
+        owner = positional.pop(0) if space == "Tensor" else _SPACES[space]
+        function = getattr(owner, name)
+        if name == "getitem" and isinstance(positional[1], list):
+            positional[1] = tuple(positional[1])
+        found.append(function(*positional, **arguments))
+    output: torch.Tensor = found[-1]
+    return output

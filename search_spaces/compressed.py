@@ -1,0 +1,408 @@
+"""A network of one's own, whose channels and ranks are searched.
+
+The network is traced into layers and functions, each of which is a block. Channels that several
+layers have in common are one gene, so that a residual sum and its branches lose the same ones. A
+compressed network begins with the weights of the base: of every group of channels the most
+important ones stay (by magnitude, Li et al., ICLR 2017), and a factorised layer is the nearest one
+of its rank (Eckart and Young, 1936).
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import math
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import nn
+
+from nas.compression.channels import Channels, Part
+from nas.compression.layers import Convolution, Features, Functions, Layer
+from nas.compression.tracing import Traced, traced
+from nas.core.errors import ConfigError, HwnasError, one_line
+from nas.core.files import hashed
+from nas.core.space import Gene, Genotype
+from nas.network.blocks import Block, Choices, ModuleSpec
+from nas.network.compact import (
+    FP32,
+    INT4_WEIGHTS,
+    INT8,
+    INT8_WEIGHTS,
+    OF_FOUR,
+    PRECISIONS,
+    SETTINGS,
+)
+from nas.network.module import PlacedBlock
+from nas.network.space import SearchSpace
+from nas.network.trainable import TrainableNetwork
+from search_spaces import get, names, register
+from search_spaces.pretrained import load
+
+KEEP = "keep"
+"""Last name of the gene of a group of channels."""
+
+OF_LAYERS = {
+    "rank": "ranks",
+    "precision": "precisions",
+    "sparsity": "sparsities",
+    "clusters": "clusters",
+}
+"""Last names of the genes of layers with weights, and the settings that have their choices."""
+
+UNCHANGED: Mapping[str, Any] = {KEEP: 1.0, "rank": 1.0, **SETTINGS}
+"""Choices that leave the base as it is."""
+
+
+ABSORBED = frozenset({"BatchNorm2d", "ReLU", "ReLU6", "relu", "relu6", "clamp", "hardtanh"})
+"""What a runtime computes with the convolution before it."""
+
+PASSED = ABSORBED | {
+    "MaxPool2d", "AvgPool2d", "AdaptiveAvgPool2d", "Flatten", "add", "cat", "flatten", "mean",
+    "max_pool2d", "avg_pool2d", "adaptive_avg_pool2d", "reshape", "view", "permute", "transpose",
+}  # fmt: skip
+"""What stays in 8 bits behind convolutions in 8 bits; see `nas.network.quantisation`."""
+
+_SHARE = (lambda share: 0 < share <= 1), "shares above 0, and 1 at most"
+
+ALLOWED: Mapping[str, tuple[Callable[[Any], bool], str]] = {
+    "channels": _SHARE,
+    "ranks": _SHARE,
+    "precisions": (PRECISIONS.__contains__, f"ones of {', '.join(PRECISIONS)}"),
+    "sparsities": (
+        lambda share: share == OF_FOUR or (not isinstance(share, str) and 0 <= share < 1),
+        f"shares from 0 to below 1, or {OF_FOUR!r}",
+    ),
+    "clusters": (lambda n: n == 0 or n > 1, "numbers above 1, or 0 for weights as they are"),
+}
+"""Which choices a setting may have, and in words."""
+
+
+BASES = "MODULE:FUNCTION, STUDY:PICK, SPACE:NAME, or a folder with a trained network"
+
+
+@register("compressed")
+@dataclass(frozen=True, kw_only=True)
+class CompressedSpace(SearchSpace):
+    """Channels that are kept, and ranks of layers, of a trained network.
+
+    Attributes:
+        base: The network: `MODULE:FUNCTION`, whose function returns a `torch.nn.Module`;
+            `STUDY:PICK`, a verified network of a study; a folder with one, with an export, or with
+            a checkpoint of Hugging Face transformers; or `SPACE:NAME`, a published network of a
+            search space.
+        base_weights: A safetensors file with its weights; empty for those that it comes with.
+        channels: Shares of a group of channels that may be kept.
+        ranks: Ranks of a layer, as shares of the rank at which it has as many weights as before; 1
+            leaves it as it is.
+        precisions: Of a layer: `fp32`; `int8` for weights and inputs; `int8_weights`; or
+            `int4_weights`, which linear layers have and others have in 8 bits.
+        sparsities: Shares of a layer's weights that are zero, the smallest ones, or `2:4` for two
+            of every four. They take less room in a compressed file, and no less time.
+        clusters: How many values a layer's weights have; 0 for any number.
+    """
+
+    pretrained: ClassVar[bool] = True
+
+    base: str
+    base_weights: str = ""
+    channels: tuple[float, ...] = (1.0, 0.75, 0.5, 0.25)
+    ranks: tuple[float, ...] = (1.0,)
+    precisions: tuple[str, ...] = (FP32, INT8)
+    sparsities: tuple[Any, ...] = (0.0,)
+    clusters: tuple[int, ...] = (0,)
+
+    def __post_init__(self) -> None:
+        """Check the settings; load and trace the base."""
+        super().__post_init__()
+        for name, (allowed, expected) in ALLOWED.items():
+            values = tuple(getattr(self, name))
+            object.__setattr__(self, name, values)
+            if not values or len(set(values)) < len(values) or not all(map(allowed, values)):
+                raise ConfigError(f"search_space.{name}", list(values), f"distinct {expected}")
+        outputs = self._layers[-1].shape
+        if outputs != (self.num_classes,):
+            expected = f"a network with {self.num_classes} outputs, as the data has"
+            fix = f"it has outputs of shape {outputs}"
+            raise ConfigError("search_space.base", self.base, expected, fix)
+
+    @cached_property
+    def _module(self) -> nn.Module:
+        """The base, in evaluation mode."""
+        return _with_weights(self._made(), self.base, self.base_weights).eval()
+
+    def _made(self) -> nn.Module:
+        """Return the base before it gets the weights of a file."""
+        source, _, name = self.base.rpartition(":")
+        if (folder := Path(self.base).expanduser()).is_dir():
+            try:
+                return load(folder).network
+            except HwnasError as error:
+                raise ConfigError("search_space.base", self.base, BASES, str(error)) from error
+        if not source or not name:
+            raise ConfigError("search_space.base", self.base, BASES)
+        if source not in names():
+            return _called(self.base, source, name)
+        space = get(source, input_shape=self.input_shape, num_classes=self.num_classes)
+        if name not in (references := space.references()):
+            known = ", ".join(references) or "none"
+            expected = f"{source}: and a published network of it for such images ({known})"
+            raise ConfigError("search_space.base", self.base, expected)
+        if not self.base_weights:
+            expected = "a file, as the network has random weights"
+            raise ConfigError("search_space.base_weights", self.base_weights, expected)
+        return space.build(references[name])
+
+    @cached_property
+    def _layers(self) -> tuple[Traced, ...]:
+        """The layers and functions of the base, in their order."""
+        return tuple(traced(self._module, self.input_shape))
+
+    @cached_property
+    def _channels(self) -> Channels:
+        return Channels(self._layers, self.input_shape)
+
+    @property
+    def genes(self) -> tuple[Gene, ...]:
+        """Of each group of channels the share that is kept, then the choices of each layer."""
+        genes = []
+        if len(self.channels) > 1:
+            groups = self._channels.removable().values()
+            genes += [Gene(f"{group.makers[0]}.{KEEP}", self.channels) for group in groups]
+        for layer in self._layers:
+            if layer.has_weights:
+                genes += [
+                    Gene(
+                        f"{layer.name}.{name}",
+                        choices,
+                        ordinal=not any(isinstance(choice, str) for choice in choices),
+                    )
+                    for name, choices in self._choices(layer).items()
+                ]
+        return tuple(genes)
+
+    def _choices(self, layer: Traced) -> dict[str, tuple[Any, ...]]:
+        """Return the choices of a layer, of which it has several."""
+        choices = {name: tuple(getattr(self, setting)) for name, setting in OF_LAYERS.items()}
+        if not _can_be_factorised(layer):
+            del choices["rank"]
+        if layer.target == "Conv2d" and INT8_WEIGHTS in choices["precision"]:
+            choices["precision"] = tuple(p for p in choices["precision"] if p != INT4_WEIGHTS)
+        return {name: values for name, values in choices.items() if len(values) > 1}
+
+    def blocks(self) -> Iterator[Block]:
+        """The layers and functions of the base, in their order."""
+        for layer in self._layers:
+            yield Block(layer.name, partial(self._block, layer))
+
+    def _block(self, layer: Traced, chosen: Choices) -> ModuleSpec:
+        module: type[nn.Module]
+        if layer.has_weights:
+            module, arguments = self._weighted(layer, chosen)
+        elif layer.path:
+            module, arguments = Layer, {"target": layer.target, "arguments": dict(layer.arguments)}
+        else:
+            module, arguments = Functions, {"calls": list(layer.calls)}
+            if layer.tensors:
+                shapes = {k: list(self._tensor(path).shape) for k, path in layer.tensors.items()}
+                arguments["tensors"] = shapes
+        return ModuleSpec(module, arguments, layer.inputs)
+
+    def _weighted(self, layer: Traced, chosen: Choices) -> tuple[type[nn.Module], dict[str, Any]]:
+        [part] = self._channels.written[layer.name][:1]
+        given = layer.arguments
+        arguments: dict[str, Any] = {"outputs": self._kept(part, chosen), "bias": given["bias"]}
+        for name in self._choices(layer):
+            value = chosen[f"{layer.name}.{name}"]
+            if value != UNCHANGED[name]:
+                arguments[name] = value
+        if layer.target == "Linear":
+            return Features, arguments
+        for name in ("kernel_size", "stride", "padding", "dilation", "padding_mode"):
+            arguments[name] = given[name]
+        arguments["groups"] = (
+            "depthwise" if given["groups"] == given["in_channels"] != 1 else given["groups"]
+        )
+        return Convolution, arguments
+
+    def _kept(self, part: Part, chosen: Choices) -> int:
+        group = self._channels.group(part)
+        if group.fixed or len(self.channels) == 1:
+            return group.size
+        return _rounded(group.size, chosen[f"{group.makers[0]}.{KEEP}"])
+
+    def place(self, genotype: Sequence[int], *, auxiliary: bool = False) -> tuple[PlacedBlock, ...]:
+        """Return the modules of a network, as of `SearchSpace`, with what is rounded between."""
+        rounded = self._in_8_bits(self.canonical(genotype))
+        return tuple(
+            replace(block, arguments={**block.arguments, "rounded": True})
+            if block.name in rounded
+            else block
+            for block in super().place(genotype, auxiliary=auxiliary)
+        )
+
+    def build(self, genotype: Sequence[int], *, auxiliary: bool = False) -> TrainableNetwork:
+        """Build the network with the weights of the base; see `SearchSpace.build`."""
+        network = super().build(genotype, auxiliary=auxiliary)
+        if torch.get_default_device().type == "meta":  # of which only shapes are asked
+            return network
+        kept = self._indices(self.canonical(genotype))
+        with torch.no_grad():
+            for layer in self._layers:
+                self._fill(network.get_submodule(layer.name), layer, kept)
+        network.lacks_statistics = self.canonical(genotype) != self.references().get("base")
+        return network
+
+    def _in_8_bits(self, genotype: Genotype) -> list[str]:
+        """Return the blocks whose outputs a runtime rounds; see `nas.network.quantisation`.
+
+        These are convolutions in 8 bits, with the normalisation and the activation that they
+        compute as well, and what is made of their outputs alone.
+        """
+        chosen = self.decode(genotype)
+        readers = Counter(name for layer in self._layers for name in layer.inputs)
+        absorbing = {
+            layer.inputs[0]: layer.name
+            for layer in self._layers
+            if layer.target in ABSORBED or layer.function.rpartition(".")[2] in ABSORBED
+        }
+        found: dict[str, None] = {}
+        for layer in self._layers:
+            if layer.target == "Conv2d":
+                rounds = chosen.get(f"{layer.name}.precision", self.precisions[0]) == INT8
+            else:
+                kind = layer.target or layer.function.rpartition(".")[2]
+                whole = bool(layer.inputs) and not layer.tensors
+                rounds = kind in PASSED and whole and found.keys() >= {*layer.inputs}
+            if rounds:
+                found[layer.name] = None
+        absorbed = {name for name in found if readers[name] == 1 and absorbing.get(name) in found}
+        return [name for name in found if name not in absorbed]
+
+    def _indices(self, genotype: Genotype) -> dict[int, torch.Tensor]:
+        """Return which channels of every group are kept, ascending, by the group's number."""
+        chosen = self.decode(genotype)
+        kept = {}
+        for number, order in self._orders.items():
+            maker = self._channels.group(Part(number)).makers[0]
+            share = chosen.get(f"{maker}.{KEEP}", self.channels[0])
+            kept[number] = order[: _rounded(len(order), share)].sort().values
+        return kept
+
+    @cached_property
+    def _orders(self) -> dict[int, torch.Tensor]:
+        """The channels of every group that may lose some, the most important ones first."""
+        orders = {}
+        for number, group in self._channels.removable().items():
+            squares = torch.zeros(group.size)
+            for maker in group.makers:
+                weight = self._tensor(f"{self._by_name[maker].path}.weight").detach()
+                squares += weight.flatten(1).square().sum(1) / weight[0].numel()
+            orders[number] = squares.argsort(descending=True, stable=True)
+        return orders
+
+    @cached_property
+    def _by_name(self) -> Mapping[str, Traced]:
+        return {layer.name: layer for layer in self._layers}
+
+    def _index(self, parts: Sequence[Part], kept: Mapping[int, torch.Tensor]) -> torch.Tensor:
+        """Return the positions on an axis that are kept."""
+        found, offset = [], 0
+        for part in parts:
+            size = self._channels.group(part).size
+            channels = kept.get(self._channels.number(part), torch.arange(size))
+            values = channels[:, None] * part.repeat + torch.arange(part.repeat)
+            found.append(values.flatten() + offset)
+            offset += size * part.repeat
+        return torch.cat(found)
+
+    def _fill(self, block: nn.Module, layer: Traced, kept: Mapping[int, torch.Tensor]) -> None:
+        """Give a block of a network its weights."""
+        if not layer.path:
+            for name, path in layer.tensors.items():
+                block.get_parameter(name).copy_(self._tensor(path))
+            return
+        source = self._module.get_submodule(layer.path)
+        if layer.name not in self._channels.read:
+            if isinstance(block, Layer):
+                block.layer.load_state_dict(source.state_dict())
+            return
+        inputs = self._index(self._channels.read[layer.name], kept)
+        if isinstance(block, Layer):
+            state = {
+                name: tensor[inputs] if tensor.ndim else tensor
+                for name, tensor in source.state_dict().items()
+            }
+            block.layer.load_state_dict(state)
+            return
+        outputs = self._index(self._channels.written[layer.name], kept)
+        assert isinstance(block, Convolution | Features)
+        weight, bias = source.get_parameter("weight")[outputs], None
+        if source.bias is not None:
+            bias = source.get_parameter("bias")[outputs]
+        if layer.arguments.get("groups", 1) == 1:
+            weight = weight[:, inputs]
+        block.fill(weight, bias)
+
+    def _tensor(self, path: str) -> torch.Tensor:
+        owner, _, name = path.rpartition(".")
+        tensor: torch.Tensor = getattr(self._module.get_submodule(owner), name)
+        return tensor
+
+    @cached_property
+    def space_id(self) -> str:
+        """As of `SearchSpace`, and of the weights of the base."""
+        digest = hashlib.sha256()
+        for name, tensor in sorted(self._module.state_dict().items()):
+            digest.update(name.encode())
+            digest.update(tensor.contiguous().numpy().tobytes())
+        return hashed([super().space_id, digest.hexdigest()], 16)
+
+    def references(self) -> dict[str, Genotype]:
+        """The base, where it is in the space."""
+        unchanged = [(gene, UNCHANGED[gene.name.rpartition(".")[2]]) for gene in self.genes]
+        if not all(value in gene.choices for gene, value in unchanged):
+            return {}
+        return {"base": self.canonical([gene.choices.index(value) for gene, value in unchanged])}
+
+
+def _called(base: str, module: str, function: str) -> nn.Module:
+    """Return a copy of the network that a function returns."""
+    expected = "a function without arguments that returns a torch.nn.Module"
+    if module not in sys.modules:  # a study that others have written runs no code unasked
+        fix = f"name it in imports, or import {module} before"
+        raise ConfigError("search_space.base", base, "a module that is imported", fix)
+    try:
+        made = getattr(sys.modules[module], function)()
+    except Exception as error:  # whatever code of others raises
+        raise ConfigError("search_space.base", base, expected, one_line(error)) from error
+    if not isinstance(made, nn.Module):
+        got = f"it returns {type(made).__name__}"
+        raise ConfigError("search_space.base", base, expected, got)
+    return copy.deepcopy(made)
+
+
+def _with_weights(module: nn.Module, base: str, file: str) -> nn.Module:
+    if file:
+        try:
+            module.load_state_dict(load_file(Path(file).expanduser()))
+        except (OSError, SafetensorError, RuntimeError) as error:
+            expected, fix = f"a safetensors file with the weights of {base}", one_line(error)
+            raise ConfigError("search_space.base_weights", file, expected, fix) from error
+    return module
+
+
+def _can_be_factorised(layer: Traced) -> bool:
+    return layer.target == "Linear" or (layer.target == "Conv2d" and layer.arguments["groups"] == 1)
+
+
+def _rounded(size: int, share: float) -> int:
+    return max(math.floor(size * share + 0.5), 1)

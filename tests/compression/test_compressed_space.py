@@ -1,0 +1,253 @@
+"""Networks whose channels and ranks are genes, against the network that they come from."""
+
+from __future__ import annotations
+
+import sys
+import types
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+import search_spaces
+from nas.core.errors import ConfigError
+from nas.network.space import SearchSpace
+
+IMAGES = {"input_shape": (1, 28, 28), "num_classes": 10}
+
+
+class Residual(nn.Module):
+    def __init__(self, inputs: int, outputs: int, stride: int = 1) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(outputs)
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(outputs)
+        self.relu = nn.ReLU(inplace=True)
+        self.down = None
+        if stride != 1 or inputs != outputs:
+            conv = nn.Conv2d(inputs, outputs, 1, stride, bias=False)
+            self.down = nn.Sequential(conv, nn.BatchNorm2d(outputs))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.bn2(self.conv2(self.relu(self.bn1(self.conv1(x)))))
+        y += x if self.down is None else self.down(x)
+        return self.relu(y)
+
+
+class ResNet(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(1, 8, 3, 1, 1), nn.BatchNorm2d(8), nn.ReLU())
+        self.layers = nn.Sequential(Residual(8, 8), Residual(8, 16, 2))
+        self.drop = nn.Dropout(0.1)
+        self.fc = nn.Linear(16 * 4, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = F.adaptive_avg_pool2d(self.layers(self.stem(x)), 2)
+        return self.fc(self.drop(x.view(x.size(0), -1)))
+
+
+class Mixed(nn.Module):
+    """Depthwise and grouped convolutions, attention to channels, a concatenation."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.point = nn.Conv2d(1, 12, 3, 2)
+        self.depth = nn.Conv2d(12, 12, 3, padding=1, groups=12)
+        self.squeeze = nn.Conv2d(12, 4, 1)
+        self.excite = nn.Conv2d(4, 12, 1)
+        self.other = nn.Conv2d(12, 6, 1)
+        self.grouped = nn.Conv2d(18, 8, 1, groups=2)
+        self.head = nn.Linear(8, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = F.relu6(self.depth(self.point(x)))
+        x = x * torch.sigmoid(self.excite(F.relu(self.squeeze(x.mean((2, 3), keepdim=True)))))
+        x = torch.cat([x, self.other(x)], dim=1)
+        return self.head(self.grouped(x).mean([2, 3]))
+
+
+class Transformer(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.patch = nn.Conv2d(1, 16, 7, 7)
+        self.position = nn.Parameter(0.1 * torch.randn(1, 16, 16))
+        self.norm1, self.norm2 = nn.LayerNorm(16), nn.LayerNorm(16)
+        self.qkv, self.out = nn.Linear(16, 48), nn.Linear(16, 16)
+        self.up, self.down = nn.Linear(16, 32), nn.Linear(32, 16)
+        self.head = nn.Linear(16, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.patch(x).flatten(2).transpose(1, 2) + self.position
+        n, tokens, width = x.shape
+        heads = self.qkv(self.norm1(x)).reshape(n, tokens, 3, 2, width // 2)
+        q, k, v = heads.permute(2, 0, 3, 1, 4).unbind(0)
+        seen = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(n, tokens, width)
+        x = x + self.out(seen)
+        x = x + self.down(F.gelu(self.up(self.norm2(x))))
+        return self.head(x.mean(1))
+
+
+class Branching(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(784, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.fc(x.flatten(1))
+        return x if x.sum() > 0 else -x
+
+
+class Twice(Branching):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = x.flatten(1)
+        return self.fc(x) + self.fc(-x)
+
+
+def made(cls: type[nn.Module]) -> nn.Module:
+    torch.manual_seed(0)
+    network = cls()
+    for layer in network.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            layer.running_mean.normal_()
+            layer.running_var.uniform_(0.5, 2)
+    return network
+
+
+@pytest.fixture(autouse=True)
+def models(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = types.ModuleType("models_of_tests")
+    for cls in (ResNet, Mixed, Transformer, Branching, Twice):
+        setattr(module, cls.__name__, lambda cls=cls: made(cls))
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+
+
+def space_of(cls: type[nn.Module], **settings: object) -> SearchSpace:
+    base = f"models_of_tests:{cls.__name__}"
+    chosen = {"precisions": ("fp32",), **settings}
+    return search_spaces.get("compressed", **IMAGES, base=base, **chosen)
+
+
+@pytest.mark.parametrize("cls", [ResNet, Mixed, Transformer])
+def test_unchanged_it_is_the_base(cls: type[nn.Module]) -> None:
+    space = space_of(cls, ranks=(1.0, 0.5))
+    base, images = made(cls).eval(), torch.randn(5, 1, 28, 28)
+    network = space.build(space.references()["base"]).eval()
+    torch.testing.assert_close(network(images), base(images), rtol=1e-6, atol=1e-6)
+    parameters = sum(p.numel() for p in base.parameters())
+    assert space.costs([space.references()["base"]])["params_m"][0] == parameters / 1e6
+    for genotype in space.samples(5, np.random.default_rng(0)).tolist():
+        smaller = space.build(genotype).eval()
+        assert smaller(images).shape == (5, 10)
+        counted = space.costs([genotype])["params_m"][0]
+        assert counted == sum(p.numel() for p in smaller.parameters()) / 1e6
+
+
+@pytest.mark.parametrize(
+    ("cls", "groups"),
+    [
+        # A residual sum and what leads to it have the same channels; classes all stay.
+        (
+            ResNet,
+            {
+                frozenset({"stem_0", "layers_0_conv2"}),
+                frozenset({"layers_0_conv1"}),
+                frozenset({"layers_1_conv1"}),
+                frozenset({"layers_1_conv2", "layers_1_down_0"}),
+            },
+        ),
+        # What a grouped convolution reads stays.
+        (Mixed, {frozenset({"squeeze"})}),
+        # What normalisations of tokens and heads read stays.
+        (Transformer, {frozenset({"up"})}),
+    ],
+)
+def test_channels_that_belong_together_are_one_gene(
+    cls: type[nn.Module], groups: set[frozenset[str]]
+) -> None:
+    space = space_of(cls)
+    found = {frozenset(group.makers) for group in space._channels.removable().values()}
+    assert found == groups
+    assert len(space.genes) == len(groups)
+
+
+def test_removed_channels_are_as_if_they_were_zero() -> None:
+    space, images = space_of(ResNet), torch.randn(5, 1, 28, 28)
+    for position, gene in enumerate(space.genes):
+        base = made(ResNet).eval()
+        genotype = list(space.references()["base"])
+        genotype[position] = gene.choices.index(0.5)
+        kept = space._indices(tuple(genotype))
+        [number] = [n for n, order in space._orders.items() if len(kept[n]) < len(order)]
+        gone = torch.ones(len(space._orders[number]), dtype=torch.bool)
+        gone[kept[number]] = False
+        names = [space._by_name[maker].path for maker in space._channels._groups[number].makers]
+        for path in names:
+            layer = base.get_submodule(path)
+            layer.weight.data[gone] = 0
+            if layer.bias is not None:
+                layer.bias.data[gone] = 0
+        for norm in (m for m in base.modules() if isinstance(m, nn.BatchNorm2d)):
+            follows = {"stem.0": base.stem[1], "layers.0.conv2": base.layers[0].bn2}
+            follows |= {f"layers.{i}.conv1": base.layers[i].bn1 for i in (0, 1)}
+            follows |= {
+                "layers.1.conv2": base.layers[1].bn2,
+                "layers.1.down.0": base.layers[1].down[1],
+            }
+            if any(follows[path] is norm for path in names):
+                norm.weight.data[gone] = 0
+                norm.bias.data[gone] = 0
+        network = space.build(genotype).eval()
+        torch.testing.assert_close(network(images), base(images), rtol=1e-5, atol=1e-5)
+
+
+def test_the_most_important_channels_stay() -> None:
+    space = space_of(Transformer)
+    weight = made(Transformer).up.weight.detach()
+    best = weight.square().sum(1).topk(8).indices.sort().values
+    [kept] = space._indices(space.canonical([space.genes[0].choices.index(0.25)])).values()
+    assert torch.equal(kept, best)
+
+
+def test_a_factorised_layer_is_the_nearest_of_its_rank() -> None:
+    space = space_of(ResNet, channels=(1.0,), ranks=(1.0, 0.5))
+    names = [gene.name for gene in space.genes]
+    genotype = [1 if name == "layers_1_conv2.rank" else 0 for name in names]
+    block = space.build(genotype).layers_1_conv2
+    rank = block.second.weight.shape[1]
+    product = block.second.weight.flatten(1) @ block.first.weight.flatten(1)
+    weight = made(ResNet).layers[1].conv2.weight.detach().flatten(1)
+    rest = torch.linalg.svdvals(weight)[rank:]
+    torch.testing.assert_close((weight - product).norm(), rest.norm(), rtol=1e-4, atol=1e-5)
+    assert rank * (16 + 16 * 9) <= 0.5 * weight.numel()
+
+
+@pytest.mark.parametrize(
+    "base",
+    [
+        "",
+        "models_of_tests",
+        "models_of_tests:Nothing",
+        "models_of_tests:Branching",
+        "models_of_tests:Twice",
+        "mobilenet:nothing",
+        "not_imported:net",
+    ],
+)
+def test_what_cannot_be_a_base_is_refused(base: str) -> None:
+    with pytest.raises(ConfigError, match=r"search_space\.base"):
+        search_spaces.get("compressed", **IMAGES, base=base)
+
+
+def test_a_base_for_other_data_is_refused() -> None:
+    with pytest.raises(ConfigError, match="outputs of shape"):
+        search_spaces.get(
+            "compressed", input_shape=(1, 28, 28), num_classes=5, base="models_of_tests:ResNet"
+        )
+    with pytest.raises(ConfigError, match="fails on images"):
+        search_spaces.get(
+            "compressed", input_shape=(3, 28, 28), num_classes=10, base="models_of_tests:ResNet"
+        )
