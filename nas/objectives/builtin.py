@@ -111,6 +111,40 @@ class CountedMemoryMb(_Counted):
     costs: ClassVar[tuple[str, ...]] = ("model_size_mb", "peak_activation_mb")
 
 
+@register("model_size_mb")
+@dataclass(frozen=True, kw_only=True)
+class ModelSizeMb(_Counted):
+    """Size of the file that is deployed (10^6 bytes), predicted as that of its tensors.
+
+    Each of them is counted in the bits that it has.
+    """
+
+    unit: ClassVar[str] = "MB"
+    column: ClassVar[str] = "model_size_mb_predicted"
+    costs: ClassVar[tuple[str, ...]] = ("model_size_mb",)
+
+    @property
+    def verified_column(self) -> str:
+        """That of the file; see `Objective.verified_column`."""
+        return "model_size_mb"
+
+
+@register("stored_size_mb")
+@dataclass(frozen=True, kw_only=True)
+class StoredSizeMb(Objective):
+    """Size of a network's tensors in a compressed file (zlib, 10^6 bytes).
+
+    Zero and shared weights take little room there.
+    """
+
+    unit: ClassVar[str] = "MB"
+    column: ClassVar[str] = "stored_size_mb"
+
+    def after_training(self, metrics: Mapping[str, float]) -> float:
+        """Return the size of the trained network."""
+        return metrics[self.column]
+
+
 @register("params_m")
 @dataclass(frozen=True, kw_only=True)
 class ParamsM(_Counted):

@@ -111,6 +111,10 @@ def data_lines(fingerprint: Mapping[str, Any], splits: SearchSplits) -> list[str
     return [f"data: {', '.join(counts)} images of {splits.task.summary}", *splits.notes]
 
 
+NEIGHBOURS = "neighbours:"
+"""Before a published network's name: what differs from it in one choice."""
+
+
 def warm_start(settings: StudySettings, space: SearchSpace, folder: StudyFolder) -> list[Genotype]:
     """Return the genotypes that `search.warm_start` stands for.
 
@@ -123,18 +127,25 @@ def warm_start(settings: StudySettings, space: SearchSpace, folder: StudyFolder)
     if folder.begun:
         return [tuple(genotype) for genotype in folder.record()["warm_start"]]
     runs = Path(settings.runs).expanduser()
-    return [g for name in settings.search.warm_start for g in _named_genotypes(name, space, runs)]
+    found = [g for name in settings.search.warm_start for g in _named_genotypes(name, space, runs)]
+    # So that there is something left to search.
+    return found[: int(min(settings.evaluations // 2, len(found)))] or found[:1]
 
 
 def _named_genotypes(name: str, space: SearchSpace, runs: Path) -> list[Genotype]:
     published = space.references()
-    if name in published:
-        return [space.canonical(published[name])]
+    around = name.removeprefix(NEIGHBOURS)
+    if around in published:
+        start = space.canonical(published[around])
+        return [start] if around == name else space.neighbours(start)
     try:
         study = results.open_study(Path(name).expanduser(), runs)
     except HwnasError as error:
         known = ", ".join(published) or "none"
-        expected = f"a published network of the space ({known}), or a study of {runs}/"
+        expected = (
+            f"a published network of the space ({known}), one with {NEIGHBOURS} before it, or a "
+            f"study of {runs}/"
+        )
         raise ConfigError("search.warm_start", name, expected, str(error)) from error
     # The same genes mean the same choices, also where images or classes are others.
     if component(search_spaces.registry, study.record["space"], "space").genes != space.genes:
@@ -156,6 +167,8 @@ def _reference_point(
     samples.append(space.canonical([n - 1 for n in space.cardinalities]))
     known = problem.known(samples)
     derived = {}
+    # No file is larger than what it holds.
+    trivial = {"stored_size_mb": problem.facts.costs(samples)["model_size_mb"].max(), **trivial}
     for name, objective in problem.objectives.items():
         if name in given:
             derived[name] = given[name]

@@ -140,7 +140,8 @@ class SearchSettings:
         reference_point: Of the hypervolume, by objective; what is left out is derived: for a metric
             that of a trivial guess, for the others the largest of some random architectures.
             `None` derives all of it.
-        warm_start: What is proposed first: names of published networks that lie in the space, and
+        warm_start: What is proposed first: names of published networks that lie in the space,
+            `neighbours:NAME` for all that differ from such a one in a single choice, and
             names or folders of studies, whose fronts are.
         adaptive_measurement: When candidates are measured instead of predicted.
         algorithm: Name and settings of the search algorithm.
