@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import errno
+import importlib
 import os
 import re
 import sys
@@ -16,7 +17,7 @@ from pathlib import Path
 
 from nas.cli import device
 from nas.cli.device import print_json
-from nas.cli.parser import parser
+from nas.cli.parser import CONFIGURED, parser
 from nas.core.ending import Terminated, end_orderly, ignore_interrupts
 from nas.core.errors import HwnasError
 from nas.core.output import Output, output_is_optional, tell
@@ -70,14 +71,9 @@ def _open_closed_streams() -> None:
 def _run_command(given: Sequence[str]) -> int:
     """Run a command; return its exit status, and say why where that is not 0."""
     try:
-        if given[:1] == ["search"]:
-            from nas.cli.search import search_command
-
-            return search_command(given[1:])
-        if given[:1] == ["calibrate"]:
-            from nas.cli.calibrate import calibrate_command
-
-            return calibrate_command(given[1:])
+        if given and given[0] in CONFIGURED:
+            module = importlib.import_module(_CONFIGURED.get(given[0], f"nas.cli.{given[0]}"))
+            return int(getattr(module, f"{given[0]}_command")(given[1:]))
         parsed = parser().parse_args(given)
         return _COMMANDS[parsed.command](parsed)
     except HwnasError as error:
@@ -166,6 +162,27 @@ def _pareto(parsed: argparse.Namespace) -> int:
     return 0
 
 
+def _sensitivity(parsed: argparse.Namespace) -> int:
+    from nas import results
+    from nas.results.frame import records
+    from nas.study.sensitivity import plot_sensitivity, sensitivity
+
+    study = results.open_study(parsed.study, parsed.runs)
+    found = sensitivity(study, parsed.of, allow_imports=parsed.allow_imports)
+    if parsed.json:
+        return print_json(records(found))
+    from nas.cli.console import print_records
+
+    output_is_optional()
+    metric = next(iter(study.columns.values()))
+    path = parsed.out or study.path / "sensitivity.png"
+    plot_sensitivity(found, metric, f"{study.name}: change of {metric}", path)
+    rows = found.sort_values(f"{metric}_change", ascending=False)
+    print_records(records(rows), list(rows.columns))
+    sys.stdout.write(f"{path}\n")
+    return 0
+
+
 def _export(parsed: argparse.Namespace) -> int:
     from nas import results
     from nas.study.export import export
@@ -225,9 +242,13 @@ def _fetch(parsed: argparse.Namespace) -> int:
     return 0
 
 
+_CONFIGURED = {"compress": "nas.cli.search"}
+"""Modules of the commands whose settings Hydra composes, where they are not named like these."""
+
 _COMMANDS = {
     "studies": _studies,
     "pareto": _pareto,
+    "sensitivity": _sensitivity,
     "export": _export,
     "spaces": _spaces,
     "show": _show,

@@ -42,8 +42,22 @@ samples to OUT (RUNS/predictors/SPACE-DEVICE). Measurements are kept in RUNS/mea
 not taken again, by the same command after an interruption or by a search.
 """
 
+COMPRESS_HELP = """\
+Make a trained network smaller and faster: channels, bits, zero weights and ranks of its layers are
+searched for, judged by the data, timed on the device, and verified as by `nas search`.
+
+  nas compress my_models:resnet18 --weights resnet18.safetensors data=image_folder data.path=photos
+  nas compress photos:knee data=image_folder data.path=photos 'search.constraints=["latency_ms<=2"]'
+  nas compress my_models:net 'search_space.sparsities=[0,0.5,0.9]' evaluation.recipe.epochs=1
+
+BASE is MODULE:FUNCTION, whose function returns a torch.nn.Module; STUDY:PICK, a verified network of
+a study; or a folder with an export or a checkpoint of Hugging Face transformers. Settings are those
+of `nas search experiment=compression`.
+"""
+
 CONFIGURED = {
     "search": ("run a study, or go on with one", SEARCH_HELP),
+    "compress": ("make a trained network smaller and faster", COMPRESS_HELP),
     "calibrate": ("fit a latency predictor to a device", CALIBRATE_HELP),
 }
 """Help and description of the commands whose settings Hydra composes."""
@@ -85,6 +99,9 @@ def settings_parser(command: str) -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         description=CONFIGURED[command][1],
     )
+    if command == "compress":
+        own.add_argument("base", metavar="BASE", help="the network")
+        own.add_argument("--weights", metavar="FILE", help="a safetensors file with its weights")
     own.add_argument("overrides", metavar="NAME=VALUE", nargs="*", help="a setting")
     own.add_argument(
         "--config-dir", "-cd", type=Path, metavar="FOLDER", help="your own configurations"
@@ -102,7 +119,7 @@ def settings_parser(command: str) -> argparse.ArgumentParser:
         choices=["install=bash", "query=bash"],
         help=f'completion in the shell: eval "$(nas {command} -sc install=bash)"',
     )
-    if command == "search":
+    if command != "calibrate":
         own.add_argument(
             "--check", action="store_true", help="say what a search would look for, and end"
         )
@@ -113,12 +130,15 @@ def _add_studies(commands: Commands) -> None:
     """Add the commands that read studies."""
     studies = commands.add_parser("studies", help="list studies, newest first")
     pareto = commands.add_parser("pareto", help="print a study's Pareto front")
+    sensitivity = commands.add_parser(
+        "sensitivity", help="what each choice alone changes in a network"
+    )
     export = commands.add_parser("export", help="write one network for use")
-    for command in (pareto, export):
+    for command in (pareto, sensitivity, export):
         command.add_argument("study", metavar="STUDY", help="name of a study, or its folder")
-    for command in (studies, pareto, export):
+    for command in (studies, pareto, sensitivity, export):
         command.add_argument("--runs", default="runs", help="folder of studies (default: runs)")
-    for command in (studies, pareto):
+    for command in (studies, pareto, sensitivity):
         command.add_argument("--json", action="store_true", help="print a JSON list of records")
     pareto.add_argument("--where", help='such as "latency_ms_measured < 1 and params_m < 0.5"')
     pareto.add_argument("--sort", metavar="COLUMN", help="smallest first (default: error)")
@@ -128,16 +148,21 @@ def _add_studies(commands: Commands) -> None:
     pareto.add_argument(
         "--fidelity", type=float, default=1.0, help="share of the full training (default: 1)"
     )
+    for command in (sensitivity, export):
+        command.add_argument(
+            "--allow-imports",
+            action="store_true",
+            help="import the modules that the study names, which runs their code",
+        )
+    sensitivity.add_argument(
+        "--of", default="base", help="a published network of the space (default: base)"
+    )
+    sensitivity.add_argument("--out", type=Path, help="picture (default: in the study's folder)")
     export.add_argument("--pick", default="knee", help="knee, best, fastest or an arch_id")
     export.add_argument(
         "--refit",
         action="store_true",
         help="the network that finalise.refit trained on train and validation images together",
-    )
-    export.add_argument(
-        "--allow-imports",
-        action="store_true",
-        help="import the modules that the study names, which runs their code",
     )
     export.add_argument("--out", default="out", type=Path, help="folder (default: out)")
 

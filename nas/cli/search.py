@@ -44,6 +44,25 @@ def search_command(arguments: Sequence[str]) -> int:
     return composed(parsed, _print_check if parsed.check else _run_study)
 
 
+def compress_command(arguments: Sequence[str]) -> int:
+    """Run the study that makes a network smaller; return the exit status.
+
+    Raises:
+        HwnasError: The configuration cannot be composed.
+    """
+    parsed = settings_parser("compress").parse_intermixed_args(arguments)
+    given = {"search_space.base": parsed.base, "search_space.base_weights": parsed.weights}
+    named = [f"{name}={quoted(value)}" for name, value in given.items() if value is not None]
+    parsed.overrides = ["experiment=compression", *named, *parsed.overrides]
+    return composed(parsed, _print_check if parsed.check else _run_study)
+
+
+def quoted(text: str) -> str:
+    """Return a text as Hydra reads it, whatever characters it has."""
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
+
+
 def composed(parsed: argparse.Namespace, run: Callable[[DictConfig], None]) -> int:
     """Compose one configuration or several, and hand each to `run`; return the exit status.
 
