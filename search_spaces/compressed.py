@@ -228,9 +228,8 @@ class CompressedSpace(SearchSpace):
             return Features, arguments
         for name in ("kernel_size", "stride", "padding", "dilation", "padding_mode"):
             arguments[name] = given[name]
-        arguments["groups"] = (
-            "depthwise" if given["groups"] == given["in_channels"] != 1 else given["groups"]
-        )
+        depthwise = given["groups"] == given["in_channels"] == given["out_channels"] != 1
+        arguments["groups"] = "depthwise" if depthwise else given["groups"]
         return Convolution, arguments
 
     def _kept(self, part: Part, chosen: Choices) -> int:

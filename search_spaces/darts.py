@@ -24,7 +24,8 @@ import numpy as np
 from nas.core.errors import ConfigError
 from nas.core.space import Gene, Genotype, Graph, Preset
 from nas.network.blocks import Block, Choices, IntArray, ModuleSpec
-from nas.network.space import SearchSpace
+from nas.network.compact import FP32
+from nas.network.mixed_precision import MixedPrecisionSpace
 from search_spaces import register
 from search_spaces.layers.cells import Node, Zeros, gain
 from search_spaces.layers.darts import (
@@ -53,6 +54,10 @@ LARGE = 96
 """From so many pixels on, images are reduced eightfold before the first cell."""
 
 
+STAGES = ("stage1", "stage2", "stage3")
+"""Cells between two reductions of the resolution, the first of which begins the stage."""
+
+
 @dataclass(frozen=True)
 class _Place:
     """Where a cell stands.
@@ -74,7 +79,7 @@ class _Place:
 
 @register("darts")
 @dataclass(frozen=True, kw_only=True)
-class DartsSpace(SearchSpace):
+class DartsSpace(MixedPrecisionSpace):
     """A normal and a reduction cell, the number of cells and of channels.
 
     Attributes:
@@ -113,7 +118,7 @@ class DartsSpace(SearchSpace):
 
     @property
     def genes(self) -> tuple[Gene, ...]:
-        """Channels and cells; then, for each cell, every node's inputs and two operations."""
+        """Channels and cells; for each cell, every node's inputs and two operations; precisions."""
         genes = [Gene("channels", self.channels), Gene("cells_per_stage", self.cells_per_stage)]
         for cell in CELLS:
             for node in range(1, NODES + 1):
@@ -122,7 +127,7 @@ class DartsSpace(SearchSpace):
                 for edge in ("first", "second"):
                     name = f"{cell}.node{node}.{edge}"
                     genes.append(Gene(name, self.operations_per_edge, ordinal=False))
-        return tuple(genes)
+        return (*genes, *(gene for stage in STAGES for gene in self.precision_genes(stage)))
 
     def blocks(self) -> Iterator[Block]:
         """Stem, cells, classifier; the auxiliary one reads the second reduction."""
@@ -184,7 +189,9 @@ class DartsSpace(SearchSpace):
         # The cell before the last one has twice the resolution where the last one reduced it.
         reduced = before[-1].kind == "reduction" if before else self._large
         outputs = chosen["channels"] * 2**place.stage
-        return ModuleSpec(Fitted, {"outputs": outputs, "reduce": reduced and source == 0}, (read,))
+        arguments = {"outputs": outputs, "reduce": reduced and source == 0}
+        precision = self.in_precision(STAGES[place.stage], chosen)
+        return ModuleSpec(Fitted, arguments | precision, (read,))
 
     def _node(self, place: _Place, node: int, chosen: Choices) -> ModuleSpec | str | None:
         if self._before(place, chosen) is None:
@@ -203,7 +210,10 @@ class DartsSpace(SearchSpace):
         names, used, strides = (list(part) for part in zip(*edges, strict=True))
         if used == ["skip_connect"] and strides == [1]:
             return str(names[0])
-        return ModuleSpec(Node, {"operations": used, "strides": strides}, tuple(names))
+        arguments = {"operations": used, "strides": strides}
+        if any("conv" in operation for operation in used):
+            arguments |= self.in_precision(STAGES[place.stage], chosen)
+        return ModuleSpec(Node, arguments, tuple(names))
 
     def _output(self, place: _Place, chosen: Choices) -> ModuleSpec | None:
         if self._before(place, chosen) is None:
@@ -234,7 +244,8 @@ class DartsSpace(SearchSpace):
         nodes = (_folded_nodes(n, self.operations_per_edge) for n in range(1, NODES + 1))
         cell = math.prod(len(np.unique(table.reshape(-1, 3), axis=0)) for table in nodes)
         cells: int = cell ** len(CELLS)
-        return len(self.channels) * len(self.cells_per_stage) * cells
+        precisions = len(self.precisions) ** len(STAGES)
+        return int(len(self.channels) * len(self.cells_per_stage) * cells * precisions)
 
     @classmethod
     def presets(cls) -> tuple[Preset, ...]:
@@ -266,9 +277,9 @@ class DartsSpace(SearchSpace):
         found = {}
         for name, published in PUBLISHED.items():
             chosen: dict[str, int | str] = {**values, **_choices(published)}
-            if all(chosen[gene.name] in gene.choices for gene in self.genes):
-                indices = [gene.choices.index(chosen[gene.name]) for gene in self.genes]
-                found[name] = self.canonical(indices)
+            named = [(gene, chosen.get(gene.name, FP32)) for gene in self.genes]
+            if all(value in gene.choices for gene, value in named):
+                found[name] = self.canonical([gene.choices.index(value) for gene, value in named])
         return found
 
     def graphs(self, genotype: Sequence[int]) -> dict[str, Graph]:

@@ -19,7 +19,7 @@ from torch import nn
 from nas.core.errors import ConfigError, UnknownNameError
 from nas.core.space import Gene, Genotype, Preset
 from nas.network.blocks import Block, Choices, ModuleSpec
-from nas.network.space import SearchSpace
+from nas.network.mixed_precision import MixedPrecisionSpace
 from search_spaces import register
 from search_spaces.layers.convolution import (
     ACTIVATIONS,
@@ -71,7 +71,7 @@ NAMED = {"kinds": KINDS, "activations": ACTIVATIONS}
 
 @register("mobilenet")
 @dataclass(frozen=True, kw_only=True)
-class MobileNetSpace(SearchSpace):
+class MobileNetSpace(MixedPrecisionSpace):
     """Depths; kinds, kernels, expansions, attention and activations; width and resolution.
 
     What is empty or zero is as the layout has it.
@@ -200,6 +200,7 @@ class MobileNetSpace(SearchSpace):
                 continue
             fewest = min(layout.min_depth, stage.max_depth)
             genes.append(Gene(f"stage{number}.depth", tuple(range(fewest, stage.max_depth + 1))))
+            genes += self.precision_genes(f"stage{number}")
             for block in range(1, stage.max_depth + 1):
                 for name, choices in self._block_choices(stage, block).items():
                     ordinal = GENES[name] not in NAMED
@@ -271,6 +272,8 @@ class MobileNetSpace(SearchSpace):
         }
         if kind in ("extra_dw", "convnext"):
             arguments["start_kernel"] = choice("start_kernel") if kind == "extra_dw" else kernel
+        if not stage.fixed:
+            arguments |= self.in_precision(f"stage{number}", chosen)
         return ModuleSpec(ConvNormAct if kind == "conv" else KINDS[kind], arguments)
 
     def _classifier(self, chosen: Choices) -> ModuleSpec:

@@ -19,7 +19,7 @@ from torch import nn
 from nas.core.errors import ConfigError
 from nas.core.space import Gene, Genotype, Preset
 from nas.network.blocks import Block, Choices, ModuleSpec
-from nas.network.space import SearchSpace
+from nas.network.mixed_precision import MixedPrecisionSpace
 from search_spaces import register
 from search_spaces.layers.attention import (
     Attention,
@@ -78,7 +78,7 @@ SMALL_CHOICES: Mapping[str, tuple[Any, ...]] = {
 
 @register("vit")
 @dataclass(frozen=True, kw_only=True)
-class ViTSpace(SearchSpace):
+class ViTSpace(MixedPrecisionSpace):
     """Depth, width, heads and perceptrons; stem, patches, resolution, pooling, positions.
 
     What is empty or zero is as the images' size has it.
@@ -149,6 +149,7 @@ class ViTSpace(SearchSpace):
         for block in range(1, max(self.depths) + 1):
             genes.append(Gene(f"block{block}.heads", self.heads))
             genes.append(Gene(f"block{block}.mlp_ratio", self.mlp_ratios))
+            genes += self.precision_genes(f"block{block}")
         return tuple(genes)
 
     def blocks(self) -> Iterator[Block]:
@@ -180,7 +181,11 @@ class ViTSpace(SearchSpace):
     def _attention(self, block: int, chosen: Choices) -> ModuleSpec | None:
         if chosen["depth"] < block:
             return None
-        arguments = {"heads": chosen[f"block{block}.heads"], "head_width": self.head_width}
+        arguments = {
+            "heads": chosen[f"block{block}.heads"],
+            "head_width": self.head_width,
+            **self.in_precision(f"block{block}", chosen),
+        }
         if chosen["relative_position"]:
             arguments["relative_position"] = {
                 "grid": [-(-side // chosen["patch"]) for side in self._size(chosen)],
@@ -192,7 +197,8 @@ class ViTSpace(SearchSpace):
     def _feed_forward(self, block: int, chosen: Choices) -> ModuleSpec | None:
         if chosen["depth"] < block:
             return None
-        return ModuleSpec(FeedForward, {"ratio": chosen[f"block{block}.mlp_ratio"]})
+        arguments = {"ratio": chosen[f"block{block}.mlp_ratio"]}
+        return ModuleSpec(FeedForward, arguments | self.in_precision(f"block{block}", chosen))
 
     def _classifier(self, chosen: Choices) -> ModuleSpec:
         arguments = {"num_classes": self.num_classes, "pooling": chosen["pooling"]}

@@ -77,7 +77,7 @@ class Rounding(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Round values of any shape."""
-        if self.plain:
+        if self.plain or x.is_meta:
             return x
         low, high = x.detach().amin().float(), x.detach().amax().float()
         if self.observing:
@@ -133,7 +133,7 @@ class CompactLayer(nn.Module):
 
     def rounded_weight(self) -> torch.Tensor:
         """Return the weights as they will be deployed, in floating point."""
-        if self.plain:
+        if self.plain or self.weight.is_meta:
             plain: torch.Tensor = self.weight
             return plain
         weight = self._shared(self._sparse())
@@ -295,6 +295,12 @@ def unrounded(network: nn.Module) -> Iterator[None]:
             part.plain = False
         for layer, weight in zip(layers, weights, strict=True):
             layer.weight = weight
+
+
+def plain_class(layer: nn.Module) -> type[nn.Module]:
+    """Return the class of a layer, without regard to whether its weights are compact."""
+    of_torch = {CompactConv2d: nn.Conv2d, CompactLinear: nn.Linear}
+    return of_torch.get(type(layer), type(layer))
 
 
 def precision_of(layer: nn.Module) -> str:

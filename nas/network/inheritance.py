@@ -25,6 +25,7 @@ import torch
 from torch import nn
 
 from nas.network.blocks import INPUT
+from nas.network.compact import Rounding, plain_class
 from nas.network.module import AdaptingLayer, Network, PlacedBlock
 
 _NORMALISATIONS = (nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.GroupNorm)
@@ -141,7 +142,9 @@ def layers_of(block: nn.Module, inputs: Sequence[str]) -> list[LayerOfBlock]:
         block: The block.
         inputs: Names of what it reads, as its space declares them.
     """
-    paths = dict.fromkeys(name.rpartition(".")[0] for name in block.state_dict())
+    every = dict.fromkeys(name.rpartition(".")[0] for name in block.state_dict())
+    # Ranges of rounded values are a network's own, as batch statistics are.
+    paths = [path for path in every if not isinstance(block.get_submodule(path), Rounding)]
     joint = _attribute(block, "joint")
     branches = _attribute(block, "branches")
     groups: dict[str, list[str]] = {}
@@ -250,7 +253,7 @@ def _kinds(layers: Sequence[nn.Module]) -> list[str]:
     mapping = [i for i, layer in enumerate(layers) if not isinstance(layer, _NORMALISATIONS)]
     kinds: list[str] = []
     for i, layer in enumerate(layers):
-        parts = [name_of(type(layer))]
+        parts = [name_of(plain_class(layer))]
         if isinstance(layer, _NORMALISATIONS):
             parts += [f"after {kinds[-1]}"] if kinds else []
         else:

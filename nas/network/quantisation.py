@@ -27,13 +27,12 @@ from nas.core.errors import ExportError, one_line
 from nas.core.files import temporary_folder
 from nas.core.measurement import CALIBRATION_KEY, ImageArray
 from nas.network.compact import BLOCK, INT4_WEIGHTS, INT8, INT8_WEIGHTS
-from nas.network.onnx import silence, write_model
+from nas.network.onnx import LINEAR, silence, write_model
 
 CALIBRATION_IMAGES = 512
 """Most images that are used; the ranges of activations change little beyond."""
 _RANDOM_IMAGES = 16
 _QDQ = "QuantizeLinear"
-_WITH_WEIGHTS = ("Conv", "Gemm", "MatMul")
 _PRODUCTS = ("MatMul", "Gemm")
 _FLOATING_OUTPUTS = {"OpTypesToExcludeOutputQuantization": list(_PRODUCTS)}
 """Products add up integers, which the runtime turns into floating point at no cost."""
@@ -163,7 +162,7 @@ def _mixed(source: Path, reader: _Reader, layers: Sequence[str]) -> onnx.ModelPr
     nodes = [
         node
         for node in model.graph.node
-        if node.op_type in _WITH_WEIGHTS and node.input[1] in weights
+        if (node.op_type == "Conv" or LINEAR in node.name) and node.input[1] in weights
     ]
     if len(nodes) != len(layers):
         raise ExportError(
