@@ -22,6 +22,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 
+from nas.network.compact import INT8
 from nas.network.costs import Layer, Shape, Step, Trace
 
 CONVOLUTIONS = ("conv", "depthwise", "grouped")
@@ -48,7 +49,7 @@ class Kernel:
     """One call of the runtime; channels that are padding count in all sizes.
 
     Attributes:
-        kind: Of the layer that it starts with; see `Layer.kind`.
+        kind: Of the layer that it starts with; see `Layer.operation`.
         epilogue: Kinds of the layers that are computed with it.
         blocked: Whether it writes blocked channels.
         macs: Multiply-accumulate operations.
@@ -160,8 +161,9 @@ class _Fusion:
 
     def _orders(self, layer: Layer, read: Sequence[_Tensor]) -> tuple[bool, bool]:
         """Return whether a layer reads blocked channels, and whether it writes them."""
-        if self._width == 1 or len(layer.output_shape) != 3 or len(layer.input_shape) != 3:
-            return False, False
+        images = len(layer.output_shape) == len(layer.input_shape) == 3
+        if self._width == 1 or not images or layer.precision == INT8:
+            return False, False  # in 8 bits, too, channels are in their order
         channels = (layer.input_shape[0], layer.output_shape[0])
         aligned = not any(count % self._width for count in channels)
         if layer.kind.startswith("conv"):
@@ -219,7 +221,7 @@ class _Fusion:
         wider = before / _channels(layer.input_shape), after / _channels(layer.output_shape)
         dense = wider[1] if layer.kind.startswith("depthwise") else wider[0] * wider[1]
         kernel = Kernel(
-            kind=layer.kind,
+            kind=layer.operation,
             epilogue=(),
             blocked=gives,
             macs=round(layer.macs * dense),

@@ -208,7 +208,7 @@ class PartTable:
 def _whole(trace: Trace, blocked: tuple[bool, ...]) -> Fused:
     """Return a module as one part, of the kind of its layers taken together."""
     del blocked
-    kinds = sorted({layer.kind for layer in trace.layers})
+    kinds = sorted({layer.operation for layer in trace.layers})
     inputs, outputs = trace.layers[0].input_shape, trace.output_shape
     whole = Kernel(
         kind="-".join(kinds),

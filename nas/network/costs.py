@@ -84,6 +84,11 @@ class Layer:
     precision: str = FP32
     has_weights: bool = False
 
+    @property
+    def operation(self) -> str:
+        """Its kind, and its precision where that is not floating point: what a runtime calls."""
+        return self.kind if self.precision == FP32 else f"{self.kind} {self.precision}"
+
 
 @dataclass(frozen=True)
 class Step:
