@@ -95,7 +95,8 @@ def module_source(module: nn.Module, *, header: str, preprocessing: Preprocessin
             cannot be written as Python literals.
     """
     if isinstance(module, Network):
-        roots = [Network, PlacedBlock, *(block.module for block in module.placed_blocks)]
+        kinds = [type(block) for block in module.placed_blocks]
+        roots = [Network, PlacedBlock, *kinds, *(b.module for b in module.placed_blocks)]
         blocks = "".join(f"    {_block(block)},\n" for block in module.placed_blocks)
         built, network = f"BLOCKS = (\n{blocks})", "Network(BLOCKS)"
     elif isinstance(getattr(module, "arguments", None), Mapping):
@@ -139,10 +140,11 @@ def _block(block: PlacedBlock) -> str:
         "auxiliary": repr(block.auxiliary),
     }
     parts = [f"{name}={text}" for name, text in fields.items()]
-    line = f"PlacedBlock({', '.join(parts)})"
+    kind = type(block).__name__
+    line = f"{kind}({', '.join(parts)})"
     if len(line) + 5 <= _LINE_LENGTH and "\n" not in line:
         return line
-    return "PlacedBlock(\n" + "".join(textwrap.indent(f"{p},\n", " " * 8) for p in parts) + "    )"
+    return f"{kind}(\n" + "".join(textwrap.indent(f"{p},\n", " " * 8) for p in parts) + "    )"
 
 
 def _literal(value: Any, what: str) -> str:

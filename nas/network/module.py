@@ -40,6 +40,14 @@ class PlacedBlock:
 
     def build(self) -> nn.Module:
         """Build the module."""
+        return self.module(*map(list, self.input_shapes), **self.arguments)
+
+
+class CompactBlock(PlacedBlock):
+    """A block whose arguments have some of `nas.network.compact.SETTINGS` among them."""
+
+    def build(self) -> nn.Module:
+        """Build the module, with compact weights."""
         return build_module(self.module, self.input_shapes, self.arguments)
 
 
@@ -138,15 +146,18 @@ class Network(nn.Module):
     def __init__(
         self,
         blocks: Sequence[PlacedBlock],
-        build: Callable[[PlacedBlock], nn.Module] = PlacedBlock.build,
+        build: Callable[[PlacedBlock], nn.Module] | None = None,
     ) -> None:
-        """Build every block; the last one that is not auxiliary returns the outputs."""
+        """Build every block, by `build` if it is given.
+
+        The last one that is not auxiliary returns the outputs.
+        """
         super().__init__()
         self.placed_blocks = tuple(blocks)
         self._steps = [(block.name, block.inputs) for block in blocks if not block.auxiliary]
         self._heads = [(block.name, block.inputs) for block in blocks if block.auxiliary]
         for block in blocks:
-            self.add_module(block.name, build(block))
+            self.add_module(block.name, block.build() if build is None else build(block))
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Map images `(N, C, H, W)` to outputs `(N, ...)`."""

@@ -16,9 +16,10 @@ from torch import nn
 from nas.core.errors import ConfigError
 from nas.core.space import Gene, Genotype, Graph
 from nas.network.blocks import INPUT, Block, IntArray, ModuleSpec
+from nas.network.compact import SETTINGS
 from nas.network.costs import BYTES_PER_VALUE, Shape, Trace, trace_spec
 from nas.network.interpreter import ROWS_AT_ONCE, Cases, Interpretation, Interpreter, Step
-from nas.network.module import PlacedBlock
+from nas.network.module import CompactBlock, PlacedBlock
 from nas.network.table import MOST_CELLS, BlockTable
 
 SUMMED = ("params", "macs", "activations", "model_bytes")
@@ -175,14 +176,14 @@ class Plan:
             if variant.spec is None or (table.block.auxiliary and not auxiliary):
                 continue
             input_shapes = tuple(shapes[i] for i in read)
-            trace = trace_spec(variant.spec.key, input_shapes)
+            trace, arguments = trace_spec(variant.spec.key, input_shapes), variant.spec.arguments
             shapes[position], names[position] = trace.output_shape, table.block.name
             placed.append(
-                PlacedBlock(
+                (CompactBlock if SETTINGS.keys() & arguments.keys() else PlacedBlock)(
                     name=table.block.name,
                     module=variant.spec.module,
                     input_shapes=input_shapes,
-                    arguments=variant.spec.arguments,
+                    arguments=arguments,
                     inputs=tuple(names[i] for i in read),
                     output_shape=trace.output_shape,
                     auxiliary=table.block.auxiliary,

@@ -7,10 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import search_spaces
-from nas import results
 from nas.core.errors import ConfigError, HwnasError
 from nas.results import RECORD
-from nas.study.export import verified
 from nas.study.settings import GeneralSettings
 
 SETTING = "search_space.base"
@@ -31,6 +29,10 @@ def with_base(values: Mapping[str, Any]) -> dict[str, Any]:
         return dict(values)
     runs = Path(values.get("runs") or GeneralSettings.runs).expanduser()
     if any((path / RECORD).is_file() for path in (Path(before).expanduser(), runs / before)):
+        # They load PyTorch, for which a wrong setting need not wait.
+        from nas import results
+        from nas.study.export import verified
+
         try:
             folder, _ = verified(results.open_study(before, runs), after)
         except HwnasError as error:

@@ -182,6 +182,7 @@ class _Study:
             threads=evaluation.threads,
             processes=evaluation.processes,
             memory_share=evaluation.memory_share(here=self.settings.ray.address is None),
+            counts_stored=self.settings.counts_stored,
         )
 
     @cached_property

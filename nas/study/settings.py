@@ -23,7 +23,7 @@ from nas.devices.store import MeasurementStore
 from nas.evaluation import EvaluationSettings
 from nas.logging import LoggingSettings
 from nas.network.space import SearchSpace
-from nas.objectives.builtin import TaskMetric
+from nas.objectives.builtin import StoredSizeMb, TaskMetric
 from nas.search import algorithms
 from nas.search.adaptive_measurement import AdaptiveMeasurementSettings
 from nas.search.algorithms import AlgorithmSettings
@@ -251,6 +251,11 @@ class StudySettings(GeneralSettings):
     def used(self) -> dict[str, Objective]:
         """Everything that is made small or limited, by name."""
         return {**self.objectives, **self.limited}
+
+    @property
+    def counts_stored(self) -> bool:
+        """Whether the compressed size of networks is made small or limited."""
+        return any(isinstance(objective, StoredSizeMb) for objective in self.used.values())
 
     def of_task(self, task: Task) -> StudySettings:
         """Return the same settings with the metrics among objectives and limits as `task` has them.

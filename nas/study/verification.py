@@ -125,6 +125,7 @@ class Verification:
             processes=evaluation.processes,
             memory_share=evaluation.memory_share(here=self.settings.ray.address is None),
             return_weights=True,
+            counts_stored=self.settings.counts_stored,
         )
         job = self.taught(job, "finalise.recipe")
         for count, ended in enumerate(self._evaluated(job, members), start=1):

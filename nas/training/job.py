@@ -67,6 +67,7 @@ class TrainingJob:
         processes: That train a candidate together; see `nas.training.distributed`.
         memory_share: Of its GPU's or its host's memory, that a worker may take.
         return_weights: Whether the outcome carries the weights of a training that is complete.
+        counts_stored: Whether `stored_size_mb` is among the metrics.
     """
 
     space: SearchSpace
@@ -80,13 +81,11 @@ class TrainingJob:
     processes: int = 1
     memory_share: float = 1.0
     return_weights: bool = False
+    counts_stored: bool = False
 
     def __post_init__(self) -> None:
         """Check that the space's networks can be trained by the recipe."""
         check_recipe(self.space, self.recipe)
-        if not (self.recipe.epochs or self.initial or self.space.pretrained):
-            expected = "1 or more, as networks begin with random weights"
-            raise ConfigError("recipe.epochs", 0, expected)
         parts = self.recipe.compute.accumulate * self.processes
         used = min(self.recipe.train_samples or len(self.train), len(self.train))
         batch = min(self.recipe.batch_size, used)
@@ -229,7 +228,9 @@ class TrainingJob:
         # A network is judged at the size that it has been trained for so far.
         resolution = self.recipe.resolution(training.reached)
         metrics = evaluate(network, self.held_out, self.preprocessing, resolution)
-        return {**metrics, "stored_size_mb": compressed_bytes(network) / 1e6}
+        if self.counts_stored:
+            metrics = {**metrics, "stored_size_mb": compressed_bytes(network) / 1e6}
+        return metrics
 
     def _started_teacher(self, device: torch.device) -> Teacher | None:
         if self.teacher is None:
@@ -363,6 +364,9 @@ def check_recipe(space: SearchSpace, recipe: Recipe, setting: str = "evaluation.
     Raises:
         ConfigError: They cannot.
     """
+    if not (recipe.epochs or recipe.init or space.pretrained):
+        expected = "1 or more, as networks begin with random weights"
+        raise ConfigError(f"{setting}.epochs", 0, expected)
     extremes = [[0] * len(space.genes), [len(gene.choices) - 1 for gene in space.genes]]
     with torch.device("meta"):  # which knows shapes, and computes nothing
         networks = [space.build(space.canonical(each), auxiliary=True) for each in extremes]

@@ -194,6 +194,8 @@ class ProcessDevice(ProtocolSettings, Device):
     def _device(self, choices: Mapping[str, Any]) -> dict[str, Any]:
         runtime, execution = self.runtime.chosen(self._execution, choices)
         settings = runtime.record() | dataclasses.asdict(execution)
+        if layers := settings.pop("layers"):
+            settings["layers"] = list(layers)
         return {"name": self._name, "runtime": self._runtime_name} | settings
 
     def _process(self) -> MeasuringProcess:
