@@ -167,10 +167,10 @@ class _Reader:
         if name in _NOTHING:
             self._alias[node.name] = read
             return
-        if any(True for _ in layer.parameters()):
-            if id(layer) in self._seen:
-                raise _refused(self._module, f"{node.target} is used twice, with the same weights")
-            self._seen.add(id(layer))
+        for parameter in layer.parameters():
+            if id(parameter) in self._seen:
+                raise _refused(self._module, f"uses the weights of {node.target} twice")
+            self._seen.add(id(parameter))
         if getattr(nn, name, None) is not type(layer):
             raise _refused(self._module, f"{node.target} is a {name}, which is not traced into")
         shape = self._shape(node)

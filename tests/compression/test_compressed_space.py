@@ -61,13 +61,14 @@ class Mixed(nn.Module):
         self.excite = nn.Conv2d(4, 12, 1)
         self.other = nn.Conv2d(12, 6, 1)
         self.grouped = nn.Conv2d(18, 8, 1, groups=2)
-        self.head = nn.Linear(8, 10)
+        self.twofold = nn.Conv2d(8, 16, 3, groups=8)
+        self.head = nn.Linear(16, 10)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = F.relu6(self.depth(self.point(x)))
         x = x * torch.sigmoid(self.excite(F.relu(self.squeeze(x.mean((2, 3), keepdim=True)))))
         x = torch.cat([x, self.other(x)], dim=1)
-        return self.head(self.grouped(x).mean([2, 3]))
+        return self.head(self.twofold(self.grouped(x)).mean([2, 3]))
 
 
 class Transformer(nn.Module):
@@ -89,6 +90,17 @@ class Transformer(nn.Module):
         x = x + self.out(seen)
         x = x + self.down(F.gelu(self.up(self.norm2(x))))
         return self.head(x.mean(1))
+
+
+class Tied(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(784, 784), nn.Linear(784, 784)
+        self.second.weight = self.first.weight
+        self.head = nn.Linear(784, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.second(torch.relu(self.first(x.flatten(1)))))
 
 
 class Branching(nn.Module):
@@ -120,7 +132,7 @@ def made(cls: type[nn.Module]) -> nn.Module:
 @pytest.fixture(autouse=True)
 def models(monkeypatch: pytest.MonkeyPatch) -> None:
     module = types.ModuleType("models_of_tests")
-    for cls in (ResNet, Mixed, Transformer, Branching, Twice):
+    for cls in (ResNet, Mixed, Transformer, Tied, Branching, Twice):
         setattr(module, cls.__name__, lambda cls=cls: made(cls))
     monkeypatch.setitem(sys.modules, module.__name__, module)
 
@@ -233,6 +245,7 @@ def test_a_factorised_layer_is_the_nearest_of_its_rank() -> None:
         "models_of_tests:Nothing",
         "models_of_tests:Branching",
         "models_of_tests:Twice",
+        "models_of_tests:Tied",
         "mobilenet:nothing",
         "not_imported:net",
     ],

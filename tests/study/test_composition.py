@@ -99,18 +99,22 @@ def test_every_setting_is_printed_with_its_meaning() -> None:
     assert "Full trainings at which the search ends" in line
 
 
+GIVEN = {"compression": ["search_space.base=there"]}
+"""Settings that an experiment leaves to its user."""
+
+
 @pytest.mark.parametrize(
     "path", sorted((config_folder() / "experiment").glob("*.yaml")), ids=lambda path: path.stem
 )
 def test_an_experiment_is_composed(path: Path) -> None:
-    assert read_with(f"experiment={path.stem}").name == path.stem
+    assert read_with(f"experiment={path.stem}", *GIVEN.get(path.stem, [])).name == path.stem
 
 
 @pytest.mark.parametrize(
     "path", sorted((config_folder() / "experiment").glob("*.yaml")), ids=lambda path: path.stem
 )
 def test_what_is_saved_of_a_study_composes_to_the_same(path: Path) -> None:
-    config = read_with(f"experiment={path.stem}").config
+    config = read_with(f"experiment={path.stem}", *GIVEN.get(path.stem, [])).config
     again = compose([f"experiment={path.stem}"], settings=config)
     assert read(again).config == config
 
