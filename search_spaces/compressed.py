@@ -1,4 +1,4 @@
-"""A network of one's own, whose channels and ranks are searched.
+"""What can be made of a trained network: fewer channels, lower ranks, fewer bits, zero weights.
 
 The network is traced into layers and functions, each of which is a block. Channels that several
 layers have in common are one gene, so that a residual sum and its branches lose the same ones. A
@@ -58,6 +58,9 @@ OF_LAYERS = {
 }
 """Last names of the genes of layers with weights, and the settings that have their choices."""
 
+SETTINGS_OF = {KEEP: "channels", **OF_LAYERS}
+"""The same of all genes."""
+
 UNCHANGED: Mapping[str, Any] = {KEEP: 1.0, "rank": 1.0, **SETTINGS}
 """Choices that leave the base as it is."""
 
@@ -92,7 +95,9 @@ BASES = "MODULE:FUNCTION, STUDY:PICK, SPACE:NAME, or a folder with a trained net
 @register("compressed")
 @dataclass(frozen=True, kw_only=True)
 class CompressedSpace(SearchSpace):
-    """Channels that are kept, and ranks of layers, of a trained network.
+    """Channels, ranks, precisions, zero and shared weights of a trained network.
+
+    A setting with one choice holds for all layers, and is no gene.
 
     Attributes:
         base: The network: `MODULE:FUNCTION`, whose function returns a `torch.nn.Module`;
@@ -178,25 +183,22 @@ class CompressedSpace(SearchSpace):
             groups = self._channels.removable().values()
             genes += [Gene(f"{group.makers[0]}.{KEEP}", self.channels) for group in groups]
         for layer in self._layers:
-            if layer.has_weights:
-                genes += [
-                    Gene(
-                        f"{layer.name}.{name}",
-                        choices,
-                        ordinal=not any(isinstance(choice, str) for choice in choices),
-                    )
-                    for name, choices in self._choices(layer).items()
-                ]
+            for name, choices in self._choices(layer).items():
+                if len(choices) > 1:
+                    named = any(isinstance(choice, str) for choice in choices)
+                    genes.append(Gene(f"{layer.name}.{name}", choices, ordinal=not named))
         return tuple(genes)
 
     def _choices(self, layer: Traced) -> dict[str, tuple[Any, ...]]:
-        """Return the choices of a layer, of which it has several."""
+        """Return the choices of a layer, one or several of each kind; none without weights."""
+        if not layer.has_weights:
+            return {}
         choices = {name: tuple(getattr(self, setting)) for name, setting in OF_LAYERS.items()}
         if not _can_be_factorised(layer):
             del choices["rank"]
         if layer.target == "Conv2d" and INT8_WEIGHTS in choices["precision"]:
             choices["precision"] = tuple(p for p in choices["precision"] if p != INT4_WEIGHTS)
-        return {name: values for name, values in choices.items() if len(values) > 1}
+        return choices
 
     def blocks(self) -> Iterator[Block]:
         """The layers and functions of the base, in their order."""
@@ -220,8 +222,8 @@ class CompressedSpace(SearchSpace):
         [part] = self._channels.written[layer.name][:1]
         given = layer.arguments
         arguments: dict[str, Any] = {"outputs": self._kept(part, chosen), "bias": given["bias"]}
-        for name in self._choices(layer):
-            value = chosen[f"{layer.name}.{name}"]
+        for name, choices in self._choices(layer).items():
+            value = chosen[f"{layer.name}.{name}"] if len(choices) > 1 else choices[0]
             if value != UNCHANGED[name]:
                 arguments[name] = value
         if layer.target == "Linear":
@@ -233,10 +235,12 @@ class CompressedSpace(SearchSpace):
         return Convolution, arguments
 
     def _kept(self, part: Part, chosen: Choices) -> int:
-        group = self._channels.group(part)
-        if group.fixed or len(self.channels) == 1:
+        group, share = self._channels.group(part), self.channels[0]
+        if group.fixed:
             return group.size
-        return _rounded(group.size, chosen[f"{group.makers[0]}.{KEEP}"])
+        if len(self.channels) > 1:
+            share = chosen[f"{group.makers[0]}.{KEEP}"]
+        return _rounded(group.size, share)
 
     def place(self, genotype: Sequence[int], *, auxiliary: bool = False) -> tuple[PlacedBlock, ...]:
         """Return the modules of a network, as of `SearchSpace`, with what is rounded between."""
@@ -276,7 +280,8 @@ class CompressedSpace(SearchSpace):
         found: dict[str, None] = {}
         for layer in self._layers:
             if layer.target == "Conv2d":
-                rounds = chosen.get(f"{layer.name}.precision", self.precisions[0]) == INT8
+                only = self._choices(layer)["precision"][0]
+                rounds = chosen.get(f"{layer.name}.precision", only) == INT8
             else:
                 kind = layer.target or layer.function.rpartition(".")[2]
                 whole = bool(layer.inputs) and not layer.tensors
@@ -368,7 +373,8 @@ class CompressedSpace(SearchSpace):
     def references(self) -> dict[str, Genotype]:
         """The base, where it is in the space."""
         unchanged = [(gene, UNCHANGED[gene.name.rpartition(".")[2]]) for gene in self.genes]
-        if not all(value in gene.choices for gene, value in unchanged):
+        fixed = [(getattr(self, setting), UNCHANGED[name]) for name, setting in SETTINGS_OF.items()]
+        if not all(value in choices for choices, value in fixed):
             return {}
         return {"base": self.canonical([gene.choices.index(value) for gene, value in unchanged])}
 

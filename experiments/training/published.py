@@ -3,8 +3,8 @@
 Run `python experiments/training/published.py STUDY`, where STUDY is a verified study of
 Fashion-MNIST, such as `nas search experiment=fashion_mnist` makes; the machine should do nothing
 else while latencies are measured, all anew and side by side. All networks are trained by one recipe
-and judged on the test split. Each published network is compared with the most accurate member of the
-study's front, by the study's validation error, that is not slower. The networks go to
+and judged on the test split. Each published network is compared with the most accurate member of
+the study's front, by the study's validation error, that is not slower. The networks go to
 `published.json`, rows of trainings to `published.csv`, tables to `published.md` and
 `published_margins.md`, a picture to `published.png`. Without STUDY it trains what is missing of the
 networks that stand in `published.json`.

@@ -19,7 +19,7 @@ import torch
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))
 
-from _shared.markdown import markdown
+from _shared.markdown import markdown as markdown
 
 import search_spaces
 from nas import data

@@ -13,6 +13,7 @@ from torch import nn
 
 import search_spaces
 from nas.core.errors import ConfigError
+from nas.network.compact import compact_layers
 from nas.network.space import SearchSpace
 
 IMAGES = {"input_shape": (1, 28, 28), "num_classes": 10}
@@ -214,6 +215,21 @@ def test_removed_channels_are_as_if_they_were_zero() -> None:
                 norm.bias.data[gone] = 0
         network = space.build(genotype).eval()
         torch.testing.assert_close(network(images), base(images), rtol=1e-5, atol=1e-5)
+
+
+def test_a_single_choice_holds_for_all_layers() -> None:
+    whole = space_of(ResNet).references()["base"]
+    before = space_of(ResNet).costs([whole]).iloc[0]
+    for name, choice in {"channels": 0.5, "ranks": 0.5, "precisions": "int8"}.items():
+        space = space_of(ResNet, **{"channels": (1.0,), name: (choice,)})
+        assert not space.genes
+        assert not space.references()
+        assert space.costs([()])["model_size_mb"][0] < 0.8 * before["model_size_mb"]
+        assert space.build(()).eval()(torch.randn(2, 1, 28, 28)).shape == (2, 10)
+    sparse = space_of(ResNet, channels=(1.0,), sparsities=(0.5,)).build(())
+    layers = list(compact_layers(sparse))
+    assert layers
+    assert all((layer.rounded_weight() == 0).float().mean() >= 0.49 for layer in layers)
 
 
 def test_the_most_important_channels_stay() -> None:
