@@ -8,10 +8,21 @@ from typing import Any
 
 import search_spaces
 from nas.core.errors import ConfigError, HwnasError
+from nas.core.records import decoding, read_json
+from nas.core.task import Task
+from nas.network.space import SearchSpace
 from nas.results import RECORD
 from nas.study.settings import GeneralSettings
 
 SETTING = "search_space.base"
+RECORDS = ("network.json", "architecture.json")
+"""What lies beside the weights of a verified network, and in an export."""
+
+SHOWN = 10
+"""Classes that a message names."""
+
+TOLERANCE = 0.02
+"""Difference of a mean or deviation of pixels by which images are normalised in another way."""
 
 
 def with_base(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -43,3 +54,44 @@ def with_base(values: Mapping[str, Any]) -> dict[str, Any]:
     if before not in search_spaces.names() and before not in imports:
         imports.append(before)
     return {**values, "imports": imports}
+
+
+def check_base(
+    space: SearchSpace, task: Task, mean: tuple[float, ...], std: tuple[float, ...]
+) -> str | None:
+    """Check that the outputs of a base mean what those of the task do, where it says so.
+
+    Args:
+        space: Which may have a base.
+        task: Of the data.
+        mean: Of the training images' channels, by which images are normalised.
+        std: Their standard deviation.
+
+    Returns:
+        A line that says that the base has seen images normalised in another way; else `None`.
+
+    Raises:
+        ConfigError: Its outputs are others.
+    """
+    folder = Path(str(getattr(space, "base", ""))).expanduser()
+    record = next((folder / name for name in RECORDS if (folder / name).is_file()), None)
+    if record is None:
+        return None
+    facts = read_json(record, {"outputs": list, "preprocessing": dict})
+    outputs = tuple(facts["outputs"])
+    if outputs != task.output_names:
+        listed = ", ".join(task.output_names[:SHOWN])
+        fix = f"its classes are {', '.join(map(str, outputs[:SHOWN]))}"
+        raise ConfigError(SETTING, str(folder), f"a network with the classes {listed}", fix)
+    with decoding(record):
+        before = [*facts["preprocessing"]["mean"], *facts["preprocessing"]["std"]]
+        now = [*mean, *std]
+        apart = max(abs(a - b) for a, b in zip(before, now, strict=True))
+    if apart <= TOLERANCE:
+        return None
+    line = "has seen images normalised in another way, and needs some epochs of training"
+    return f"{SETTING}: {line} (mean and deviation {_listed(before)}, here {_listed(now)})"
+
+
+def _listed(values: list[float]) -> str:
+    return ", ".join(f"{value:.3f}" for value in values)

@@ -42,6 +42,7 @@ from nas.search.problem import Scored, SearchProblem
 from nas.search.proposer import WarmStart
 from nas.search.stopping import ROUNDING, Stopping
 from nas.study import noise, preview, record, teachers
+from nas.study.bases import check_base
 from nas.study.calibration import (
     Calibration,
     MeasuredCandidatesFile,
@@ -134,6 +135,9 @@ class _Study:
         self.space = space = settings.space(splits.input_shape, splits.task.output_size)
         # Before any is started it is not known how many workers there are on a cluster.
         here = settings.ray.address is None
+        if len(splits.train):
+            own = self._preprocessing
+            self._say(check_base(space, splits.task, own.mean, own.std))
         check_recipe(space, settings.finalise.recipe, "finalise.recipe")
         self._initial: dict[str, PretrainedWeights] = {}
         self._note_initial("finalise", settings.finalise.recipe)
