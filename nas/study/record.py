@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import platform
 from collections.abc import Mapping, Sequence
 from importlib import metadata
@@ -127,17 +128,21 @@ def warm_start(settings: StudySettings, space: SearchSpace, folder: StudyFolder)
     if folder.begun:
         return [tuple(genotype) for genotype in folder.record()["warm_start"]]
     runs = Path(settings.runs).expanduser()
-    found = [g for name in settings.search.warm_start for g in _named_genotypes(name, space, runs)]
-    # So that there is something left to search.
-    return found[: int(min(settings.evaluations // 2, len(found)))] or found[:1]
+    # Neighbours leave half of the evaluations to the search.
+    most = None if math.isinf(settings.evaluations) else int(settings.evaluations // 2)
+    return [
+        genotype
+        for name in settings.search.warm_start
+        for genotype in _named_genotypes(name, space, runs, most)
+    ]
 
 
-def _named_genotypes(name: str, space: SearchSpace, runs: Path) -> list[Genotype]:
+def _named_genotypes(name: str, space: SearchSpace, runs: Path, most: int | None) -> list[Genotype]:
     published = space.references()
     around = name.removeprefix(NEIGHBOURS)
     if around in published:
         start = space.canonical(published[around])
-        return [start] if around == name else space.neighbours(start)
+        return [start] if around == name else space.neighbours(start)[:most]
     try:
         study = results.open_study(Path(name).expanduser(), runs)
     except HwnasError as error:

@@ -74,6 +74,21 @@ def test_published_networks_and_the_front_of_a_former_study(tmp_path: Path, spac
     assert warm_start(by_path, space, folder) == expected
 
 
+def test_the_neighbours_of_a_published_network(tmp_path: Path, space: SearchSpace):
+    given = settings(tmp_path, "residual", '"neighbours:residual"')
+    found = warm_start(given, space, StudyFolder(tmp_path / "new"))
+    start = space.references()["residual"]
+    assert found[0] == start
+    assert len(found) == len(set(found)) == 1 + 24  # half of the evaluations, which are 48
+    for genotype in found[1:]:
+        changed = [i for i in range(len(start)) if genotype[i] != start[i]]
+        tried = [
+            space.canonical([*start[:i], c, *start[i + 1 :]]) for i in range(6) for c in range(5)
+        ]
+        assert changed
+        assert genotype in tried
+
+
 def test_a_study_keeps_what_the_names_stood_for(tmp_path: Path, space: SearchSpace):
     folder = StudyFolder(tmp_path / "new")
     folder.path.mkdir()
