@@ -59,6 +59,10 @@ class EvaluationSettings(ABC):
         del here
         return 1.0
 
+    def judged(self, validation: int) -> int:
+        """Return how many of so many validation images a candidate is judged on."""
+        return validation
+
     @property
     def published(self) -> Mapping[str, str]:
         """What numbers are that others have published: text by column; empty of one's own."""

@@ -593,7 +593,8 @@ class _Study:
         """Say where no candidate is better than a guess, and how far partial trainings tell."""
         trivial_percent = self.splits.trivial()["error"]
         errors = noise.errors_percent(self._trials)
-        self._say(noise.chance_line(errors, self._counted, trivial_percent))
+        counted = self.settings.evaluation.judged(self._counted)
+        self._say(noise.chance_line(errors, counted, trivial_percent))
         for name, objective in problem.objectives.items():
             if objective.needs_training:
                 self._say(noise.agreement_line(self._trials, name))

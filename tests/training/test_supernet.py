@@ -21,6 +21,7 @@ from nas.core.recipe import Recipe
 from nas.core.sampling import SamplingSettings
 from nas.core.space import Gene
 from nas.core.trial import Candidate
+from nas.evaluation.supernet import SupernetSettings
 from nas.network.blocks import Block, ModuleSpec
 from nas.network.space import SearchSpace
 from nas.network.trained import Preprocessing
@@ -46,6 +47,16 @@ def training_job(**changes: object) -> TrainingJob:
 def supernet(strategy: str = "", **changes: object) -> SupernetJob:
     sampling = SamplingSettings(strategy=strategy)
     return training_job(**changes).of_supernet(sampling, 128)
+
+
+def test_fewer_validation_images_judge_candidates_alone() -> None:
+    settings = SupernetSettings(validation_images=50)
+    assert (settings.judged(359), settings.judged(20)) == (50, 20)
+    job = settings.job(lambda recipe: training_job(), partial=True)
+    assert isinstance(job, SupernetJob)
+    assert len(job.training.held_out) == 50
+    assert isinstance(job.stand_alone, TrainingJob)
+    assert len(job.stand_alone.held_out) == 359
 
 
 def candidate(**changes: object) -> Candidate:
