@@ -170,7 +170,7 @@ def draw(networks: Mapping[str, Any], rows: pd.DataFrame, path: Path) -> None:
     axes.set_ylabel("accuracy on 10,000 test images, %")
     axes.set_title("Fashion-MNIST, all networks trained by one recipe, three seeds")
     axes.grid(alpha=0.3)
-    axes.legend(loc="lower right")
+    axes.legend(loc="upper right")
     figure.savefig(path)
 
 
