@@ -1,9 +1,9 @@
 """What single ways of compression make of a residual network.
 
-Run `python experiments/compression/run.py [--seeds N]`. For every seed, ResNet-18 with a quarter of
+Run `python experiments/compression/ways.py [--seeds N]`. For every seed, ResNet-18 with a quarter of
 its channels is trained on 20,000 images of Fashion-MNIST. Then it is compressed in one way at a
 time, the same in all layers, as it is and with some epochs of training by which it learns from the
-base, and judged on the test split. Rows go to `compression.csv`, the table to `compression.md`;
+base, and judged on the test split. Rows go to `ways.csv`, the table to `ways.md`;
 bases are kept in `.cache`, and what is there is not done again.
 """
 
@@ -186,7 +186,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     wanted = rows(range(parser.parse_args().seeds))
     splits = data.get("fashion_mnist").search_splits()
-    file = HERE / "compression.csv"
+    file = HERE / "ways.csv"
     known = set()
     if file.is_file():
         table = pd.read_csv(file)
@@ -212,7 +212,7 @@ def main() -> None:
                 writer.writeheader()
             writer.writerow(told)
     text = markdown(summary(pd.read_csv(file)))
-    (HERE / "compression.md").write_text(text + "\n")
+    (HERE / "ways.md").write_text(text + "\n")
     print(text)
 
 
