@@ -1,10 +1,10 @@
 """What single ways of compression make of a residual network.
 
-Run `python experiments/compression/ways.py [--seeds N]`. For every seed, ResNet-18 with a quarter of
-its channels is trained on 20,000 images of Fashion-MNIST. Then it is compressed in one way at a
+Run `python experiments/compression/ways.py [--seeds N]`. For every seed, ResNet-18 with a quarter
+of its channels is trained on 20,000 images of Fashion-MNIST. Then it is compressed in one way at a
 time, the same in all layers, as it is and with some epochs of training by which it learns from the
-base, and judged on the test split. Rows go to `ways.csv`, the table to `ways.md`;
-bases are kept in `.cache`, and what is there is not done again.
+base, and judged on the test split. Rows go to `ways.csv`, the table to `ways.md`; bases are kept in
+`.cache`, and what is there is not done again.
 """
 
 from __future__ import annotations
