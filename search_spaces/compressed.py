@@ -26,14 +26,19 @@ from safetensors.torch import load_file
 from torch import nn
 
 from nas.compression.channels import Channels, Part
-from nas.compression.layers import Convolution, Features, Functions, Layer
+from nas.compression.layers import (
+    CompressedConvolution,
+    CompressedLinear,
+    TracedFunctions,
+    UnchangedLayer,
+)
 from nas.compression.tracing import Traced, traced
 from nas.core.errors import ConfigError, HwnasError, one_line
 from nas.core.files import hashed
+from nas.core.measurement import FP32
 from nas.core.space import Gene, Genotype
 from nas.network.blocks import Block, Choices, ModuleSpec
 from nas.network.compact import (
-    FP32,
     INT4_WEIGHTS,
     INT8,
     INT8_WEIGHTS,
@@ -89,6 +94,9 @@ ALLOWED: Mapping[str, tuple[Callable[[Any], bool], str]] = {
 """Which choices a setting may have, and in words."""
 
 
+SAME = 1e-4
+"""Difference of outputs, relative to the largest one, that rounding makes."""
+
 BASES = "MODULE:FUNCTION, STUDY:PICK, SPACE:NAME, or a folder with a trained network"
 
 
@@ -138,6 +146,31 @@ class CompressedSpace(SearchSpace):
             expected = f"a network with {self.num_classes} outputs, as the data has"
             fix = f"it has outputs of shape {outputs}"
             raise ConfigError("search_space.base", self.base, expected, fix)
+        self._check_networks()
+
+    def _check_networks(self) -> None:
+        """Check that an unchanged network is the base, and that the smallest one runs.
+
+        What is traced is another network where the base changes a tensor in place and reads it
+        afterwards, for example.
+        """
+        unchanged = copy.copy(self)
+        for name, setting in SETTINGS_OF.items():
+            object.__setattr__(unchanged, setting, (UNCHANGED[name],))
+        images = torch.randn(2, *self.input_shape, generator=torch.Generator().manual_seed(0))
+        with torch.no_grad():
+            expected = self._module(images)
+            difference = (unchanged.build(()).eval()(images) - expected).abs().max()
+            if not difference <= SAME * expected.abs().max().clamp(min=1):
+                what = "a network whose traced form has the same outputs"
+                fix = f"they differ by {difference:.3g}; write it without operations in place"
+                raise ConfigError("search_space.base", self.base, what, fix)
+            try:
+                self.build([len(gene.choices) - 1 for gene in self.genes]).eval()(images)
+            except (RuntimeError, ValueError) as error:
+                fix = f"with fewer channels it fails: {one_line(error)}"
+                got = list(self.channels)
+                raise ConfigError("search_space.channels", got, "[1]", fix) from error
 
     @cached_property
     def _module(self) -> nn.Module:
@@ -210,12 +243,21 @@ class CompressedSpace(SearchSpace):
         if layer.has_weights:
             module, arguments = self._weighted(layer, chosen)
         elif layer.path:
-            module, arguments = Layer, {"target": layer.target, "arguments": dict(layer.arguments)}
+            module, arguments = (
+                UnchangedLayer,
+                {"target": layer.target, "arguments": dict(layer.arguments)},
+            )
         else:
-            module, arguments = Functions, {"calls": list(layer.calls)}
+            module, arguments = TracedFunctions, {"calls": list(layer.calls)}
             if layer.tensors:
-                shapes = {k: list(self._tensor(path).shape) for k, path in layer.tensors.items()}
-                arguments["tensors"] = shapes
+                arguments["tensors"] = {
+                    name: {
+                        "shape": list((tensor := self._tensor(path)).shape),
+                        "dtype": str(tensor.dtype).removeprefix("torch."),
+                        "parameter": isinstance(tensor, nn.Parameter),
+                    }
+                    for name, path in layer.tensors.items()
+                }
         return ModuleSpec(module, arguments, layer.inputs)
 
     def _weighted(self, layer: Traced, chosen: Choices) -> tuple[type[nn.Module], dict[str, Any]]:
@@ -227,12 +269,12 @@ class CompressedSpace(SearchSpace):
             if value != UNCHANGED[name]:
                 arguments[name] = value
         if layer.target == "Linear":
-            return Features, arguments
+            return CompressedLinear, arguments
         for name in ("kernel_size", "stride", "padding", "dilation", "padding_mode"):
             arguments[name] = given[name]
         depthwise = given["groups"] == given["in_channels"] == given["out_channels"] != 1
         arguments["groups"] = "depthwise" if depthwise else given["groups"]
-        return Convolution, arguments
+        return CompressedConvolution, arguments
 
     def _kept(self, part: Part, chosen: Choices) -> int:
         group, share = self._channels.group(part), self.channels[0]
@@ -331,16 +373,16 @@ class CompressedSpace(SearchSpace):
     def _fill(self, block: nn.Module, layer: Traced, kept: Mapping[int, torch.Tensor]) -> None:
         """Give a block of a network its weights."""
         if not layer.path:
-            for name, path in layer.tensors.items():
-                block.get_parameter(name).copy_(self._tensor(path))
+            state = {name: self._tensor(path) for name, path in layer.tensors.items()}
+            block.load_state_dict(state, strict=False)  # rounded outputs have ranges, too
             return
         source = self._module.get_submodule(layer.path)
         if layer.name not in self._channels.read:
-            if isinstance(block, Layer):
+            if isinstance(block, UnchangedLayer):
                 block.layer.load_state_dict(source.state_dict())
             return
         inputs = self._index(self._channels.read[layer.name], kept)
-        if isinstance(block, Layer):
+        if isinstance(block, UnchangedLayer):
             state = {
                 name: tensor[inputs] if tensor.ndim else tensor
                 for name, tensor in source.state_dict().items()
@@ -348,7 +390,7 @@ class CompressedSpace(SearchSpace):
             block.layer.load_state_dict(state)
             return
         outputs = self._index(self._channels.written[layer.name], kept)
-        assert isinstance(block, Convolution | Features)
+        assert isinstance(block, CompressedConvolution | CompressedLinear)
         weight, bias = source.get_parameter("weight")[outputs], None
         if source.bias is not None:
             bias = source.get_parameter("bias")[outputs]
@@ -362,13 +404,23 @@ class CompressedSpace(SearchSpace):
         return tensor
 
     @cached_property
-    def space_id(self) -> str:
-        """As of `SearchSpace`, and of the weights of the base."""
+    def weights_sha256(self) -> str:
+        """Digest of the weights of the base, in hexadecimal digits."""
         digest = hashlib.sha256()
         for name, tensor in sorted(self._module.state_dict().items()):
             digest.update(name.encode())
             digest.update(tensor.contiguous().numpy().tobytes())
-        return hashed([super().space_id, digest.hexdigest()], 16)
+        return digest.hexdigest()
+
+    @property
+    def initial_sources(self) -> Mapping[str, Mapping[str, str]]:
+        """That of the base."""
+        return {"search_space.base": {"folder": self.base, "sha256": self.weights_sha256}}
+
+    @cached_property
+    def space_id(self) -> str:
+        """As of `SearchSpace`, and of the weights of the base."""
+        return hashed([super().space_id, self.weights_sha256], 16)
 
     def references(self) -> dict[str, Genotype]:
         """The base, where it is in the space."""

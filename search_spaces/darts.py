@@ -22,9 +22,9 @@ from typing import ClassVar
 import numpy as np
 
 from nas.core.errors import ConfigError
+from nas.core.measurement import FP32
 from nas.core.space import Gene, Genotype, Graph, Preset
 from nas.network.blocks import Block, Choices, IntArray, ModuleSpec
-from nas.network.compact import FP32
 from nas.network.mixed_precision import MixedPrecisionSpace
 from search_spaces import register
 from search_spaces.layers.cells import Node, Zeros, gain

@@ -22,19 +22,20 @@ def required(space: str, input_shape: tuple[int, int, int], num_classes: int) ->
 
 
 class Residual(nn.Module):
-    """Two convolutions beside a shortcut."""
+    """Two convolutions beside a shortcut, with a convolution where it is `projected`."""
 
-    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+    def __init__(self, inputs: int, outputs: int, stride: int, projected: bool = True) -> None:
         super().__init__()
         self.first = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
         self.norm1, self.norm2 = nn.BatchNorm2d(outputs), nn.BatchNorm2d(outputs)
         self.second = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
-        self.shortcut = nn.Conv2d(inputs, outputs, 1, stride)
-        self.act = nn.ReLU()
+        self.shortcut = nn.Conv2d(inputs, outputs, 1, stride) if projected else nn.Identity()
+        self.act = nn.ReLU(inplace=True)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         y = self.norm2(self.second(self.act(self.norm1(self.first(x)))))
-        return self.act(y + self.shortcut(x))
+        y += self.shortcut(x)
+        return self.act(y)
 
 
 class Net(nn.Module):

@@ -10,7 +10,6 @@ base, and judged on the test split. Rows go to `ways.csv`, the table to `ways.md
 from __future__ import annotations
 
 import argparse
-import csv
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -26,6 +25,7 @@ sys.path.append(str(Path(__file__).resolve().parents[1]))
 
 import bases
 from _shared.markdown import markdown
+from _shared.rows import append_row
 
 import search_spaces
 from nas import data
@@ -203,14 +203,7 @@ def main() -> None:
             base_weights=str(base),
             **ALL,
         )
-        told = compressed(row, space, splits, base)
-        print(told, flush=True)
-        new = not file.is_file()
-        with file.open("a", newline="") as opened:
-            writer = csv.DictWriter(opened, list(told))
-            if new:
-                writer.writeheader()
-            writer.writerow(told)
+        append_row(file, compressed(row, space, splits, base))
     text = markdown(summary(pd.read_csv(file)))
     (HERE / "ways.md").write_text(text + "\n")
     print(text)

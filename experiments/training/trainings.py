@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import csv
 import multiprocessing
 import sys
 import time
@@ -20,6 +19,7 @@ import torch
 sys.path.append(str(Path(__file__).resolve().parents[1]))
 
 from _shared.markdown import markdown as markdown
+from _shared.rows import append_row
 
 import search_spaces
 from nas import data
@@ -169,14 +169,7 @@ def rows(runs: Sequence[Run], file: Path) -> pd.DataFrame:
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(PROCESSES, mp_context=context) as pool:
         for future in as_completed([pool.submit(trained, run) for run in left]):
-            row = future.result()
-            print(row, flush=True)
-            new = not file.is_file()
-            with file.open("a", newline="") as opened:
-                writer = csv.DictWriter(opened, list(row))
-                if new:
-                    writer.writeheader()
-                writer.writerow(row)
+            append_row(file, future.result())
     found = pd.read_csv(file).set_index(["name", "seed", "judged_on"], drop=False)
     return found.loc[[run.key for run in runs]].reset_index(drop=True)
 

@@ -50,7 +50,7 @@ class Part:
 
 
 @dataclass
-class Group:
+class ChannelGroup:
     """Channels that several layers have in common.
 
     Attributes:
@@ -74,7 +74,7 @@ class Channels:
 
     def __init__(self, layers: Sequence[Traced], input_shape: Shape) -> None:
         self._parents: list[int] = []
-        self._groups: list[Group] = []
+        self._groups: list[ChannelGroup] = []
         self._shapes: dict[str, Shape] = {INPUT: input_shape}
         self.written: dict[str, tuple[Part, ...]] = {INPUT: self._new(input_shape[0], fixed=True)}
         self.read: dict[str, tuple[Part, ...]] = {}
@@ -83,11 +83,11 @@ class Channels:
             self.written[layer.name] = self._of(layer)
         self._fix(self.written[layers[-1].name])
 
-    def group(self, part: Part) -> Group:
+    def group(self, part: Part) -> ChannelGroup:
         """Return the group of a part."""
         return self._groups[self._root(part.group)]
 
-    def removable(self) -> Mapping[int, Group]:
+    def removable(self) -> Mapping[int, ChannelGroup]:
         """Return the groups some of whose channels may be removed, by number."""
         return {i: g for i, g in enumerate(self._groups) if self._parents[i] == i and not g.fixed}
 
@@ -107,9 +107,12 @@ class Channels:
     def _weighted(self, layer: Traced, read: tuple[Part, ...], shape: Shape) -> tuple[Part, ...]:
         self.read[layer.name] = read
         if layer.target == "Linear":
-            if len(shape) > 2:
-                return self._unknown(layer, [read])
-            return self._new(layer.shape[-1], layer.name)
+            if len(shape) < 3:
+                return self._new(layer.shape[-1], layer.name)
+            # Channels are the last axis here, which is not that of images.
+            self._fix(read)
+            self.read[layer.name] = self._new(shape[-1], fixed=True)
+            return self._new(layer.shape[-1], fixed=True)
         inputs, outputs, groups = shape[0], layer.shape[0], layer.arguments["groups"]
         if groups == 1:
             return self._new(outputs, layer.name)
@@ -121,13 +124,13 @@ class Channels:
         return self._new(outputs, layer.name, fixed=True)
 
     def _passed(self, layer: Traced, read: tuple[Part, ...], shape: Shape) -> tuple[Part, ...]:
-        if layer.target in NORMALISATIONS:
+        if layer.target in NORMALISATIONS and len(shape) in (1, 3):
             self.read[layer.name] = read
             return read
         if layer.target in ACTIVATIONS or (layer.target in SPATIAL and len(shape) == 3):
             return read
         if layer.target == "Flatten" and len(layer.shape) == 1:
-            return _flattened(read, shape)
+            return _repeated(read, shape)
         return self._unknown(layer, [read])
 
     def _function(self, layer: Traced, read: list[tuple[Part, ...]]) -> tuple[Part, ...]:
@@ -141,7 +144,7 @@ class Channels:
         if name == "mean" and len(first) == 3 and _is_spatial(layer):
             return read[0]
         if name == "flatten" and ndim == 1:
-            return _flattened(read[0], first)
+            return _repeated(read[0], first)
         if name in ("cat", "concat") and ndim == 3 and sum(s[0] for s in shapes) == layer.shape[0]:
             return tuple(part for parts in read for part in parts)
         if name in ADDED and all(len(s) == ndim and s[0] == layer.shape[0] for s in shapes):
@@ -164,11 +167,11 @@ class Channels:
     def _unknown(self, layer: Traced, read: Sequence[tuple[Part, ...]]) -> tuple[Part, ...]:
         for parts in read:
             self._fix(parts)
-        return self._new(_channels(layer.shape), fixed=True)
+        return self._new(_number_of_channels(layer.shape), fixed=True)
 
     def _new(self, size: int, maker: str = "", *, fixed: bool = False) -> tuple[Part, ...]:
         self._parents.append(len(self._groups))
-        self._groups.append(Group(size, [maker] if maker else [], fixed))
+        self._groups.append(ChannelGroup(size, [maker] if maker else [], fixed))
         return (Part(len(self._groups) - 1),)
 
     def _fix(self, parts: Sequence[Part]) -> None:
@@ -189,12 +192,12 @@ class Channels:
         return group
 
 
-def _channels(shape: Shape) -> int:
+def _number_of_channels(shape: Shape) -> int:
     """Return the channels of images `(C, H, W)`, of tokens `(T, C)`, or of features `(C,)`."""
     return shape[-1] if len(shape) == 2 else shape[0] if shape else 1
 
 
-def _flattened(read: tuple[Part, ...], shape: Shape) -> tuple[Part, ...]:
+def _repeated(read: tuple[Part, ...], shape: Shape) -> tuple[Part, ...]:
     repeat = math.prod(shape[1:])
     return tuple(Part(part.group, part.repeat * repeat) for part in read)
 

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from nas.compression.tracing import run
+from nas.compression.tracing import run_calls
 from nas.network.compact import Rounding
 
 OF_CHANNELS = {"BatchNorm1d": "num_features", "BatchNorm2d": "num_features"}
@@ -39,7 +39,7 @@ class CompressedBlock(nn.Module):
         return rounded
 
 
-class Convolution(CompressedBlock):
+class CompressedConvolution(CompressedBlock):
     """A convolution, which may be factorised.
 
     With a rank below 1 it is a convolution to fewer channels and a pointwise one behind it.
@@ -86,10 +86,10 @@ class Convolution(CompressedBlock):
 
     def fill(self, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
         """Take the weights of a convolution, factorised where there are two."""
-        _fill(self.first, self.second, weight, bias)
+        _fill_factors(self.first, self.second, weight, bias)
 
 
-class Features(nn.Module):
+class CompressedLinear(nn.Module):
     """A linear layer, which may be factorised into two, with a rank below 1."""
 
     def __init__(
@@ -112,7 +112,7 @@ class Features(nn.Module):
 
     def fill(self, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
         """Take the weights of a linear layer, factorised where there are two."""
-        _fill(self.first, self.second, weight, bias)
+        _fill_factors(self.first, self.second, weight, bias)
 
 
 def rank_of(inputs: int, outputs: int, share: float) -> int:
@@ -120,7 +120,7 @@ def rank_of(inputs: int, outputs: int, share: float) -> int:
     return max(math.floor(share * inputs * outputs / (inputs + outputs)), 1)
 
 
-def _fill(
+def _fill_factors(
     first: nn.Conv2d | nn.Linear,
     second: nn.Conv2d | nn.Linear | None,
     weight: torch.Tensor,
@@ -128,6 +128,8 @@ def _fill(
 ) -> None:
     last = first
     if second is None:
+        if weight.shape != first.weight.shape:  # copying would repeat what is too short
+            raise ValueError(f"got weights {weight.shape}, expected {first.weight.shape}")
         first.weight.copy_(weight)
     else:
         last, rank = second, second.weight.shape[1]
@@ -140,7 +142,7 @@ def _fill(
         last.bias.copy_(bias)
 
 
-class Layer(CompressedBlock):
+class UnchangedLayer(CompressedBlock):
     """A layer of torch.nn."""
 
     def __init__(
@@ -161,24 +163,32 @@ class Layer(CompressedBlock):
         return self.handed_on(self.layer(x))
 
 
-class Functions(CompressedBlock):
-    """Functions of torch and methods of tensors, one behind the other."""
+class TracedFunctions(CompressedBlock):
+    """Functions of torch and methods of tensors, one behind the other.
+
+    `tensors` are the parameters and buffers that they read, by name: `shape`, `dtype`, and whether
+    it is a `parameter`.
+    """
 
     def __init__(
         self,
         *input_shapes: Sequence[int],
         calls: Sequence[Mapping[str, Any]],
-        tensors: Mapping[str, Sequence[int]] | None = None,
+        tensors: Mapping[str, Mapping[str, Any]] | None = None,
         rounded: bool = False,
     ) -> None:
         super().__init__(rounded)
         del input_shapes
         self.calls, self.names = calls, tuple(tensors or {})
-        for name, shape in (tensors or {}).items():
-            self.register_parameter(name, nn.Parameter(torch.zeros(*shape)))
+        for name, like in (tensors or {}).items():
+            zeros = torch.zeros(*like["shape"], dtype=getattr(torch, like["dtype"]))
+            if like["parameter"]:
+                self.register_parameter(name, nn.Parameter(zeros))
+            else:
+                self.register_buffer(name, zeros)
 
     def forward(self, *inputs: torch.Tensor) -> torch.Tensor:
         """Return what the last function returns."""
         # Asked for one by one, so that a trace sees them.
         tensors = {name: getattr(self, name) for name in self.names}
-        return self.handed_on(run(self.calls, inputs, tensors))
+        return self.handed_on(run_calls(self.calls, inputs, tensors))

@@ -88,10 +88,10 @@ def traced(module: nn.Module, input_shape: Shape) -> list[Traced]:
     try:
         graph = fx.GraphModule(module, fx.Tracer().trace(module)).graph
     except Exception as error:  # whatever a module of a user raises
-        raise _refused(module, f"cannot be traced ({one_line(error)})") from error
+        raise _untraceable(module, f"cannot be traced ({one_line(error)})") from error
     graph.eliminate_dead_code()
     runs = [_Values(module, graph, torch.zeros(batch, *input_shape)) for batch in BATCHES]
-    return list(_Reader(module, graph, runs).layers())
+    return list(_GraphReader(module, graph, runs).layers())
 
 
 class _Values(fx.Interpreter):
@@ -105,7 +105,7 @@ class _Values(fx.Interpreter):
                 self.run(images)
         except Exception as error:  # whatever a module of a user raises
             shape = tuple(images.shape[1:])
-            raise _refused(module, f"fails on images of {shape} ({one_line(error)})") from error
+            raise _untraceable(module, f"fails on images of {shape} ({one_line(error)})") from error
 
     def run_node(self, n: fx.Node) -> Any:
         """Run a node and keep what it returns."""
@@ -124,7 +124,7 @@ _NOTHING = ("Dropout", "Dropout1d", "Dropout2d", "AlphaDropout", "Identity", "Dr
 """Classes that pass on what they get once a network is trained."""
 
 
-class _Reader:
+class _GraphReader:
     """Reads a graph whose values are known."""
 
     def __init__(self, module: nn.Module, graph: fx.Graph, runs: Sequence[_Values]) -> None:
@@ -142,11 +142,11 @@ class _Reader:
         for node in self._graph.nodes:
             if node.op == "placeholder":
                 if self._alias:
-                    raise _refused(self._module, "takes several inputs")
+                    raise _untraceable(self._module, "takes several inputs")
                 self._alias[node.name] = INPUT
             elif node.op == "output":
                 if not isinstance(node.args[0], fx.Node):
-                    raise _refused(self._module, "returns something else than one tensor")
+                    raise _untraceable(self._module, "returns something else than one tensor")
             elif node.op == "call_module":
                 yield from self._layer(node)
             elif node.op != "get_attr" and self._shape(node) is not None:
@@ -169,14 +169,14 @@ class _Reader:
             return
         for parameter in layer.parameters():
             if id(parameter) in self._seen:
-                raise _refused(self._module, f"uses the weights of {node.target} twice")
+                raise _untraceable(self._module, f"uses the weights of {node.target} twice")
             self._seen.add(id(parameter))
         if getattr(nn, name, None) is not type(layer):
-            raise _refused(self._module, f"{node.target} is a {name}, which is not traced into")
+            raise _untraceable(self._module, f"{node.target} is a {name}, which is not traced into")
         shape = self._shape(node)
         if shape is None:
-            raise _refused(self._module, f"{node.target} mixes the images of a batch")
-        self._alias[node.name] = own = _named(node)
+            raise _untraceable(self._module, f"{node.target} mixes the images of a batch")
+        self._alias[node.name] = own = _block_name(node)
         yield Traced(
             name=own,
             target=name,
@@ -193,7 +193,7 @@ class _Reader:
             if name in ("device", "dtype", "inplace"):
                 continue
             if not hasattr(layer, name):
-                raise _refused(self._module, f"{path} does not tell its argument {name}")
+                raise _untraceable(self._module, f"{path} does not tell its argument {name}")
             value = getattr(layer, name)
             if name == "bias" and not isinstance(value, bool):
                 value = value is not None
@@ -201,11 +201,11 @@ class _Reader:
         return arguments
 
     def _functions(self, node: fx.Node) -> Traced:
-        program = _Program()
+        program = _Calls()
         self._add(node, program)
         shape = self._shape(node)
         assert shape is not None, "others are run where they are read"
-        self._alias[node.name] = own = _named(node)
+        self._alias[node.name] = own = _block_name(node)
         if len(shape) == 1 and len(program.calls) == 1 and len(program.inputs) == 1:
             target = program.calls[0]["target"]
             if target.rpartition(".")[2] in ("flatten", "reshape", "view"):
@@ -221,7 +221,7 @@ class _Reader:
             tensors=program.tensors,
         )
 
-    def _add(self, node: fx.Node, program: _Program) -> int:
+    def _add(self, node: fx.Node, program: _Calls) -> int:
         """Add a function to a program, behind those that it needs; return its position."""
         if node.name not in program.positions:
             keyed = {**{str(i): value for i, value in enumerate(node.args)}, **node.kwargs}
@@ -242,9 +242,9 @@ class _Reader:
         for space, held in _SPACES.items():
             if getattr(held, name, None) is node.target:
                 return f"{space}.{name}"
-        raise _refused(self._module, f"calls {name}, which is no function of torch")
+        raise _untraceable(self._module, f"calls {name}, which is no function of torch")
 
-    def _argument(self, where: str, value: Any, program: _Program) -> Any:
+    def _argument(self, where: str, value: Any, program: _Calls) -> Any:
         """Return an argument in plain values, and take note of what it reads."""
         if isinstance(value, fx.Node):
             return self._read_value(where, value, program)
@@ -255,13 +255,14 @@ class _Reader:
             return {"slice": [self._argument(where, each, program) for each in parts]}
         return self._plain(where, value)
 
-    def _read_value(self, where: str, node: fx.Node, program: _Program) -> Any:
+    def _read_value(self, where: str, node: fx.Node, program: _Calls) -> Any:
         if node.name in self._alias:
             name = self._alias[node.name]
             if name not in program.inputs:
                 program.inputs.append(name)
             return {VALUE: program.inputs.index(name)}
         if node.op == "get_attr":
+            self._check_read_once(node)
             key = f"tensor{len(program.tensors)}"
             program.tensors[key] = str(node.target)
             return {TENSOR: key}
@@ -269,6 +270,15 @@ class _Reader:
         if any(_has_tensors(each) for each in found):
             return {CALL: self._add(node, program)}
         return self._constant(where, found)
+
+    def _check_read_once(self, node: fx.Node) -> None:
+        """Refuse a parameter that several functions read: each would have its own copy."""
+        owner, _, name = str(node.target).rpartition(".")
+        tensor = getattr(self._module.get_submodule(owner), name)
+        if isinstance(tensor, nn.Parameter):
+            if id(tensor) in self._seen:
+                raise _untraceable(self._module, f"uses the parameter {node.target} twice")
+            self._seen.add(id(tensor))
 
     def _constant(self, where: str, found: Sequence[Any]) -> Any:
         """Return a value that two runs gave, in plain values."""
@@ -281,7 +291,7 @@ class _Reader:
         share = first // BATCHES[0]
         if (first, second) == tuple(share * batch for batch in BATCHES):
             return {BATCH: share}
-        raise _refused(self._module, f"{where} depends on the size of the batch")
+        raise _untraceable(self._module, f"{where} depends on the size of the batch")
 
     def _plain(self, where: str, value: Any) -> Any:
         if isinstance(value, torch.dtype):
@@ -292,19 +302,19 @@ class _Reader:
         if isinstance(value, list) and all(isinstance(each, int | float | str) for each in value):
             return value
         if not plain:
-            raise _refused(self._module, f"{where} has an argument {type(value).__name__}")
+            raise _untraceable(self._module, f"{where} has an argument {type(value).__name__}")
         return value
 
     def _read(self, node: fx.Node) -> str:
         """Return what a layer reads."""
         read = node.args[0] if len(node.args) == 1 and not node.kwargs else None
         if not isinstance(read, fx.Node) or read.name not in self._alias:
-            raise _refused(self._module, f"{node.target} reads something else than one tensor")
+            raise _untraceable(self._module, f"{node.target} reads something else than one tensor")
         return self._alias[read.name]
 
 
 @dataclass
-class _Program:
+class _Calls:
     """Functions, and what they read."""
 
     calls: list[Mapping[str, Any]] = field(default_factory=list)
@@ -313,7 +323,7 @@ class _Program:
     tensors: dict[str, str] = field(default_factory=dict)
 
 
-def _named(node: fx.Node) -> str:
+def _block_name(node: fx.Node) -> str:
     """Return a name for a block, which is no attribute of modules."""
     return f"{node.name}_" if hasattr(nn.Module, node.name) or node.name == INPUT else node.name
 
@@ -323,12 +333,12 @@ def _has_tensors(value: Any) -> bool:
     return any(isinstance(part, torch.Tensor) for part in parts)
 
 
-def _refused(module: nn.Module, why: str) -> ConfigError:
+def _untraceable(module: nn.Module, why: str) -> ConfigError:
     fix = "write it so that torch.fx traces it, without control flow on values"
     return ConfigError("search_space.base", type(module).__name__, f"another module: it {why}", fix)
 
 
-def run(
+def run_calls(
     calls: Sequence[Mapping[str, Any]],
     inputs: Sequence[torch.Tensor],
     tensors: Mapping[str, torch.Tensor],

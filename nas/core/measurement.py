@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 ImageArray: TypeAlias = npt.NDArray[np.float32]
 
+FP32 = "fp32"
+"""The precision of what has not been quantised."""
+
 QUIET_PERCENTILE = 10
 """The percentile of the samples that is reported as a network's own latency."""
 CALIBRATION_KEY = "hwnas.calibration"

@@ -21,7 +21,9 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-FP32, INT8, INT8_WEIGHTS, INT4_WEIGHTS = "fp32", "int8", "int8_weights", "int4_weights"
+from nas.core.measurement import FP32
+
+INT8, INT8_WEIGHTS, INT4_WEIGHTS = "int8", "int8_weights", "int4_weights"
 
 PRECISIONS = (FP32, INT8, INT8_WEIGHTS, INT4_WEIGHTS)
 """What a layer may compute in: floating point; 8-bit weights and inputs; 8-bit weights, with a
@@ -223,14 +225,14 @@ def rounded_in_blocks(weight: torch.Tensor) -> torch.Tensor:
         weight: `(outputs, inputs)`, in float32.
     """
     inputs = weight.shape[1]
-    blocks = _blocks(weight)
+    blocks = _in_blocks(weight)
     largest = blocks.gather(2, blocks.abs().argmax(2, keepdim=True))
     scale = largest / -8
     steps = torch.where(scale == 0, 0, blocks / torch.where(scale == 0, 1, scale))
     return (steps.round().clamp(-8, 7) * scale).flatten(1)[:, :inputs]
 
 
-def _blocks(weight: torch.Tensor) -> torch.Tensor:
+def _in_blocks(weight: torch.Tensor) -> torch.Tensor:
     """Return weights in blocks of `BLOCK` inputs, the last one filled up with zeros."""
     missing = -weight.shape[1] % BLOCK
     return nn.functional.pad(weight, (0, missing)).view(len(weight), -1, BLOCK)
@@ -303,7 +305,7 @@ def plain_class(layer: nn.Module) -> type[nn.Module]:
     return of_torch.get(type(layer), type(layer))
 
 
-def precision_of(layer: nn.Module) -> str:
+def layer_precision(layer: nn.Module) -> str:
     """Return the precision of a layer."""
     return layer.precision if isinstance(layer, CompactLayer) else FP32
 
@@ -326,7 +328,9 @@ def compressed_bytes(network: nn.Module) -> int:
     Weights are written in as many bits as they have; where that takes less, as a bit for each that
     says whether it is zero, and the others.
     """
-    compacts = {f"{name}.weight".lstrip("."): layer for name, layer in _named(network)}
+    compacts = {
+        f"{name}.weight".lstrip("."): layer for name, layer in _named_compact_layers(network)
+    }
     total = 0
     for name, tensor in network.state_dict().items():
         layer = compacts.get(name)
@@ -338,7 +342,7 @@ def compressed_bytes(network: nn.Module) -> int:
     return total
 
 
-def _named(network: nn.Module) -> Iterator[tuple[str, CompactLayer]]:
+def _named_compact_layers(network: nn.Module) -> Iterator[tuple[str, CompactLayer]]:
     for name, layer in network.named_modules():
         if isinstance(layer, CompactLayer):
             yield name, layer
@@ -351,7 +355,7 @@ def _codes(layer: CompactLayer) -> npt.NDArray[Any]:
     if layer.precision == FP32:
         return weight.contiguous().numpy()
     if layer.precision == INT4_WEIGHTS:
-        blocks = _blocks(weight)
+        blocks = _in_blocks(weight)
         largest = blocks.gather(2, blocks.abs().argmax(2, keepdim=True))
         scale = torch.where(largest == 0, 1, largest / -8)
         codes = (blocks / scale).round().clamp(-8, 7).to(torch.int8).numpy().view(np.uint8) & 15

@@ -20,11 +20,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
+from nas.core.measurement import FP32
 from nas.network.compact import (
-    FP32,
     CompactLayer,
     Rounding,
-    precision_of,
+    layer_precision,
     unrounded,
     weight_bytes,
 )
@@ -338,7 +338,7 @@ def _layer(
         kind = "linear"
     return Layer(
         kind=kind.lower(),
-        precision=precision_of(module) if module else FP32,
+        precision=layer_precision(module) if module else FP32,
         has_weights=isinstance(module, nn.Conv2d | nn.Linear),
         input_shape=operands[0].meta["shape"] if operands else (),
         output_shape=node.meta["shape"],

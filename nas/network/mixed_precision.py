@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from nas.core.errors import ConfigError
+from nas.core.measurement import FP32
 from nas.core.space import Gene
 from nas.network.blocks import Choices
-from nas.network.compact import FP32, PRECISIONS
+from nas.network.compact import PRECISIONS
 from nas.network.space import SearchSpace
 
 

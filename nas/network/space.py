@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from nas.core.errors import ConfigError, GenotypeError
 from nas.core.files import hashed
+from nas.core.measurement import FP32
 from nas.core.source import source_of
 from nas.core.space import Architecture, Gene, Genotype, Graph, Preset
 
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
     from nas.network.plan import BlockCase, Plan
     from nas.network.table import BlockTable
     from nas.network.trainable import TrainableNetwork
-
-FP32 = "fp32"
 
 MEGA = 1e6
 """Counts are given in millions and sizes in 10^6 bytes."""
@@ -114,6 +113,14 @@ class SearchSpace(ABC):
     def presets(cls) -> tuple[Preset, ...]:
         """Return published settings of the space, each with the size that its paper states."""
         return ()
+
+    @property
+    def initial_sources(self) -> Mapping[str, Mapping[str, str]]:
+        """Where the weights come from that a pretrained space's networks begin with.
+
+        By the setting that names them: their `folder`, or what else they are called, and `sha256`.
+        """
+        return {}
 
     @property
     def deployment_genes(self) -> tuple[str, ...]:

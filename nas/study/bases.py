@@ -90,8 +90,8 @@ def check_base(
     if apart <= TOLERANCE:
         return None
     line = "has seen images normalised in another way, and needs some epochs of training"
-    return f"{SETTING}: {line} (mean and deviation {_listed(before)}, here {_listed(now)})"
+    return f"{SETTING}: {line} (mean and deviation {_numbers(before)}, here {_numbers(now)})"
 
 
-def _listed(values: list[float]) -> str:
+def _numbers(values: list[float]) -> str:
     return ", ".join(f"{value:.3f}" for value in values)

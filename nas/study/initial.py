@@ -24,16 +24,16 @@ def check_unchanged(
     """Check that the weights in a folder are those that a study began with.
 
     Args:
-        known: `PretrainedWeights.source` as the study recorded it, by section.
+        known: `PretrainedWeights.source` as the study recorded it, by the setting that names it.
         sources: The same of the weights that lie there now.
 
     Raises:
         HwnasError: They have changed.
     """
-    for section, source in sources.items():
-        before = known.get(section, source)
+    for setting, source in sources.items():
+        before = known.get(setting, source)
         if before["folder"] == source["folder"] and before != source:
-            line = f"{section}.recipe.init: the weights in {source['folder']} have changed"
+            line = f"{setting}: the weights of {source['folder']} have changed"
             fix = "restore them, or give the new study another name"
             raise HwnasError(f"{line} since the study began; {fix}")
 

@@ -19,7 +19,7 @@ import search_spaces
 from nas import data, devices, evaluation, logging, objectives, tables, tasks
 from nas.core.errors import ConfigError, UnknownNameError
 from nas.core.files import check_folder
-from nas.core.measurement import Device
+from nas.core.measurement import FP32, Device
 from nas.core.objective import Constraint, Objective
 from nas.core.recipe import OPTIMIZERS, PRESETS, Recipe
 from nas.core.registry import Registry
@@ -27,7 +27,7 @@ from nas.data.published import Published
 from nas.devices.table import TableDevice
 from nas.evaluation import proxies
 from nas.evaluation.tabular import TabularSettings
-from nas.objectives.builtin import TaskMetric
+from nas.objectives.builtin import StoredSizeMb, TaskMetric
 from nas.objectives.proxy import ProxyRank
 from nas.search import fidelity
 from nas.study.bases import with_base
@@ -118,6 +118,7 @@ def read(config: DictConfig) -> StudySettings:
     _check_proxy(settings)
     _check_without_training(settings)
     _check_scores(settings)
+    _check_precisions(settings)
     return settings
 
 
@@ -381,6 +382,9 @@ def _check_proxy(settings: StudySettings) -> None:
     by_proxy = "proxy" in settings.config["evaluation"]
     for name, objective in settings.used.items():
         section = "objectives" if name in settings.objectives else "constraints"
+        if by_proxy and isinstance(objective, StoredSizeMb):
+            expected = "model_size_mb, as evaluation=proxy trains nothing in the search"
+            raise ConfigError(f"search.{section}", name, expected)
         if by_proxy and isinstance(objective, TaskMetric):
             expected = "proxy_rank in place of it, as evaluation=proxy trains nothing in the search"
             fix = "the front has its errors at the end: 'search.objectives=[proxy_rank,latency_ms]'"
@@ -402,6 +406,19 @@ def _check_scores(settings: StudySettings) -> None:
     if name and isinstance(settings.data, Published):
         expected = "empty, as data=published has no images to score networks on"
         raise ConfigError("search.algorithm.proxy", name, expected)
+
+
+def _check_precisions(settings: StudySettings) -> None:
+    """Refuse a precision of all layers where layers have their own.
+
+    Raises:
+        ConfigError: Both are set.
+    """
+    of_layers = settings.config["search_space"].get("precisions") or [FP32]
+    of_all = settings.config["device"].get("precision", FP32)
+    if of_all != FP32 and list(of_layers) != [FP32]:
+        expected = f"{FP32}, where search_space.precisions has those of layers: {list(of_layers)}"
+        raise ConfigError("device.precision", of_all, expected)
 
 
 def _check_without_training(settings: StudySettings) -> None:
@@ -440,7 +457,7 @@ def _check_without_training(settings: StudySettings) -> None:
 def _check_published_metrics(settings: StudySettings) -> None:
     """Refuse metrics that a published table does not have."""
     for name, objective in settings.used.items():
-        if isinstance(objective, TaskMetric) and name != "error":
+        if isinstance(objective, TaskMetric | StoredSizeMb) and name != "error":
             section = "objectives" if name in settings.objectives else "constraints"
             raise ConfigError(f"search.{section}", name, "error, a table's only metric")
 

@@ -295,7 +295,9 @@ class _Study:
 
     @property
     def _initial_sources(self) -> dict[str, Mapping[str, str]]:
-        return {section: weights.source for section, weights in self._initial.items()}
+        """Where the weights come from that networks begin with, by the setting that names them."""
+        sources = {f"{name}.recipe.init": weights.source for name, weights in self._initial.items()}
+        return {**sources, **self.space.initial_sources}
 
     def _note_initial(self, section: str, recipe: Recipe) -> PretrainedWeights | None:
         """Return the weights that the networks of a section begin with, and take note of them."""

@@ -136,7 +136,8 @@ class TrainingJob:
             self._check_memory(network, device)
             teacher = self._started_teacher(device)
             if candidate.checkpoint is None:
-                self._calibrate(network, statistics=getattr(network, "lacks_statistics", False))
+                lacking = getattr(network, "lacks_statistics", False)
+                recalibrate(network, self.batches(CALIBRATION_IMAGES), statistics=lacking)
         cut_after_s = math.inf if candidate.cut_after_s is None else candidate.cut_after_s
         training = train(
             network,
@@ -156,7 +157,7 @@ class TrainingJob:
             return Outcome(metrics={})
         if training.checkpoint is None:
             with training_step():
-                self._calibrate(network, statistics=False)
+                recalibrate(network, self.batches(CALIBRATION_IMAGES), statistics=False)
         metrics = self.judged(network, training)
         weights = None
         if self.return_weights and training.checkpoint is None:
@@ -171,10 +172,6 @@ class TrainingJob:
             precision=precision_of(self.recipe.compute.precision, device),
             history=training.history,
         )
-
-    def _calibrate(self, network: nn.Module, *, statistics: bool) -> None:
-        """Estimate what a network lacks: batch statistics, and the ranges of rounded inputs."""
-        recalibrate(network, self.batches(CALIBRATION_IMAGES), statistics=statistics)
 
     def batches(self, images: int) -> Iterator[torch.Tensor]:
         """Yield normalised training images, the same ones every time, on the worker's device."""
@@ -227,6 +224,10 @@ class TrainingJob:
         network.drop_auxiliary()
         # A network is judged at the size that it has been trained for so far.
         resolution = self.recipe.resolution(training.reached)
+        return self.metrics_of(network, resolution)
+
+    def metrics_of(self, network: nn.Module, resolution: float = 1.0) -> dict[str, float]:
+        """Return what the held-out examples say of a network, and its size where that counts."""
         metrics = evaluate(network, self.held_out, self.preprocessing, resolution)
         if self.counts_stored:
             metrics = {**metrics, "stored_size_mb": compressed_bytes(network) / 1e6}

@@ -27,7 +27,7 @@ from nas.network.shared import (
 from nas.network.space import SearchSpace
 from nas.network.trainable import TrainableNetwork
 from nas.training.job import TrainingJob
-from nas.training.trainer import Training, evaluate
+from nas.training.trainer import Training
 
 
 @dataclass(frozen=True)
@@ -232,4 +232,4 @@ class SupernetJob:
         with training_step():
             network = self.weights.shared().extract(candidate.genotype).to(device)
             recalibrate(network, job.batches(self.calibration_images))
-        return Outcome(metrics=evaluate(network, job.held_out, job.preprocessing))
+        return Outcome(metrics=job.metrics_of(network))

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from bases import Residual
 from torch import nn
 
 import search_spaces
@@ -19,30 +20,11 @@ from nas.network.space import SearchSpace
 IMAGES = {"input_shape": (1, 28, 28), "num_classes": 10}
 
 
-class Residual(nn.Module):
-    def __init__(self, inputs: int, outputs: int, stride: int = 1) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
-        self.bn1 = nn.BatchNorm2d(outputs)
-        self.conv2 = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
-        self.bn2 = nn.BatchNorm2d(outputs)
-        self.relu = nn.ReLU(inplace=True)
-        self.down = None
-        if stride != 1 or inputs != outputs:
-            conv = nn.Conv2d(inputs, outputs, 1, stride, bias=False)
-            self.down = nn.Sequential(conv, nn.BatchNorm2d(outputs))
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        y = self.bn2(self.conv2(self.relu(self.bn1(self.conv1(x)))))
-        y += x if self.down is None else self.down(x)
-        return self.relu(y)
-
-
 class ResNet(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.stem = nn.Sequential(nn.Conv2d(1, 8, 3, 1, 1), nn.BatchNorm2d(8), nn.ReLU())
-        self.layers = nn.Sequential(Residual(8, 8), Residual(8, 16, 2))
+        self.layers = nn.Sequential(Residual(8, 8, 1, projected=False), Residual(8, 16, 2))
         self.drop = nn.Dropout(0.1)
         self.fc = nn.Linear(16 * 4, 10)
 
@@ -93,6 +75,61 @@ class Transformer(nn.Module):
         return self.head(x.mean(1))
 
 
+class ChannelsLast(nn.Module):
+    """Linear layers on images whose channels are the last axis, as in ConvNeXt; 12 and 5 differ."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(1, 12, 6, 5)
+        self.norm, self.up, self.down = nn.LayerNorm(12), nn.Linear(12, 24), nn.Linear(24, 12)
+        self.head = nn.Linear(12, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.stem(x)
+        y = self.down(F.gelu(self.up(self.norm(x.permute(0, 2, 3, 1)))))
+        return self.head((x + y.permute(0, 3, 1, 2)).mean((2, 3)))
+
+
+class WithBuffers(nn.Module):
+    """Reads an index and a constant, neither of which is trained."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(784, 20)
+        self.head = nn.Linear(20, 10)
+        self.register_buffer("order", torch.arange(20).flip(0))
+        self.register_buffer("shift", torch.linspace(-1, 1, 20))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.fc(x.flatten(1))
+        return self.head(torch.relu(x[:, self.order] + self.shift))
+
+
+class InPlace(nn.Module):
+    """Goes on with a tensor that an operation has changed in place."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc, self.head = nn.Linear(784, 20), nn.Linear(20, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.fc(x.flatten(1))
+        x.relu_()
+        return self.head(x)
+
+
+class ReadTwice(nn.Module):
+    """Reads one parameter in two functions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.randn(20))
+        self.fc, self.head = nn.Linear(784, 20), nn.Linear(20, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(torch.relu(self.fc(x.flatten(1)) * self.scale) * self.scale)
+
+
 class Tied(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -120,6 +157,12 @@ class Twice(Branching):
         return self.fc(x) + self.fc(-x)
 
 
+CLASSES = (
+    *(ResNet, Mixed, Transformer, ChannelsLast, WithBuffers),
+    *(InPlace, ReadTwice, Tied, Branching, Twice),
+)
+
+
 def made(cls: type[nn.Module]) -> nn.Module:
     torch.manual_seed(0)
     network = cls()
@@ -133,7 +176,7 @@ def made(cls: type[nn.Module]) -> nn.Module:
 @pytest.fixture(autouse=True)
 def models(monkeypatch: pytest.MonkeyPatch) -> None:
     module = types.ModuleType("models_of_tests")
-    for cls in (ResNet, Mixed, Transformer, Tied, Branching, Twice):
+    for cls in CLASSES:
         setattr(module, cls.__name__, lambda cls=cls: made(cls))
     monkeypatch.setitem(sys.modules, module.__name__, module)
 
@@ -144,7 +187,7 @@ def space_of(cls: type[nn.Module], **settings: object) -> SearchSpace:
     return search_spaces.get("compressed", **IMAGES, base=base, **chosen)
 
 
-@pytest.mark.parametrize("cls", [ResNet, Mixed, Transformer])
+@pytest.mark.parametrize("cls", [ResNet, Mixed, Transformer, ChannelsLast, WithBuffers])
 def test_unchanged_it_is_the_base(cls: type[nn.Module]) -> None:
     space = space_of(cls, ranks=(1.0, 0.5))
     base, images = made(cls).eval(), torch.randn(5, 1, 28, 28)
@@ -166,10 +209,10 @@ def test_unchanged_it_is_the_base(cls: type[nn.Module]) -> None:
         (
             ResNet,
             {
-                frozenset({"stem_0", "layers_0_conv2"}),
-                frozenset({"layers_0_conv1"}),
-                frozenset({"layers_1_conv1"}),
-                frozenset({"layers_1_conv2", "layers_1_down_0"}),
+                frozenset({"stem_0", "layers_0_second"}),
+                frozenset({"layers_0_first"}),
+                frozenset({"layers_1_first"}),
+                frozenset({"layers_1_second", "layers_1_shortcut"}),
             },
         ),
         # What a grouped convolution reads stays.
@@ -185,6 +228,14 @@ def test_channels_that_belong_together_are_one_gene(
     found = {frozenset(group.makers) for group in space._channels.removable().values()}
     assert found == groups
     assert len(space.genes) == len(groups)
+
+
+def test_buffers_stay_what_they_are() -> None:
+    base = made(WithBuffers)
+    network = space_of(WithBuffers).build(space_of(WithBuffers).references()["base"])
+    assert len(list(network.parameters())) == len(list(base.parameters()))
+    kinds = {tensor.dtype for tensor in network.buffers()}
+    assert kinds == {torch.int64, torch.float32}
 
 
 def test_removed_channels_are_as_if_they_were_zero() -> None:
@@ -204,13 +255,12 @@ def test_removed_channels_are_as_if_they_were_zero() -> None:
             if layer.bias is not None:
                 layer.bias.data[gone] = 0
         for norm in (m for m in base.modules() if isinstance(m, nn.BatchNorm2d)):
-            follows = {"stem.0": base.stem[1], "layers.0.conv2": base.layers[0].bn2}
-            follows |= {f"layers.{i}.conv1": base.layers[i].bn1 for i in (0, 1)}
+            follows = {"stem.0": base.stem[1], "layers.0.second": base.layers[0].norm2}
+            follows |= {f"layers.{i}.first": base.layers[i].norm1 for i in (0, 1)}
             follows |= {
-                "layers.1.conv2": base.layers[1].bn2,
-                "layers.1.down.0": base.layers[1].down[1],
+                "layers.1.second": base.layers[1].norm2,
             }
-            if any(follows[path] is norm for path in names):
+            if any(follows.get(path) is norm for path in names):
                 norm.weight.data[gone] = 0
                 norm.bias.data[gone] = 0
         network = space.build(genotype).eval()
@@ -243,11 +293,11 @@ def test_the_most_important_channels_stay() -> None:
 def test_a_factorised_layer_is_the_nearest_of_its_rank() -> None:
     space = space_of(ResNet, channels=(1.0,), ranks=(1.0, 0.5))
     names = [gene.name for gene in space.genes]
-    genotype = [1 if name == "layers_1_conv2.rank" else 0 for name in names]
-    block = space.build(genotype).layers_1_conv2
+    genotype = [1 if name == "layers_1_second.rank" else 0 for name in names]
+    block = space.build(genotype).layers_1_second
     rank = block.second.weight.shape[1]
     product = block.second.weight.flatten(1) @ block.first.weight.flatten(1)
-    weight = made(ResNet).layers[1].conv2.weight.detach().flatten(1)
+    weight = made(ResNet).layers[1].second.weight.detach().flatten(1)
     rest = torch.linalg.svdvals(weight)[rank:]
     torch.testing.assert_close((weight - product).norm(), rest.norm(), rtol=1e-4, atol=1e-5)
     assert rank * (16 + 16 * 9) <= 0.5 * weight.numel()
@@ -262,6 +312,8 @@ def test_a_factorised_layer_is_the_nearest_of_its_rank() -> None:
         "models_of_tests:Branching",
         "models_of_tests:Twice",
         "models_of_tests:Tied",
+        "models_of_tests:InPlace",
+        "models_of_tests:ReadTwice",
         "mobilenet:nothing",
         "not_imported:net",
     ],
