@@ -35,12 +35,11 @@ from nas.compression.layers import (
 from nas.compression.tracing import Traced, traced
 from nas.core.errors import ConfigError, HwnasError, one_line
 from nas.core.files import hashed
-from nas.core.measurement import FP32
+from nas.core.measurement import FP32, INT8
 from nas.core.space import Gene, Genotype
 from nas.network.blocks import Block, Choices, ModuleSpec
 from nas.network.compact import (
     INT4_WEIGHTS,
-    INT8,
     INT8_WEIGHTS,
     OF_FOUR,
     PRECISIONS,

@@ -22,7 +22,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 
-from nas.network.compact import INT8
+from nas.core.measurement import INT8
 from nas.network.costs import Layer, Shape, Step, Trace
 
 CONVOLUTIONS = ("conv", "depthwise", "grouped")

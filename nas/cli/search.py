@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from nas.cli.parser import settings_parser
-from nas.core.errors import HwnasError
+from nas.core.errors import ConfigError, HwnasError
 from nas.core.output import output_is_optional, tell
 from nas.core.registry import Registry, nested_registries
 
@@ -48,9 +48,16 @@ def compress_command(arguments: Sequence[str]) -> int:
     """Run the study that makes a network smaller; return the exit status.
 
     Raises:
+        ConfigError: There is no network, or another experiment.
         HwnasError: The configuration cannot be composed.
     """
     parsed = settings_parser("compress").parse_intermixed_args(arguments)
+    if "=" in parsed.base:
+        raise ConfigError("BASE", parsed.base, "the network, before all settings")
+    for override in parsed.overrides:
+        if override.startswith("experiment="):
+            chosen = override.partition("=")[2]
+            raise ConfigError("experiment", chosen, "none, as `nas compress` has its own")
     given = {"search_space.base": parsed.base, "search_space.base_weights": parsed.weights}
     named = [f"{name}={quoted(value)}" for name, value in given.items() if value is not None]
     parsed.overrides = ["experiment=compression", *named, *parsed.overrides]

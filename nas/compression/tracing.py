@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-from nas.core.errors import ConfigError, one_line
+from nas.core.errors import ConfigError, first_line
 from nas.network.blocks import INPUT
 
 BATCHES = (2, 3)
@@ -88,7 +88,9 @@ def traced(module: nn.Module, input_shape: Shape) -> list[Traced]:
     try:
         graph = fx.GraphModule(module, fx.Tracer().trace(module)).graph
     except Exception as error:  # whatever a module of a user raises
-        raise _untraceable(module, f"cannot be traced ({one_line(error)})") from error
+        raise _untraceable(module, f"tracing it says: {first_line(error)}") from error
+    if sum(node.op == "placeholder" for node in graph.nodes) != 1:
+        raise _untraceable(module, "it takes several inputs")
     graph.eliminate_dead_code()
     runs = [_Values(module, graph, torch.zeros(batch, *input_shape)) for batch in BATCHES]
     return list(_GraphReader(module, graph, runs).layers())
@@ -105,7 +107,9 @@ class _Values(fx.Interpreter):
                 self.run(images)
         except Exception as error:  # whatever a module of a user raises
             shape = tuple(images.shape[1:])
-            raise _untraceable(module, f"fails on images of {shape} ({one_line(error)})") from error
+            raise _untraceable(
+                module, f"on images of {shape} it says: {first_line(error)}"
+            ) from error
 
     def run_node(self, n: fx.Node) -> Any:
         """Run a node and keep what it returns."""
@@ -141,12 +145,10 @@ class _GraphReader:
         """
         for node in self._graph.nodes:
             if node.op == "placeholder":
-                if self._alias:
-                    raise _untraceable(self._module, "takes several inputs")
                 self._alias[node.name] = INPUT
             elif node.op == "output":
                 if not isinstance(node.args[0], fx.Node):
-                    raise _untraceable(self._module, "returns something else than one tensor")
+                    raise _untraceable(self._module, "it returns something else than one tensor")
             elif node.op == "call_module":
                 yield from self._layer(node)
             elif node.op != "get_attr" and self._shape(node) is not None:
@@ -169,13 +171,16 @@ class _GraphReader:
             return
         for parameter in layer.parameters():
             if id(parameter) in self._seen:
-                raise _untraceable(self._module, f"uses the weights of {node.target} twice")
+                raise _untraceable(self._module, f"it uses the weights of {node.target} twice")
             self._seen.add(id(parameter))
         if getattr(nn, name, None) is not type(layer):
             raise _untraceable(self._module, f"{node.target} is a {name}, which is not traced into")
         shape = self._shape(node)
         if shape is None:
-            raise _untraceable(self._module, f"{node.target} mixes the images of a batch")
+            raise _untraceable(
+                self._module,
+                f"{node.target} gives something else than a tensor with a row an image",
+            )
         self._alias[node.name] = own = _block_name(node)
         yield Traced(
             name=own,
@@ -193,7 +198,7 @@ class _GraphReader:
             if name in ("device", "dtype", "inplace"):
                 continue
             if not hasattr(layer, name):
-                raise _untraceable(self._module, f"{path} does not tell its argument {name}")
+                raise _untraceable(self._module, f"{path} has no attribute {name}, its argument")
             value = getattr(layer, name)
             if name == "bias" and not isinstance(value, bool):
                 value = value is not None
@@ -242,7 +247,7 @@ class _GraphReader:
         for space, held in _SPACES.items():
             if getattr(held, name, None) is node.target:
                 return f"{space}.{name}"
-        raise _untraceable(self._module, f"calls {name}, which is no function of torch")
+        raise _untraceable(self._module, f"it calls {name}, which is no function of torch")
 
     def _argument(self, where: str, value: Any, program: _Calls) -> Any:
         """Return an argument in plain values, and take note of what it reads."""
@@ -277,7 +282,7 @@ class _GraphReader:
         tensor = getattr(self._module.get_submodule(owner), name)
         if isinstance(tensor, nn.Parameter):
             if id(tensor) in self._seen:
-                raise _untraceable(self._module, f"uses the parameter {node.target} twice")
+                raise _untraceable(self._module, f"it uses the parameter {node.target} twice")
             self._seen.add(id(tensor))
 
     def _constant(self, where: str, found: Sequence[Any]) -> Any:
@@ -334,8 +339,9 @@ def _has_tensors(value: Any) -> bool:
 
 
 def _untraceable(module: nn.Module, why: str) -> ConfigError:
-    fix = "write it so that torch.fx traces it, without control flow on values"
-    return ConfigError("search_space.base", type(module).__name__, f"another module: it {why}", fix)
+    name = type(module).__name__
+    expected = "a module that torch.fx traces, without control flow on values"
+    return ConfigError("search_space.base", name, expected, why)
 
 
 def run_calls(

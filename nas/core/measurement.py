@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 ImageArray: TypeAlias = npt.NDArray[np.float32]
 
-FP32 = "fp32"
-"""The precision of what has not been quantised."""
+FP32, INT8 = "fp32", "int8"
+"""Precisions of what has not been quantised, and of 8-bit weights and activations."""
 
 QUIET_PERCENTILE = 10
 """The percentile of the samples that is reported as a network's own latency."""

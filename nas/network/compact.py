@@ -21,9 +21,9 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from nas.core.measurement import FP32
+from nas.core.measurement import FP32, INT8
 
-INT8, INT8_WEIGHTS, INT4_WEIGHTS = "int8", "int8_weights", "int4_weights"
+INT8_WEIGHTS, INT4_WEIGHTS = "int8_weights", "int4_weights"
 
 PRECISIONS = (FP32, INT8, INT8_WEIGHTS, INT4_WEIGHTS)
 """What a layer may compute in: floating point; 8-bit weights and inputs; 8-bit weights, with a

@@ -25,8 +25,8 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from nas.core.errors import ExportError, one_line
 from nas.core.files import temporary_folder
-from nas.core.measurement import CALIBRATION_KEY, ImageArray
-from nas.network.compact import BLOCK, INT4_WEIGHTS, INT8, INT8_WEIGHTS
+from nas.core.measurement import CALIBRATION_KEY, INT8, ImageArray
+from nas.network.compact import BLOCK, INT4_WEIGHTS, INT8_WEIGHTS
 from nas.network.onnx import LINEAR, silence, write_model
 
 CALIBRATION_IMAGES = 512

@@ -12,6 +12,7 @@ from nas.core.records import decoding, read_json
 from nas.core.task import Task
 from nas.network.space import SearchSpace
 from nas.results import RECORD
+from nas.study.checking import import_modules
 from nas.study.settings import GeneralSettings
 
 SETTING = "search_space.base"
@@ -31,7 +32,7 @@ def with_base(values: Mapping[str, Any]) -> dict[str, Any]:
     The network of a study is replaced by its folder; the module of a function is among `imports`.
 
     Raises:
-        ConfigError: The study has no such verified network.
+        ConfigError: The study has no such verified network, or the module cannot be imported.
     """
     space = values.get("search_space") or {}
     base = space.get("base")
@@ -52,6 +53,7 @@ def with_base(values: Mapping[str, Any]) -> dict[str, Any]:
         return {**values, "search_space": {**space, "base": str(folder.resolve())}}
     imports = list(values.get("imports") or [])
     if before not in search_spaces.names() and before not in imports:
+        import_modules([before], SETTING)
         imports.append(before)
     return {**values, "imports": imports}
 

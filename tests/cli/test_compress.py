@@ -11,7 +11,7 @@ import pytest
 import torch
 from bases import Net
 from nas_command import Finished, Nas
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from nas import data, results
 from nas.core.recipe import Recipe
@@ -98,6 +98,20 @@ def test_what_single_choices_change_is_printed_and_drawn(compressed: Nas) -> Non
     drawn = compressed("sensitivity", "small", "--allow-imports", "--out", "there.png")
     assert drawn.returncode == 0, drawn.stderr
     assert (compressed.folder / "there.png").stat().st_size > 10_000
+
+
+def test_a_base_that_has_changed_is_refused(compressed: Nas) -> None:
+    file = compressed.folder / "weights.safetensors"
+    before = file.read_bytes()
+    weights = load_file(file)
+    weights["linear.bias"] += 1
+    save_file(weights, file)
+    more = [f"{s}1" if s.startswith("search.evaluations") else s for s in SETTINGS]
+    with_weights = ("my_models:net", "--weights", "weights.safetensors")
+    ended = compressed("compress", *with_weights, *more)
+    assert ended.returncode == 2
+    assert "have changed" in ended.stderr
+    file.write_bytes(before)
 
 
 def test_a_compressed_network_is_exported_and_runs_alone(compressed: Nas) -> None:

@@ -206,6 +206,38 @@ COMMANDS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "mistyped command": (("paretto",), ("'paretto'", "'pareto'")),
     "mistyped option": (("search", "--chek"), ("--chek", "nas search --help")),
     "value of an option": (("search", "--cfg", "all"), ("--cfg", "'all'", "'job'")),
+    "no network to compress": (("compress", "data=digits"), ("BASE: got 'data=digits'", "network")),
+    "no module with a network": (
+        ("compress", "there_is_none:net"),
+        ("search_space.base: got 'there_is_none'", "PYTHONPATH"),
+    ),
+    "no function that returns a network": (
+        ("compress", "bases:there_is_none"),
+        ("search_space.base: got 'bases:there_is_none'", "torch.nn.Module"),
+    ),
+    "another experiment": (
+        ("compress", "bases:net_1_8_8_10", "experiment=quickstart"),
+        ("experiment: got 'quickstart'", "none"),
+    ),
+    "precisions of layers in a runtime without": (
+        ("compress", "bases:net_1_8_8_10", "device.runtime=mnn"),
+        ("search_space.precisions: got ['fp32', 'int8']", "mnn"),
+    ),
+    "precisions of layers beside one of all": (
+        ("compress", "bases:net_1_8_8_10", "device.precision=int8"),
+        ("device.precision: got 'int8'", "search_space.precisions"),
+    ),
+    "a supernet of trained networks": (
+        ("compress", "bases:net_1_8_8_10", "evaluation=supernet"),
+        ("search_space: got 'CompressedSpace'", "evaluation=training"),
+    ),
+    "compressed size without a training": (
+        (
+            *("search", "evaluation=proxy", "finalise.limit=1"),
+            "search.objectives=[stored_size_mb,params_m]",
+        ),
+        ("search.objectives: got 'stored_size_mb'", "model_size_mb"),
+    ),
     "noise of something else": (
         ("search", "fidelity=mo_asha", "fidelity.noise={errors: 0.5}"),
         ("fidelity.noise.errors: got 'errors'", "error, latency_ms", "'error'?"),

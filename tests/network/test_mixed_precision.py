@@ -5,12 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
 
 import search_spaces
 from nas.core.errors import ConfigError
 from nas.network.assembly import Assembler
+from nas.network.compact import CompactLayer
 from nas.network.inheritance import inherit
 from nas.network.onnx import export_onnx
 from nas.network.quantisation import quantise
@@ -62,6 +64,25 @@ def test_every_layer_of_a_stage_has_its_precision(name: str, tmp_path: Path) -> 
     # As a calibration makes files, of blocks that were exported apart.
     [assembled] = Assembler(space).write([drawn], tmp_path)
     quantise(assembled, SHAPE, tmp_path / "assembled.onnx", images, mixed)
+
+
+@pytest.mark.parametrize("name", ["mobilenet", "darts"])
+def test_precisions_reach_the_layers_that_have_them(name: str, tmp_path: Path) -> None:
+    space = space_of(name, "fp32", "int8_weights")
+    for seed in range(4):
+        drawn = space.sample(np.random.default_rng(seed))
+        network = space.build(drawn).eval()
+        file = export_onnx(network, SHAPE, tmp_path / "full.onnx")
+        layers = space.deployment(drawn).get("layers")
+        if layers is None:
+            continue
+        mixed = onnx.load(quantise(file, SHAPE, tmp_path / "mixed.onnx", None, layers))
+        names = {each.name for each in mixed.graph.initializer}
+        for path, layer in network.named_modules():
+            if isinstance(layer, torch.nn.Conv2d):
+                in_8_bits = isinstance(layer, CompactLayer)
+                assert (f"{path}.weight_8bits" in names) == in_8_bits, path
+                assert (f"{path}.weight" in names) != in_8_bits, path
 
 
 @pytest.mark.parametrize("name", list(SMALL))

@@ -37,7 +37,9 @@ def test_it_is_said_that_a_base_has_seen_other_images(tmp_path: Path) -> None:
 
 
 def test_the_module_of_a_base_is_imported_as_others_are() -> None:
-    values = {"search_space": {"name": "compressed", "base": "my_models:net"}, "imports": ["mine"]}
-    assert with_base(values)["imports"] == ["mine", "my_models"]
+    values = {"search_space": {"name": "compressed", "base": "bases:net"}, "imports": ["mine"]}
+    assert with_base(values)["imports"] == ["mine", "bases"]
+    with pytest.raises(ConfigError, match=r"search_space\.base"):
+        with_base({"search_space": {"base": "there_is_none:net"}})
     assert with_base({"search_space": {"base": "mobilenet:mobilenet_v2"}})["imports"] == []
     assert with_base({"search_space": {"name": "vit"}}) == {"search_space": {"name": "vit"}}

@@ -49,6 +49,14 @@ def supernet(strategy: str = "", **changes: object) -> SupernetJob:
     return training_job(**changes).of_supernet(sampling, 128)
 
 
+def test_the_compressed_size_is_counted_where_it_is_asked_for() -> None:
+    job = replace(training_job(), counts_stored=True).of_supernet(SamplingSettings(), 128).training
+    network = job.space.build(job.space.sample(np.random.default_rng(0)))
+    bytes_of_weights = 4 * sum(p.numel() for p in network.parameters())
+    assert 0.5 < job.metrics_of(network)["stored_size_mb"] * 1e6 / bytes_of_weights < 1.2
+    assert "stored_size_mb" not in training_job().metrics_of(network)
+
+
 def test_fewer_validation_images_judge_candidates_alone() -> None:
     settings = SupernetSettings(validation_images=50)
     assert (settings.judged(359), settings.judged(20)) == (50, 20)
