@@ -224,18 +224,37 @@ def rounded_in_blocks(weight: torch.Tensor) -> torch.Tensor:
     Args:
         weight: `(outputs, inputs)`, in float32.
     """
-    inputs = weight.shape[1]
-    blocks = _in_blocks(weight)
-    largest = blocks.gather(2, blocks.abs().argmax(2, keepdim=True))
-    scale = largest / -8
-    steps = torch.where(scale == 0, 0, blocks / torch.where(scale == 0, 1, scale))
-    return (steps.round().clamp(-8, 7) * scale).flatten(1)[:, :inputs]
+    steps, scales = _steps_in_blocks(weight)
+    return (steps * scales).flatten(1)[:, : weight.shape[1]]
 
 
-def _in_blocks(weight: torch.Tensor) -> torch.Tensor:
-    """Return weights in blocks of `BLOCK` inputs, the last one filled up with zeros."""
+def packed_4_bits(
+    weight: torch.Tensor,
+) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32]]:
+    """Return weights as ONNX Runtime's operator `MatMulNBits` reads them.
+
+    Args:
+        weight: `(outputs, inputs)`, in float32.
+
+    Returns:
+        Two steps a byte, 8 added to each, `(outputs, blocks, BLOCK / 2)`; and the scale of every
+        block, `(outputs, blocks)`.
+    """
+    steps, scales = _steps_in_blocks(weight)
+    codes = (steps + 8).to(torch.uint8).numpy()
+    return codes[..., ::2] | codes[..., 1::2] << 4, scales[..., 0].numpy()
+
+
+def _steps_in_blocks(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return steps, `(outputs, blocks, BLOCK)`, and their sizes, `(outputs, blocks, 1)`.
+
+    The last block is filled up with zeros.
+    """
     missing = -weight.shape[1] % BLOCK
-    return nn.functional.pad(weight, (0, missing)).view(len(weight), -1, BLOCK)
+    blocks = nn.functional.pad(weight, (0, missing)).view(len(weight), -1, BLOCK)
+    scales = blocks.gather(2, blocks.abs().argmax(2, keepdim=True)) / -8
+    steps = (blocks / torch.where(scales == 0, 1, scales)).round().clamp(-8, 7)
+    return steps, scales
 
 
 def compact(
@@ -355,12 +374,7 @@ def _codes(layer: CompactLayer) -> npt.NDArray[Any]:
     if layer.precision == FP32:
         return weight.contiguous().numpy()
     if layer.precision == INT4_WEIGHTS:
-        blocks = _in_blocks(weight)
-        largest = blocks.gather(2, blocks.abs().argmax(2, keepdim=True))
-        scale = torch.where(largest == 0, 1, largest / -8)
-        codes = (blocks / scale).round().clamp(-8, 7).to(torch.int8).numpy().view(np.uint8) & 15
-        pairs = codes.reshape(-1, 2)
-        return pairs[:, 0] | pairs[:, 1] << 4
+        return packed_4_bits(weight)[0]
     largest = weight.flatten(1).abs().amax(1).clamp(min=1e-12)
     scale = (largest / 127).view(-1, *(1 for _ in weight.shape[1:]))
     return (weight / scale).round().to(torch.int8).numpy()

@@ -17,19 +17,19 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 import onnxruntime
+import torch
 from onnx import numpy_helper
 from onnxruntime import quantization
 from onnxruntime.capi import onnxruntime_pybind11_state as state
-from onnxruntime.capi._pybind_state import quantize_matmul_4bits
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from nas.core.errors import ExportError, one_line
 from nas.core.files import temporary_folder
 from nas.core.measurement import CALIBRATION_KEY, INT8, ImageArray
-from nas.network.compact import BLOCK, INT4_WEIGHTS, INT8_WEIGHTS
+from nas.network.compact import BLOCK, INT4_WEIGHTS, INT8_WEIGHTS, packed_4_bits
 from nas.network.onnx import LINEAR, silence, write_model
 
-CALIBRATION_IMAGES = 512
+CALIBRATION_IMAGES = 64
 """Most images that are used; the ranges of activations change little beyond."""
 _RANDOM_IMAGES = 16
 _QDQ = "QuantizeLinear"
@@ -212,21 +212,12 @@ def _pack_4_bits(graph: onnx.GraphProto, node: onnx.NodeProto) -> None:
     if _output_axis(node) == 0:
         weight = weight.T  # (inputs, outputs)
     inputs, outputs = weight.shape
-    blocks = -(-inputs // BLOCK)
-    padded = np.zeros((blocks * BLOCK, outputs), np.float32)
-    padded[:inputs] = weight
-    packed = np.zeros((outputs, blocks, BLOCK // 2), np.uint8)
-    scales = np.zeros((outputs, blocks), np.float32)
-    zeros = np.zeros((outputs, (blocks + 1) // 2), np.uint8)
-    quantize_matmul_4bits(packed, padded, scales, zeros, BLOCK, outputs, inputs, True)
+    packed, scales = packed_4_bits(torch.from_numpy(np.ascontiguousarray(weight.T)))
     name = node.input[1]
-    graph.initializer.extend(
-        [
-            numpy_helper.from_array(packed, f"{name}_4bits"),
-            numpy_helper.from_array(scales, f"{name}_scales"),
-        ]
-    )
     read = [node.input[0], f"{name}_4bits", f"{name}_scales"]
+    graph.initializer.extend(
+        [numpy_helper.from_array(packed, read[1]), numpy_helper.from_array(scales, read[2])]
+    )
     if node.op_type == "Gemm" and len(node.input) > 2:
         read += ["", "", node.input[2]]
     packed_node = onnx.helper.make_node(

@@ -5,7 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from onnxruntime.capi._pybind_state import quantize_matmul_4bits
+from onnxruntime.quantization.matmul_nbits_quantizer import (
+    DefaultWeightOnlyQuantConfig,
+    DefaultWeightOnlyQuantizer,
+)
 from torch import nn
 
 from nas.network.compact import (
@@ -13,6 +16,7 @@ from nas.network.compact import (
     CompactLayer,
     compact,
     compressed_bytes,
+    packed_4_bits,
     rounded_by_channel,
     rounded_in_blocks,
     settling,
@@ -36,15 +40,16 @@ def test_four_bits_are_those_of_onnx_runtime() -> None:
     weight[2, :BLOCK] = 0
     outputs, inputs = weight.shape
     blocks = -(-inputs // BLOCK)
-    padded = np.zeros((blocks * BLOCK, outputs), np.float32)
-    padded[:inputs] = weight.numpy().T
-    packed = np.zeros((outputs, blocks, BLOCK // 2), np.uint8)
-    scales = np.zeros((outputs, blocks), np.float32)
-    zeros = np.zeros((outputs, (blocks + 1) // 2), np.uint8)
-    quantize_matmul_4bits(packed, padded, scales, zeros, BLOCK, outputs, inputs, True)
+    configuration = DefaultWeightOnlyQuantConfig(block_size=BLOCK, is_symmetric=True, bits=4)
+    theirs = DefaultWeightOnlyQuantizer(configuration)
+    packed, scales, _ = theirs.qbits_block_quant(np.ascontiguousarray(weight.numpy().T))
     codes = np.stack([packed & 15, packed >> 4], -1).reshape(outputs, blocks, BLOCK).astype(int) - 8
     expected = (codes * scales[..., None]).reshape(outputs, -1)[:, :inputs]
     np.testing.assert_allclose(rounded_in_blocks(weight).numpy(), expected, rtol=1e-6, atol=1e-7)
+    own, own_scales = packed_4_bits(weight)
+    full = inputs // BLOCK  # the rest of the last block is of no account
+    np.testing.assert_array_equal(own[:, :full], packed[:, :full])
+    np.testing.assert_allclose(own_scales, scales, rtol=1e-6)
 
 
 def test_eight_bits_have_a_scale_for_every_output() -> None:
