@@ -24,10 +24,9 @@ from nas.core.host import usable_cores
 from nas.core.recipe import SELF, TeacherSettings
 from nas.core.records import decoding, read_json
 from nas.core.seeding import training_seed
-from nas.core.space import Genotype
 from nas.core.trial import Candidate
 from nas.export.record import FORMAT
-from nas.network.space import SearchSpace
+from nas.network.shared import extreme
 from nas.network.trained import FACTS, Preprocessing, TrainedNetwork
 from nas.results import RECORD
 from nas.study.checking import import_modules
@@ -120,24 +119,6 @@ def taught(
     if job.recipe.teacher.cached:
         teacher = _cached(job, teacher, setting, folder, reporter)
     return dataclasses.replace(job, teacher=teacher)
-
-
-def largest(space: SearchSpace) -> Genotype:
-    """Return the genotype with the most multiply-accumulates that coordinate ascent finds.
-
-    It begins with the last choice of every gene, and takes for one gene after another the choice
-    with the most, until none has more.
-    """
-    best = space.canonical([len(gene.choices) - 1 for gene in space.genes])
-    macs_m = -1.0
-    while (now := float(space.costs([best])["macs_m"].iloc[0])) > macs_m:
-        macs_m = now
-        for position, gene in enumerate(space.genes):
-            choices = range(len(gene.choices))
-            tried = [space.canonical([*best[:position], i, *best[position + 1 :]]) for i in choices]
-            costs = space.costs([best, *tried])["macs_m"].to_numpy()
-            best = [best, *tried][int(costs.argmax())]
-    return best
 
 
 @dataclasses.dataclass(frozen=True)
@@ -307,7 +288,9 @@ class _Wanted:
         if name != LARGEST and name not in references:
             known = ", ".join([LARGEST, *references])
             raise self._error(f"{SPACE}: and one of {known}")
-        genotype = largest(space) if name == LARGEST else space.canonical(references[name])
+        genotype = (
+            extreme(space, largest=True) if name == LARGEST else space.canonical(references[name])
+        )
         architecture = space.architecture(genotype)
         with torch.random.fork_rng(devices=[]):
             module = space.build(genotype)
