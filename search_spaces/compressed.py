@@ -281,14 +281,14 @@ class CompressedSpace(SearchSpace):
             return group.size
         if len(self.channels) > 1:
             share = chosen[f"{group.makers[0]}.{KEEP}"]
-        return _rounded(group.size, share)
+        return _share_of(group.size, share)
 
     def place(self, genotype: Sequence[int], *, auxiliary: bool = False) -> tuple[PlacedBlock, ...]:
-        """Return the modules of a network, as of `SearchSpace`, with what is rounded between."""
-        rounded = self._in_8_bits(self.canonical(genotype))
+        """Return a network's modules, marked where outputs are quantised; see `SearchSpace`."""
+        quantised = self._in_8_bits(self.canonical(genotype))
         return tuple(
-            replace(block, arguments={**block.arguments, "rounded": True})
-            if block.name in rounded
+            replace(block, arguments={**block.arguments, "quantised_output": True})
+            if block.name in quantised
             else block
             for block in super().place(genotype, auxiliary=auxiliary)
         )
@@ -306,7 +306,7 @@ class CompressedSpace(SearchSpace):
         return network
 
     def _in_8_bits(self, genotype: Genotype) -> list[str]:
-        """Return the blocks whose outputs a runtime rounds; see `nas.network.quantisation`.
+        """Return the blocks whose outputs a runtime quantises; see `nas.network.quantisation`.
 
         These are convolutions in 8 bits, with the normalisation and the activation that they
         compute as well, and what is made of their outputs alone.
@@ -322,12 +322,12 @@ class CompressedSpace(SearchSpace):
         for layer in self._layers:
             if layer.target == "Conv2d":
                 only = self._choices(layer)["precision"][0]
-                rounds = chosen.get(f"{layer.name}.precision", only) == INT8
+                quantises = chosen.get(f"{layer.name}.precision", only) == INT8
             else:
                 kind = layer.target or layer.function.rpartition(".")[2]
                 whole = bool(layer.inputs) and not layer.tensors
-                rounds = kind in PASSED and whole and found.keys() >= {*layer.inputs}
-            if rounds:
+                quantises = kind in PASSED and whole and found.keys() >= {*layer.inputs}
+            if quantises:
                 found[layer.name] = None
         absorbed = {name for name in found if readers[name] == 1 and absorbing.get(name) in found}
         return [name for name in found if name not in absorbed]
@@ -339,7 +339,7 @@ class CompressedSpace(SearchSpace):
         for number, order in self._orders.items():
             maker = self._channels.group(Part(number)).makers[0]
             share = chosen.get(f"{maker}.{KEEP}", self.channels[0])
-            kept[number] = order[: _rounded(len(order), share)].sort().values
+            kept[number] = order[: _share_of(len(order), share)].sort().values
         return kept
 
     @cached_property
@@ -373,7 +373,7 @@ class CompressedSpace(SearchSpace):
         """Give a block of a network its weights."""
         if not layer.path:
             state = {name: self._tensor(path) for name, path in layer.tensors.items()}
-            block.load_state_dict(state, strict=False)  # rounded outputs have ranges, too
+            block.load_state_dict(state, strict=False)  # quantised outputs have ranges, too
             return
         source = self._module.get_submodule(layer.path)
         if layer.name not in self._channels.read:
@@ -460,5 +460,5 @@ def _can_be_factorised(layer: Traced) -> bool:
     return layer.target == "Linear" or (layer.target == "Conv2d" and layer.arguments["groups"] == 1)
 
 
-def _rounded(size: int, share: float) -> int:
+def _share_of(size: int, share: float) -> int:
     return max(math.floor(size * share + 0.5), 1)

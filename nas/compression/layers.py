@@ -14,29 +14,29 @@ import torch
 from torch import nn
 
 from nas.compression.tracing import run_calls
-from nas.network.compact import Rounding
+from nas.network.compact import FakeQuantisation
 
 OF_CHANNELS = {"BatchNorm1d": "num_features", "BatchNorm2d": "num_features"}
 """Argument of a layer's constructor that is the number of channels that it reads."""
 
 
 class CompressedBlock(nn.Module):
-    """A block whose output may be rounded to 8 bits, as a runtime hands it on.
+    """A block whose output may be quantised to 8 bits, as a runtime stores it.
 
     Attributes:
-        output: What rounds it; `None` where nothing does.
+        output: What quantises it; `None` where nothing does.
     """
 
-    def __init__(self, rounded: bool) -> None:
+    def __init__(self, quantised_output: bool) -> None:
         super().__init__()
-        self.output = Rounding() if rounded else None
+        self.output = FakeQuantisation() if quantised_output else None
 
-    def handed_on(self, x: torch.Tensor) -> torch.Tensor:
-        """Return an output as it is handed on."""
+    def quantised(self, x: torch.Tensor) -> torch.Tensor:
+        """Return an output as it is stored."""
         if self.output is None:
             return x
-        rounded: torch.Tensor = self.output(x)
-        return rounded
+        quantised: torch.Tensor = self.output(x)
+        return quantised
 
 
 class CompressedConvolution(CompressedBlock):
@@ -57,9 +57,9 @@ class CompressedConvolution(CompressedBlock):
         bias: bool = True,
         padding_mode: str = "zeros",
         rank: float = 1.0,
-        rounded: bool = False,
+        quantised_output: bool = False,
     ) -> None:
-        super().__init__(rounded)
+        super().__init__(quantised_output)
         inputs = input_shape[0]
         depthwise = groups == "depthwise"
         outputs = inputs if depthwise else outputs
@@ -82,7 +82,7 @@ class CompressedConvolution(CompressedBlock):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map `(N, C, H, W)` to `(N, outputs, H', W')`."""
         x = self.first(x)
-        return self.handed_on(x if self.second is None else self.second(x))
+        return self.quantised(x if self.second is None else self.second(x))
 
     def fill(self, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
         """Take the weights of a convolution, factorised where there are two."""
@@ -150,9 +150,9 @@ class UnchangedLayer(CompressedBlock):
         input_shape: Sequence[int],
         target: str,
         arguments: Mapping[str, Any],
-        rounded: bool = False,
+        quantised_output: bool = False,
     ) -> None:
-        super().__init__(rounded)
+        super().__init__(quantised_output)
         own = {k: tuple(v) if isinstance(v, list) else v for k, v in arguments.items()}
         if target in OF_CHANNELS:
             own[OF_CHANNELS[target]] = input_shape[0]
@@ -160,7 +160,7 @@ class UnchangedLayer(CompressedBlock):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return what the layer returns."""
-        return self.handed_on(self.layer(x))
+        return self.quantised(self.layer(x))
 
 
 class TracedFunctions(CompressedBlock):
@@ -175,9 +175,9 @@ class TracedFunctions(CompressedBlock):
         *input_shapes: Sequence[int],
         calls: Sequence[Mapping[str, Any]],
         tensors: Mapping[str, Mapping[str, Any]] | None = None,
-        rounded: bool = False,
+        quantised_output: bool = False,
     ) -> None:
-        super().__init__(rounded)
+        super().__init__(quantised_output)
         del input_shapes
         self.calls, self.names = calls, tuple(tensors or {})
         for name, like in (tensors or {}).items():
@@ -191,4 +191,4 @@ class TracedFunctions(CompressedBlock):
         """Return what the last function returns."""
         # Asked for one by one, so that a trace sees them.
         tensors = {name: getattr(self, name) for name in self.names}
-        return self.handed_on(run_calls(self.calls, inputs, tensors))
+        return self.quantised(run_calls(self.calls, inputs, tensors))

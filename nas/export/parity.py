@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from nas.core.errors import ExportError, first_line
-from nas.network.compact import unrounded
+from nas.network.compact import without_quantisation
 from nas.network.onnx import INPUT_NAME, OUTPUT_NAME, evaluation_mode
 
 TOLERANCE = 1e-4
@@ -41,7 +41,7 @@ def check_parity(network: nn.Module, onnx_path: Path, images: npt.NDArray[np.flo
     """Return by how much ONNX Runtime's outputs differ from a network's, on the processor.
 
     Args:
-        network: On the processor; rounded values are left out, as the file has none.
+        network: On the processor; nothing is quantised in it, as in the file.
         onnx_path: Its ONNX file, with the input `images` and the output `outputs`.
         images: `(n, C, H, W)`, preprocessed.
 
@@ -49,7 +49,7 @@ def check_parity(network: nn.Module, onnx_path: Path, images: npt.NDArray[np.flo
         ExportError: It is larger than `TOLERANCE`, an output is not a number, or the file is not
             valid ONNX.
     """
-    with unrounded(network):
+    with without_quantisation(network):
         difference = max_abs_difference(network, images, onnx_outputs(onnx_path, images))
     if not difference <= TOLERANCE:
         raise ExportError(

@@ -1,6 +1,6 @@
 """Layers whose weights take fewer bits, in a file or in the arithmetic of a runtime.
 
-In PyTorch they compute in floating point with the values that are left: rounded (fake
+In PyTorch they compute in floating point with the values that are left: quantised (fake
 quantisation, Jacob et al., Quantization and Training of Neural Networks for Efficient
 Integer-Arithmetic-Only Inference, CVPR 2018), zero (magnitude pruning, Han et al., NeurIPS 2015) or
 shared (Han et al., Deep Compression, ICLR 2016). A network is judged, and trained, as it will be
@@ -49,13 +49,13 @@ _ROUNDS = 20
 """Of Lloyd's algorithm."""
 
 
-class Rounding(nn.Module):
-    """Rounds values to 8 bits, from the smallest one to the largest one that were seen.
+class FakeQuantisation(nn.Module):
+    """Quantises values to 8 bits, in the range that was seen, and back to floating point.
 
     Attributes:
         low: Smallest value on calibration images, a number; infinite before.
         high: Largest one.
-        plain: Whether nothing is rounded; see `unrounded`.
+        disabled: Whether nothing is quantised; see `without_quantisation`.
     """
 
     low: torch.Tensor
@@ -63,7 +63,7 @@ class Rounding(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.observing = self.plain = False
+        self.observing = self.disabled = False
         self.register_buffer("low", torch.tensor(torch.inf))
         self.register_buffer("high", torch.tensor(-torch.inf))
 
@@ -73,13 +73,13 @@ class Rounding(nn.Module):
         self.high.fill_(-torch.inf)
         self.observing = True
 
-    def settle(self) -> None:
+    def keep_range(self) -> None:
         """Keep the range that was seen."""
         self.observing = False
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Round values of any shape."""
-        if self.plain or x.is_meta:
+        """Quantise values of any shape, and return them in floating point."""
+        if self.disabled or x.is_meta:
             return x
         low, high = x.detach().amin().float(), x.detach().amax().float()
         if self.observing:
@@ -95,37 +95,37 @@ class Rounding(nn.Module):
         high = torch.where(torch.isinf(self.high), high, self.high.float()).clamp(min=0)
         scale = ((high - low) / 255).clamp(min=1e-12)
         zero = (-low / scale).round().to(torch.int32)
-        rounded = torch.fake_quantize_per_tensor_affine(x.float(), scale, zero, 0, 255)
-        return rounded.to(torch.promote_types(x.dtype, torch.float32))
+        quantised = torch.fake_quantize_per_tensor_affine(x.float(), scale, zero, 0, 255)
+        return quantised.to(torch.promote_types(x.dtype, torch.float32))
 
 
 class CompactLayer(nn.Module):
-    """A layer with weights that are rounded, zero or shared.
+    """A layer with weights that are quantised, zero or shared.
 
     Attributes:
         precision: One of `PRECISIONS`.
         sparsity: Share of the weights that are zero, or `OF_FOUR`.
         clusters: How many values the weights have; 0 for any number.
-        codebook: The values of the weights, ascending; infinite before they were settled.
-        rounding: Of the inputs, where they have 8 bits.
-        plain: Whether nothing is rounded; see `unrounded`.
+        codebook: The values of the weights, ascending; infinite before they were found.
+        input_quantisation: Of the inputs, where they have 8 bits.
+        disabled: Whether nothing is quantised; see `without_quantisation`.
     """
 
     weight: Any
     bias: Any
     codebook: torch.Tensor
-    rounding: Rounding | None
+    input_quantisation: FakeQuantisation | None
 
     def set_up(self, precision: str, sparsity: float | str, clusters: int) -> None:
         """Set what the layer is like, once."""
         self.precision, self.sparsity, self.clusters = precision, sparsity, clusters
-        self.plain = False
+        self.disabled = False
         device = self.weight.device
-        self.rounding = Rounding().to(device) if precision == INT8 else None
+        self.input_quantisation = FakeQuantisation().to(device) if precision == INT8 else None
         if clusters:
             self.register_buffer("codebook", torch.full((clusters,), torch.inf, device=device))
 
-    def settle(self) -> None:
+    def share_values(self) -> None:
         """Find the values that the weights share; weights that are zero or shared are so then."""
         with torch.no_grad():
             weight = self._sparse()
@@ -133,31 +133,31 @@ class CompactLayer(nn.Module):
                 self.codebook.copy_(_clustered(weight.flatten(), self.clusters))
             self.weight.copy_(self._shared(weight))
 
-    def rounded_weight(self) -> torch.Tensor:
+    def deployed_weight(self) -> torch.Tensor:
         """Return the weights as they will be deployed, in floating point."""
-        if self.plain or self.weight.is_meta:
-            plain: torch.Tensor = self.weight
-            return plain
+        if self.disabled or self.weight.is_meta:
+            full: torch.Tensor = self.weight
+            return full
         weight = self._shared(self._sparse())
         if self.precision == FP32:
             return weight
         if self.precision == INT4_WEIGHTS:
-            rounded = _through(weight, rounded_in_blocks(weight.detach()))
+            quantised = _through(weight, quantised_in_blocks(weight.detach()))
         else:
-            rounded = rounded_by_channel(weight)
-        return rounded.to(torch.promote_types(self.weight.dtype, torch.float32))
+            quantised = quantised_by_channel(weight)
+        return quantised.to(torch.promote_types(self.weight.dtype, torch.float32))
 
     def stored_weight(self) -> torch.Tensor:
-        """Return the weights as they are before they are rounded, without gradients."""
+        """Return the weights as they are before they are quantised, without gradients."""
         with torch.no_grad():
             return self._shared(self._sparse()).detach()
 
-    def rounded_input(self, x: torch.Tensor) -> torch.Tensor:
+    def quantised_input(self, x: torch.Tensor) -> torch.Tensor:
         """Return the inputs as they will be, in floating point."""
-        if self.rounding is None:
+        if self.input_quantisation is None:
             return x
-        rounded: torch.Tensor = self.rounding(x)
-        return rounded
+        quantised: torch.Tensor = self.input_quantisation(x)
+        return quantised
 
     def _sparse(self) -> torch.Tensor:
         dtype = torch.promote_types(self.weight.dtype, torch.float32)
@@ -191,8 +191,8 @@ class CompactConv2d(CompactLayer, nn.Conv2d):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map `(N, C, H, W)` as `torch.nn.Conv2d` does."""
-        weight, bias = self.rounded_weight(), self.bias
-        y: torch.Tensor = self._conv_forward(self.rounded_input(x), weight, bias)
+        weight, bias = self.deployed_weight(), self.bias
+        y: torch.Tensor = self._conv_forward(self.quantised_input(x), weight, bias)
         return y
 
 
@@ -201,10 +201,10 @@ class CompactLinear(CompactLayer, nn.Linear):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map `(N, ..., inputs)` as `torch.nn.Linear` does."""
-        return nn.functional.linear(self.rounded_input(x), self.rounded_weight(), self.bias)
+        return nn.functional.linear(self.quantised_input(x), self.deployed_weight(), self.bias)
 
 
-def rounded_by_channel(weight: torch.Tensor) -> torch.Tensor:
+def quantised_by_channel(weight: torch.Tensor) -> torch.Tensor:
     """Return weights on 255 steps from minus to plus the largest one of each output.
 
     Args:
@@ -216,7 +216,7 @@ def rounded_by_channel(weight: torch.Tensor) -> torch.Tensor:
     return torch.fake_quantize_per_channel_affine(weight.float(), scale.float(), zero, 0, -127, 127)
 
 
-def rounded_in_blocks(weight: torch.Tensor) -> torch.Tensor:
+def quantised_in_blocks(weight: torch.Tensor) -> torch.Tensor:
     """Return weights on 16 steps in blocks of `BLOCK` inputs.
 
     The largest value of a block is 8 steps away from 0, on its side; the other side has 7.
@@ -280,40 +280,42 @@ def compact_layers(network: nn.Module) -> Iterator[CompactLayer]:
 
 
 @contextlib.contextmanager
-def settling(network: nn.Module) -> Iterator[bool]:
-    """Let a network take the ranges of rounded values for a while, and settle at the end.
+def calibrating(network: nn.Module) -> Iterator[bool]:
+    """Let a network take the ranges of quantised values for a while, and keep them at the end.
 
     Yields:
         Whether there are any such values, so that it needs to be run.
     """
-    roundings = [each for each in network.modules() if isinstance(each, Rounding)]
-    for rounding in roundings:
-        rounding.observe()
+    quantisations = [each for each in network.modules() if isinstance(each, FakeQuantisation)]
+    for quantisation in quantisations:
+        quantisation.observe()
     try:
-        yield bool(roundings)
+        yield bool(quantisations)
     finally:
-        for rounding in roundings:
-            rounding.settle()
+        for quantisation in quantisations:
+            quantisation.keep_range()
         for layer in compact_layers(network):
-            layer.settle()
+            layer.share_values()
 
 
 @contextlib.contextmanager
-def unrounded(network: nn.Module) -> Iterator[None]:
-    """Let a network round nothing for a while; weights that are zero or shared are so."""
+def without_quantisation(network: nn.Module) -> Iterator[None]:
+    """Let a network quantise nothing for a while; weights that are zero or shared are so."""
     layers = list(compact_layers(network))
-    parts = [each for each in network.modules() if isinstance(each, CompactLayer | Rounding)]
+    parts = [
+        each for each in network.modules() if isinstance(each, CompactLayer | FakeQuantisation)
+    ]
     weights = [layer.weight for layer in layers]
     for layer in layers:
         if not layer.weight.is_meta:  # which has a shape alone
             layer.weight = nn.Parameter(layer.stored_weight())
     for part in parts:
-        part.plain = True
+        part.disabled = True
     try:
         yield
     finally:
         for part in parts:
-            part.plain = False
+            part.disabled = False
         for layer, weight in zip(layers, weights, strict=True):
             layer.weight = weight
 
@@ -370,7 +372,7 @@ def _named_compact_layers(network: nn.Module) -> Iterator[tuple[str, CompactLaye
 def _codes(layer: CompactLayer) -> npt.NDArray[Any]:
     """Return the weights of a layer as a file has them, without scales."""
     with torch.no_grad():
-        weight = layer.rounded_weight().detach().cpu().float()
+        weight = layer.deployed_weight().detach().cpu().float()
     if layer.precision == FP32:
         return weight.contiguous().numpy()
     if layer.precision == INT4_WEIGHTS:

@@ -23,10 +23,10 @@ from torch.utils.flop_counter import flop_registry
 from nas.core.measurement import FP32
 from nas.network.compact import (
     CompactLayer,
-    Rounding,
+    FakeQuantisation,
     layer_precision,
-    unrounded,
     weight_bytes,
+    without_quantisation,
 )
 from nas.network.module import build_module
 
@@ -213,7 +213,7 @@ def trace_module(module: nn.Module, input_shapes: Sequence[Shape]) -> Trace:
     module = module.eval().to("meta")
     inputs = [torch.empty(1, *shape, device="meta") for shape in input_shapes]
     called = _Called(module)
-    with torch.no_grad(), unrounded(module):
+    with torch.no_grad(), without_quantisation(module):
         graph = _Tracer().trace(called, {"inputs": [PH for _ in inputs]})
         traced = fx.GraphModule(called, graph)
         output = _Recorder(traced).run(inputs)
@@ -255,12 +255,12 @@ class _Tracer(fx.Tracer):
 def _stored_bytes(module: nn.Module) -> int:
     """Return the bytes of all parameters and buffers, as many as their precision takes.
 
-    The ranges of rounded values are left out: how many a file has depends on what it is made for.
+    The ranges of quantised values are left out: how many a file has depends on what it is made for.
     """
     total = 0
     for each in module.modules():
         tensors = [*each.parameters(recurse=False), *each.buffers(recurse=False)]
-        if isinstance(each, Rounding):
+        if isinstance(each, FakeQuantisation):
             continue
         total += sum(t.numel() * t.element_size() for t in tensors)
         if isinstance(each, CompactLayer):

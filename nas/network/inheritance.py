@@ -25,7 +25,7 @@ import torch
 from torch import nn
 
 from nas.network.blocks import INPUT
-from nas.network.compact import Rounding, plain_class
+from nas.network.compact import FakeQuantisation, plain_class
 from nas.network.module import AdaptingLayer, Network, PlacedBlock
 
 _NORMALISATIONS = (nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.GroupNorm)
@@ -143,8 +143,8 @@ def layers_of(block: nn.Module, inputs: Sequence[str]) -> list[LayerOfBlock]:
         inputs: Names of what it reads, as its space declares them.
     """
     every = dict.fromkeys(name.rpartition(".")[0] for name in block.state_dict())
-    # Ranges of rounded values are a network's own, as batch statistics are.
-    paths = [path for path in every if not isinstance(block.get_submodule(path), Rounding)]
+    # Ranges of quantised values are a network's own, as batch statistics are.
+    paths = [path for path in every if not isinstance(block.get_submodule(path), FakeQuantisation)]
     joint = _attribute(block, "joint")
     branches = _attribute(block, "branches")
     groups: dict[str, list[str]] = {}

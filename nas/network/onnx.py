@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from nas.core.errors import ExportError, HwnasError, first_line, one_line
 from nas.core.files import write_bytes_atomically
-from nas.network.compact import unrounded
+from nas.network.compact import without_quantisation
 
 INPUT_NAME = "images"
 OUTPUT_NAME = "outputs"
@@ -58,7 +58,7 @@ def export_program(network: nn.Module, input_shape: tuple[int, int, int], path: 
     images = _zeros_for(network, input_shape)
     part = path.with_name(f".{path.name}.{os.getpid()}.part{path.suffix}")
     try:
-        with evaluation_mode(network), unrounded(network), torch.no_grad():
+        with evaluation_mode(network), without_quantisation(network), torch.no_grad():
             program = torch.export.export(network, (images,))
         torch.export.save(program, part)
         part.replace(path)
@@ -128,7 +128,7 @@ def convert(
     Raises:
         ExportError: The network cannot be expressed in ONNX.
     """
-    with evaluation_mode(network), unrounded(network), silence(), torch.no_grad():
+    with evaluation_mode(network), without_quantisation(network), silence(), torch.no_grad():
         try:
             # Without the exporter's own optimisation batch normalisations stay unfolded and come
             # out as operators that ONNX Runtime does not fuse: networks then run 5 to 10 times

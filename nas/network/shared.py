@@ -31,7 +31,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from nas.core.errors import HwnasError, UnknownNameError
 from nas.core.space import Genotype
 from nas.network.blocks import ModuleSpec
-from nas.network.compact import settling
+from nas.network.compact import calibrating
 from nas.network.costs import Shape, trace_spec
 from nas.network.inheritance import (
     LayerOfBlock,
@@ -367,7 +367,7 @@ def share_layers(space: SearchSpace) -> bool:
 def recalibrate(
     network: nn.Module, batches: Iterable[torch.Tensor], *, statistics: bool = True
 ) -> int:
-    """Estimate anew what a network knows of its activations, and settle its compact layers.
+    """Estimate anew what a network knows of its activations, and the values that its weights share.
 
     Args:
         network: Is changed: the batch statistics of its normalisations are means over batches, the
@@ -386,7 +386,7 @@ def recalibrate(
         layer.reset_running_stats()
         layer.momentum = None  # the mean of all batches
         layer.train()
-    with settling(network) as rounds, torch.no_grad():
+    with calibrating(network) as rounds, torch.no_grad():
         for batch in batches if layers or rounds else ():
             network(batch)
             images += len(batch)

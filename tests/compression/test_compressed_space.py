@@ -279,7 +279,7 @@ def test_a_single_choice_holds_for_all_layers() -> None:
     sparse = space_of(ResNet, channels=(1.0,), sparsities=(0.5,)).build(())
     layers = list(compact_layers(sparse))
     assert layers
-    assert all((layer.rounded_weight() == 0).float().mean() >= 0.49 for layer in layers)
+    assert all((layer.deployed_weight() == 0).float().mean() >= 0.49 for layer in layers)
 
 
 def test_the_most_important_channels_stay() -> None:

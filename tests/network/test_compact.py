@@ -14,13 +14,13 @@ from torch import nn
 from nas.network.compact import (
     BLOCK,
     CompactLayer,
+    calibrating,
     compact,
     compressed_bytes,
     packed_4_bits,
-    rounded_by_channel,
-    rounded_in_blocks,
-    settling,
-    unrounded,
+    quantised_by_channel,
+    quantised_in_blocks,
+    without_quantisation,
 )
 
 
@@ -45,7 +45,7 @@ def test_four_bits_are_those_of_onnx_runtime() -> None:
     packed, scales, _ = theirs.qbits_block_quant(np.ascontiguousarray(weight.numpy().T))
     codes = np.stack([packed & 15, packed >> 4], -1).reshape(outputs, blocks, BLOCK).astype(int) - 8
     expected = (codes * scales[..., None]).reshape(outputs, -1)[:, :inputs]
-    np.testing.assert_allclose(rounded_in_blocks(weight).numpy(), expected, rtol=1e-6, atol=1e-7)
+    np.testing.assert_allclose(quantised_in_blocks(weight).numpy(), expected, rtol=1e-6, atol=1e-7)
     own, own_scales = packed_4_bits(weight)
     full = inputs // BLOCK  # the rest of the last block is of no account
     np.testing.assert_array_equal(own[:, :full], packed[:, :full])
@@ -55,7 +55,7 @@ def test_four_bits_are_those_of_onnx_runtime() -> None:
 def test_eight_bits_have_a_scale_for_every_output() -> None:
     for layer in layers():
         weight = layer.weight.detach()
-        rounded = rounded_by_channel(weight)
+        rounded = quantised_by_channel(weight)
         largest = weight.flatten(1).abs().amax(1)
         steps = rounded.flatten(1) / (largest / 127)[:, None]
         torch.testing.assert_close(steps, steps.round(), atol=1e-3, rtol=0)
@@ -63,14 +63,14 @@ def test_eight_bits_have_a_scale_for_every_output() -> None:
         assert (error <= largest / 127 / 2 * 1.001).all()
         # Scaling an output scales its rounded weights, so that a normalisation can be folded in.
         factors = torch.tensor([-2.0, 0.5, 3, 1, 1, -1, 0.25, 8]).view(-1, *[1] * (weight.ndim - 1))
-        torch.testing.assert_close(rounded_by_channel(weight * factors), rounded * factors)
+        torch.testing.assert_close(quantised_by_channel(weight * factors), rounded * factors)
 
 
 @pytest.mark.parametrize("share", [0.5, 0.7, 0.9])
 def test_the_smallest_weights_are_zero(share: float) -> None:
     for layer in layers():
         before = layer.weight.detach().clone()
-        weight = compacted(layer, sparsity=share).rounded_weight()
+        weight = compacted(layer, sparsity=share).deployed_weight()
         zero = weight == 0
         assert zero.sum() == round(share * weight.numel())
         assert before[zero].abs().max() <= before[~zero].abs().min()
@@ -78,18 +78,18 @@ def test_the_smallest_weights_are_zero(share: float) -> None:
 
 
 def test_two_of_four_weights_stay() -> None:
-    weight = compacted(nn.Linear(40, 8), sparsity="2:4").rounded_weight()
+    weight = compacted(nn.Linear(40, 8), sparsity="2:4").deployed_weight()
     assert ((weight != 0).view(8, 10, 4).sum(2) == 2).all()
 
 
-def test_weights_share_values_once_they_are_settled() -> None:
+def test_weights_share_values_after_calibration() -> None:
     for layer in layers():
         before = layer.weight.detach().clone()
         made = compacted(layer, clusters=4)
-        assert torch.equal(made.rounded_weight(), before)
-        with settling(made) as rounds:
+        assert torch.equal(made.deployed_weight(), before)
+        with calibrating(made) as rounds:
             assert not rounds
-        weight = made.rounded_weight().detach()
+        weight = made.deployed_weight().detach()
         assert len(weight.unique()) <= 4
         assert ((weight - before) ** 2).mean() < before.var() / 3
 
@@ -103,25 +103,25 @@ def test_gradients_reach_the_full_weights(how: dict[str, object]) -> None:
     made.load_state_dict(plain.state_dict())
     made = compacted(made, **how)
     images = torch.randn(16, 40)
-    with settling(made):
+    with calibrating(made):
         made(images)
     made(images).sum().backward()
     plain(images).sum().backward()
     torch.testing.assert_close(made.weight.grad, plain.weight.grad, atol=0.2, rtol=0.1)
 
 
-def test_inputs_are_rounded_within_the_range_that_was_seen() -> None:
+def test_inputs_are_quantised_within_the_range_that_was_seen() -> None:
     made = compacted(nn.Linear(40, 8), precision="int8").eval()
-    with settling(made) as rounds:
+    with calibrating(made) as rounds:
         assert rounds
         made(torch.tensor([[-1.0] * 20 + [2.0] * 20]))
-    rounded = made.rounded_input(torch.linspace(-5, 5, 40))
+    rounded = made.quantised_input(torch.linspace(-5, 5, 40))
     step = 3 / 255
     assert rounded.min() == pytest.approx(-1, abs=step)
     assert rounded.max() == pytest.approx(2, abs=step)
-    assert made.rounded_input(torch.zeros(3)).abs().max() == 0
-    with unrounded(made):
-        assert made.rounded_input(torch.tensor([0.1234])).item() == pytest.approx(0.1234)
+    assert made.quantised_input(torch.zeros(3)).abs().max() == 0
+    with without_quantisation(made):
+        assert made.quantised_input(torch.tensor([0.1234])).item() == pytest.approx(0.1234)
 
 
 def test_fewer_bits_and_zeros_take_less_room() -> None:
@@ -136,7 +136,7 @@ def test_fewer_bits_and_zeros_take_less_room() -> None:
         "int4, 0.9 zero": {"precision": "int4_weights", "sparsity": 0.9},
     }.items():
         layer = compact(nn.Linear(512, 64), **how)
-        with settling(layer):
+        with calibrating(layer):
             pass
         sizes[name] = compressed_bytes(layer)
     whole = 4 * 512 * 64

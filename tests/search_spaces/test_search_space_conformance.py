@@ -20,7 +20,7 @@ from whole_costs import costs_of, count
 import search_spaces
 from nas.core.errors import GenotypeError
 from nas.core.space import Genotype
-from nas.network.compact import compact_layers, unrounded
+from nas.network.compact import compact_layers, without_quantisation
 from nas.network.onnx import INPUT_NAME, export_onnx
 from nas.network.space import SearchSpace
 
@@ -214,7 +214,7 @@ def test_corners_export_to_onnx(space: SearchSpace, corner: int, tmp_path: Path)
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     images = np.random.default_rng(0).standard_normal((4, *SHAPE), dtype=np.float32)
     got = np.concatenate([session.run(None, {INPUT_NAME: image[None]})[0] for image in images])
-    with torch.inference_mode(), unrounded(network):  # of which the file has nothing
+    with torch.inference_mode(), without_quantisation(network):  # of which the file has nothing
         expected = network(torch.from_numpy(images)).numpy()
     assert np.abs(got - expected).max() <= 1e-4
 
