@@ -146,19 +146,29 @@ def _pareto(parsed: argparse.Namespace) -> int:
     from nas import results
     from nas.results.frame import records
 
-    study = results.open_study(parsed.study, parsed.runs)
+    studies = [results.open_study(name, parsed.runs) for name in parsed.studies]
     objectives = None if parsed.objectives is None else parsed.objectives.split(",")
-    front = study.pareto(parsed.where, objectives, parsed.sort, parsed.fidelity)
+    fronts = [s.pareto(parsed.where, objectives, parsed.sort, parsed.fidelity) for s in studies]
     if parsed.json:
-        return print_json(records(front))
+        named = zip(studies, fronts, strict=True)
+        return print_json(
+            [{"study": s.name, **row} for s, front in named for row in records(front)]
+        )
     from nas.cli.console import print_front
 
-    why = ""
-    if front.empty and parsed.where:
-        reach = study.reach(parsed.where, objectives, parsed.fidelity)
-        ends = (f"{name} is {low:.4g} to {high:.4g}" for name, (low, high) in reach.items())
-        why = "; ".join([f"no architecture meets {parsed.where}", *ends])
-    print_front(study, front, why)
+    for study, front in zip(studies, fronts, strict=True):
+        why = ""
+        if front.empty and parsed.where:
+            reach = study.reach(parsed.where, objectives, parsed.fidelity)
+            ends = (f"{name} is {low:.4g} to {high:.4g}" for name, (low, high) in reach.items())
+            why = "; ".join([f"no architecture meets {parsed.where}", *ends])
+        print_front(study, front, why)
+    if len(studies) > 1:
+        from nas.results.plot import plot_fronts
+
+        output_is_optional()
+        plot_fronts(studies, fronts, parsed.out)
+        sys.stdout.write(f"{parsed.out}\n")
     return 0
 
 

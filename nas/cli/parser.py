@@ -129,12 +129,13 @@ def settings_parser(command: str) -> argparse.ArgumentParser:
 def _add_studies(commands: Commands) -> None:
     """Add the commands that read studies."""
     studies = commands.add_parser("studies", help="list studies, newest first")
-    pareto = commands.add_parser("pareto", help="print a study's Pareto front")
+    pareto = commands.add_parser("pareto", help="print the Pareto fronts of studies")
     sensitivity = commands.add_parser(
         "sensitivity", help="what each choice alone changes in a network"
     )
     export = commands.add_parser("export", help="write one network for use")
-    for command in (pareto, sensitivity, export):
+    pareto.add_argument("studies", metavar="STUDY", nargs="+", help="names of studies, or folders")
+    for command in (sensitivity, export):
         command.add_argument("study", metavar="STUDY", help="name of a study, or its folder")
     for command in (studies, pareto, sensitivity, export):
         command.add_argument("--runs", default="runs", help="folder of studies (default: runs)")
@@ -147,6 +148,9 @@ def _add_studies(commands: Commands) -> None:
     )
     pareto.add_argument(
         "--fidelity", type=float, default=1.0, help="share of the full training (default: 1)"
+    )
+    pareto.add_argument(
+        "--out", type=Path, default="fronts.png", help="picture of several fronts (fronts.png)"
     )
     for command in (sensitivity, export):
         command.add_argument(

@@ -1,8 +1,9 @@
-"""The picture of a study: what was tried, what the search expected, what was measured."""
+"""Pictures of studies: what was tried, what the search expected, what was measured."""
 
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import ScalarFormatter
 
+from nas.core.errors import ConfigError
 from nas.core.files import write_bytes_atomically
 from nas.core.trial import FULL
 from nas.results.columns import CONFIDENCE_INTERVAL, Column, columns_of, device_label
@@ -20,6 +22,9 @@ from nas.results.study import StudyResults
 
 SIZE_INCHES, DPI = (12.0, 7.5), 100
 _GREY, _BLUE, _RED, _BLACK = "#a8b0b8", "#2f6db3", "#c8381f", "#303030"
+_STUDIES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#303030")
+"""Colours that are told apart without seeing all colours (Okabe and Ito, 2008)."""
+_MARKERS = "osD^vPX"
 _WIDE = 20.0
 
 
@@ -42,8 +47,23 @@ def plot_pareto(study: StudyResults, path_png: Path) -> None:
     Raises:
         HwnasError: The study cannot be read, or the file cannot be written.
     """
+    _write(pareto_figure(study), path_png)
+
+
+def plot_fronts(
+    studies: Sequence[StudyResults], fronts: Sequence[pd.DataFrame], path_png: Path
+) -> None:
+    """Draw `fronts_figure` into a PNG file of 1200 by 750 pixels.
+
+    Raises:
+        HwnasError: The studies have other objectives, or the file cannot be written.
+    """
+    _write(fronts_figure(studies, fronts), path_png)
+
+
+def _write(figure: Figure, path_png: Path) -> None:
     picture = io.BytesIO()
-    pareto_figure(study).savefig(picture, format="png")
+    figure.savefig(picture, format="png")
     write_bytes_atomically(path_png, picture.getvalue())
 
 
@@ -70,7 +90,59 @@ def pareto_figure(study: StudyResults) -> Figure:
     front = report_frame(study)
     _draw_verified(axes, trials[trials["verified"]], front, view)
     _draw_knee(axes, front[front["knee"]], view)
-    _finish(axes, study, view, trials)
+    points = trials[[view.x, view.y]]
+    verified = trials[[view.y_verified]].set_axis([view.y], axis="columns")
+    device = device_label(study.record.get("device"))
+    _finish(axes, study, view, pd.concat([points, verified]), device)
+    return figure
+
+
+def fronts_figure(studies: Sequence[StudyResults], fronts: Sequence[pd.DataFrame]) -> Figure:
+    """Draw fronts of several studies, their first objective against the second.
+
+    Verified architectures stand at what was measured, others at what the search saw; the legend
+    says which they are.
+
+    Args:
+        studies: Whose first two objectives are the same.
+        fronts: Of `StudyResults.pareto`, one for every study.
+
+    Raises:
+        ConfigError: A study has other objectives than the first one, or one only.
+    """
+    first, expected = studies[0], "two objectives or more"
+    for study in studies:
+        if len(study.columns) < 2 or list(study.columns)[:2] != list(first.columns)[:2]:
+            got = ", ".join(study.columns)
+            raise ConfigError(f"objectives of {study.name}", got, expected)
+        expected = f"the first two of {first.name}: {', '.join(list(first.columns)[:2])}"
+    view = _view(first)
+    devices = [device_label(study.record.get("device")) for study in studies]
+    figure = Figure(figsize=SIZE_INCHES, dpi=DPI, layout="constrained")
+    axes, points = figure.add_subplot(), []
+    for i, (study, front) in enumerate(zip(studies, fronts, strict=True)):
+        verified = bool(front["verified"].any())
+        y, x = list((study.verified_columns if verified else study.columns).values())[:2]
+        shown, bars = front.dropna(subset=[x, y]).sort_values(x), f"{x}{CONFIDENCE_INTERVAL}"
+        points.append(shown[[x, y]].set_axis([view.x, view.y], axis="columns"))
+        what = ["verified" if verified else "not verified"]
+        what += devices[i : i + 1] if len(set(devices)) > 1 else []
+        axes.errorbar(
+            shown[x],
+            shown[y],
+            xerr=shown[bars].fillna(0) if bars in shown else None,
+            color=_STUDIES[i % len(_STUDIES)],
+            fmt=_MARKERS[i % len(_MARKERS)],
+            label=f"{study.name} ({', '.join(what)})",
+            linestyle="-" if len(study.columns) == 2 else "none",
+            drawstyle="steps-post",
+            markersize=7,
+            linewidth=1.6,
+            capsize=3,
+        )
+    device = devices[0] if len(set(devices)) == 1 else ""
+    _finish(axes, first, view, pd.concat(points), device)
+    axes.set_title(", ".join(study.name for study in studies), fontsize=15, loc="left")
     return figure
 
 
@@ -155,14 +227,16 @@ def _draw_knee(axes: Axes, knees: pd.DataFrame, view: _View) -> None:
         )
 
 
-def _finish(axes: Axes, study: StudyResults, view: _View, trials: pd.DataFrame) -> None:
-    device = device_label(study.record.get("device"))
+def _finish(
+    axes: Axes, study: StudyResults, view: _View, points: pd.DataFrame, device: str
+) -> None:
+    """Label and scale axes on which `points` are drawn, in the columns `view.x` and `view.y`."""
     axes.set_xlabel(_axis_label(view, view.x, view.x_verified, study, device), fontsize=14)
     axes.set_ylabel(_axis_label(view, view.y, view.y_verified, study, device), fontsize=14)
-    if view.x != "number" and _is_wide(trials[view.x]):
+    if view.x != "number" and _is_wide(points[view.x].dropna()):
         axes.set_xscale("log")
         axes.xaxis.set_major_formatter(ScalarFormatter())
-    if _is_wide(pd.concat([trials[view.y], trials[view.y_verified].dropna()])):
+    if _is_wide(points[view.y].dropna()):
         axes.set_yscale("log")
         axes.yaxis.set_major_formatter(ScalarFormatter())
     axes.set_title(study.name, fontsize=15, loc="left")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import json
 import re
 import shlex
 import shutil
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from nas_command import Ended, Finished, wait_until
+from PIL import Image
 from rich.console import Console
 
 from nas.cli.search import next_command
@@ -134,6 +136,22 @@ def test_an_empty_front_is_told(
     assert shown.returncode == 0
     assert "no architecture is left; constraints: latency_ms <= 1e-09" in shown.stdout
     assert here("export", "small").stderr.startswith("nas: architecture: got 'knee'")
+
+
+def test_several_fronts_are_printed_and_drawn(
+    finished: Finished, here: Callable[..., Ended], tmp_path: Path
+) -> None:
+    for name in ("first", "second"):
+        shutil.copytree(finished.folder, tmp_path / "runs" / name)
+    shown = here("pareto", "first", "second")
+    assert shown.returncode == 0, shown.stderr
+    assert all(f"{name}: Pareto front (verified)" in shown.stdout for name in ("first", "second"))
+    assert shown.stdout.endswith("fronts.png\n")
+    with Image.open(tmp_path / "fronts.png") as image:
+        assert image.size == (1200, 750)
+    rows = json.loads(here("pareto", "first", "second", "--json").stdout)
+    front = len(finished.study.pareto())
+    assert [row["study"] for row in rows] == ["first"] * front + ["second"] * front
 
 
 def test_the_next_command_is_quoted(finished: Finished, tmp_path: Path) -> None:

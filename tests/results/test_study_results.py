@@ -25,7 +25,7 @@ from nas.core.trial import Trial
 from nas.results import studies
 from nas.results.database import sqlite_url
 from nas.results.frame import records
-from nas.results.plot import pareto_figure, plot_pareto
+from nas.results.plot import fronts_figure, pareto_figure, plot_pareto
 from nas.results.report import report_frame, table, write_pareto_csv
 from nas.results.study import LEDGER_URL, StudyResults
 
@@ -351,6 +351,26 @@ def test_plot_and_table_without_trials(study_folder: Build) -> None:
     folder = study_folder([])
     assert size_of_plot(folder) == (1200, 750)
     assert table(nas.results.open_study(folder)).row_count == 0
+
+
+def test_fronts_of_several_studies_stand_in_one_picture(study_folder: Build) -> None:
+    studies = [
+        nas.results.open_study(folder)
+        for folder in (study_folder(TRIALS, "searched"), finalised(study_folder))
+    ]
+    fronts = [study.pareto() for study in studies]
+    axes = fronts_figure(studies, fronts).axes[0]
+    lines = {str(c.get_label()): c.lines[0].get_xydata().tolist() for c in axes.containers}
+    columns = (["latency_ms_predicted", "error"], ["latency_ms_measured", "error_final"])
+    expected = [
+        sorted(front[names].to_numpy().tolist())
+        for front, names in zip(fronts, columns, strict=True)
+    ]
+    assert list(lines.values()) == expected
+    assert [label.partition("(")[2] for label in lines] == ["not verified)", "verified)"]
+    third = study_folder([], "memory", objectives=("error", "params_m"))
+    with pytest.raises(ConfigError, match=r"objectives of memory.*searched"):
+        fronts_figure([*studies, nas.results.open_study(third)], [*fronts, fronts[0]])
 
 
 def test_plot_that_cannot_be_written(study_folder: Build, tmp_path: Path) -> None:
