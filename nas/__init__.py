@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from nas.api import Study as Study
+    from nas.api import compress as compress
     from nas.api import open as open  # noqa: A004
     from nas.api import search as search
 
@@ -39,6 +40,6 @@ importlib.import_module("nas.search").__class__ = _CallableRoom
 def __getattr__(name: str) -> Any:
     if name in _ROOMS:
         return importlib.import_module(f"nas.{name}")
-    if name in ("Study", "open"):
+    if name in ("Study", "compress", "open"):
         return getattr(importlib.import_module("nas.api"), name)
     raise AttributeError(f"module 'nas' has no attribute {name!r}")

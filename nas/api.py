@@ -1,4 +1,4 @@
-"""`nas.search` and `nas.open`: a study from Python, with the settings of the command line."""
+"""Studies from Python, with the settings of the command line."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ from nas.core.errors import ConfigError, UnknownNameError
 from nas.results.study import StudyResults
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from nas.study.reporting import Reporter
+    from nas.study.settings import StudySettings
 
 Component = str | Mapping[str, Any]
 """Name of a component, or its name and settings: `{"name": "cpu", "threads": 2}`."""
@@ -99,6 +102,67 @@ def search(
         >>> study.pareto(where="latency_ms_measured < 2")  # doctest: +SKIP
         >>> study.export("knee", "out/photos")  # doctest: +SKIP
     """
+    given = {
+        "name": name,
+        "search.objectives": objectives,
+        "search.constraints": constraints,
+        "search.evaluations": evaluations,
+        "budget": budget,
+    }
+    given = {key: value for key, value in given.items() if value is not None}
+    checked = _read(space, data, device, {**given, **(settings or {})}, overrides, config_dir)
+    # Ray and PyTorch take seconds to load, so a setting that cannot be used is refused before.
+    from nas.study.run import run
+
+    return Study(run(checked, reporter).path, checked.ledger_url)
+
+
+def compress(
+    base: nn.Module | str | Path,
+    *,
+    weights: str | Path | None = None,
+    settings: Mapping[str, Any] | None = None,
+    overrides: Sequence[str] = (),
+    **others: Any,
+) -> Study:
+    """Make a trained network smaller and faster, as `nas compress` does.
+
+    Args:
+        base: A module, which is traced and kept in `RUNS/bases`; or `search_space.base` of the
+            command line: `MODULE:FUNCTION`, `STUDY:PICK` or a folder.
+        weights: A safetensors file with the weights of `MODULE:FUNCTION`.
+        settings: As of `nas.search`.
+        overrides: As of `nas.search`; `experiment=compression` is among them.
+        **others: Other arguments of `nas.search`, but `space`.
+
+    Returns:
+        The study, as of `nas.search`.
+
+    Raises:
+        HwnasError: A setting cannot be used, or the module cannot be traced.
+
+    Example:
+        >>> study = nas.compress(module, data="photos", name="small")  # doctest: +SKIP
+    """
+    chosen = ["experiment=compression", *overrides]
+    given = {"search_space.base_weights": str(weights)} if weights is not None else {}
+    given |= dict(settings or {})
+    if isinstance(base, str | Path):
+        given["search_space.base"] = str(base)
+    else:
+        given["search_space.base"] = _traced(base, given, chosen, others)
+    return search(settings=given, overrides=chosen, **others)
+
+
+def _read(
+    space: Component | None,
+    data: Component | Path | None,
+    device: Component | None,
+    given: Mapping[str, Any],
+    overrides: Sequence[str],
+    config_dir: str | Path | None,
+) -> StudySettings:
+    """Compose and check a configuration."""
     from nas.study.composition import compose
     from nas.study.reading import read
 
@@ -113,29 +177,34 @@ def search(
             raise ConfigError(group, component, "a name, or settings with a name")
         choices.append(f"{group}={fields.pop('name')}")
         values |= {f"{group}.{field}": value for field, value in fields.items()}
-    given = {
-        "name": name,
-        "search.objectives": objectives,
-        "search.constraints": constraints,
-        "search.evaluations": evaluations,
-        "budget": budget,
-    }
-    values |= {key: value for key, value in given.items() if value is not None}
-    values |= dict(settings or {})
+    values |= given
     folder = None if config_dir is None else Path(config_dir)
     # The overrides begin, so that an experiment's choices give way to the arguments.
     config = compose([*overrides, *choices], config_dir=folder, settings=values)
     try:
-        checked = read(config)
+        return read(config)
     except UnknownNameError as error:
         if error.argument == data_sets.registry.kind and isinstance(data, str):
             expected = "a folder of images, a .csv or .npz file that exists, or one of "
             raise ConfigError("data", data, expected + ", ".join(data_sets.names())) from error
         raise
-    # Ray and PyTorch take seconds to load, so a setting that cannot be used is refused before.
-    from nas.study.run import run
 
-    return Study(run(checked, reporter).path, checked.ledger_url)
+
+def _traced(
+    module: nn.Module,
+    settings: Mapping[str, Any],
+    overrides: Sequence[str],
+    others: Mapping[str, Any],
+) -> str:
+    """Trace a module for images as the data has, and return the folder in which it is kept."""
+    from nas.compression.base import Base
+
+    # It is not looked up before the study begins.
+    given = {**settings, "search_space.base": "traced"}
+    data, device, config_dir = (others.get(name) for name in ("data", "device", "config_dir"))
+    checked = _read(None, data, device, given, overrides, config_dir)
+    splits = checked.data.search_splits()
+    return str(Base.of(module, splits.input_shape).save(Path(checked.runs).expanduser() / "bases"))
 
 
 def _data(data: Component | Path | None) -> Component | None:

@@ -10,7 +10,6 @@ of its rank (Eckart and Young, 1936).
 from __future__ import annotations
 
 import copy
-import hashlib
 import math
 import sys
 from collections import Counter
@@ -25,6 +24,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
+from nas.compression.base import RECORD, Base, images
 from nas.compression.channels import Channels, Part
 from nas.compression.layers import (
     CompressedConvolution,
@@ -32,7 +32,7 @@ from nas.compression.layers import (
     TracedFunctions,
     UnchangedLayer,
 )
-from nas.compression.tracing import Traced, traced
+from nas.compression.tracing import Traced
 from nas.core.errors import ConfigError, HwnasError, one_line
 from nas.core.files import hashed
 from nas.core.measurement import FP32, INT8
@@ -108,9 +108,9 @@ class CompressedSpace(SearchSpace):
 
     Attributes:
         base: The network: `MODULE:FUNCTION`, whose function returns a `torch.nn.Module`;
-            `STUDY:PICK`, a verified network of a study; a folder with one, with an export, or with
-            a checkpoint of Hugging Face transformers; or `SPACE:NAME`, a published network of a
-            search space.
+            `STUDY:PICK`, a verified network of a study; a folder with one, with an export, with a
+            checkpoint of Hugging Face transformers, or with what `Base.save` wrote; or
+            `SPACE:NAME`, a published network of a search space.
         base_weights: A safetensors file with its weights; empty for those that it comes with.
         channels: Shares of a group of channels that may be kept.
         ranks: Ranks of a layer, as shares of the rank at which it has as many weights as before; 1
@@ -156,25 +156,27 @@ class CompressedSpace(SearchSpace):
         unchanged = copy.copy(self)
         for name, setting in SETTINGS_OF.items():
             object.__setattr__(unchanged, setting, (UNCHANGED[name],))
-        images = torch.randn(2, *self.input_shape, generator=torch.Generator().manual_seed(0))
+        seen, expected = images(self.input_shape), self._base.answer
         with torch.no_grad():
-            expected = self._module(images)
-            difference = (unchanged.build(()).eval()(images) - expected).abs().max()
+            difference = (unchanged.build(()).eval()(seen) - expected).abs().max()
             if not difference <= SAME * expected.abs().max().clamp(min=1):
                 what = "a network whose traced form has the same outputs"
                 fix = f"they differ by {difference:.3g}; write it without operations in place"
                 raise ConfigError("search_space.base", self.base, what, fix)
             try:
-                self.build([len(gene.choices) - 1 for gene in self.genes]).eval()(images)
+                self.build([len(gene.choices) - 1 for gene in self.genes]).eval()(seen)
             except (RuntimeError, ValueError) as error:
                 fix = f"with fewer channels it fails: {one_line(error)}"
                 got = list(self.channels)
                 raise ConfigError("search_space.channels", got, "[1]", fix) from error
 
     @cached_property
-    def _module(self) -> nn.Module:
-        """The base, in evaluation mode."""
-        return _with_weights(self._made(), self.base, self.base_weights).eval()
+    def _base(self) -> Base:
+        folder = Path(self.base).expanduser()
+        if (folder / RECORD).is_file():
+            return Base.load(folder, self.input_shape)
+        module = _with_weights(self._made(), self.base, self.base_weights)
+        return Base.of(module.eval(), self.input_shape)
 
     def _made(self) -> nn.Module:
         """Return the base before it gets the weights of a file."""
@@ -198,10 +200,10 @@ class CompressedSpace(SearchSpace):
             raise ConfigError("search_space.base_weights", self.base_weights, expected)
         return space.build(references[name])
 
-    @cached_property
+    @property
     def _layers(self) -> tuple[Traced, ...]:
         """The layers and functions of the base, in their order."""
-        return tuple(traced(self._module, self.input_shape))
+        return self._base.layers
 
     @cached_property
     def _channels(self) -> Channels:
@@ -251,9 +253,9 @@ class CompressedSpace(SearchSpace):
             if layer.tensors:
                 arguments["tensors"] = {
                     name: {
-                        "shape": list((tensor := self._tensor(path)).shape),
+                        "shape": list((tensor := self._base.tensors[path]).shape),
                         "dtype": str(tensor.dtype).removeprefix("torch."),
-                        "parameter": isinstance(tensor, nn.Parameter),
+                        "parameter": path in self._base.parameters,
                     }
                     for name, path in layer.tensors.items()
                 }
@@ -349,7 +351,7 @@ class CompressedSpace(SearchSpace):
         for number, group in self._channels.removable().items():
             squares = torch.zeros(group.size)
             for maker in group.makers:
-                weight = self._tensor(f"{self._by_name[maker].path}.weight").detach()
+                weight = self._base.tensors[f"{self._by_name[maker].path}.weight"]
                 squares += weight.flatten(1).square().sum(1) / weight[0].numel()
             orders[number] = squares.argsort(descending=True, stable=True)
         return orders
@@ -372,54 +374,35 @@ class CompressedSpace(SearchSpace):
     def _fill(self, block: nn.Module, layer: Traced, kept: Mapping[int, torch.Tensor]) -> None:
         """Give a block of a network its weights."""
         if not layer.path:
-            state = {name: self._tensor(path) for name, path in layer.tensors.items()}
+            state = {name: self._base.tensors[path] for name, path in layer.tensors.items()}
             block.load_state_dict(state, strict=False)  # quantised outputs have ranges, too
             return
-        source = self._module.get_submodule(layer.path)
+        source = self._base.state(layer.path)
         if layer.name not in self._channels.read:
             if isinstance(block, UnchangedLayer):
-                block.layer.load_state_dict(source.state_dict())
+                block.layer.load_state_dict(source)
             return
         inputs = self._index(self._channels.read[layer.name], kept)
         if isinstance(block, UnchangedLayer):
-            state = {
-                name: tensor[inputs] if tensor.ndim else tensor
-                for name, tensor in source.state_dict().items()
-            }
+            state = {n: tensor[inputs] if tensor.ndim else tensor for n, tensor in source.items()}
             block.layer.load_state_dict(state)
             return
         outputs = self._index(self._channels.written[layer.name], kept)
         assert isinstance(block, CompressedConvolution | CompressedLinear)
-        weight, bias = source.get_parameter("weight")[outputs], None
-        if source.bias is not None:
-            bias = source.get_parameter("bias")[outputs]
+        weight = source["weight"][outputs]
         if layer.arguments.get("groups", 1) == 1:
             weight = weight[:, inputs]
-        block.fill(weight, bias)
-
-    def _tensor(self, path: str) -> torch.Tensor:
-        owner, _, name = path.rpartition(".")
-        tensor: torch.Tensor = getattr(self._module.get_submodule(owner), name)
-        return tensor
-
-    @cached_property
-    def weights_sha256(self) -> str:
-        """Digest of the weights of the base, in hexadecimal digits."""
-        digest = hashlib.sha256()
-        for name, tensor in sorted(self._module.state_dict().items()):
-            digest.update(name.encode())
-            digest.update(tensor.contiguous().numpy().tobytes())
-        return digest.hexdigest()
+        block.fill(weight, source["bias"][outputs] if "bias" in source else None)
 
     @property
     def initial_sources(self) -> Mapping[str, Mapping[str, str]]:
         """That of the base."""
-        return {"search_space.base": {"folder": self.base, "sha256": self.weights_sha256}}
+        return {"search_space.base": {"folder": self.base, "sha256": self._base.sha256}}
 
     @cached_property
     def space_id(self) -> str:
         """As of `SearchSpace`, and of the weights of the base."""
-        return hashed([super().space_id, self.weights_sha256], 16)
+        return hashed([super().space_id, self._base.sha256], 16)
 
     def references(self) -> dict[str, Genotype]:
         """The base, where it is in the space."""

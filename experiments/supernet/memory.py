@@ -38,7 +38,7 @@ SETTINGS = (
     "evaluation.calibration_images=16",
     "search=random_search",
     "search.objectives=[error,params_m]",
-    "search.adaptive_measurement=null",
+    "search.adaptive_measurement.measurements=0",
     "finalise.limit=0",
 )
 

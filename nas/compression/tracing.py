@@ -26,6 +26,9 @@ BATCHES = (2, 3)
 BATCH = "batch"
 """Key of a constant that stands for the size of the batch, times its value."""
 
+NUMBER = "number"
+"""Key of a constant that JSON has no form for, as text."""
+
 TENSOR = "tensor"
 """Key of an argument that stands for a parameter or buffer, by the name that it gets."""
 
@@ -124,6 +127,27 @@ _SPACES: Mapping[str, Any] = {
     "math": math,
 }
 
+_OF_TENSORS = frozenset(
+    name
+    for functions in torch.overrides.get_overridable_functions().values()
+    for function in functions
+    if not (name := getattr(function, "__name__", "_")).startswith("_")
+) | {"arange", "full", "hardswish", "ones", "tensor", "zeros"}
+
+_DTYPES = {name: value for name, value in vars(torch).items() if isinstance(value, torch.dtype)}
+
+_ALLOWED: Mapping[str, frozenset[str]] = {
+    "torch": _OF_TENSORS,
+    "torch.nn.functional": _OF_TENSORS,
+    "Tensor": _OF_TENSORS,
+    "operator": frozenset({
+        "abs", "add", "and_", "eq", "floordiv", "ge", "getitem", "gt", "inv", "invert", "le", "lt",
+        "matmul", "mod", "mul", "ne", "neg", "not_", "or_", "pos", "pow", "sub", "truediv", "xor",
+    }),
+    "math": frozenset(name for name in vars(math) if not name.startswith("_")),
+}  # fmt: skip
+"""What a network may run: names in a file reach functions of tensors and numbers only."""
+
 _NOTHING = ("Dropout", "Dropout1d", "Dropout2d", "AlphaDropout", "Identity", "DropPath")
 """Classes that pass on what they get once a network is trained."""
 
@@ -202,7 +226,10 @@ class _GraphReader:
             value = getattr(layer, name)
             if name == "bias" and not isinstance(value, bool):
                 value = value is not None
-            arguments[name] = self._plain(path, list(value) if isinstance(value, tuple) else value)
+            value = self._plain(path, list(value) if isinstance(value, tuple) else value)
+            if isinstance(value, Mapping):
+                raise _untraceable(self._module, f"{path} has an argument {name} of {value}")
+            arguments[name] = value
         return arguments
 
     def _functions(self, node: fx.Node) -> Traced:
@@ -245,7 +272,7 @@ class _GraphReader:
             name = name.removeprefix("i")
             return f"operator.{name}"
         for space, held in _SPACES.items():
-            if getattr(held, name, None) is node.target:
+            if getattr(held, name, None) is node.target and name in _ALLOWED[space]:
                 return f"{space}.{name}"
         raise _untraceable(self._module, f"it calls {name}, which is no function of torch")
 
@@ -303,6 +330,8 @@ class _GraphReader:
             return {"dtype": str(value).removeprefix("torch.")}
         if value is Ellipsis:
             return {"slice": "..."}
+        if isinstance(value, float) and not math.isfinite(value):
+            return {NUMBER: str(value)}
         plain = value is None or isinstance(value, bool | int | float | str)
         if isinstance(value, list) and all(isinstance(each, int | float | str) for each in value):
             return value
@@ -338,6 +367,22 @@ def _has_tensors(value: Any) -> bool:
     return any(isinstance(part, torch.Tensor) for part in parts)
 
 
+def check_calls(layer: Traced) -> None:
+    """Check that a layer that was read from a file runs functions of tensors only.
+
+    Raises:
+        ValueError: It runs another one.
+    """
+    known = getattr(nn, layer.target, None) if layer.target else nn.Module
+    if not (isinstance(known, type) and issubclass(known, nn.Module)):
+        raise ValueError(f"{layer.name}: got {layer.target!r}, expected a layer of torch.nn")
+    for call in layer.calls:
+        space, _, name = str(call["target"]).rpartition(".")
+        if name not in _ALLOWED.get(space, ()):
+            got = f"got {call['target']!r}"
+            raise ValueError(f"{layer.name}: {got}, expected a function of tensors")
+
+
 def _untraceable(module: nn.Module, why: str) -> ConfigError:
     name = type(module).__name__
     expected = "a module that torch.fx traces, without control flow on values"
@@ -363,8 +408,10 @@ def run_calls(
             return known[kind][held]
         if kind == BATCH:
             return held * inputs[0].shape[0]
+        if kind == NUMBER:
+            return float(held)
         if kind == "dtype":
-            return getattr(torch, held)
+            return _DTYPES[held]
         return ... if held == "..." else slice(*map(filled, held))
 
     for each in calls:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+from bases import Net
 from PIL import Image
 
 import nas
@@ -82,6 +84,33 @@ def test_importing_nas_loads_nothing_heavy() -> None:
     code = f"import sys, nas; print([n for n in {heavy} if n in sys.modules])"
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ended.stdout == "[]\n"
+
+
+def test_a_module_is_compressed(tmp_path: Path) -> None:
+    module = Net(1, 10)
+    arguments: dict[str, Any] = {
+        "data": "digits",
+        "name": "small",
+        "objectives": ["error", "model_size_mb"],
+        "evaluations": 3,
+        "settings": {
+            "runs": tmp_path / "runs",
+            "search.adaptive_measurement.measurements": 0,
+            "search.algorithm.initial": 2,
+            "finalise.limit": 1,
+            "finalise.recipe.epochs": 0,
+        },
+    }
+    study = nas.compress(module, **arguments)
+    assert study.status == "finalised"
+    trials = study.trials()
+    assert set(trials.iloc[0]["genotype"]) == {0}, "the base is judged first"
+    assert trials["model_size_mb_predicted"].min() < trials["model_size_mb_predicted"].iloc[0]
+    nas.compress(module, **arguments)
+    assert len(nas.open("small", tmp_path / "runs").trials()) == len(trials), "it goes on"
+    folder, difference = study.export("fastest", tmp_path / "out")
+    assert (folder / "model.py").is_file()
+    assert difference < 1e-3
 
 
 @pytest.mark.slow

@@ -1,0 +1,143 @@
+"""The network that is compressed: how it is traced, its weights, and what it answers.
+
+Saved in a folder it needs the module no more that it was traced from: layers and functions are
+plain values, weights are in a safetensors file.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import nn
+
+from nas.compression.tracing import Shape, Traced, check_calls, traced
+from nas.core.errors import ConfigError, HwnasError, one_line
+from nas.core.files import hashed, json_values, write_bytes_atomically, write_json_atomically
+from nas.core.records import decoding, read_json
+
+RECORD, WEIGHTS = "traced.json", "model.safetensors"
+ANSWER = "answer"
+"""Name of the outputs among the tensors of a folder."""
+
+
+@dataclass(frozen=True)
+class Base:
+    """A traced network with its weights.
+
+    Attributes:
+        layers: Its layers and functions, in their order.
+        input_shape: `(C, H, W)` of the images that it was traced for.
+        tensors: Its parameters and buffers, by their path in the module.
+        parameters: Paths of those that are trained.
+        answer: What it returns for `images`, `(2, outputs)`.
+    """
+
+    layers: tuple[Traced, ...]
+    input_shape: Shape
+    tensors: Mapping[str, torch.Tensor]
+    parameters: frozenset[str]
+    answer: torch.Tensor
+
+    @classmethod
+    def of(cls, module: nn.Module, input_shape: Shape) -> Base:
+        """Trace a copy of a module, in evaluation mode.
+
+        Raises:
+            ConfigError: It cannot be traced, or does not take such images.
+        """
+        module = copy.deepcopy(module).cpu().eval()
+        layers = tuple(traced(module, input_shape))
+        parameters = dict(module.named_parameters())
+        with torch.no_grad():
+            answer = module(images(input_shape))
+        tensors = {**parameters, **dict(module.named_buffers())}
+        return cls(
+            layers=layers,
+            input_shape=tuple(input_shape),
+            tensors={path: tensor.detach().contiguous() for path, tensor in tensors.items()},
+            parameters=frozenset(parameters),
+            answer=answer,
+        )
+
+    @cached_property
+    def sha256(self) -> str:
+        """Digest of the weights, in hexadecimal digits."""
+        digest = hashlib.sha256()
+        for path, tensor in sorted(self.tensors.items()):
+            digest.update(path.encode())
+            digest.update(tensor.numpy().tobytes())
+        return digest.hexdigest()
+
+    def state(self, path: str) -> dict[str, torch.Tensor]:
+        """Return the tensors of a layer of the module, by their names in it."""
+        own = f"{path}."
+        return {n.removeprefix(own): t for n, t in self.tensors.items() if n.startswith(own)}
+
+    def save(self, parent: Path) -> Path:
+        """Write it into a folder of `parent` that is named by what it is; return that folder."""
+        record = {
+            "input_shape": self.input_shape,
+            "layers": [dataclasses.asdict(layer) for layer in self.layers],
+            "parameters": sorted(self.parameters),
+        }
+        folder = parent / hashed([json_values(record), self.sha256], 12)
+        folder.mkdir(parents=True, exist_ok=True)
+        content = save({**self.tensors, ANSWER: self.answer.contiguous()})
+        write_bytes_atomically(folder / WEIGHTS, content)
+        write_json_atomically(folder / RECORD, record)
+        return folder
+
+    @classmethod
+    def load(cls, folder: Path, input_shape: Shape) -> Base:
+        """Read what `save` wrote.
+
+        Raises:
+            HwnasError: A file is missing or damaged.
+            ConfigError: It was traced for other images.
+        """
+        record = read_json(
+            folder / RECORD, {"input_shape": list, "layers": list, "parameters": list}
+        )
+        shape = tuple(record["input_shape"])
+        if shape != tuple(input_shape):
+            expected = f"a network for images of {tuple(input_shape)}, as the data has"
+            raise ConfigError("search_space.base", str(folder), expected, f"it takes {shape}")
+        with decoding(folder / RECORD):
+            layers = tuple(_layer(values) for values in record["layers"])
+        weights = folder / WEIGHTS
+        try:
+            with decoding(weights):
+                tensors = load_file(weights)
+                answer = tensors.pop(ANSWER)
+        except SafetensorError as error:
+            line = f"is damaged ({one_line(error)})"
+            raise HwnasError(f"{weights}: {line}; restore it from a copy") from error
+        return cls(layers, shape, tensors, frozenset(record["parameters"]), answer)
+
+
+def images(shape: Shape) -> torch.Tensor:
+    """Return the two random images by whose outputs a network is recognised."""
+    return torch.randn(2, *shape, generator=torch.Generator().manual_seed(0))
+
+
+def _layer(values: Mapping[str, Any]) -> Traced:
+    layer = Traced(
+        **{
+            **values,
+            "inputs": tuple(values["inputs"]),
+            "shape": tuple(values["shape"]),
+            "calls": tuple(values["calls"]),
+        }
+    )
+    check_calls(layer)
+    return layer

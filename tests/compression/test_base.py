@@ -1,0 +1,89 @@
+"""A traced network in a folder, which stands for the module that it came from."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from bases import Net
+from torch import nn
+
+import search_spaces
+from nas.compression.base import RECORD, WEIGHTS, Base, images
+from nas.core.errors import ConfigError, HwnasError
+from nas.network.space import SearchSpace
+
+SHAPE = (1, 12, 12)
+
+
+class Masked(nn.Module):
+    """Reads a buffer that is in no state_dict, and a constant that JSON has no form for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc, self.head = nn.Linear(144, 6), nn.Linear(6, 4)
+        self.register_buffer("mask", torch.arange(6) > 3, persistent=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.fc(x.flatten(1)).masked_fill(self.mask, float("-inf"))
+        return self.head(torch.softmax(x, 1))
+
+
+def space_of(folder: Path, input_shape: tuple[int, ...] = SHAPE) -> SearchSpace:
+    return search_spaces.get("compressed", input_shape=input_shape, num_classes=4, base=str(folder))
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> Path:
+    torch.manual_seed(0)
+    return Base.of(Net(1, 4), SHAPE).save(tmp_path)
+
+
+@pytest.mark.parametrize("module", [Net(1, 4), Masked()])
+def test_what_was_saved_is_the_module(module: nn.Module, tmp_path: Path) -> None:
+    module.train()
+    folder = Base.of(module, SHAPE).save(tmp_path)
+    assert module.training, "the user's module stays as it is"
+    assert Base.of(module, SHAPE).save(tmp_path) == folder, "the same module has the same folder"
+    space = space_of(folder)
+    network = space.build(space.references()["base"]).eval()
+    x = images(SHAPE)
+    with torch.no_grad():
+        torch.testing.assert_close(network(x), module.eval()(x), rtol=0, atol=1e-6)
+        assert torch.isfinite(network(x)).all()
+
+
+def test_images_of_another_shape_are_refused(saved: Path) -> None:
+    with pytest.raises(ConfigError, match=r"\(1, 12, 12\)"):
+        space_of(saved, (1, 8, 8))
+
+
+def test_a_file_runs_functions_of_tensors_only(saved: Path, tmp_path: Path) -> None:
+    stolen = tmp_path / "stolen"
+    for target in (
+        "torch.load",
+        "operator.call",
+        "Tensor.__reduce_ex__",
+        "os.system",
+        "math.__loader__",
+    ):
+        record = json.loads((saved / RECORD).read_text())
+        layer = next(layer for layer in record["layers"] if layer["calls"])
+        layer["calls"] = [{"target": target, "arguments": {"0": str(stolen)}}]
+        (saved / RECORD).write_text(json.dumps(record))
+        with pytest.raises(HwnasError, match=target.replace(".", r"\.")):
+            space_of(saved)
+
+
+def test_damaged_files_are_named(saved: Path) -> None:
+    whole = (saved / WEIGHTS).read_bytes()
+    (saved / WEIGHTS).write_bytes(whole[:-8])
+    with pytest.raises(HwnasError, match=WEIGHTS):
+        space_of(saved)
+    (saved / WEIGHTS).write_bytes(whole)
+    record = (saved / RECORD).read_text()
+    (saved / RECORD).write_text(record.replace('"Conv2d"', '"Conv9d"'))
+    with pytest.raises(HwnasError, match="Conv9d"):
+        space_of(saved)
