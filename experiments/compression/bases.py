@@ -1,9 +1,25 @@
-"""Networks to be compressed, as their users write them."""
+"""The networks that are compressed, trained once a seed and kept in `.cache`.
+
+ResNet-18 is written as its users write it; MobileNetV2, with a stem of stride 1, and the
+transformer are networks of the search spaces.
+"""
 
 from __future__ import annotations
 
+from functools import cache
+from pathlib import Path
+
 import torch
+from recipes import BASE_EPOCHS, recipe, splits
 from torch import nn
+
+import search_spaces
+from nas.compression.base import Base
+from nas.network.space import SearchSpace
+from nas.network.trained import Preprocessing
+from nas.training.trainer import train
+
+CACHE = Path(__file__).resolve().parent / ".cache"
 
 WIDTH = 16
 """Channels of the first stage; ResNet-18 has 64."""
@@ -59,6 +75,50 @@ class ResNet18(nn.Module):
         return self.fc(torch.flatten(self.avgpool(x), 1))  # type: ignore[no-any-return]
 
 
-def resnet18() -> nn.Module:
-    """Return the residual network, with random weights."""
-    return ResNet18()
+def built(name: str) -> nn.Module:
+    """Return an untrained network: `resnet18`, `resnet18-WIDTH`, `mobilenet` or `transformer`."""
+    shape = splits().input_shape
+    if name == "mobilenet":
+        given = {"input_shape": shape, "num_classes": 10, "layout": "mobilenet_v2"}
+        published = search_spaces.get("mobilenet", **given).references()["mobilenet_v2"]
+        return search_spaces.get("mobilenet", **given, stem_stride=1).build(published)
+    if name == "transformer":
+        space = search_spaces.get(
+            "vit",
+            input_shape=shape,
+            num_classes=10,
+            resolutions=(28,),
+            patches=(4,),
+            stems=("conv",),
+            widths=(64,),
+            depths=(4,),
+            heads=(2,),
+            mlp_ratios=(2.0,),
+            poolings=("mean",),
+        )
+        return space.build(space.canonical([0] * len(space.genes)))
+    width = name.partition("-")[2]
+    return ResNet18(int(width or WIDTH))
+
+
+@cache
+def folder_of(name: str, seed: int) -> Path:
+    """Return the folder with a trained base, which is trained where there is none."""
+    parent = CACHE / f"{name}-{seed}"
+    found = list(parent.glob("*/traced.json"))
+    if found:
+        return found[0].parent
+    torch.manual_seed(seed)
+    network, data = built(name), splits()
+    family = "transformer" if name == "transformer" else "convolution"
+    train(network, data.train, recipe(BASE_EPOCHS, family), Preprocessing.of(data.train))
+    return Base.of(network, data.input_shape).save(parent)
+
+
+def space_of(folder: Path, **choices: object) -> SearchSpace:
+    """Return what can be made of a base."""
+    shape = splits().input_shape
+    found: SearchSpace = search_spaces.get(
+        "compressed", input_shape=shape, num_classes=10, base=str(folder), **choices
+    )
+    return found

@@ -1,0 +1,116 @@
+"""All genes of compression together, against each alone and against random choices.
+
+Run `python experiments/compression/search.py [--seeds N]` on a machine that does nothing else.
+ResNet-18 is compressed by studies of equal numbers of evaluations, without training, over error,
+latency and stored size; compared are the hypervolumes of their fronts, relative to the base's
+latency and stored size and to an error of 30 %. Then networks of four widths are compressed, and
+their fronts drawn into `explorer.png`. Rows go to `search.csv`, the table to `search.md`; studies
+that are there are not run again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from _shared.markdown import markdown
+from _shared.rows import append_row
+from bases import CACHE, folder_of
+from recipes import splits
+from scipy import stats
+
+import nas
+from nas.results.hypervolume import hypervolume
+from nas.results.plot import plot_fronts
+from nas.results.study import StudyResults
+
+HERE = Path(__file__).resolve().parent
+RUNS = CACHE / "runs"
+EVALUATIONS = 64
+WIDTHS = (8, 12, 16, 24)
+WORST = 30.0
+"""Error of the reference point, in percent."""
+
+ALONE: Mapping[str, tuple[Any, ...]] = {
+    "channels": (1.0, 0.75, 0.5, 0.25),
+    "precisions": ("fp32", "int8"),
+    "ranks": (1.0, 0.75, 0.5),
+    "sparsities": (0.0, 0.5, 0.7, 0.9),
+    "clusters": (0, 64, 16),
+}
+
+
+def contenders() -> dict[str, tuple[str, Mapping[str, tuple[Any, ...]]]]:
+    """Return algorithm and choices by the names of what is compared."""
+    unchanged = {name: choices[:1] for name, choices in ALONE.items()}
+    together = {"all, guided": ("guided", ALONE), "all, random": ("random_search", ALONE)}
+    return together | {
+        f"{name} alone": ("guided", {**unchanged, name: choices}) for name, choices in ALONE.items()
+    }
+
+
+def study(name: str, base: str, seed: int, algorithm: str, choices: Mapping[str, Any]) -> Any:
+    """Run a study, or go on with it."""
+    return nas.compress(
+        folder_of(base, seed),
+        data="fashion_mnist",
+        name=name,
+        objectives=["error", "latency_ms", "stored_size_mb"],
+        evaluations=EVALUATIONS,
+        overrides=[f"search={algorithm}"],
+        settings={
+            "seed": seed,
+            "runs": str(RUNS),
+            **{f"search_space.{setting}": list(values) for setting, values in choices.items()},
+            "latency_predictor.samples": 20,
+            "evaluation.validation_images": 5000,
+            "finalise.limit": 0,
+        },
+    )
+
+
+def share(found: StudyResults) -> float:
+    """Return the hypervolume of a study's front, as a share of the box up to the base."""
+    trials = found.trials()
+    names = list(found.columns.values())
+    complete = trials[trials["status"] == "complete"]
+    base = complete.sort_values("number").iloc[0]
+    reference = [WORST, *(1.0001 * float(base[name]) for name in names[1:])]
+    points = complete[names].to_numpy(dtype=float)
+    return hypervolume(points, reference) / math.prod(reference)
+
+
+def main() -> None:
+    """Run the missing studies and write the table."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--seeds", type=int, default=3)
+    seeds, file = parser.parse_args().seeds, HERE / "search.csv"
+    known = pd.read_csv(file) if file.is_file() else pd.DataFrame(columns=["genes", "seed"])
+    done = set(zip(known["genes"], known["seed"], strict=True))
+    assert splits()
+    for seed in range(seeds):
+        for name, (algorithm, choices) in contenders().items():
+            if (name, seed) not in done:
+                folder = f"{name.replace(', ', '_').replace(' ', '_')}_{seed}"
+                found = study(folder, "resnet18", seed, algorithm, choices)
+                append_row(file, {"genes": name, "seed": seed, "hypervolume": share(found)})
+    rows = pd.read_csv(file).pivot_table(index="seed", columns="genes", values="hypervolume")
+    first, table = rows["all, guided"], []
+    for name in contenders():
+        less = (first - rows[name]).dropna()
+        half = stats.t.ppf(0.975, len(less) - 1) * less.std() / math.sqrt(len(less))
+        row = {"genes": name, "hypervolume": f"{rows[name].mean():.4f}"}
+        table.append({**row, "less than all, guided": f"{less.mean():.4f} ± {half:.4f}"})
+    text = markdown(pd.DataFrame(table))
+    (HERE / "search.md").write_text(text + "\n")
+    print(text)
+    sizes = [study(f"width_{w}", f"resnet18-{w}", 0, "guided", ALONE) for w in WIDTHS]
+    plot_fronts(sizes, [each.pareto() for each in sizes], HERE / "explorer.png")
+
+
+if __name__ == "__main__":
+    main()
