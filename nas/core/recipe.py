@@ -394,7 +394,11 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     },
     "full": {
         "convolution": {**_FULL, "optimizer": {"name": "muon", "learning_rate": 5e-3}},
-        "transformer": {**_FULL, "optimizer": {"name": "muon"}},
+        "transformer": {
+            **_FULL,
+            "augmentation": {"shift": 0.07},
+            "optimizer": {"name": "muon"},
+        },
     },
 }
 """Presets by name and family: what they change in the defaults."""
