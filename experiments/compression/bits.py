@@ -93,7 +93,11 @@ def rows_of(seed: int) -> Iterator[dict[str, Any]]:
     """Yield the rows of a seed."""
     base = folder_of("transformer", seed)
     space = space_of(base, channels=(1.0,), precisions=PRECISIONS)
-    uniform = {name: genotype_of(space, {"precision": name}) for name in PRECISIONS}
+    # Convolutions have 8 bits where linear layers have 4.
+    uniform = {
+        name: genotype_of(space, {"precision": name}, {"precision": "int8_weights"})
+        for name in PRECISIONS
+    }
 
     def row(bits: str, genotype: Genotype, budget: float, epochs: int = 0) -> dict[str, Any]:
         _, facts = compressed(space, genotype, seed=seed, epochs=epochs, family="transformer")

@@ -39,7 +39,7 @@ def files(seed: int, folder: Path) -> Iterator[tuple[str, Path]]:
     """Yield the files that are compared, by what they are."""
     space = space_of(folder_of("mobilenet", seed), channels=(1.0,), precisions=("fp32", "int8"))
     quantised = genotype_of(space, {"precision": "int8"})
-    base, _ = compressed(space, genotype_of(space, {}), seed=seed)
+    base, _ = compressed(space, genotype_of(space), seed=seed)
     plain = written(base, folder / "base.onnx")
     yield "fp32", plain
     layers = space.deployment(quantised)["layers"]

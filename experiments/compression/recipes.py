@@ -60,13 +60,16 @@ def recipe(epochs: int, family: str = "convolution", **changes: Any) -> Recipe:
     )
 
 
-def genotype_of(space: SearchSpace, chosen: Mapping[str, Any]) -> Genotype:
-    """Return the base with choices, by the last names of genes, wherever they can be made."""
+def genotype_of(space: SearchSpace, *chosen: Mapping[str, Any]) -> Genotype:
+    """Return the base with choices, by the last names of genes.
+
+    Where a gene has not the choice, that of the next mapping is taken, or none.
+    """
     start, indices = space.references()["base"], []
     for gene, unchanged in zip(space.genes, start, strict=True):
-        value = chosen.get(gene.name.rpartition(".")[2])
-        known = value is not None and value in gene.choices
-        indices.append(gene.choices.index(value) if known else unchanged)
+        values = [each.get(gene.name.rpartition(".")[2]) for each in chosen]
+        known = [gene.choices.index(value) for value in values if value in gene.choices]
+        indices.append(known[0] if known else unchanged)
     return space.canonical(indices)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, Self
 
 from nas.core.dataset import Examples
 from nas.core.recipe import Recipe
@@ -30,6 +30,13 @@ class CandidateTraining(Job, Protocol):
     @property
     def train(self) -> Examples:
         """Examples trained on."""
+
+    @property
+    def held_out(self) -> Examples:
+        """Examples judged on."""
+
+    def with_held_out(self, images: Examples) -> Self:
+        """Return the job that judges on other examples."""
 
     @property
     def preprocessing(self) -> Preprocessing:

@@ -23,7 +23,7 @@ from nas.core.records import read_json
 from nas.core.sampling import SamplingSettings
 from nas.core.trial import Candidate, Evaluation, Job
 from nas.evaluation import CandidateTraining, register
-from nas.evaluation.training import WorkerSettings
+from nas.evaluation.training import JudgingSettings
 
 if TYPE_CHECKING:
     from nas.network.inheritance import InitialWeights
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 CHECKPOINT_S = 60.0
 """Seconds of a supernet's training between its checkpoints."""
 
-LEAST = {"seed": 0, "training_threads": 1, "calibration_images": 1, "validation_images": 1}
+LEAST = {"seed": 0, "training_threads": 1, "calibration_images": 1}
 """Smallest values of settings."""
 
 Arrays = Mapping[str, npt.NDArray[np.float32]]
@@ -77,7 +77,7 @@ class SupportsSupernet(Job, Protocol):
 
 @register("supernet")
 @dataclass(frozen=True, kw_only=True)
-class SupernetSettings(WorkerSettings, SamplingSettings):
+class SupernetSettings(JudgingSettings, SamplingSettings):
     """Validation by a supernet, which is trained before the search and kept with the study.
 
     Attributes:
@@ -87,8 +87,6 @@ class SupernetSettings(WorkerSettings, SamplingSettings):
         seed: Of their training.
         training_threads: Of torch, while they are trained; `None` for all cores of this host.
         calibration_images: Training images from which a candidate's batch statistics are estimated.
-        validation_images: How many validation images a candidate is judged on by shared weights;
-            `None` for all. Fewer are faster, and tell less.
         inherit: Whether the front's members begin their training with the shared weights, unless
             `finalise.recipe.init` names others.
     """
@@ -98,11 +96,10 @@ class SupernetSettings(WorkerSettings, SamplingSettings):
     seed: int = 0
     training_threads: int | None = None
     calibration_images: int = 1024
-    validation_images: int | None = None
     inherit: bool = True
 
     def __post_init__(self) -> None:
-        WorkerSettings.__post_init__(self)
+        JudgingSettings.__post_init__(self)
         SamplingSettings.__post_init__(self)
         if self.stand_alone.teacher.source is not None:
             got, expected = self.stand_alone.teacher.source, "null, as it is the recipe of a search"
@@ -115,15 +112,9 @@ class SupernetSettings(WorkerSettings, SamplingSettings):
 
     def job(self, training: Callable[[Recipe], CandidateTraining], *, partial: bool = False) -> Job:
         own = {spec.name: getattr(self, spec.name) for spec in fields(SamplingSettings)}
-        job = cast("SupportsSupernet", training(self.recipe))
-        if self.validation_images is not None:
-            fewer = cast("Any", job).held_out.sample(self.validation_images, seed=0)
-            job = cast("SupportsSupernet", replace(cast("Any", job), held_out=fewer))
-        stand_alone = training(self.stand_alone) if partial else None
+        job = cast("SupportsSupernet", self.judging(training(self.recipe)))
+        stand_alone = self.judging(training(self.stand_alone)) if partial else None
         return job.of_supernet(SamplingSettings(**own), self.calibration_images, stand_alone)
-
-    def judged(self, validation: int) -> int:
-        return min(validation, self.validation_images or validation)
 
     def prepare(self, job: Job, folder: Path) -> Job:
         """Train the shared weights, unless that has been done by this study or one beside it.

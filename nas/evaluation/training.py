@@ -82,9 +82,36 @@ class WorkerSettings(EvaluationSettings):
         )
 
 
+@dataclass(frozen=True, kw_only=True)
+class JudgingSettings(WorkerSettings):
+    """Evaluation by errors on validation images.
+
+    Attributes:
+        validation_images: How many of them a candidate is judged on, the same ones for all; `None`
+            for all. Fewer are faster, and tell less. The front is judged on all.
+    """
+
+    validation_images: int | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.validation_images is not None and self.validation_images < 1:
+            setting, got = "evaluation.validation_images", self.validation_images
+            raise ConfigError(setting, got, "1 or more, or null for all")
+
+    def judged(self, validation: int) -> int:
+        return min(validation, self.validation_images or validation)
+
+    def judging(self, job: CandidateTraining) -> CandidateTraining:
+        """Return a job that judges on so many validation images."""
+        if self.validation_images is None:
+            return job
+        return job.with_held_out(job.held_out.sample(self.validation_images, seed=0))
+
+
 @register("training")
 @dataclass(frozen=True, kw_only=True)
-class TrainingSettings(WorkerSettings):
+class TrainingSettings(JudgingSettings):
     """Stand-alone training on Ray.
 
     Attributes:
@@ -98,7 +125,7 @@ class TrainingSettings(WorkerSettings):
 
     def job(self, training: Callable[[Recipe], CandidateTraining], *, partial: bool = False) -> Job:
         del partial
-        return training(self.recipe)
+        return self.judging(training(self.recipe))
 
     @property
     def inherits(self) -> bool:

@@ -284,7 +284,7 @@ def speeds_of(
             final_ratio = _fastest_s(final_job, middle) / _fastest_s(job, middle)
     refit_ratio = 0.0
     if settings.finalise.refit:
-        refit_ratio = 1 + len(job.held_out) / max(len(job.train), 1)
+        refit_ratio = 1 + len((final_job or job).held_out) / max(len(job.train), 1)
     return Speeds(
         candidate_s=candidate_s,
         final_ratio=final_ratio,

@@ -48,6 +48,7 @@ SEARCH_SETTINGS = (
     "evaluation.shrinking_from",
     "evaluation.shrinking_until",
     "evaluation.calibration_images",
+    "evaluation.validation_images",
     "ledger.url",
 )
 """Settings that trials and their hypervolume depend on."""

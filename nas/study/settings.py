@@ -332,9 +332,18 @@ IMAGES = ("input_shape", "num_classes")
 def space_of(
     config: Mapping[str, Any], input_shape: tuple[int, int, int], num_classes: int
 ) -> SearchSpace:
-    """Build a configuration's search space for images of a shape and a number of classes."""
+    """Build a configuration's search space for images of a shape and a number of classes.
+
+    Raises:
+        ConfigError: Its settings cannot be used, or leave one network.
+    """
     given = dict(zip(IMAGES, (input_shape, num_classes), strict=True))
-    return component(search_spaces.registry, config["search_space"], "search_space", given)
+    chosen = config["search_space"]
+    space: SearchSpace = component(search_spaces.registry, chosen, "search_space", given)
+    if not space.genes:
+        fix = "its settings have one choice each"
+        raise ConfigError("search_space", chosen["name"], "a space of two networks or more", fix)
+    return space
 
 
 def _check_texts(setting: str, values: tuple[str, ...]) -> None:

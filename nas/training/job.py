@@ -96,6 +96,10 @@ class TrainingJob:
             fix = "lower recipe.compute.accumulate or evaluation.gpus_per_worker"
             raise ConfigError("recipe.batch_size", batch, expected, fix)
 
+    def with_held_out(self, images: Examples) -> TrainingJob:
+        """Return the job that judges on other examples."""
+        return replace(self, held_out=images)
+
     def network(self, genotype: Genotype, parent: Parent | None = None) -> TrainableNetwork:
         """Build a network as the recipe trains it, with the weights that it begins with."""
         network = self.space.build(genotype, auxiliary=self.recipe.auxiliary_weight > 0)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from bases import required
 from omegaconf import DictConfig
 
 import search_spaces
@@ -18,7 +19,7 @@ from nas.network.space import SearchSpace
 from nas.study.checking import completed_component
 from nas.study.composition import compose
 from nas.study.reading import read, read_calibration
-from nas.study.settings import StudySettings
+from nas.study.settings import StudySettings, space_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +64,13 @@ def test_widths_that_differ_only_on_large_images_are_accepted():
 
 
 @pytest.mark.usefixtures("colours")
+def test_a_space_of_one_network_is_refused():
+    chosen = {"name": "compressed", **required("compressed", (1, 12, 12), 3)}
+    chosen |= {"channels": [1.0], "precisions": ["fp32"]}
+    with pytest.raises(ConfigError, match="one choice each"):
+        space_of({"search_space": chosen}, (1, 12, 12), 3)
+
+
 def test_a_space_that_needs_three_channels_is_accepted():
     read_in = settings({"name": "colours", "depth": 3})
     assert read_in.space((3, 8, 8), 5).cardinalities == (3,)

@@ -22,6 +22,7 @@ from nas.core.sampling import SamplingSettings
 from nas.core.space import Gene
 from nas.core.trial import Candidate
 from nas.evaluation.supernet import SupernetSettings
+from nas.evaluation.training import TrainingSettings
 from nas.network.blocks import Block, ModuleSpec
 from nas.network.space import SearchSpace
 from nas.network.trained import Preprocessing
@@ -57,14 +58,18 @@ def test_the_compressed_size_is_counted_where_it_is_asked_for() -> None:
     assert "stored_size_mb" not in training_job().metrics_of(network)
 
 
-def test_fewer_validation_images_judge_candidates_alone() -> None:
+def test_fewer_validation_images_judge_candidates() -> None:
     settings = SupernetSettings(validation_images=50)
     assert (settings.judged(359), settings.judged(20)) == (50, 20)
     job = settings.job(lambda recipe: training_job(), partial=True)
     assert isinstance(job, SupernetJob)
-    assert len(job.training.held_out) == 50
     assert isinstance(job.stand_alone, TrainingJob)
-    assert len(job.stand_alone.held_out) == 359
+    trained = TrainingSettings(validation_images=50).job(lambda recipe: training_job())
+    assert isinstance(trained, TrainingJob)
+    for each in (job.training, job.stand_alone, trained):
+        assert len(each.held_out) == 50
+    with pytest.raises(ConfigError, match="validation_images"):
+        TrainingSettings(validation_images=0)
 
 
 def candidate(**changes: object) -> Candidate:
