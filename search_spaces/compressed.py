@@ -3,8 +3,8 @@
 The network is traced into layers and functions, each of which is a block. Channels that several
 layers have in common are one gene, so that a residual sum and its branches lose the same ones. A
 compressed network begins with the weights of the base: of every group of channels the most
-important ones stay (by magnitude, Li et al., ICLR 2017), and a factorised layer is the nearest one
-of its rank (Eckart and Young, 1936).
+important ones stay (see `nas.compression.importance`), and a factorised layer is the nearest one of
+its rank (Eckart and Young, 1936).
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from torch import nn
 
 from nas.compression.base import RECORD, Base, images
 from nas.compression.channels import Channels, Part
+from nas.compression.importance import importance
 from nas.compression.layers import (
     CompressedConvolution,
     CompressedLinear,
@@ -347,18 +348,10 @@ class CompressedSpace(SearchSpace):
     @cached_property
     def _orders(self) -> dict[int, torch.Tensor]:
         """The channels of every group that may lose some, the most important ones first."""
-        orders = {}
-        for number, group in self._channels.removable().items():
-            squares = torch.zeros(group.size)
-            for maker in group.makers:
-                weight = self._base.tensors[f"{self._by_name[maker].path}.weight"]
-                squares += weight.flatten(1).square().sum(1) / weight[0].numel()
-            orders[number] = squares.argsort(descending=True, stable=True)
-        return orders
-
-    @cached_property
-    def _by_name(self) -> Mapping[str, Traced]:
-        return {layer.name: layer for layer in self._layers}
+        found = importance(self._base, self._channels)
+        return {
+            number: each.argsort(descending=True, stable=True) for number, each in found.items()
+        }
 
     def _index(self, parts: Sequence[Part], kept: Mapping[int, torch.Tensor]) -> torch.Tensor:
         """Return the positions on an axis that are kept."""

@@ -13,6 +13,9 @@ from bases import Residual
 from torch import nn
 
 import search_spaces
+from nas.compression.base import Base
+from nas.compression.channels import Channels
+from nas.compression.importance import importance
 from nas.core.errors import ConfigError
 from nas.network.compact import compact_layers
 from nas.network.space import SearchSpace
@@ -248,7 +251,8 @@ def test_removed_channels_are_as_if_they_were_zero() -> None:
         [number] = [n for n, order in space._orders.items() if len(kept[n]) < len(order)]
         gone = torch.ones(len(space._orders[number]), dtype=torch.bool)
         gone[kept[number]] = False
-        names = [space._by_name[maker].path for maker in space._channels._groups[number].makers]
+        paths = {layer.name: layer.path for layer in space._layers}
+        names = [paths[maker] for maker in space._channels._groups[number].makers]
         for path in names:
             layer = base.get_submodule(path)
             layer.weight.data[gone] = 0
@@ -282,12 +286,39 @@ def test_a_single_choice_holds_for_all_layers() -> None:
     assert all((layer.deployed_weight() == 0).float().mean() >= 0.49 for layer in layers)
 
 
-def test_the_most_important_channels_stay() -> None:
-    space = space_of(Transformer)
-    weight = made(Transformer).up.weight.detach()
-    best = weight.square().sum(1).topk(8).indices.sort().values
-    [kept] = space._indices(space.canonical([space.genes[0].choices.index(0.25)])).values()
-    assert torch.equal(kept, best)
+def test_channels_that_nothing_reads_go_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = made(ResNet)
+    gone = torch.arange(0, 16, 2)
+    with torch.no_grad():
+        network.layers[1].second.weight[:, gone] = 0
+        network.fc.weight.view(10, 16, 4)[:, gone] = 0
+    monkeypatch.setattr(sys.modules["models_of_tests"], "Unread", lambda: network, raising=False)
+    space = search_spaces.get(
+        "compressed", **IMAGES, base="models_of_tests:Unread", precisions=("fp32",)
+    )
+    names = [gene.name for gene in space.genes]
+    halved = [2 if n in ("layers_1_first.keep", "layers_1_second.keep") else 0 for n in names]
+    assert sum(halved) == 4
+    x = torch.randn(4, 1, 28, 28)
+    with torch.no_grad():
+        torch.testing.assert_close(
+            space.build(halved).eval()(x), network.eval()(x), rtol=0, atol=1e-5
+        )
+
+
+def test_channels_with_larger_values_stay() -> None:
+    network = made(ResNet)
+    for layer in network.modules():
+        if isinstance(layer, nn.Conv2d | nn.Linear):
+            nn.init.ones_(layer.weight)
+    own = network.layers[1].norm1
+    nn.init.normal_(own.weight)
+    nn.init.normal_(own.bias)
+    base = Base.of(network, IMAGES["input_shape"])
+    channels = Channels(base.layers, IMAGES["input_shape"])
+    [number] = [n for n, g in channels.removable().items() if g.makers == ["layers_1_first"]]
+    values = (own.weight**2 + own.bias**2).detach()
+    assert torch.equal(importance(base, channels)[number].argsort(), values.argsort())
 
 
 def test_a_factorised_layer_is_the_nearest_of_its_rank() -> None:

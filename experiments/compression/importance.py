@@ -1,0 +1,96 @@
+"""Which channels stay: by what they add to the layers behind them, by magnitude, at random.
+
+Run `python experiments/compression/importance.py [--seeds N]`. Of ResNet-18 and MobileNetV2 three
+quarters and half of the channels of all layers stay; the networks are judged on validation images
+without any training, with batch statistics estimated anew. Rows go to `importance.csv`, the table
+to `importance.md`; what is there is not done again.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from unittest import mock
+
+import pandas as pd
+import torch
+from _shared.markdown import markdown
+from _shared.rows import append_row
+from bases import folder_of, space_of
+from recipes import compressed, genotype_of, splits
+
+from nas.compression.base import Base
+from nas.compression.channels import Channels
+from nas.compression.importance import importance
+
+HERE = Path(__file__).resolve().parent
+IMAGES = 5000
+SHARES = (0.75, 0.5)
+Scores = Mapping[int, torch.Tensor]
+
+
+def magnitude(base: Base, channels: Channels) -> Scores:
+    """Return the mean square of the weights that make a channel (Li et al., ICLR 2017)."""
+    paths, scores = {layer.name: layer.path for layer in base.layers}, {}
+    for number, group in channels.removable().items():
+        weights = [base.state(paths[maker])["weight"].flatten(1) for maker in group.makers]
+        scores[number] = sum(weight.square().mean(1) for weight in weights)
+    return scores
+
+
+def random(base: Base, channels: Channels) -> Scores:
+    """Return random numbers."""
+    generator = torch.Generator().manual_seed(0)
+    groups = channels.removable().items()
+    return {number: torch.rand(group.size, generator=generator) for number, group in groups}
+
+
+WAYS: Mapping[str, Callable[[Base, Channels], Scores]] = {
+    "what it adds": importance,
+    "magnitude": magnitude,
+    "random": random,
+}
+
+
+def main() -> None:
+    """Do what is missing and write the table."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--seeds", type=int, default=3)
+    seeds, file = parser.parse_args().seeds, HERE / "importance.csv"
+    key = ["network", "by", "kept", "seed"]
+    known = pd.read_csv(file) if file.is_file() else pd.DataFrame(columns=key)
+    done = set(known[key].itertuples(index=False, name=None))
+    judged = splits().validation.sample(IMAGES, 0)
+    for seed in range(seeds):
+        for name in ("resnet18", "mobilenet"):
+            for way, function in WAYS.items():
+                with mock.patch("search_spaces.compressed.importance", function):
+                    space = space_of(
+                        folder_of(name, seed), channels=(1.0, *SHARES), precisions=("fp32",)
+                    )
+                    for share in SHARES:
+                        if (name, way, share, seed) not in done:
+                            genotype = genotype_of(space, {"keep": share})
+                            _, facts = compressed(space, genotype, seed=seed, held_out=judged)
+                            row = dict(zip(key, (name, way, share, seed), strict=True))
+                            append_row(file, {**row, "error": facts["error"]})
+    table = pd.read_csv(file).pivot_table(
+        index=["network", "kept"], columns="by", values="error", aggfunc=["mean", "std"]
+    )
+    text = pd.DataFrame(
+        {
+            way: [
+                f"{mean:.1f} ± {std:.1f}"
+                for mean, std in zip(table["mean"][way], table["std"][way], strict=True)
+            ]
+            for way in WAYS
+        },
+        index=table.index,
+    )
+    (HERE / "importance.md").write_text(markdown(text.reset_index()) + "\n")
+    print(markdown(text.reset_index()))
+
+
+if __name__ == "__main__":
+    main()
