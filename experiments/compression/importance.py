@@ -41,6 +41,7 @@ def magnitude(base: Base, channels: Channels) -> Scores:
 
 def random(base: Base, channels: Channels) -> Scores:
     """Return random numbers."""
+    del base
     generator = torch.Generator().manual_seed(0)
     groups = channels.removable().items()
     return {number: torch.rand(group.size, generator=generator) for number, group in groups}
