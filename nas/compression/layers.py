@@ -42,7 +42,9 @@ class CompressedBlock(nn.Module):
 class CompressedConvolution(CompressedBlock):
     """A convolution, which may be factorised.
 
-    With a rank below 1 it is a convolution to fewer channels and a pointwise one behind it.
+    With a rank below 1 it is one along the height to fewer channels, and one along the width behind
+    it (Jaderberg et al., Speeding up Convolutional Neural Networks with Low Rank Expansions, BMVC
+    2014); a pointwise one is two pointwise ones.
     """
 
     def __init__(
@@ -61,23 +63,23 @@ class CompressedConvolution(CompressedBlock):
     ) -> None:
         super().__init__(quantised_output)
         inputs = input_shape[0]
-        depthwise = groups == "depthwise"
-        outputs = inputs if depthwise else outputs
-        shared: dict[str, Any] = {
-            "kernel_size": tuple(kernel_size),
-            "stride": tuple(stride),
-            "padding": padding if isinstance(padding, str) else tuple(padding),
-            "dilation": tuple(dilation),
-            "padding_mode": padding_mode,
-        }
+        outputs = inputs if groups == "depthwise" else outputs
+        sides = {"kernel_size": kernel_size, "stride": stride, "dilation": dilation}
+        whole: dict[str, Any] = {name: tuple(pair) for name, pair in sides.items()}
+        whole |= {"padding_mode": padding_mode}
+        whole["padding"] = padding if isinstance(padding, str) else tuple(padding)
         self.second: nn.Conv2d | None = None
         if rank < 1:
-            between = rank_of(inputs * math.prod(kernel_size), outputs, rank)
-            self.first = nn.Conv2d(inputs, between, bias=False, **shared)
-            self.second = nn.Conv2d(between, outputs, 1, bias=bias)
+            high = whole | {name: (pair[0], 1) for name, pair in sides.items()}
+            wide = whole | {name: (1, pair[1]) for name, pair in sides.items()}
+            if not isinstance(padding, str):
+                high["padding"], wide["padding"] = (padding[0], 0), (0, padding[1])
+            between = rank_of(inputs * kernel_size[0], outputs * kernel_size[1], rank)
+            self.first = nn.Conv2d(inputs, between, **high, bias=False)
+            self.second = nn.Conv2d(between, outputs, **wide, bias=bias)
         else:
-            number = inputs if depthwise else int(groups)
-            self.first = nn.Conv2d(inputs, outputs, groups=number, bias=bias, **shared)
+            number = inputs if groups == "depthwise" else int(groups)
+            self.first = nn.Conv2d(inputs, outputs, **whole, groups=number, bias=bias)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map `(N, C, H, W)` to `(N, outputs, H', W')`."""
@@ -86,7 +88,16 @@ class CompressedConvolution(CompressedBlock):
 
     def fill(self, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
         """Take the weights of a convolution, factorised where there are two."""
-        _fill_factors(self.first, self.second, weight, bias)
+        if self.second is None:
+            _copy(self.first, weight, bias)
+            return
+        outputs, inputs, high, wide = weight.shape
+        matrix = weight.permute(1, 2, 0, 3).reshape(inputs * high, outputs * wide)
+        left, right = _factors(matrix, self.first.out_channels)
+        first = left.T.reshape(-1, inputs, high, 1)
+        second = right.reshape(-1, outputs, wide).permute(1, 0, 2).unsqueeze(2)
+        _copy(self.first, first, None)
+        _copy(self.second, second, bias)
 
 
 class CompressedLinear(nn.Module):
@@ -112,34 +123,33 @@ class CompressedLinear(nn.Module):
 
     def fill(self, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
         """Take the weights of a linear layer, factorised where there are two."""
-        _fill_factors(self.first, self.second, weight, bias)
+        if self.second is None:
+            _copy(self.first, weight, bias)
+            return
+        left, right = _factors(weight.T, self.first.out_features)
+        _copy(self.first, left.T, None)
+        _copy(self.second, right.T, bias)
 
 
-def rank_of(inputs: int, outputs: int, share: float) -> int:
-    """Return a rank, as a share of the one from which two factors have as many weights as one."""
-    return max(math.floor(share * inputs * outputs / (inputs + outputs)), 1)
+def rank_of(rows: int, columns: int, share: float) -> int:
+    """Return a rank, as a share of the one from which two factors have as many values as one."""
+    return max(math.floor(share * rows * columns / (rows + columns)), 1)
 
 
-def _fill_factors(
-    first: nn.Conv2d | nn.Linear,
-    second: nn.Conv2d | nn.Linear | None,
-    weight: torch.Tensor,
-    bias: torch.Tensor | None,
-) -> None:
-    last = first
-    if second is None:
-        if weight.shape != first.weight.shape:  # copying would repeat what is too short
-            raise ValueError(f"got weights {weight.shape}, expected {first.weight.shape}")
-        first.weight.copy_(weight)
-    else:
-        last, rank = second, second.weight.shape[1]
-        u, s, v = torch.linalg.svd(weight.flatten(1), full_matrices=False)
-        root = s[:rank].sqrt()
-        first.weight.copy_((root[:, None] * v[:rank]).view_as(first.weight))
-        second.weight.copy_((u[:, :rank] * root).view_as(second.weight))
+def _factors(matrix: torch.Tensor, rank: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return factors of the nearest matrix of a rank, `(rows, rank)` and `(rank, columns)`."""
+    u, s, v = torch.linalg.svd(matrix, full_matrices=False)
+    root = s[:rank].sqrt()
+    return u[:, :rank] * root, root[:, None] * v[:rank]
+
+
+def _copy(layer: nn.Conv2d | nn.Linear, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
+    if weight.shape != layer.weight.shape:  # copying would repeat what is too short
+        raise ValueError(f"got weights {weight.shape}, expected {layer.weight.shape}")
+    layer.weight.copy_(weight)
     if bias is not None:
-        assert last.bias is not None
-        last.bias.copy_(bias)
+        assert layer.bias is not None
+        layer.bias.copy_(bias)
 
 
 class UnchangedLayer(CompressedBlock):

@@ -321,17 +321,34 @@ def test_channels_with_larger_values_stay() -> None:
     assert torch.equal(importance(base, channels)[number].argsort(), values.argsort())
 
 
-def test_a_factorised_layer_is_the_nearest_of_its_rank() -> None:
+def test_a_factorised_convolution_is_the_nearest_of_its_rank() -> None:
     space = space_of(ResNet, channels=(1.0,), ranks=(1.0, 0.5))
     names = [gene.name for gene in space.genes]
-    genotype = [1 if name == "layers_1_second.rank" else 0 for name in names]
-    block = space.build(genotype).layers_1_second
-    rank = block.second.weight.shape[1]
-    product = block.second.weight.flatten(1) @ block.first.weight.flatten(1)
-    weight = made(ResNet).layers[1].second.weight.detach().flatten(1)
+    genotype = [1 if name == "layers_1_first.rank" else 0 for name in names]
+    block = space.build(genotype).layers_1_first
+    base = made(ResNet).layers[1].first  # 3 x 3, of stride 2
+    rank, weight = block.second.weight.shape[1], base.weight.detach()
+    assert rank * (8 * 3 + 16 * 3) <= 0.5 * weight.numel()
+    product = torch.einsum(
+        "rik,orl->oikl", block.first.weight[..., 0], block.second.weight[:, :, 0]
+    )
+    rows = weight.permute(1, 2, 0, 3).flatten(2).flatten(0, 1)
+    rest = torch.linalg.svdvals(rows)[rank:]
+    torch.testing.assert_close((weight - product).norm(), rest.norm(), rtol=1e-4, atol=1e-5)
+    x = torch.randn(2, 8, 9, 9)
+    expected = F.conv2d(x, product, base.bias, base.stride, base.padding)
+    torch.testing.assert_close(block(x), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_factorised_linear_layer_is_the_nearest_of_its_rank() -> None:
+    space = space_of(Transformer, channels=(1.0,), ranks=(1.0, 0.5))
+    names = [gene.name for gene in space.genes]
+    block = space.build([1 if name == "up.rank" else 0 for name in names]).up
+    weight, rank = made(Transformer).up.weight.detach(), block.first.out_features
+    product = block.second.weight @ block.first.weight
     rest = torch.linalg.svdvals(weight)[rank:]
     torch.testing.assert_close((weight - product).norm(), rest.norm(), rtol=1e-4, atol=1e-5)
-    assert rank * (16 + 16 * 9) <= 0.5 * weight.numel()
+    assert rank * (16 + 32) <= 0.5 * weight.numel()
 
 
 @pytest.mark.parametrize(
