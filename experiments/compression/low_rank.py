@@ -61,7 +61,7 @@ def along_and_across(weight: torch.Tensor, share: float) -> torch.Tensor:
 
 def tucker(weight: torch.Tensor, share: float) -> torch.Tensor:
     """Return Tucker's decomposition over channels (Kim et al., ICLR 2016), as one weight."""
-    outputs, inputs, high, wide = weight.shape
+    outputs, inputs = weight.shape[:2]
     core, sides = weight.numel(), inputs**2 + outputs**2
     kept = (math.sqrt(sides**2 + 4 * core * core * share) - sides) / (2 * core)
     of_inputs, of_outputs = max(int(kept * inputs), 1), max(int(kept * outputs), 1)
