@@ -62,8 +62,8 @@ class Layer:
     """One operation of a network in its execution order.
 
     Attributes:
-        kind: `conv1`, `grouped3`, `depthwise3d2` (with the kernel size, and the dilation if it
-            is above 1), `linear`, or the operation's own name.
+        kind: `conv1`, `conv3x1`, `grouped3`, `depthwise3d2` (with the kernel size, and the dilation
+            if it is above 1), `linear`, or the operation's own name.
         input_shape: Of its first input, without the batch.
         output_shape: Without the batch; of several outputs, the first.
         input_values: Elements of all inputs.
@@ -350,7 +350,8 @@ def _layer(
 
 
 def _convolution(module: _ConvNd) -> str:
-    size = str(module.kernel_size[0])
+    high, wide = module.kernel_size[0], module.kernel_size[-1]
+    size = str(high) if high == wide else f"{high}x{wide}"
     if module.dilation[0] > 1:
         size += f"d{module.dilation[0]}"
     if module.groups == 1:

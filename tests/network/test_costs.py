@@ -55,6 +55,11 @@ def test_kinds_of_convolutions(groups: int, kind: str):
     assert costs.macs == 16 * 8 * (8 // groups) * 9
 
 
+def test_the_kind_of_a_convolution_along_the_height():
+    costs = count(nn.Conv2d(8, 8, (3, 1), padding=(1, 0)), (8, 4, 4))
+    assert [layer.kind for layer in costs.layers] == ["conv3x1"]
+
+
 def test_layers_come_in_execution_order():
     network = Applied(lambda x, a, b: b(F.relu(a(x))) + x, b=conv(2, 2), a=conv(2, 2, 1))
     kinds = [layer.kind for layer in count(network, (2, 4, 4)).layers]
