@@ -55,6 +55,19 @@ def test_what_was_saved_is_the_module(module: nn.Module, tmp_path: Path) -> None
         assert torch.isfinite(network(x)).all()
 
 
+def test_a_compressed_network_is_a_base_again(saved: Path, tmp_path: Path) -> None:
+    choices = {"channels": (1.0, 0.5), "ranks": (1.0, 0.5), "precisions": ("fp32",)}
+    first = search_spaces.get(
+        "compressed", input_shape=SHAPE, num_classes=4, base=str(saved), **choices
+    )
+    smaller = first.build([1] * len(first.genes)).eval()
+    again = space_of(Base.of(smaller, SHAPE).save(tmp_path))
+    x = images(SHAPE)
+    with torch.no_grad():
+        same = again.build(again.references()["base"]).eval()(x)
+        torch.testing.assert_close(same, smaller(x), rtol=0, atol=1e-6)
+
+
 def test_images_of_another_shape_are_refused(saved: Path) -> None:
     with pytest.raises(ConfigError, match=r"\(1, 12, 12\)"):
         space_of(saved, (1, 8, 8))
