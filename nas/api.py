@@ -129,8 +129,8 @@ def compress(
 
     Args:
         base: A module, which is traced and kept in `RUNS/bases`; or `search_space.base` of the
-            command line: `MODULE:FUNCTION`, `STUDY:PICK` or a folder.
-        weights: A safetensors file with the weights of `MODULE:FUNCTION`.
+            command line: `MODULE:FUNCTION`, `STUDY:PICK`, `SPACE:NAME` or a folder.
+        weights: A safetensors file with the weights of `MODULE:FUNCTION` or `SPACE:NAME`.
         settings: As of `nas.search`.
         overrides: As of `nas.search`; `experiment=compression` is among them.
         **others: Other arguments of `nas.search`, but `space`.
@@ -199,12 +199,13 @@ def _traced(
     """Trace a module for images as the data has, and return the folder in which it is kept."""
     from nas.compression.base import Base
 
-    # It is not looked up before the study begins.
+    # Nothing looks the placeholder up before the study begins.
     given = {**settings, "search_space.base": "traced"}
     data, device, config_dir = (others.get(name) for name in ("data", "device", "config_dir"))
     checked = _read(None, data, device, given, overrides, config_dir)
     splits = checked.data.search_splits()
-    return str(Base.of(module, splits.input_shape).save(Path(checked.runs).expanduser() / "bases"))
+    folder = Path(checked.runs).expanduser().resolve() / "bases"
+    return str(Base.of(module, splits.input_shape).save(folder))
 
 
 def _data(data: Component | Path | None) -> Component | None:

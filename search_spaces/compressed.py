@@ -141,10 +141,10 @@ class CompressedSpace(SearchSpace):
             object.__setattr__(self, name, values)
             if not values or len(set(values)) < len(values) or not all(map(allowed, values)):
                 raise ConfigError(f"search_space.{name}", list(values), f"distinct {expected}")
-        outputs = self._layers[-1].shape
-        if outputs != (self.num_classes,):
+        shape = tuple(self._base.answer.shape[1:])
+        if shape != (self.num_classes,):
             expected = f"a network with {self.num_classes} outputs, as the data has"
-            fix = f"it has outputs of shape {outputs}"
+            fix = f"it has outputs of shape {shape}"
             raise ConfigError("search_space.base", self.base, expected, fix)
         self._check_networks()
 
@@ -158,16 +158,20 @@ class CompressedSpace(SearchSpace):
         for name, setting in SETTINGS_OF.items():
             object.__setattr__(unchanged, setting, (UNCHANGED[name],))
         seen, expected = images(self.input_shape), self._base.answer
+        same = "a network whose traced form has the same outputs"
         with torch.no_grad():
-            difference = (unchanged.build(()).eval()(seen) - expected).abs().max()
+            try:
+                difference = (unchanged.build(()).eval()(seen) - expected).abs().max()
+            except Exception as error:  # whatever functions raise, or a file that was changed
+                fix = f"the traced form fails: {one_line(error)}"
+                raise ConfigError("search_space.base", self.base, same, fix) from error
             if not difference <= SAME * expected.abs().max().clamp(min=1):
-                what = "a network whose traced form has the same outputs"
                 fix = f"they differ by {difference:.3g}; write it without operations in place"
-                raise ConfigError("search_space.base", self.base, what, fix)
+                raise ConfigError("search_space.base", self.base, same, fix)
             try:
                 self.build([len(gene.choices) - 1 for gene in self.genes]).eval()(seen)
             except (RuntimeError, ValueError) as error:
-                fix = f"with fewer channels it fails: {one_line(error)}"
+                fix = f"the smallest network fails: {one_line(error)}"
                 got = list(self.channels)
                 raise ConfigError("search_space.channels", got, "[1]", fix) from error
 
@@ -175,6 +179,9 @@ class CompressedSpace(SearchSpace):
     def _base(self) -> Base:
         folder = Path(self.base).expanduser()
         if (folder / RECORD).is_file():
+            if self.base_weights:
+                expected = "none, as the network comes with its weights"
+                raise ConfigError("search_space.base_weights", self.base_weights, expected)
             return Base.load(folder, self.input_shape)
         module = _with_weights(self._made(), self.base, self.base_weights)
         return Base.of(module.eval(), self.input_shape)

@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pandas as pd
+
+
+def mean_and_deviation(values: Any, digits: int = 2) -> list[str]:
+    """Return a text for each group of a grouped column: its mean and its standard deviation."""
+    mean, deviation = values.mean(), values.std().fillna(0)
+    pairs = zip(mean, deviation, strict=True)
+    return [f"{one:.{digits}f} ± {other:.{digits}f}" for one, other in pairs]
 
 
 def markdown(table: pd.DataFrame) -> str:

@@ -15,9 +15,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
-from _shared.markdown import markdown
+from _shared.markdown import markdown, mean_and_deviation
 from _shared.rows import append_row
 from bases import folder_of, space_of
 from recipes import TUNED, compressed, genotype_of, splits
@@ -68,7 +67,7 @@ def by_search(base: Path, space: SearchSpace, seed: int, algorithm: str) -> pd.D
 
 def by_sensitivity(space: SearchSpace, seed: int) -> pd.DataFrame:
     """Take bits from one layer after the other; return what there is on the way."""
-    judged = splits().validation.sample(JUDGED, seed)
+    judged = splits().validation.drawn(JUDGED, 0)
     current = list(space.references()["base"])
 
     def error(genotype: list[int]) -> float:
@@ -141,12 +140,7 @@ def main() -> None:
     table = pd.DataFrame(
         {
             "file, MB": groups["size_mb"].mean().map("{:.3f}".format),
-            "accuracy, %": [
-                f"{mean:.2f} ± {std:.2f}"
-                for mean, std in zip(
-                    groups["accuracy"].mean(), groups["accuracy"].std().fillna(np.nan), strict=True
-                )
-            ],
+            "accuracy, %": mean_and_deviation(groups["accuracy"]),
             "seeds": groups["seed"].count(),
         }
     ).reset_index()

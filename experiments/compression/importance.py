@@ -15,7 +15,7 @@ from unittest import mock
 
 import pandas as pd
 import torch
-from _shared.markdown import markdown
+from _shared.markdown import markdown, mean_and_deviation
 from _shared.rows import append_row
 from bases import folder_of, space_of
 from recipes import compressed, genotype_of, splits
@@ -62,7 +62,7 @@ def main() -> None:
     key = ["network", "by", "kept", "seed"]
     known = pd.read_csv(file) if file.is_file() else pd.DataFrame(columns=key)
     done = set(known[key].itertuples(index=False, name=None))
-    judged = splits().validation.sample(IMAGES, 0)
+    judged = splits().validation.drawn(IMAGES, 0)
     for seed in range(seeds):
         for name in ("resnet18", "mobilenet"):
             for way, function in WAYS.items():
@@ -76,19 +76,9 @@ def main() -> None:
                             _, facts = compressed(space, genotype, seed=seed, held_out=judged)
                             row = dict(zip(key, (name, way, share, seed), strict=True))
                             append_row(file, {**row, "error": facts["error"]})
-    table = pd.read_csv(file).pivot_table(
-        index=["network", "kept"], columns="by", values="error", aggfunc=["mean", "std"]
-    )
-    text = pd.DataFrame(
-        {
-            way: [
-                f"{mean:.1f} ± {std:.1f}"
-                for mean, std in zip(table["mean"][way], table["std"][way], strict=True)
-            ]
-            for way in WAYS
-        },
-        index=table.index,
-    )
+    groups = pd.read_csv(file).groupby(["network", "kept", "by"])["error"]
+    cells = pd.Series(mean_and_deviation(groups, digits=1), index=groups.mean().index)
+    text = pd.DataFrame({way: cells.xs(way, level="by") for way in WAYS})
     (HERE / "importance.md").write_text(markdown(text.reset_index()) + "\n")
     print(markdown(text.reset_index()))
 

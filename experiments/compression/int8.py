@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
-from _shared.markdown import markdown
+from _shared.markdown import markdown, mean_and_deviation
 from _shared.rows import append_row
 from bases import folder_of, space_of
 from deployed import calibration_images, error_of, latencies_ms, written
@@ -78,12 +78,7 @@ def main() -> None:
     table = pd.DataFrame(
         {
             "accuracy, %": (100 - groups["error"].mean()).map("{:.2f}".format),
-            "lost, points": [
-                f"{mean:.2f} ± {std:.2f}"
-                for mean, std in zip(
-                    groups["lost, points"].mean(), groups["lost, points"].std(), strict=True
-                )
-            ],
+            "lost, points": mean_and_deviation(groups["lost, points"]),
             "size, MB": groups["size_mb"].mean().map("{:.3f}".format),
             "of fp32": groups["size, share of fp32"].mean().map("{:.0%}".format),
             "latency, ms": groups["latency_ms"].mean().map("{:.3f}".format),

@@ -102,7 +102,7 @@ def error(seed: int, way: str, share: float) -> float:
                 layer.momentum = None
         images = np.array(own.train.sample(1024, seed).pixels[:])
         network.train()(preprocessing(torch.from_numpy(images)))
-    judged = own.validation.sample(IMAGES, 0)
+    judged = own.validation.drawn(IMAGES, 0)
     return float(evaluate(network.eval(), judged, preprocessing)["error"])
 
 

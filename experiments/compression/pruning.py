@@ -19,7 +19,7 @@ from typing import Any
 
 import pandas as pd
 import torch
-from _shared.markdown import markdown
+from _shared.markdown import markdown, mean_and_deviation
 from _shared.rows import append_row
 from bases import built, folder_of, space_of
 from deployed import latencies_ms, written
@@ -34,7 +34,7 @@ from nas.training.trainer import evaluate, train
 
 HERE = Path(__file__).resolve().parent
 EPOCHS = 6
-STEPS = (0.79, 0.63, 0.5)
+STEPS = (0.75, 0.625, 0.5)
 """Shares of the base's channels that are left after each step."""
 
 
@@ -46,12 +46,14 @@ def halved(folder: Path) -> tuple[SearchSpace, Genotype]:
 
 def in_steps(base: Path, folder: Path, seed: int) -> nn.Module:
     """Remove channels step by step, with some epochs of training after each."""
-    left = 1.0
+    whole, left = halved(base)[0], 1.0
     for step, share in enumerate(STEPS):
         now = share / left
         space = space_of(base, channels=(1.0, now), precisions=("fp32",))
-        chosen = genotype_of(space, {"keep": now})
-        network, _ = compressed(space, chosen, seed=seed + step, epochs=EPOCHS // len(STEPS))
+        chosen, own_seed = genotype_of(space, {"keep": now}), 10 * seed + step
+        network, _ = compressed(
+            space, chosen, seed=own_seed, epochs=EPOCHS // len(STEPS), teacher=whole
+        )
         base, left = Base.of(network, splits().input_shape).save(folder), share
     return network
 
@@ -141,12 +143,7 @@ def main() -> None:
     groups = rows.groupby("network", sort=False)
     table = pd.DataFrame(
         {
-            "accuracy, %": [
-                f"{mean:.2f} ± {std:.2f}"
-                for mean, std in zip(
-                    groups["accuracy"].mean(), groups["accuracy"].std().fillna(0), strict=True
-                )
-            ],
+            "accuracy, %": mean_and_deviation(groups["accuracy"]),
             "params, 10^6": groups["params_m"].mean().map("{:.3f}".format),
             "latency, ms": groups["latency_ms"].mean().map("{:.3f}".format),
             "seeds": groups["seed"].count(),

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from _shared.markdown import markdown
+from _shared.markdown import markdown, mean_and_deviation
 from _shared.rows import append_row
 from bases import folder_of, space_of
 from recipes import TUNED, compressed, genotype_of
@@ -23,7 +23,7 @@ HERE = Path(__file__).resolve().parent
 ALL: dict[str, tuple[Any, ...]] = {
     "channels": (1.0, 0.75, 0.5),
     "ranks": (1.0, 0.75, 0.5),
-    "precisions": ("fp32", "int8", "int8_weights", "int4_weights"),
+    "precisions": ("fp32", "int8"),
     "sparsities": (0.0, 0.3, 0.5, 0.7, 0.9, "2:4"),
     "clusters": (0, 64, 16, 4),
 }
@@ -42,14 +42,13 @@ WAYS: dict[str, dict[str, Any]] = {
 
 def summary(found: pd.DataFrame) -> pd.DataFrame:
     """Return a row a way: accuracy before and after training, and what it takes."""
+    found = found.assign(accuracy=100 - found["error"])
     groups = found.groupby("way", sort=False)
     table = groups[["stored_mb", "file_mb", "macs_m"]].mean().round(3)
     for epochs in sorted(found["epochs"].unique()):
-        own = found[found["epochs"] == epochs].groupby("way", sort=False)["error"]
-        mean, std = own.mean(), own.std().fillna(0)
-        table[f"accuracy after {epochs} epochs, %"] = [
-            f"{100 - mean[way]:.2f} ± {std[way]:.2f}" if way in mean else "" for way in table.index
-        ]
+        own = found[found["epochs"] == epochs].groupby("way", sort=False)["accuracy"]
+        cells = pd.Series(mean_and_deviation(own), index=own.mean().index)
+        table[f"accuracy after {epochs} epochs, %"] = cells.reindex(table.index, fill_value="")
     return table.reset_index()
 
 

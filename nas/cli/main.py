@@ -19,7 +19,7 @@ from nas.cli import device
 from nas.cli.device import print_json
 from nas.cli.parser import CONFIGURED, parser
 from nas.core.ending import Terminated, end_orderly, ignore_interrupts
-from nas.core.errors import HwnasError
+from nas.core.errors import ConfigError, HwnasError
 from nas.core.output import Output, output_is_optional, tell
 
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -145,15 +145,22 @@ def _studies(parsed: argparse.Namespace) -> int:
 def _pareto(parsed: argparse.Namespace) -> int:
     from nas import results
     from nas.results.frame import records
+    from nas.results.study import distinct_names
 
     studies = [results.open_study(name, parsed.runs) for name in parsed.studies]
     objectives = None if parsed.objectives is None else parsed.objectives.split(",")
     fronts = [s.pareto(parsed.where, objectives, parsed.sort, parsed.fidelity) for s in studies]
+    if parsed.out is not None:
+        from nas.results.plot import plot_fronts
+
+        if objectives is not None:
+            expected = "no --objectives, as the studies' own are drawn"
+            raise ConfigError("--out", str(parsed.out), expected)
+        output_is_optional()
+        plot_fronts(studies, fronts, parsed.out)
     if parsed.json:
-        named = zip(studies, fronts, strict=True)
-        return print_json(
-            [{"study": s.name, **row} for s, front in named for row in records(front)]
-        )
+        named = zip(distinct_names(studies), map(records, fronts), strict=True)
+        return print_json([{"study": name, **row} for name, rows in named for row in rows])
     from nas.cli.console import print_front
 
     for study, front in zip(studies, fronts, strict=True):
@@ -163,11 +170,7 @@ def _pareto(parsed: argparse.Namespace) -> int:
             ends = (f"{name} is {low:.4g} to {high:.4g}" for name, (low, high) in reach.items())
             why = "; ".join([f"no architecture meets {parsed.where}", *ends])
         print_front(study, front, why)
-    if len(studies) > 1:
-        from nas.results.plot import plot_fronts
-
-        output_is_optional()
-        plot_fronts(studies, fronts, parsed.out)
+    if parsed.out is not None:
         sys.stdout.write(f"{parsed.out}\n")
     return 0
 

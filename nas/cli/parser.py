@@ -149,9 +149,7 @@ def _add_studies(commands: Commands) -> None:
     pareto.add_argument(
         "--fidelity", type=float, default=1.0, help="share of the full training (default: 1)"
     )
-    pareto.add_argument(
-        "--out", type=Path, default="fronts.png", help="picture of several fronts (fronts.png)"
-    )
+    pareto.add_argument("--out", type=Path, help="draw the fronts into this PNG file")
     for command in (sensitivity, export):
         command.add_argument(
             "--allow-imports",

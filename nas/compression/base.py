@@ -26,8 +26,8 @@ from nas.core.files import hashed, json_values, write_bytes_atomically, write_js
 from nas.core.records import decoding, read_json
 
 RECORD, WEIGHTS = "traced.json", "model.safetensors"
-ANSWER = "answer"
-"""Name of the outputs among the tensors of a folder."""
+ANSWER = ":answer"
+"""Name of the outputs among the tensors of a folder, which is no path in a module."""
 
 
 @dataclass(frozen=True)
@@ -55,16 +55,28 @@ class Base:
         Raises:
             ConfigError: It cannot be traced, or does not take such images.
         """
-        module = copy.deepcopy(module).cpu().eval()
+        try:
+            module = copy.deepcopy(module).cpu().eval()
+        except (RuntimeError, TypeError) as error:
+            expected = "a module that can be copied"
+            fix = f"{one_line(error)}; remove parametrisations and masks of its layers"
+            got = type(module).__name__
+            raise ConfigError("search_space.base", got, expected, fix) from error
         layers = tuple(traced(module, input_shape))
         parameters = dict(module.named_parameters())
         with torch.no_grad():
             answer = module(images(input_shape))
         tensors = {**parameters, **dict(module.named_buffers())}
+        for path in (path for layer in layers for path in layer.tensors.values()):
+            owner, _, name = path.rpartition(".")
+            tensors[path] = getattr(module.get_submodule(owner), name)
         return cls(
             layers=layers,
             input_shape=tuple(input_shape),
-            tensors={path: tensor.detach().contiguous() for path, tensor in tensors.items()},
+            tensors={
+                path: tensor.detach().clone(memory_format=torch.contiguous_format)
+                for path, tensor in tensors.items()
+            },
             parameters=frozenset(parameters),
             answer=answer,
         )
@@ -75,7 +87,7 @@ class Base:
         digest = hashlib.sha256()
         for path, tensor in sorted(self.tensors.items()):
             digest.update(path.encode())
-            digest.update(tensor.numpy().tobytes())
+            digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
         return digest.hexdigest()
 
     def state(self, path: str) -> dict[str, torch.Tensor]:

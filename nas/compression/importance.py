@@ -1,9 +1,9 @@
 """Which channels of a trained network matter most, as its weights tell.
 
-A channel counts as the mean square of its values, which batch normalisation sets, times the squared
-weights that it is read by: what it adds to the layers behind it. That is the score of Wanda (Sun et
-al., ICLR 2024) for whole channels, with the statistics of batch normalisation (Liu et al., Network
-Slimming, ICCV 2017) in the place of images.
+A channel counts as the mean square of its values times the squared weights that it is read by: what
+it adds to the layers behind it. That is the score of Wanda (Sun et al., ICLR 2024) for whole
+channels. Batch normalisation tells the values without images (Liu et al., Network Slimming, ICCV
+2017); where there is none, the weights by which a channel is made do.
 """
 
 from __future__ import annotations
@@ -22,13 +22,16 @@ def importance(base: Base, channels: Channels) -> Mapping[int, torch.Tensor]:
     Groups none of whose channels can be removed are left out.
     """
     groups = channels.removable()
-    values, weights = (
-        {number: torch.zeros(group.size) for number, group in groups.items()} for _ in range(2)
+    values, weights, made = (
+        {number: torch.zeros(group.size) for number, group in groups.items()} for _ in range(3)
     )
     for layer in base.layers:
         state = base.state(layer.path) if layer.name in channels.read else {}
         if "weight" not in state:
             continue
+        if layer.has_weights and (own := channels.number(channels.written[layer.name][0])) in made:
+            made[own] += state["weight"].flatten(1).square().sum(1)
+            made[own] += state["bias"].square() if "bias" in state else 0
         if layer.target in NORMALISATIONS:
             added, total = state["weight"].square() + state["bias"].square(), values
         elif layer.arguments.get("groups", 1) == 1:
@@ -41,6 +44,6 @@ def importance(base: Base, channels: Channels) -> Mapping[int, torch.Tensor]:
                 total[number] += added[:size].view(-1, part.repeat).sum(1)
             added = added[size:]
     return {
-        number: weights[number] * (values[number] if values[number].any() else 1)
+        number: weights[number] * (values[number] if values[number].any() else made[number])
         for number in groups
     }

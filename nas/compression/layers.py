@@ -44,7 +44,8 @@ class CompressedConvolution(CompressedBlock):
 
     With a rank below 1 it is one along the height to fewer channels, and one along the width behind
     it (Jaderberg et al., Speeding up Convolutional Neural Networks with Low Rank Expansions, BMVC
-    2014); a pointwise one is two pointwise ones.
+    2014). Where it strides along the width, which the first one could not, it is a whole one to
+    fewer channels, and a pointwise one.
     """
 
     def __init__(
@@ -65,18 +66,23 @@ class CompressedConvolution(CompressedBlock):
         inputs = input_shape[0]
         outputs = inputs if groups == "depthwise" else outputs
         sides = {"kernel_size": kernel_size, "stride": stride, "dilation": dilation}
-        whole: dict[str, Any] = {name: tuple(pair) for name, pair in sides.items()}
-        whole |= {"padding_mode": padding_mode}
-        whole["padding"] = padding if isinstance(padding, str) else tuple(padding)
+        whole: dict[str, Any] = {
+            **{name: tuple(pair) for name, pair in sides.items()},
+            "padding": padding if isinstance(padding, str) else tuple(padding),
+            "padding_mode": padding_mode,
+        }
         self.second: nn.Conv2d | None = None
         if rank < 1:
-            high = whole | {name: (pair[0], 1) for name, pair in sides.items()}
-            wide = whole | {name: (1, pair[1]) for name, pair in sides.items()}
-            if not isinstance(padding, str):
-                high["padding"], wide["padding"] = (padding[0], 0), (0, padding[1])
-            between = rank_of(inputs * kernel_size[0], outputs * kernel_size[1], rank)
-            self.first = nn.Conv2d(inputs, between, **high, bias=False)
-            self.second = nn.Conv2d(between, outputs, **wide, bias=bias)
+            before, behind = whole, dict[str, Any](kernel_size=(1, 1))
+            if stride[1] == 1:
+                before = whole | {name: (pair[0], 1) for name, pair in sides.items()}
+                behind = whole | {name: (1, pair[1]) for name, pair in sides.items()}
+                if not isinstance(padding, str):
+                    before["padding"], behind["padding"] = (padding[0], 0), (0, padding[1])
+            rows, columns = (math.prod(each["kernel_size"]) for each in (before, behind))
+            between = rank_of(inputs * rows, outputs * columns, rank)
+            self.first = nn.Conv2d(inputs, between, **before, bias=False)
+            self.second = nn.Conv2d(between, outputs, **behind, bias=bias)
         else:
             number = inputs if groups == "depthwise" else int(groups)
             self.first = nn.Conv2d(inputs, outputs, **whole, groups=number, bias=bias)
@@ -91,12 +97,12 @@ class CompressedConvolution(CompressedBlock):
         if self.second is None:
             _copy(self.first, weight, bias)
             return
-        outputs, inputs, high, wide = weight.shape
-        matrix = weight.permute(1, 2, 0, 3).reshape(inputs * high, outputs * wide)
-        left, right = _factors(matrix, self.first.out_channels)
-        first = left.T.reshape(-1, inputs, high, 1)
-        second = right.reshape(-1, outputs, wide).permute(1, 0, 2).unsqueeze(2)
-        _copy(self.first, first, None)
+        outputs, (high, before) = len(weight), self.first.kernel_size
+        behind = self.second.kernel_size[1]
+        split = weight.view(outputs, -1, high, before, behind).permute(1, 2, 3, 0, 4)
+        left, right = _factors(split.reshape(-1, outputs * behind), self.first.out_channels)
+        second = right.reshape(-1, outputs, behind).permute(1, 0, 2).unsqueeze(2)
+        _copy(self.first, left.T.reshape(self.first.weight.shape), None)
         _copy(self.second, second, bias)
 
 

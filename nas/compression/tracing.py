@@ -132,7 +132,10 @@ _OF_TENSORS = frozenset(
     for functions in torch.overrides.get_overridable_functions().values()
     for function in functions
     if not (name := getattr(function, "__name__", "_")).startswith("_")
-) | {"arange", "full", "hardswish", "ones", "tensor", "zeros"}
+) | {
+    "arange", "as_tensor", "eye", "full", "hardsigmoid", "hardswish", "linspace", "logsigmoid",
+    "new_full", "new_ones", "new_tensor", "new_zeros", "ones", "tensor", "zeros",
+}  # fmt: skip
 
 _DTYPES = {name: value for name, value in vars(torch).items() if isinstance(value, torch.dtype)}
 
@@ -199,6 +202,9 @@ class _GraphReader:
             self._seen.add(id(parameter))
         if getattr(nn, name, None) is not type(layer):
             raise _untraceable(self._module, f"{node.target} is a {name}, which is not traced into")
+        if name in ("Conv2d", "Linear") and "weight" not in dict(layer.named_parameters()):
+            why = f"the weights of {node.target} are computed: remove its parametrisation or mask"
+            raise _untraceable(self._module, why)
         shape = self._shape(node)
         if shape is None:
             raise _untraceable(
@@ -218,8 +224,10 @@ class _GraphReader:
     def _constructed(self, path: str, layer: nn.Module) -> dict[str, Any]:
         """Return the arguments that a layer of torch.nn was built with."""
         arguments = {}
-        for name in inspect.signature(type(layer)).parameters:
+        for name, parameter in inspect.signature(type(layer)).parameters.items():
             if name in ("device", "dtype", "inplace"):
+                continue
+            if not hasattr(layer, name) and parameter.default is None:  # a deprecated one
                 continue
             if not hasattr(layer, name):
                 raise _untraceable(self._module, f"{path} has no attribute {name}, its argument")
@@ -266,14 +274,18 @@ class _GraphReader:
     def _name(self, node: fx.Node) -> str:
         """Return the name of a function or method, of one that changes nothing in place."""
         if node.op == "call_method":
-            return "Tensor." + str(node.target).removesuffix("_")
+            method = str(node.target).removesuffix("_")
+            if method not in _ALLOWED["Tensor"]:
+                raise _untraceable(self._module, f"it calls {node.target}, which is not supported")
+            return f"Tensor.{method}"
         name = getattr(node.target, "__name__", str(node.target))
         if node.target in (operator.iadd, operator.isub, operator.imul, operator.itruediv):
             name = name.removeprefix("i")
             return f"operator.{name}"
         for space, held in _SPACES.items():
-            if getattr(held, name, None) is node.target and name in _ALLOWED[space]:
-                return f"{space}.{name}"
+            plain = name.removesuffix("_")
+            if getattr(held, name, None) is node.target and plain in _ALLOWED[space]:
+                return f"{space}.{plain}"
         raise _untraceable(self._module, f"it calls {name}, which is no function of torch")
 
     def _argument(self, where: str, value: Any, program: _Calls) -> Any:

@@ -108,6 +108,13 @@ class Examples:
         turn[by_stratum] = np.arange(len(self)) - np.repeat(starts, counts)
         return self.take(shuffled[np.argsort(turn, kind="stable")[:count]])
 
+    def drawn(self, count: int, seed: int) -> Examples:
+        """Draw examples without replacement, each as likely as any other; arguments as of `sample`.
+
+        Errors on them estimate those on all, also where classes differ in number.
+        """
+        return self.take(np.random.default_rng(seed).permutation(len(self))[:count])
+
     def fingerprint(self) -> dict[str, Any]:
         """Return this split's part of `Dataset.fingerprint`."""
         digest = hashlib.sha256(repr(self.pixels.shape).encode())

@@ -106,7 +106,7 @@ class JudgingSettings(WorkerSettings):
         """Return a job that judges on so many validation images."""
         if self.validation_images is None:
             return job
-        return job.with_held_out(job.held_out.sample(self.validation_images, seed=0))
+        return job.with_held_out(job.held_out.drawn(self.validation_images, seed=0))
 
 
 @register("training")

@@ -352,8 +352,8 @@ def _layer(
 def _convolution(module: _ConvNd) -> str:
     high, wide = module.kernel_size[0], module.kernel_size[-1]
     size = str(high) if high == wide else f"{high}x{wide}"
-    if module.dilation[0] > 1:
-        size += f"d{module.dilation[0]}"
+    if (dilation := max(module.dilation)) > 1:
+        size += f"d{dilation}"
     if module.groups == 1:
         return f"conv{size}"
     depthwise = module.groups == module.in_channels

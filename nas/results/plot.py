@@ -18,7 +18,7 @@ from nas.core.files import write_bytes_atomically
 from nas.core.trial import FULL
 from nas.results.columns import CONFIDENCE_INTERVAL, Column, columns_of, device_label
 from nas.results.report import report_frame
-from nas.results.study import StudyResults
+from nas.results.study import StudyResults, distinct_names
 
 SIZE_INCHES, DPI = (12.0, 7.5), 100
 _GREY, _BLUE, _RED, _BLACK = "#a8b0b8", "#2f6db3", "#c8381f", "#303030"
@@ -98,14 +98,14 @@ def pareto_figure(study: StudyResults) -> Figure:
 
 
 def fronts_figure(studies: Sequence[StudyResults], fronts: Sequence[pd.DataFrame]) -> Figure:
-    """Draw fronts of several studies, their first objective against the second.
+    """Draw fronts of studies, their first objective against the second.
 
     Verified architectures stand at what was measured, others at what the search saw; the legend
     says which they are.
 
     Args:
         studies: Whose first two objectives are the same.
-        fronts: Of `StudyResults.pareto`, one for every study.
+        fronts: Of `StudyResults.pareto` by the studies' own objectives, one for every study.
 
     Raises:
         ConfigError: A study has other objectives than the first one, or one only.
@@ -118,6 +118,7 @@ def fronts_figure(studies: Sequence[StudyResults], fronts: Sequence[pd.DataFrame
         expected = f"the first two of {first.name}: {', '.join(list(first.columns)[:2])}"
     view = _view(first)
     devices = [device_label(study.record.get("device")) for study in studies]
+    names = distinct_names(studies)
     figure = Figure(figsize=SIZE_INCHES, dpi=DPI, layout="constrained")
     axes, points = figure.add_subplot(), []
     for i, (study, front) in enumerate(zip(studies, fronts, strict=True)):
@@ -133,7 +134,7 @@ def fronts_figure(studies: Sequence[StudyResults], fronts: Sequence[pd.DataFrame
             xerr=shown[bars].fillna(0) if bars in shown else None,
             color=_STUDIES[i % len(_STUDIES)],
             fmt=_MARKERS[i % len(_MARKERS)],
-            label=f"{study.name} ({', '.join(what)})",
+            label=f"{names[i]} ({', '.join(what)})",
             linestyle="-" if len(study.columns) == 2 else "none",
             drawstyle="steps-post",
             markersize=7,
@@ -142,7 +143,7 @@ def fronts_figure(studies: Sequence[StudyResults], fronts: Sequence[pd.DataFrame
         )
     device = devices[0] if len(set(devices)) == 1 else ""
     _finish(axes, first, view, pd.concat(points), device)
-    axes.set_title(", ".join(study.name for study in studies), fontsize=15, loc="left")
+    axes.set_title(", ".join(names), fontsize=15, loc="left")
     return figure
 
 

@@ -379,6 +379,12 @@ class StudyResults:
         return ledger
 
 
+def distinct_names(studies: Sequence[StudyResults]) -> list[str]:
+    """Return the names of studies, or their folders where several have the same name."""
+    names = [study.name for study in studies]
+    return names if len(set(names)) == len(names) else [str(study.path) for study in studies]
+
+
 def _verified(
     frame: pd.DataFrame, fidelity: float, objectives: Sequence[str] | None
 ) -> pd.Series[bool]:

@@ -29,7 +29,8 @@ TOLERANCE = 0.02
 def with_base(values: Mapping[str, Any]) -> dict[str, Any]:
     """Return a configuration whose search space can load its base by itself.
 
-    The network of a study is replaced by its folder; the module of a function is among `imports`.
+    The network of a study is replaced by its folder, and a folder by its full path; the module of a
+    function is among `imports`.
 
     Raises:
         ConfigError: The study has no such verified network, or the module cannot be imported.
@@ -37,6 +38,8 @@ def with_base(values: Mapping[str, Any]) -> dict[str, Any]:
     space = values.get("search_space") or {}
     base = space.get("base")
     before, _, after = str(base or "").rpartition(":")
+    if base and (folder := Path(str(base)).expanduser()).is_dir():
+        return {**values, "search_space": {**space, "base": str(folder.resolve())}}
     if not before or not after:
         return dict(values)
     runs = Path(values.get("runs") or GeneralSettings.runs).expanduser()

@@ -341,7 +341,7 @@ def space_of(
     chosen = config["search_space"]
     space: SearchSpace = component(search_spaces.registry, chosen, "search_space", given)
     if not space.genes:
-        fix = "its settings have one choice each"
+        fix = "its settings leave no choice"
         raise ConfigError("search_space", chosen["name"], "a space of two networks or more", fix)
     return space
 

@@ -143,7 +143,7 @@ def test_several_fronts_are_printed_and_drawn(
 ) -> None:
     for name in ("first", "second"):
         shutil.copytree(finished.folder, tmp_path / "runs" / name)
-    shown = here("pareto", "first", "second")
+    shown = here("pareto", "first", "second", "--out", "fronts.png")
     assert shown.returncode == 0, shown.stderr
     assert all(f"{name}: Pareto front (verified)" in shown.stdout for name in ("first", "second"))
     assert shown.stdout.endswith("fronts.png\n")
@@ -152,6 +152,12 @@ def test_several_fronts_are_printed_and_drawn(
     rows = json.loads(here("pareto", "first", "second", "--json").stdout)
     front = len(finished.study.pareto())
     assert [row["study"] for row in rows] == ["first"] * front + ["second"] * front
+    elsewhere = shutil.copytree(finished.folder, tmp_path / "elsewhere" / "first")
+    twice = json.loads(here("pareto", "first", str(elsewhere), "--json").stdout)
+    assert len({row["study"] for row in twice}) == 2
+    refused = here("pareto", "first", "--out", "x.png", "--objectives", "params_m,error")
+    assert refused.returncode == 2
+    assert "--out" in refused.stderr
 
 
 def test_the_next_command_is_quoted(finished: Finished, tmp_path: Path) -> None:

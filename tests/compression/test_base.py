@@ -9,6 +9,7 @@ import pytest
 import torch
 from bases import Net
 from torch import nn
+from torch.nn.utils import prune
 
 import search_spaces
 from nas.compression.base import RECORD, WEIGHTS, Base, images
@@ -31,6 +32,31 @@ class Masked(nn.Module):
         return self.head(torch.softmax(x, 1))
 
 
+class Unusual(nn.Module):
+    """Has tensors and functions as people write them, not only as PyTorch's own networks do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.answer = nn.Parameter(torch.randn(6))
+        self.mean = torch.tensor([0.5])
+        both = torch.randn(2, 6)
+        self.register_buffer("first", both[0])
+        self.register_buffer("second", both[1])
+        self.register_buffer("short", torch.randn(6).bfloat16())
+        self.fc, self.head, self.act = nn.Linear(144, 6), nn.Linear(6, 4), nn.Hardtanh()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.fc((x.flatten(1) - self.mean) * torch.tensor([2.0]))
+        x = nn.functional.hardsigmoid(x) * self.answer + self.first * self.second + self.short
+        return self.head(self.act(x + x.new_zeros(1)))
+
+
+def pruned() -> nn.Module:
+    network = Net(1, 4)
+    prune.l1_unstructured(network.hidden, "weight", 0.5)
+    return network
+
+
 def space_of(folder: Path, input_shape: tuple[int, ...] = SHAPE) -> SearchSpace:
     return search_spaces.get("compressed", input_shape=input_shape, num_classes=4, base=str(folder))
 
@@ -41,7 +67,7 @@ def saved(tmp_path: Path) -> Path:
     return Base.of(Net(1, 4), SHAPE).save(tmp_path)
 
 
-@pytest.mark.parametrize("module", [Net(1, 4), Masked()])
+@pytest.mark.parametrize("module", [Net(1, 4), Masked(), Unusual()])
 def test_what_was_saved_is_the_module(module: nn.Module, tmp_path: Path) -> None:
     module.train()
     folder = Base.of(module, SHAPE).save(tmp_path)
@@ -66,6 +92,17 @@ def test_a_compressed_network_is_a_base_again(saved: Path, tmp_path: Path) -> No
     with torch.no_grad():
         same = again.build(again.references()["base"]).eval()(x)
         torch.testing.assert_close(same, smaller(x), rtol=0, atol=1e-6)
+
+
+def test_weights_that_are_computed_are_refused(saved: Path) -> None:
+    with pytest.raises(ConfigError, match=r"parametri[sz]ation"):
+        Base.of(pruned(), SHAPE)
+    with pytest.raises(ConfigError, match=r"parametri[sz]ation"):
+        Base.of(nn.utils.parametrizations.weight_norm(nn.Linear(144, 4)), (144,))
+    with pytest.raises(ConfigError, match="base_weights"):
+        search_spaces.get(
+            "compressed", input_shape=SHAPE, num_classes=4, base=str(saved), base_weights="x"
+        )
 
 
 def test_images_of_another_shape_are_refused(saved: Path) -> None:

@@ -16,6 +16,7 @@ import search_spaces
 from nas.compression.base import Base
 from nas.compression.channels import Channels
 from nas.compression.importance import importance
+from nas.compression.layers import CompressedConvolution
 from nas.core.errors import ConfigError
 from nas.network.compact import compact_layers
 from nas.network.space import SearchSpace
@@ -306,6 +307,22 @@ def test_channels_that_nothing_reads_go_first(monkeypatch: pytest.MonkeyPatch) -
         )
 
 
+def test_channels_that_are_zero_go_first_where_nothing_is_normalised() -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(
+        *(nn.Conv2d(1, 16, 3), nn.ReLU(), nn.Conv2d(16, 16, 3), nn.ReLU()),
+        *(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 10)),
+    )
+    with torch.no_grad():
+        for layer in (network[0], network[2]):
+            layer.weight[::2] = 0
+            layer.bias[::2] = 0
+    base = Base.of(network, IMAGES["input_shape"])
+    found = importance(base, Channels(base.layers, IMAGES["input_shape"])).values()
+    assert [bool(each[::2].any()) for each in found] == [False, False]
+    assert all((each[1::2] > 0).all() for each in found)
+
+
 def test_channels_with_larger_values_stay() -> None:
     network = made(ResNet)
     for layer in network.modules():
@@ -321,19 +338,24 @@ def test_channels_with_larger_values_stay() -> None:
     assert torch.equal(importance(base, channels)[number].argsort(), values.argsort())
 
 
-def test_a_factorised_convolution_is_the_nearest_of_its_rank() -> None:
-    space = space_of(ResNet, channels=(1.0,), ranks=(1.0, 0.5))
-    names = [gene.name for gene in space.genes]
-    genotype = [1 if name == "layers_1_first.rank" else 0 for name in names]
-    block = space.build(genotype).layers_1_first
-    base = made(ResNet).layers[1].first  # 3 x 3, of stride 2
-    rank, weight = block.second.weight.shape[1], base.weight.detach()
-    assert rank * (8 * 3 + 16 * 3) <= 0.5 * weight.numel()
-    product = torch.einsum(
-        "rik,orl->oikl", block.first.weight[..., 0], block.second.weight[:, :, 0]
-    )
-    rows = weight.permute(1, 2, 0, 3).flatten(2).flatten(0, 1)
-    rest = torch.linalg.svdvals(rows)[rank:]
+@pytest.mark.parametrize("stride", [(1, 1), (2, 1), (2, 2)])
+@pytest.mark.parametrize("kernel", [(3, 5), (1, 1)])
+def test_a_factorised_convolution_is_the_nearest_of_its_rank(
+    kernel: tuple[int, int], stride: tuple[int, int]
+) -> None:
+    torch.manual_seed(0)
+    padding = (kernel[0] // 2, kernel[1] // 2)
+    base = nn.Conv2d(8, 16, kernel, stride, padding)
+    weight = base.weight.detach()
+    block = CompressedConvolution((8, 9, 9), 16, kernel, stride, padding, (1, 1), rank=0.5)
+    with torch.no_grad():
+        block.fill(weight, base.bias)
+    first, second = block.first.weight, block.second.weight
+    assert first.numel() + second.numel() <= 0.5 * weight.numel()
+    split = stride[1] == 1
+    rows = weight.permute(1, 2, 0, 3).flatten(2).flatten(0, 1) if split else weight.flatten(1)
+    rest = torch.linalg.svdvals(rows)[second.shape[1] :]
+    product = torch.einsum("rikl,orxm->oiklm", first, second).flatten(3)
     torch.testing.assert_close((weight - product).norm(), rest.norm(), rtol=1e-4, atol=1e-5)
     x = torch.randn(2, 8, 9, 9)
     expected = F.conv2d(x, product, base.bias, base.stride, base.padding)

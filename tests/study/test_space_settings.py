@@ -63,14 +63,14 @@ def test_widths_that_differ_only_on_large_images_are_accepted():
         read_in.space((1, 32, 32), 10)
 
 
-@pytest.mark.usefixtures("colours")
 def test_a_space_of_one_network_is_refused():
     chosen = {"name": "compressed", **required("compressed", (1, 12, 12), 3)}
     chosen |= {"channels": [1.0], "precisions": ["fp32"]}
-    with pytest.raises(ConfigError, match="one choice each"):
+    with pytest.raises(ConfigError, match="no choice"):
         space_of({"search_space": chosen}, (1, 12, 12), 3)
 
 
+@pytest.mark.usefixtures("colours")
 def test_a_space_that_needs_three_channels_is_accepted():
     read_in = settings({"name": "colours", "depth": 3})
     assert read_in.space((3, 8, 8), 5).cardinalities == (3,)
