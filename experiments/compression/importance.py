@@ -15,10 +15,8 @@ from unittest import mock
 
 import pandas as pd
 import torch
-from _shared.markdown import markdown, mean_and_deviation
-from _shared.rows import append_row
 from bases import folder_of, space_of
-from recipes import compressed, genotype_of, splits
+from recipes import append_row, compressed, genotype_of, markdown, mean_and_deviation, splits
 
 from nas.compression.base import Base
 from nas.compression.channels import Channels

@@ -14,13 +14,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
-from _shared.markdown import markdown, mean_and_deviation
-from _shared.rows import append_row
 from bases import folder_of, space_of
 from deployed import calibration_images, error_of, latencies_ms, written
 from onnxruntime import quantization
 from onnxruntime.quantization.shape_inference import quant_pre_process
-from recipes import TUNED, compressed, genotype_of
+from recipes import TUNED, append_row, compressed, genotype_of, markdown, mean_and_deviation
 
 HERE = Path(__file__).resolve().parent
 

@@ -18,9 +18,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from _shared.markdown import markdown
 from bases import built, folder_of
-from recipes import splits
+from recipes import markdown, splits
 from torch import nn
 
 from nas import devices

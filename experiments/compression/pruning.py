@@ -19,11 +19,19 @@ from typing import Any
 
 import pandas as pd
 import torch
-from _shared.markdown import markdown, mean_and_deviation
-from _shared.rows import append_row
 from bases import built, folder_of, space_of
 from deployed import latencies_ms, written
-from recipes import BASE_EPOCHS, compressed, genotype_of, recipe, splits, test_split
+from recipes import (
+    BASE_EPOCHS,
+    append_row,
+    compressed,
+    genotype_of,
+    markdown,
+    mean_and_deviation,
+    recipe,
+    splits,
+    test_split,
+)
 from torch import nn
 
 from nas.compression.base import Base

@@ -16,6 +16,10 @@ from torch import nn
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))
 
+from _shared.markdown import markdown as markdown
+from _shared.markdown import mean_and_deviation as mean_and_deviation
+from _shared.rows import append_row as append_row
+
 from nas import data
 from nas.core.dataset import Examples, SearchSplits
 from nas.core.recipe import Recipe

@@ -17,10 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from _shared.markdown import markdown
-from _shared.rows import append_row
 from bases import CACHE, folder_of
-from recipes import splits
+from recipes import append_row, markdown, splits
 from scipy import stats
 
 import nas

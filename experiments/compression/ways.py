@@ -13,10 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from _shared.markdown import markdown, mean_and_deviation
-from _shared.rows import append_row
 from bases import folder_of, space_of
-from recipes import TUNED, compressed, genotype_of
+from recipes import TUNED, append_row, compressed, genotype_of, markdown, mean_and_deviation
 
 HERE = Path(__file__).resolve().parent
 
