@@ -15,7 +15,7 @@ from unittest import mock
 
 import pandas as pd
 import torch
-from bases import folder_of, space_of
+from base_networks import folder_of, space_of
 from recipes import append_row, compressed, genotype_of, markdown, mean_and_deviation, splits
 
 from nas.compression.base import Base

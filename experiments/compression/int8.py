@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
-from bases import folder_of, space_of
+from base_networks import folder_of, space_of
 from deployed import calibration_images, error_of, latencies_ms, written
 from onnxruntime import quantization
 from onnxruntime.quantization.shape_inference import quant_pre_process

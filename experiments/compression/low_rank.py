@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from bases import built, folder_of
+from base_networks import built, folder_of
 from recipes import markdown, splits
 from torch import nn
 

@@ -19,7 +19,7 @@ from typing import Any
 
 import pandas as pd
 import torch
-from bases import built, folder_of, space_of
+from base_networks import built, folder_of, space_of
 from deployed import latencies_ms, written
 from recipes import (
     BASE_EPOCHS,

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from bases import CACHE, folder_of
+from base_networks import CACHE, folder_of
 from recipes import append_row, markdown, splits
 from scipy import stats
 

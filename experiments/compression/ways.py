@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from bases import folder_of, space_of
+from base_networks import folder_of, space_of
 from recipes import TUNED, append_row, compressed, genotype_of, markdown, mean_and_deviation
 
 HERE = Path(__file__).resolve().parent
