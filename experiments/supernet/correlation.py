@@ -1,7 +1,7 @@
 """How inherited errors rank networks, against their own trainings, and what both cost.
 
-Run `python experiments/supernet/correlation.py [--spaces NAME ...] [--networks N] [--seeds N]`. Of
-each space, random networks are trained by themselves on images of Fashion-MNIST by the preset
+Run `python experiments/supernet/correlation.py [--spaces NAME ...] [--networks N] [--seeds N]
+[--strategies N]`. Of each space, random networks are trained by themselves on images of Fashion-MNIST by the preset
 `fast`, and judged by supernets, all on the validation split; zero-cost proxies score them too. Rows
 go to `stand_alone.csv`, `inherited.csv` and `proxies.csv`, and only those that they lack are
 computed. The tables go to `correlation.md` and `cost.md`. Each process has one thread.
@@ -300,6 +300,7 @@ def main() -> None:
     parser.add_argument("--networks", type=int, default=60)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--stand-alone-seeds", type=int, default=2)
+    parser.add_argument("--strategies", type=int, default=3, help="how many of each space's")
     arguments = parser.parse_args()
     n, tables = arguments.networks, {}
     for name in arguments.spaces:
@@ -316,7 +317,11 @@ def main() -> None:
                 HERE / "inherited.csv",
                 ["space", "strategy", "seed"],
                 inherited,
-                [(name, n, strategy, s) for s in seeds for strategy in STRATEGIES[name]],
+                [
+                    (name, n, strategy, s)
+                    for s in seeds
+                    for strategy in STRATEGIES[name][: arguments.strategies]
+                ],
             ),
             "proxies": computed(
                 HERE / "proxies.csv",
