@@ -1,10 +1,11 @@
 """How inherited errors rank networks, against their own trainings, and what both cost.
 
 Run `python experiments/supernet/correlation.py [--spaces NAME ...] [--networks N] [--seeds N]
-[--strategies N]`. Of each space, random networks are trained by themselves on images of Fashion-MNIST by the preset
-`fast`, and judged by supernets, all on the validation split; zero-cost proxies score them too. Rows
-go to `stand_alone.csv`, `inherited.csv` and `proxies.csv`, and only those that they lack are
-computed. The tables go to `correlation.md` and `cost.md`. Each process has one thread.
+[--strategies N]`. Of each space, random networks are trained by themselves on images of
+Fashion-MNIST by the preset `fast`, and judged by supernets, all on the validation split; zero-cost
+proxies score them too. Rows go to `stand_alone.csv`, `inherited.csv` and `proxies.csv`, and only
+those that they lack are computed. The tables go to `correlation.md` and `cost.md`. Each process has
+one thread.
 """
 
 from __future__ import annotations
