@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from trainings import Network
@@ -21,6 +22,8 @@ VIT = Network(
         "mlp_ratio": 2.0,
     },
 )
+
+WIDE_VIT = replace(VIT, choices={**VIT.choices, "width": 96, "heads": 3})
 
 _CONVOLUTIONAL = {"width": 1.0, "resolution": 28, "depth": 2, "kernel": 3}
 

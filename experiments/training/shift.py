@@ -69,6 +69,10 @@ def runs() -> Iterator[Run]:
         )
         title = f"transformer, full, 20,000 images, shift {shift:g}"
         yield Run(name=title, network=VIT, recipe=recipe, seed=0)
+    for shift in (0.07, 0.0):
+        recipe = many_images("transformer", epochs=30, augmentation={"shift": shift})
+        title = f"transformer, full, 50,000 images, shift {shift:g}"
+        yield Run(name=title, network=VIT, recipe=recipe, seed=0)
     for shift, epochs in ((0.125, 11), (0.07, 12), (0.0, 11)):
         recipe = many_images("convolution", epochs=epochs, augmentation={"shift": shift})
         title = f"residual, full, 50,000 images, shift {shift:g}"
