@@ -149,6 +149,11 @@ def compress(
     given |= dict(settings or {})
     if isinstance(base, str | Path):
         given["search_space.base"] = str(base)
+    elif isinstance(base, type) or not hasattr(
+        base, "named_parameters"
+    ):  # told without loading PyTorch
+        expected = "a torch.nn.Module, or what search_space.base may be"
+        raise ConfigError("base", type(base).__name__, expected)
     else:
         given["search_space.base"] = _traced(base, given, chosen, others)
     return search(settings=given, overrides=chosen, **others)

@@ -62,16 +62,10 @@ def runs() -> Iterator[Run]:
             recipe = Recipe.of(epochs=4, train_samples=6000, augmentation=augmentation)
             title = f"{name}, fast, 6,000 images, shift {shift:g}"
             yield Run(name=title, network=network, recipe=recipe, seed=0)
-    for shift in (0.125, 0.07, 0.0):
-        augmentation = {"shift": shift}
-        recipe = many_images(
-            "transformer", epochs=8, train_samples=20_000, augmentation=augmentation
-        )
-        title = f"transformer, full, 20,000 images, shift {shift:g}"
-        yield Run(name=title, network=VIT, recipe=recipe, seed=0)
-    for shift in (0.07, 0.0):
-        recipe = many_images("transformer", epochs=30, augmentation={"shift": shift})
-        title = f"transformer, full, 50,000 images, shift {shift:g}"
+    short, long = {"epochs": 8, "train_samples": 20_000}, {"epochs": 30}
+    for shift, how in ((0.125, short), (0.07, short), (0.0, short), (0.07, long), (0.0, long)):
+        recipe = many_images("transformer", augmentation={"shift": shift}, **how)
+        title = f"transformer, full, {how.get('train_samples', 50_000):,} images, shift {shift:g}"
         yield Run(name=title, network=VIT, recipe=recipe, seed=0)
     for shift, epochs in ((0.125, 11), (0.07, 12), (0.0, 11)):
         recipe = many_images("convolution", epochs=epochs, augmentation={"shift": shift})

@@ -1,7 +1,7 @@
-"""The network that is compressed: how it is traced, its weights, and what it answers.
+"""The network that is compressed: its layers, its weights, and its outputs for two images.
 
-Saved in a folder it needs the module no more that it was traced from: layers and functions are
-plain values, weights are in a safetensors file.
+Once it is saved, the module that it was traced from is needed no more: layers and functions are
+plain values in a JSON file, and weights are in a safetensors file.
 """
 
 from __future__ import annotations
@@ -83,8 +83,8 @@ class Base:
 
     @cached_property
     def sha256(self) -> str:
-        """Digest of the weights, in hexadecimal digits."""
-        digest = hashlib.sha256()
+        """Digest of the layers and the weights, in hexadecimal digits."""
+        digest = hashlib.sha256(hashed(self._record, 64).encode())
         for path, tensor in sorted(self.tensors.items()):
             digest.update(path.encode())
             digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
@@ -95,18 +95,22 @@ class Base:
         own = f"{path}."
         return {n.removeprefix(own): t for n, t in self.tensors.items() if n.startswith(own)}
 
-    def save(self, parent: Path) -> Path:
-        """Write it into a folder of `parent` that is named by what it is; return that folder."""
-        record = {
-            "input_shape": self.input_shape,
-            "layers": [dataclasses.asdict(layer) for layer in self.layers],
+    @property
+    def _record(self) -> dict[str, Any]:
+        """All but the tensors, in plain values."""
+        return {
+            "input_shape": list(self.input_shape),
+            "layers": [json_values(dataclasses.asdict(layer)) for layer in self.layers],
             "parameters": sorted(self.parameters),
         }
-        folder = parent / hashed([json_values(record), self.sha256], 12)
+
+    def save(self, parent: Path) -> Path:
+        """Write it into a folder of `parent` that is named by its digest; return that folder."""
+        folder = parent / self.sha256[:12]
         folder.mkdir(parents=True, exist_ok=True)
         content = save({**self.tensors, ANSWER: self.answer.contiguous()})
         write_bytes_atomically(folder / WEIGHTS, content)
-        write_json_atomically(folder / RECORD, record)
+        write_json_atomically(folder / RECORD, self._record)
         return folder
 
     @classmethod

@@ -33,7 +33,7 @@ def check_unchanged(
     for setting, source in sources.items():
         before = known.get(setting, source)
         if before["folder"] == source["folder"] and before != source:
-            line = f"{setting}: the weights of {source['folder']} have changed"
+            line = f"{setting}: the network or weights of {source['folder']} have changed"
             fix = "restore them, or give the new study another name"
             raise HwnasError(f"{line} since the study began; {fix}")
 

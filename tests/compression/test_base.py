@@ -94,6 +94,18 @@ def test_a_compressed_network_is_a_base_again(saved: Path, tmp_path: Path) -> No
         torch.testing.assert_close(same, smaller(x), rtol=0, atol=1e-6)
 
 
+def test_functions_are_part_of_what_a_base_is_known_by(tmp_path: Path) -> None:
+    network = nn.Sequential(nn.Flatten(), nn.Linear(144, 6), nn.ReLU(), nn.Linear(6, 4))
+    relu = Base.of(network, SHAPE)
+    network[2] = nn.GELU()
+    gelu = Base.of(network, SHAPE)
+    assert relu.sha256 != gelu.sha256
+    spaces = [space_of(each.save(tmp_path)) for each in (relu, gelu)]
+    assert spaces[0].space_id != spaces[1].space_id
+    assert spaces[0].initial_sources != spaces[1].initial_sources
+    assert Base.load(relu.save(tmp_path), SHAPE).sha256 == relu.sha256
+
+
 def test_weights_that_are_computed_are_refused(saved: Path) -> None:
     with pytest.raises(ConfigError, match=r"parametri[sz]ation"):
         Base.of(pruned(), SHAPE)

@@ -113,6 +113,12 @@ def test_a_module_is_compressed(tmp_path: Path) -> None:
     assert difference < 1e-3
 
 
+@pytest.mark.parametrize("base", [3, None, Net])
+def test_what_is_no_network_is_not_compressed(base: object) -> None:
+    with pytest.raises(HwnasError, match="base"):
+        nas.compress(base, data="digits")  # type: ignore[arg-type]
+
+
 @pytest.mark.slow
 def test_a_folder_of_images_is_searched_and_exported(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
