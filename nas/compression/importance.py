@@ -1,9 +1,10 @@
-"""Which channels of a trained network matter most, as its weights tell.
+"""The importance of the channels of a trained network, computed from its weights alone.
 
-A channel counts as the mean square of its values times the squared weights that it is read by: what
-it adds to the layers behind it. That is the score of Wanda (Sun et al., ICLR 2024) for whole
-channels. Batch normalisation tells the values without images (Liu et al., Network Slimming, ICCV
-2017); where there is none, the weights by which a channel is made do.
+The importance of a channel is the mean square of its values times the sum of the squared weights
+that read it: an estimate of what it adds to the following layers. Wanda (Sun et al., ICLR 2024)
+scores single weights in this way. The mean square is computed without images: from the scale and
+the shift of batch normalisation (Liu et al., Network Slimming, ICCV 2017), or, where there is none,
+from the weights and the bias that compute the channel.
 """
 
 from __future__ import annotations
@@ -17,9 +18,9 @@ from nas.compression.channels import NORMALISATIONS, Channels
 
 
 def importance(base: Base, channels: Channels) -> Mapping[int, torch.Tensor]:
-    """Return how much every channel matters, `(size,)`, by the number of its group.
+    """Return the importance of every channel, `(size,)`, by the number of its group.
 
-    Groups none of whose channels can be removed are left out.
+    Groups whose channels must all stay are left out.
     """
     groups = channels.removable()
     values, weights, made = (

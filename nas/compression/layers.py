@@ -42,10 +42,11 @@ class CompressedBlock(nn.Module):
 class CompressedConvolution(CompressedBlock):
     """A convolution, which may be factorised.
 
-    With a rank below 1 it is one along the height to fewer channels, and one along the width behind
-    it (Jaderberg et al., Speeding up Convolutional Neural Networks with Low Rank Expansions, BMVC
-    2014). Where it strides along the width, which the first one could not, it is a whole one to
-    fewer channels, and a pointwise one.
+    With a rank below 1 it is two convolutions: one along the height to fewer channels, then one
+    along the width (Jaderberg et al., Speeding up Convolutional Neural Networks with Low Rank
+    Expansions, BMVC 2014). Where the stride along the width is above 1, the first would compute
+    columns that the second skips; there the two are one with the whole kernel to fewer channels,
+    then a pointwise one.
     """
 
     def __init__(
