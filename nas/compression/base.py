@@ -129,7 +129,7 @@ class Base:
             expected = f"a network for images of {tuple(input_shape)}, as the data has"
             raise ConfigError("search_space.base", str(folder), expected, f"it takes {shape}")
         with decoding(folder / RECORD):
-            layers = tuple(_layer(values) for values in record["layers"])
+            layers = tuple(_read_layer(values) for values in record["layers"])
         weights = folder / WEIGHTS
         try:
             with decoding(weights):
@@ -146,7 +146,7 @@ def images(shape: Shape) -> torch.Tensor:
     return torch.randn(2, *shape, generator=torch.Generator().manual_seed(0))
 
 
-def _layer(values: Mapping[str, Any]) -> Traced:
+def _read_layer(values: Mapping[str, Any]) -> Traced:
     layer = Traced(
         **{
             **values,

@@ -96,15 +96,15 @@ class CompressedConvolution(CompressedBlock):
     def fill(self, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
         """Take the weights of a convolution, factorised where there are two."""
         if self.second is None:
-            _copy(self.first, weight, bias)
+            _set_weights(self.first, weight, bias)
             return
         outputs, (high, before) = len(weight), self.first.kernel_size
         behind = self.second.kernel_size[1]
         split = weight.view(outputs, -1, high, before, behind).permute(1, 2, 3, 0, 4)
         left, right = _factors(split.reshape(-1, outputs * behind), self.first.out_channels)
         second = right.reshape(-1, outputs, behind).permute(1, 0, 2).unsqueeze(2)
-        _copy(self.first, left.T.reshape(self.first.weight.shape), None)
-        _copy(self.second, second, bias)
+        _set_weights(self.first, left.T.reshape(self.first.weight.shape), None)
+        _set_weights(self.second, second, bias)
 
 
 class CompressedLinear(nn.Module):
@@ -131,11 +131,11 @@ class CompressedLinear(nn.Module):
     def fill(self, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
         """Take the weights of a linear layer, factorised where there are two."""
         if self.second is None:
-            _copy(self.first, weight, bias)
+            _set_weights(self.first, weight, bias)
             return
         left, right = _factors(weight.T, self.first.out_features)
-        _copy(self.first, left.T, None)
-        _copy(self.second, right.T, bias)
+        _set_weights(self.first, left.T, None)
+        _set_weights(self.second, right.T, bias)
 
 
 def rank_of(rows: int, columns: int, share: float) -> int:
@@ -150,7 +150,9 @@ def _factors(matrix: torch.Tensor, rank: int) -> tuple[torch.Tensor, torch.Tenso
     return u[:, :rank] * root, root[:, None] * v[:rank]
 
 
-def _copy(layer: nn.Conv2d | nn.Linear, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
+def _set_weights(
+    layer: nn.Conv2d | nn.Linear, weight: torch.Tensor, bias: torch.Tensor | None
+) -> None:
     if weight.shape != layer.weight.shape:  # copying would repeat what is too short
         raise ValueError(f"got weights {weight.shape}, expected {layer.weight.shape}")
     layer.weight.copy_(weight)
