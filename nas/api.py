@@ -144,6 +144,8 @@ def compress(
     Example:
         >>> study = nas.compress(module, data="photos", name="small")  # doctest: +SKIP
     """
+    if "space" in others:
+        raise ConfigError("space", others["space"], "none, as nas.compress searches its own")
     chosen = ["experiment=compression", *overrides]
     given = {"search_space.base_weights": str(weights)} if weights is not None else {}
     given |= dict(settings or {})

@@ -42,8 +42,11 @@ def with_base(values: Mapping[str, Any]) -> dict[str, Any]:
         return {**values, "search_space": {**space, "base": str(folder.resolve())}}
     if not before or not after:
         return dict(values)
+    from nas.results.study import PICKS  # loads pandas, for which a wrong setting need not wait
+
     runs = Path(values.get("runs") or GeneralSettings.runs).expanduser()
-    if any((path / RECORD).is_file() for path in (Path(before).expanduser(), runs / before)):
+    folders = (Path(before).expanduser(), runs / before)
+    if after in PICKS or any((path / RECORD).is_file() for path in folders):
         # They load PyTorch, for which a wrong setting need not wait.
         from nas import results
         from nas.study.export import verified

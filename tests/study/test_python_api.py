@@ -119,6 +119,16 @@ def test_what_is_no_network_is_not_compressed(base: object) -> None:
         nas.compress(base, data="digits")  # type: ignore[arg-type]
 
 
+def test_a_wrong_base_is_told_as_what_it_was_meant_to_be(tmp_path: Path) -> None:
+    runs = {"runs": tmp_path}
+    with pytest.raises(HwnasError, match=r"verified network of a study.*nothing"):
+        nas.compress("nothing:knee", data="digits", settings=runs)
+    with pytest.raises(HwnasError, match="space: got 'vit'"):
+        nas.compress(Net(1, 10), data="digits", space="vit", settings=runs)
+    with pytest.raises(HwnasError, match="outputs"):
+        nas.compress(Net(1, 7), data="digits", name="x", settings=runs)
+
+
 @pytest.mark.slow
 def test_a_folder_of_images_is_searched_and_exported(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
