@@ -113,7 +113,7 @@ class CompressedSpace(SearchSpace):
             checkpoint of Hugging Face transformers, or with what `Base.save` wrote; or
             `SPACE:NAME`, a published network of a search space.
         base_weights: A safetensors file with its weights; empty for those that it comes with.
-        channels: Shares of a group of channels that may be kept.
+        channels: Shares of a group of channels, or of the heads of an attention, that may be kept.
         ranks: Ranks of a layer, as shares of the rank at which it has as many weights as before; 1
             leaves it as it is.
         precisions: Of a layer: `fp32`; `int8` for weights and inputs; `int8_weights`; or
@@ -211,11 +211,11 @@ class CompressedSpace(SearchSpace):
     @property
     def _layers(self) -> tuple[Traced, ...]:
         """The layers and functions of the base, in their order."""
-        return self._base.layers
+        return self._channels.layers
 
     @cached_property
     def _channels(self) -> Channels:
-        return Channels(self._layers, self.input_shape)
+        return Channels(self._base.layers, self.input_shape)
 
     @property
     def genes(self) -> tuple[Gene, ...]:
@@ -270,9 +270,9 @@ class CompressedSpace(SearchSpace):
         return ModuleSpec(module, arguments, layer.inputs)
 
     def _weighted(self, layer: Traced, chosen: Choices) -> tuple[type[nn.Module], dict[str, Any]]:
-        [part] = self._channels.written[layer.name][:1]
-        given = layer.arguments
-        arguments: dict[str, Any] = {"outputs": self._kept(part, chosen), "bias": given["bias"]}
+        given, written = layer.arguments, self._channels.written[layer.name]
+        outputs = sum(self._kept(part, chosen) * part.repeat for part in written)
+        arguments: dict[str, Any] = {"outputs": outputs, "bias": given["bias"]}
         for name, choices in self._choices(layer).items():
             value = chosen[f"{layer.name}.{name}"] if len(choices) > 1 else choices[0]
             if value != UNCHANGED[name]:

@@ -2,7 +2,8 @@
 
 Every layer with weights of its own makes new channels. What is added up, or read by a depthwise
 convolution, has the same channels; a concatenation has those of its parts, one behind the other,
-and flattening repeats each of them. Where a function is not known, the channels that it reads stay.
+and flattening repeats each of them. Attention heads are removed as a whole; see
+`nas.compression.heads`. Where a function is not known, the channels that it reads stay.
 Channels are the first axis of images, `(C, H, W)`, and the last one of tokens, `(T, C)`.
 """
 
@@ -12,6 +13,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from nas.compression.heads import Heads, attention_heads
 from nas.compression.tracing import Shape, Traced
 from nas.network.blocks import INPUT
 
@@ -51,7 +53,7 @@ class Part:
 
 @dataclass
 class ChannelGroup:
-    """Channels that several layers have in common.
+    """Channels, or attention heads, that several layers have in common.
 
     Attributes:
         size: How many they are.
@@ -68,6 +70,7 @@ class Channels:
     """The channels of a traced module.
 
     Attributes:
+        layers: Its layers and functions, in their order, for any number of heads.
         written: By the name of a layer or function, the parts of its output's channels.
         read: By the name of a layer with weights, the parts of the channels that it reads.
     """
@@ -78,7 +81,13 @@ class Channels:
         self._shapes: dict[str, Shape] = {INPUT: input_shape}
         self.written: dict[str, tuple[Part, ...]] = {INPUT: self._new(input_shape[0], fixed=True)}
         self.read: dict[str, tuple[Part, ...]] = {}
-        for layer in layers:
+        self._parts_of_heads: dict[str, tuple[Part, ...]] = {}
+        between: dict[str, Traced] = {}
+        for heads in attention_heads(layers):
+            between |= heads.functions
+            self._add_heads(heads)
+        self.layers = tuple(between.get(layer.name, layer) for layer in layers)
+        for layer in self.layers:
             self._shapes[layer.name] = layer.shape
             self.written[layer.name] = self._of(layer)
         self._fix(self.written[layers[-1].name])
@@ -95,11 +104,22 @@ class Channels:
         """Return the number of a part's group."""
         return self._root(part.group)
 
+    def _add_heads(self, heads: Heads) -> None:
+        """Make the heads of an attention a group of channels."""
+        [own] = self._new(heads.number)
+        self.group(own).makers += heads.makers
+        self._parts_of_heads |= dict.fromkeys(heads.functions, ())
+        self._parts_of_heads[heads.output] = (Part(own.group, heads.width),)
+        for name, (parts, repeat) in heads.makers.items():
+            self._parts_of_heads[name] = (Part(own.group, repeat),) * parts
+
     def _of(self, layer: Traced) -> tuple[Part, ...]:
         read = [self.written[name] for name in layer.inputs]
         shape = self._shapes[layer.inputs[0]] if layer.inputs else ()
         if layer.has_weights:
             return self._weighted(layer, read[0], shape)
+        if layer.name in self._parts_of_heads:
+            return self._parts_of_heads[layer.name]
         if layer.path:
             return self._passed(layer, read[0], shape)
         return self._function(layer, read)
@@ -107,6 +127,8 @@ class Channels:
     def _weighted(self, layer: Traced, read: tuple[Part, ...], shape: Shape) -> tuple[Part, ...]:
         self.read[layer.name] = read
         if layer.target == "Linear":
+            if layer.name in self._parts_of_heads:
+                return self._parts_of_heads[layer.name]
             if len(shape) < 3:
                 return self._new(layer.shape[-1], layer.name)
             # Channels are the last axis here, which is not that of images.

@@ -9,12 +9,12 @@ from the weights and the bias that compute the channel.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 
 from nas.compression.base import Base
-from nas.compression.channels import NORMALISATIONS, Channels
+from nas.compression.channels import NORMALISATIONS, Channels, Part
 
 
 def importance(base: Base, channels: Channels) -> Mapping[int, torch.Tensor]:
@@ -26,24 +26,27 @@ def importance(base: Base, channels: Channels) -> Mapping[int, torch.Tensor]:
     values, weights, made = (
         {number: torch.zeros(group.size) for number, group in groups.items()} for _ in range(3)
     )
-    for layer in base.layers:
-        state = base.state(layer.path) if layer.name in channels.read else {}
-        if "weight" not in state:
-            continue
-        if layer.has_weights and (own := channels.number(channels.written[layer.name][0])) in made:
-            made[own] += state["weight"].flatten(1).square().sum(1)
-            made[own] += state["bias"].square() if "bias" in state else 0
-        if layer.target in NORMALISATIONS:
-            added, total = state["weight"].square() + state["bias"].square(), values
-        elif layer.arguments.get("groups", 1) == 1:
-            added, total = state["weight"].transpose(0, 1).flatten(1).square().sum(1), weights
-        else:
-            continue
-        for part in channels.read[layer.name]:
+
+    def add(total: dict[int, torch.Tensor], parts: Sequence[Part], added: torch.Tensor) -> None:
+        for part in parts:
             number, size = channels.number(part), channels.group(part).size * part.repeat
             if number in groups:
                 total[number] += added[:size].view(-1, part.repeat).sum(1)
             added = added[size:]
+
+    for layer in base.layers:
+        state = base.state(layer.path) if layer.name in channels.read else {}
+        if "weight" not in state:
+            continue
+        weight = state["weight"].square()
+        if layer.target in NORMALISATIONS:
+            add(values, channels.read[layer.name], weight + state["bias"].square())
+            continue
+        squares = weight.flatten(1).sum(1) + (state["bias"].square() if "bias" in state else 0)
+        add(made, channels.written[layer.name], squares)
+        if layer.arguments.get("groups", 1) == 1:
+            read = weight.transpose(0, 1).flatten(1).sum(1)
+            add(weights, channels.read[layer.name], read)
     return {
         number: weights[number] * (values[number] if values[number].any() else made[number])
         for number in groups

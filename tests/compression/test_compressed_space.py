@@ -221,8 +221,8 @@ def test_unchanged_it_is_the_base(cls: type[nn.Module]) -> None:
         ),
         # What a grouped convolution reads stays.
         (Mixed, {frozenset({"squeeze"})}),
-        # What normalisations of tokens and heads read stays.
-        (Transformer, {frozenset({"up"})}),
+        # What normalisations of tokens read stays.
+        (Transformer, {frozenset({"qkv"}), frozenset({"up"})}),
     ],
 )
 def test_channels_that_belong_together_are_one_gene(
