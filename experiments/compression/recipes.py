@@ -86,6 +86,7 @@ def compressed(
     family: str = "convolution",
     held_out: Examples | None = None,
     teacher: SearchSpace | None = None,
+    sparse_from: float = 0.0,
 ) -> tuple[nn.Module, dict[str, Any]]:
     """Compress a base, train it with the base as teacher, and judge it.
 
@@ -97,18 +98,19 @@ def compressed(
         family: Of the network.
         held_out: Judged by; the test split unless others are given.
         teacher: Of whose base it learns; `space` unless another one is given.
+        sparse_from: Of the recipe.
 
     Returns:
         The network, and its `error` (%), `stored_mb`, `file_mb`, `macs_m` and `processor_s`.
     """
     own = splits()
     preprocessing = Preprocessing.of(own.train)
-    taught, changes = None, dict[str, Any]()
+    taught, changes = None, dict[str, Any](sparse_from=sparse_from)
     if epochs:
         facts, own_base = {"source": "space:base"}, teacher or space
         module = own_base.build(own_base.references()["base"]).eval()
         taught = ModuleTeacher(provenance=facts, module=module, preprocessing=preprocessing)
-        changes = {"teacher": facts}
+        changes["teacher"] = facts
         if family == "convolution":
             changes["optimizer"] = {"learning_rate": 1e-3}
     job = TrainingJob(

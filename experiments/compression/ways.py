@@ -9,6 +9,7 @@ what is there is not done again.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,18 @@ WAYS: dict[str, dict[str, Any]] = {
     "8 bits, 70% zero": {"precision": "int8", "sparsity": 0.7},
 }
 
+GROWING = ", growing in number"
+"""Behind the name of a way whose zero weights are all there after half of the training only."""
+
+
+def trainings() -> Iterator[tuple[str, Mapping[str, Any], int, float]]:
+    """Yield what is done: a way, its choices, epochs, and from when on all zeros are there."""
+    for way, chosen in WAYS.items():
+        for epochs in (0, TUNED):
+            yield way, chosen, epochs, 0.0
+        if chosen.get("sparsity", 0) == 0.9:
+            yield way + GROWING, chosen, TUNED, 0.5
+
 
 def summary(found: pd.DataFrame) -> pd.DataFrame:
     """Return a row a way: accuracy before and after training, and what it takes."""
@@ -59,12 +72,11 @@ def main() -> None:
     done = set(zip(known["way"], known["epochs"], known["seed"], strict=True))
     for seed in range(seeds):
         space = space_of(folder_of("resnet18", seed), **ALL)
-        for way, chosen in WAYS.items():
-            for epochs in (0, TUNED):
-                if (way, epochs, seed) not in done:
-                    genotype = genotype_of(space, chosen)
-                    _, facts = compressed(space, genotype, seed=seed, epochs=epochs)
-                    append_row(file, {"way": way, "epochs": epochs, "seed": seed, **facts})
+        for way, chosen, epochs, growth in trainings():
+            if (way, epochs, seed) not in done:
+                genotype = genotype_of(space, chosen)
+                _, facts = compressed(space, genotype, seed=seed, epochs=epochs, sparse_from=growth)
+                append_row(file, {"way": way, "epochs": epochs, "seed": seed, **facts})
     text = markdown(summary(pd.read_csv(file)))
     (HERE / "ways.md").write_text(text + "\n")
     print(text)

@@ -274,6 +274,9 @@ class Recipe:
             the steps (progressive learning, Tan and Le, ICML 2021), so that partial trainings have
             smaller images; 1 keeps them as they are.
         full_resolution_from: Share of the training from which images have their own size.
+        sparse_from: Share of the training from which compact layers have all of their zero weights.
+            Before, their number grows, fast at first, in ten steps (gradual pruning, Zhu and Gupta,
+            2017); 0 has all of them from the beginning.
 
     Example:
         >>> recipe = Recipe.of("full", "transformer", epochs=50, optimizer={"weight_decay": 0.1})
@@ -298,6 +301,7 @@ class Recipe:
     auxiliary_weight: float = 0.0
     initial_resolution: float = 1.0
     full_resolution_from: float = 0.5
+    sparse_from: float = 0.0
 
     def __post_init__(self) -> None:
         _check_name("preset", self.preset, PRESETS)
@@ -307,7 +311,7 @@ class Recipe:
             if value is not None and value < least:
                 raise ConfigError(f"recipe.{name}", value, f"{least} or more")
         _check_0_or_more(self, "", "auxiliary_weight")
-        _check_below_1(self, "", "ema")
+        _check_below_1(self, "", "ema", "sparse_from")
         _check_share(self, "", "initial_resolution", "full_resolution_from")
         self._check_teacher()
 
@@ -361,6 +365,12 @@ class Recipe:
         """Return the share of the images' sides that is seen after a share of the training."""
         grown = min(progress / self.full_resolution_from, 1.0)
         return self.initial_resolution + (1.0 - self.initial_resolution) * grown
+
+    def sparsity(self, progress: float) -> float:
+        """Return the share of a compact layer's zero weights that are so at a point of training."""
+        if progress >= self.sparse_from:
+            return 1.0
+        return 1.0 - (1.0 - math.floor(10 * progress / self.sparse_from) / 10) ** 3
 
 
 _PARTS: dict[str, Any] = {

@@ -105,6 +105,7 @@ class CompactLayer(nn.Module):
     Attributes:
         precision: One of `PRECISIONS`.
         sparsity: Share of the weights that are zero, or `OF_FOUR`.
+        grown: Share of these that are zero so far; see `growing`.
         clusters: How many values the weights have; 0 for any number.
         codebook: The values of the weights, ascending; infinite before they were found.
         input_quantisation: Of the inputs, where they have 8 bits.
@@ -119,7 +120,7 @@ class CompactLayer(nn.Module):
     def set_up(self, precision: str, sparsity: float | str, clusters: int) -> None:
         """Set what the layer is like, once."""
         self.precision, self.sparsity, self.clusters = precision, sparsity, clusters
-        self.disabled = False
+        self.disabled, self.grown = False, 1.0
         device = self.weight.device
         self.input_quantisation = FakeQuantisation().to(device) if precision == INT8 else None
         if clusters:
@@ -172,7 +173,7 @@ class CompactLayer(nn.Module):
             kept.scatter_(2, fours.topk(2, dim=2).indices, True)
             mask = kept.flatten(1)[:, : size[0].numel()].view_as(size)
         else:
-            zeros = round(float(self.sparsity) * size.numel())
+            zeros = round(self.grown * float(self.sparsity) * size.numel())
             if not zeros:
                 return weight
             mask = size > size.flatten().kthvalue(zeros).values
@@ -318,6 +319,19 @@ def without_quantisation(network: nn.Module) -> Iterator[None]:
             part.disabled = False
         for layer, weight in zip(layers, weights, strict=True):
             layer.weight = weight
+
+
+@contextlib.contextmanager
+def growing(network: nn.Module, share: float) -> Iterator[None]:
+    """Let only a share of a network's zero weights be zero for a while; not of those of `2:4`."""
+    layers = list(compact_layers(network)) if share < 1 else []
+    for layer in layers:
+        layer.grown = share
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.grown = 1.0
 
 
 def plain_class(layer: nn.Module) -> type[nn.Module]:

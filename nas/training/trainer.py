@@ -22,6 +22,7 @@ from nas.core.recipe import SELF, Recipe
 from nas.core.space import Genotype
 from nas.core.task import Sums
 from nas.core.trial import FULL
+from nas.network.compact import growing
 from nas.network.module import Network
 from nas.network.shared import SharedWeights
 from nas.network.trainable import TrainableNetwork
@@ -252,7 +253,8 @@ class _Steps:
             if not self._parts:
                 # Nearly of one size: a rest of one image would break batch norm.
                 self._parts = torch.tensor_split(self._order, self._epoch_steps)
-            value = self._step(self._parts[step])
+            with growing(self._network, self._recipe.sparsity(self.taken / self.total)):
+                value = self._step(self._parts[step])
         if not math.isfinite(value):
             detail = f"the loss became {value} in step {self.taken}"
             if not self._teacher_finite:

@@ -11,12 +11,14 @@ from onnxruntime.quantization.matmul_nbits_quantizer import (
 )
 from torch import nn
 
+from nas.core.recipe import Recipe
 from nas.network.compact import (
     BLOCK,
     CompactLayer,
     calibrating,
     compact,
     compressed_bytes,
+    growing,
     packed_4_bits,
     quantised_by_channel,
     quantised_in_blocks,
@@ -146,3 +148,17 @@ def test_fewer_bits_and_zeros_take_less_room() -> None:
     assert sizes["int8"] < 0.26 * whole
     assert sizes["int4"] < 0.14 * whole
     assert sizes["int4, 0.9 zero"] < 0.07 * whole
+
+
+def test_zero_weights_grow_in_number() -> None:
+    recipe = Recipe(sparse_from=0.5)
+    shares = [recipe.sparsity(progress) for progress in (0.0, 0.05, 0.25, 0.499, 0.5, 1.0)]
+    assert shares[0] == 0
+    assert shares == sorted(shares)
+    assert shares[2] == 1 - 0.5**3  # Zhu and Gupta, equation 1
+    assert shares[4:] == [1, 1]
+    assert Recipe().sparsity(0.0) == 1
+    layer = compact(nn.Linear(100, 10), sparsity=0.9)
+    with growing(layer, 0.5):
+        assert (layer.deployed_weight() == 0).sum() == 450
+    assert (layer.deployed_weight() == 0).sum() == 900
