@@ -7,6 +7,7 @@ from pathlib import Path
 from types import ModuleType
 
 import numpy as np
+import openvino
 import pytest
 import torch
 from bases import Net
@@ -98,6 +99,9 @@ def test_the_file_predicts_what_the_network_predicts(
     with torch.inference_mode():
         own = network(torch.from_numpy(images)).numpy().argmax(1)
     assert (deployed == own).mean() >= 0.995
+    compiled = openvino.compile_model(file, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    in_openvino = [compiled(images[i : i + 1])[0].argmax() for i in range(len(images))]
+    assert (np.array(in_openvino) == own).mean() >= 0.995
 
 
 def test_a_file_of_another_network_is_refused(space: SearchSpace, tmp_path: Path) -> None:
