@@ -2,8 +2,8 @@
 
 Run `python experiments/compression/pruning.py [--seeds N]`; it needs the extra `peers`. ResNet-18
 is trained on Fashion-MNIST for every seed; then half of the channels of all layers are removed, and
-the network is trained for six epochs with the base as teacher: after all were removed, or two
-epochs after each of three steps. The small network is also trained from scratch for as many epochs
+the network is trained for six epochs with the base as teacher: after all were removed, which is done
+without a teacher besides, or two epochs after each of three steps. The small network is also trained from scratch for as many epochs
 as the base and six more. Torch-Pruning removes channels by its own global choice, until the network
 is as fast in ONNX Runtime, and is trained as after one step. All are judged on the test split. Rows
 go to `pruning.csv`, the table to `pruning.md`; seeds that are there are not done again.
@@ -119,6 +119,8 @@ def networks(seed: int, folder: Path) -> Iterator[tuple[str, nn.Module]]:
     yield "base", compressed(space, space.references()["base"], seed=seed)[0]
     once, _ = compressed(space, genotype, seed=seed, epochs=EPOCHS)
     yield f"at once, {EPOCHS} epochs", once
+    alone, _ = compressed(space, genotype, seed=seed, epochs=EPOCHS, taught=False)
+    yield f"at once, {EPOCHS} epochs without a teacher", alone
     yield f"in {len(STEPS)} steps, {EPOCHS} epochs", in_steps(base, folder, seed)
     yield f"from scratch, {BASE_EPOCHS + EPOCHS} epochs", from_scratch(space, genotype, seed)
     [(target_ms, _)] = latencies_ms([written(once, folder / "once.onnx")])

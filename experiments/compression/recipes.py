@@ -86,9 +86,10 @@ def compressed(
     family: str = "convolution",
     held_out: Examples | None = None,
     teacher: SearchSpace | None = None,
+    taught: bool = True,
     sparse_from: float = 0.0,
 ) -> tuple[nn.Module, dict[str, Any]]:
-    """Compress a base, train it with the base as teacher, and judge it.
+    """Compress a base, train it, with the base as teacher unless told otherwise, and judge it.
 
     Args:
         space: Of the base.
@@ -98,6 +99,7 @@ def compressed(
         family: Of the network.
         held_out: Judged by; the test split unless others are given.
         teacher: Of whose base it learns; `space` unless another one is given.
+        taught: Whether it learns from a base.
         sparse_from: Of the recipe.
 
     Returns:
@@ -105,21 +107,21 @@ def compressed(
     """
     own = splits()
     preprocessing = Preprocessing.of(own.train)
-    taught, changes = None, dict[str, Any](sparse_from=sparse_from)
-    if epochs:
+    learnt_from, changes = None, dict[str, Any](sparse_from=sparse_from)
+    if epochs and family == "convolution":
+        changes["optimizer"] = {"learning_rate": 1e-3}
+    if epochs and taught:
         facts, own_base = {"source": "space:base"}, teacher or space
         module = own_base.build(own_base.references()["base"]).eval()
-        taught = ModuleTeacher(provenance=facts, module=module, preprocessing=preprocessing)
+        learnt_from = ModuleTeacher(provenance=facts, module=module, preprocessing=preprocessing)
         changes["teacher"] = facts
-        if family == "convolution":
-            changes["optimizer"] = {"learning_rate": 1e-3}
     job = TrainingJob(
         space=space,
         train=own.train,
         held_out=test_split() if held_out is None else held_out,
         preprocessing=preprocessing,
         recipe=recipe(epochs, family, **changes),
-        teacher=taught,
+        teacher=learnt_from,
         counts_stored=True,
         return_weights=True,
     )
