@@ -1,12 +1,13 @@
 """Half of the channels removed at once, step by step, or never there; beside Torch-Pruning.
 
 Run `python experiments/compression/pruning.py [--seeds N]`; it needs the extra `peers`. ResNet-18
-is trained on Fashion-MNIST for every seed; then half of the channels of all layers are removed, and
-the network is trained for six epochs with the base as teacher: after all were removed, which is done
-without a teacher besides, or two epochs after each of three steps. The small network is also trained from scratch for as many epochs
-as the base and six more. Torch-Pruning removes channels by its own global choice, until the network
-is as fast in ONNX Runtime, and is trained as after one step. All are judged on the test split. Rows
-go to `pruning.csv`, the table to `pruning.md`; seeds that are there are not done again.
+is trained on Fashion-MNIST for every seed. Then half of the channels of all layers are removed, and
+the network is trained for six epochs with the base as teacher: after all were removed, or two
+epochs after each of three steps. What a teacher is worth says the same training without one. The
+small network is also trained from scratch for as many epochs as the base and six more.
+Torch-Pruning removes channels by its own global choice, until the network is as fast in ONNX
+Runtime, and is trained as after one step. All are judged on the test split. Rows go to
+`pruning.csv`, the table to `pruning.md`; seeds that are there are not done again.
 """
 
 from __future__ import annotations
