@@ -4,7 +4,8 @@ Every layer with weights of its own makes new channels. What is added up, or rea
 convolution, has the same channels; a concatenation has those of its parts, one behind the other,
 and flattening repeats each of them. Attention heads are removed as a whole; see
 `nas.compression.heads`. Where a function is not known, the channels that it reads stay.
-Channels are the first axis of images, `(C, H, W)`, and the last one of tokens, `(T, C)`.
+Channels are the first axis of images, `(C, H, W)`, and the last one of tokens, `(T, C)`, and of
+what a linear layer makes of images, `(H, W, C)`.
 """
 
 from __future__ import annotations
@@ -20,22 +21,35 @@ from nas.network.blocks import INPUT
 ACTIVATIONS = frozenset({
     "CELU", "ELU", "GELU", "Hardshrink", "Hardsigmoid", "Hardswish", "Hardtanh", "LeakyReLU",
     "LogSigmoid", "Mish", "ReLU", "ReLU6", "RReLU", "SELU", "SiLU", "Sigmoid", "Softplus",
-    "Softsign", "Tanh",
+    "Softsign", "Tanh", "Tanhshrink", "Threshold",
 })  # fmt: skip
 SPATIAL = frozenset({
-    "AdaptiveAvgPool2d", "AdaptiveMaxPool2d", "AvgPool2d", "ConstantPad2d", "LPPool2d",
-    "MaxPool2d", "ReflectionPad2d", "ReplicationPad2d", "Upsample", "ZeroPad2d",
+    "AdaptiveAvgPool2d", "AdaptiveMaxPool2d", "AvgPool2d", "CircularPad2d", "ConstantPad2d",
+    "LPPool2d", "MaxPool2d", "ReflectionPad2d", "ReplicationPad2d", "Upsample",
+    "UpsamplingBilinear2d", "UpsamplingNearest2d", "ZeroPad2d",
 })  # fmt: skip
+"""Layers that change every channel of an image by itself."""
+
 NORMALISATIONS = frozenset({"BatchNorm1d", "BatchNorm2d"})
 """Layers that change every channel by itself."""
 
 UNARY = frozenset({
-    "celu", "elu", "gelu", "hardsigmoid", "hardswish", "hardtanh", "leaky_relu", "mish", "relu",
-    "relu6", "selu", "silu", "sigmoid", "softplus", "tanh", "contiguous", "clone",
-    "adaptive_avg_pool2d", "adaptive_max_pool2d", "avg_pool2d", "max_pool2d", "interpolate",
+    "abs", "celu", "clamp", "clone", "contiguous", "elu", "exp", "gelu", "hardsigmoid", "hardswish",
+    "hardtanh", "leaky_relu", "mish", "relu", "relu6", "selu", "sigmoid", "silu", "softplus",
+    "sqrt", "square", "tanh",
 })  # fmt: skip
-ADDED = frozenset({"add", "sub", "mul", "div", "truediv"})
-"""Functions that treat every channel alike, by the last part of their names."""
+"""Functions of single values, by the last part of their names."""
+
+POOLED = frozenset({
+    "adaptive_avg_pool2d", "adaptive_max_pool2d", "avg_pool2d", "interpolate", "max_pool2d",
+})  # fmt: skip
+"""Functions that change every channel of an image by itself."""
+
+REDUCED = frozenset({"amax", "amin", "mean", "sum"})
+"""Functions that do so where they are given the axes of height and width."""
+
+ADDED = frozenset({"add", "div", "expand_as", "mul", "sub", "truediv"})
+"""Functions that treat every channel alike."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +93,7 @@ class Channels:
         self._parents: list[int] = []
         self._groups: list[ChannelGroup] = []
         self._shapes: dict[str, Shape] = {INPUT: input_shape}
+        self._channels_last: set[str] = set()
         self.written: dict[str, tuple[Part, ...]] = {INPUT: self._new(input_shape[0], fixed=True)}
         self.read: dict[str, tuple[Part, ...]] = {}
         self._parts_of_heads: dict[str, tuple[Part, ...]] = {}
@@ -120,6 +135,12 @@ class Channels:
             return self._weighted(layer, read[0], shape)
         if layer.name in self._parts_of_heads:
             return self._parts_of_heads[layer.name]
+        if self._channels_last.intersection(layer.inputs):
+            kind = layer.target or layer.function.rpartition(".")[2]
+            if kind not in ACTIVATIONS | UNARY or layer.tensors or len(read) > 1:
+                return self._unknown(layer, read)
+            self._channels_last.add(layer.name)
+            return read[0]
         if layer.path:
             return self._passed(layer, read[0], shape)
         return self._function(layer, read)
@@ -127,14 +148,13 @@ class Channels:
     def _weighted(self, layer: Traced, read: tuple[Part, ...], shape: Shape) -> tuple[Part, ...]:
         self.read[layer.name] = read
         if layer.target == "Linear":
-            if layer.name in self._parts_of_heads:
-                return self._parts_of_heads[layer.name]
-            if len(shape) < 3:
-                return self._new(layer.shape[-1], layer.name)
-            # Channels are the last axis here, which is not that of images.
-            self._fix(read)
-            self.read[layer.name] = self._new(shape[-1], fixed=True)
-            return self._new(layer.shape[-1], fixed=True)
+            if len(shape) > 2:
+                if not self._channels_last.issuperset(layer.inputs):
+                    self._fix(read)
+                    self.read[layer.name] = self._new(shape[-1], fixed=True)
+                self._channels_last.add(layer.name)
+            heads = self._parts_of_heads.get(layer.name)
+            return heads or self._new(layer.shape[-1], layer.name)
         inputs, outputs, groups = shape[0], layer.shape[0], layer.arguments["groups"]
         if groups == 1:
             return self._new(outputs, layer.name)
@@ -161,15 +181,19 @@ class Channels:
         if not read or layer.tensors:
             return self._unknown(layer, read)
         first, ndim = shapes[0], len(layer.shape)
-        if name in UNARY and len(first) == ndim and first[0] == layer.shape[0]:
+        if name in UNARY and len(read) == 1 and first == layer.shape:
             return read[0]
-        if name == "mean" and len(first) == 3 and _is_spatial(layer):
+        if len(first) == 3 and (name in POOLED or (name in REDUCED and _is_spatial(layer))):
+            return read[0]
+        if layer.shape == (*first, 1, 1) and (name == "unflatten" or _adds_axes(layer)):
             return read[0]
         if name == "flatten" and ndim == 1:
             return _repeated(read[0], first)
-        if name in ("cat", "concat") and ndim == 3 and sum(s[0] for s in shapes) == layer.shape[0]:
+        channels = sum(shape[0] for shape in shapes)
+        if name in ("cat", "concat") and ndim in (1, 3) and channels == layer.shape[0]:
             return tuple(part for parts in read for part in parts)
-        if name in ADDED and all(len(s) == ndim and s[0] == layer.shape[0] for s in shapes):
+        own = _number_of_channels(layer.shape)
+        if name in ADDED and all(len(s) == ndim and _number_of_channels(s) == own for s in shapes):
             return self._joined(read)
         return self._unknown(layer, read)
 
@@ -220,6 +244,9 @@ def _number_of_channels(shape: Shape) -> int:
 
 
 def _repeated(read: tuple[Part, ...], shape: Shape) -> tuple[Part, ...]:
+    """Return the channels of what is flattened: in tokens `(T, C)` they are the last axis."""
+    if len(shape) == 2:
+        return read * shape[0]
     repeat = math.prod(shape[1:])
     return tuple(Part(part.group, part.repeat * repeat) for part in read)
 
@@ -228,3 +255,11 @@ def _is_spatial(layer: Traced) -> bool:
     arguments = layer.calls[0]["arguments"]
     axes = arguments.get("1", arguments.get("dim"))
     return isinstance(axes, list) and sorted(axis % 4 for axis in axes) == [2, 3]
+
+
+def _adds_axes(layer: Traced) -> bool:
+    """Whether it is an index of colons and `None`, as in `x[:, :, None, None]`."""
+    arguments = layer.calls[0]["arguments"]
+    if not layer.function.endswith("getitem") or not isinstance(arguments["1"], list):
+        return False
+    return all(each in (None, {"slice": [None, None, None]}) for each in arguments["1"])

@@ -200,7 +200,7 @@ class TracedFunctions(CompressedBlock):
         del input_shapes
         self.calls, self.names = calls, tuple(tensors or {})
         for name, like in (tensors or {}).items():
-            zeros = torch.zeros(*like["shape"], dtype=getattr(torch, like["dtype"]))
+            zeros = torch.zeros(like["shape"], dtype=getattr(torch, like["dtype"]))
             if like["parameter"]:
                 self.register_parameter(name, nn.Parameter(zeros))
             else:

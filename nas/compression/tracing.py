@@ -29,6 +29,9 @@ BATCH = "batch"
 NUMBER = "number"
 """Key of a constant that JSON has no form for, as text."""
 
+DEVICE = "device"
+"""Key of a constant that stands for the device of the inputs."""
+
 TENSOR = "tensor"
 """Key of an argument that stands for a parameter or buffer, by the name that it gets."""
 
@@ -89,14 +92,46 @@ def traced(module: nn.Module, input_shape: Shape) -> list[Traced]:
     """
     module = module.eval()
     try:
-        graph = fx.GraphModule(module, fx.Tracer().trace(module)).graph
+        parameters = list(inspect.signature(module.forward).parameters.values())
+        given = {p.name: p.default for p in parameters if p.default is not p.empty}
+        graph = fx.GraphModule(module, _Tracer().trace(module, given)).graph
     except Exception as error:  # whatever a module of a user raises
         raise _untraceable(module, f"tracing it says: {first_line(error)}") from error
-    if sum(node.op == "placeholder" for node in graph.nodes) != 1:
+    if len(parameters) - len(given) != 1:
         raise _untraceable(module, "it takes several inputs")
-    graph.eliminate_dead_code()
+    _remove_unread(graph)
     runs = [_Values(module, graph, torch.zeros(batch, *input_shape)) for batch in BATCHES]
     return list(_GraphReader(module, graph, runs).layers())
+
+
+class _Tracer(fx.Tracer):
+    """Takes layers of torch.nn for one operation, and those that compute as they do."""
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return _layer_class(m) is not None or super().is_leaf_module(m, module_qualified_name)
+
+
+def _layer_class(layer: nn.Module) -> type[nn.Module] | None:
+    """Return the convolution or linear layer of torch.nn that a layer computes as."""
+    for cls in (nn.Conv2d, nn.Linear):
+        if isinstance(layer, cls) and type(layer).forward is cls.forward:
+            return cls
+    return None
+
+
+def _remove_unread(graph: fx.Graph) -> None:
+    """Remove what the output does not depend on, assertions among it."""
+    needed: set[fx.Node] = set()
+    images, *_, output = graph.nodes
+    left = [images, output]
+    while left:
+        node = left.pop()
+        if node not in needed:
+            needed.add(node)
+            left += node.all_input_nodes
+    for node in reversed(list(graph.nodes)):
+        if node not in needed:
+            graph.erase_node(node)
 
 
 class _Values(fx.Interpreter):
@@ -151,6 +186,19 @@ _ALLOWED: Mapping[str, frozenset[str]] = {
 }  # fmt: skip
 """What a network may run: names in a file reach functions of tensors and numbers only."""
 
+_ATTENTION = ("MultiheadAttention", "Transformer")
+"""How classes of torch.nn with attention begin, which several tensors go into."""
+
+_SIZED = ("reshape", "view")
+"""Functions that are given the sizes of all axes."""
+
+_PASSING_ON = frozenset({
+    "alpha_dropout", "contiguous", "dropout", "dropout1d", "dropout2d", "expand", "expand_as",
+    "feature_alpha_dropout", "flatten", "float", "reshape", "squeeze", "to", "type_as", "view",
+    "view_as",
+})  # fmt: skip
+"""Functions that may pass on what they get, as those that are not of torch may."""
+
 _NOTHING = ("Dropout", "Dropout1d", "Dropout2d", "AlphaDropout", "Identity", "DropPath")
 """Classes that pass on what they get once a network is trained."""
 
@@ -176,6 +224,8 @@ class _GraphReader:
             elif node.op == "output":
                 if not isinstance(node.args[0], fx.Node):
                     raise _untraceable(self._module, "it returns something else than one tensor")
+            elif (passed := self._passed_on(node)) is not None:
+                self._alias[node.name] = passed
             elif node.op == "call_module":
                 yield from self._layer(node)
             elif node.op != "get_attr" and self._shape(node) is not None:
@@ -186,13 +236,44 @@ class _GraphReader:
         both = [values[node.name] for values in self._values]
         if not all(isinstance(each, torch.Tensor) and each.ndim > 1 for each in both):
             return None
+        if not both[0].is_floating_point():  # a mask, or positions
+            return None
         whole, other = (tuple(each.shape) for each in both)
         apart = (whole[0], other[0]) == BATCHES and whole[1:] == other[1:]
         return whole[1:] if apart else None
 
+    def _passed_on(self, node: fx.Node) -> str | None:
+        """Return what a node passes on unchanged, as dropout and some reshapes do."""
+        read = node.all_input_nodes[:1]
+        if not read or read[0].name not in self._alias or not self._may_pass_on(node):
+            return None
+        for values in self._values:
+            own, before = values[node.name], values[read[0].name]
+            if not isinstance(own, torch.Tensor) or not isinstance(before, torch.Tensor):
+                return None
+            if own.data_ptr() != before.data_ptr() or own.shape != before.shape:
+                return None
+            if own.stride() != before.stride() or own.dtype != before.dtype:
+                return None
+        return self._alias[read[0].name]
+
+    def _may_pass_on(self, node: fx.Node) -> bool:
+        if node.op == "call_module":
+            return isinstance(self._module.get_submodule(str(node.target)), nn.Flatten)
+        name = getattr(node.target, "__name__", str(node.target))
+        if node.op == "call_method" or name in _PASSING_ON:
+            return name in _PASSING_ON
+        known = any(getattr(held, name, None) is node.target for held in _SPACES.values())
+        return node.op == "call_function" and not known
+
     def _layer(self, node: fx.Node) -> Iterator[Traced]:
         layer = self._module.get_submodule(str(node.target))
-        name, read = type(layer).__name__, self._read(node)
+        cls = _layer_class(layer) or type(layer)
+        name = cls.__name__
+        if name.startswith(_ATTENTION):
+            why = f"{node.target} is a {name}: write attention with functions of torch"
+            raise _untraceable(self._module, why)
+        read = self._read(node)
         if name in _NOTHING:
             self._alias[node.name] = read
             return
@@ -200,9 +281,9 @@ class _GraphReader:
             if id(parameter) in self._seen:
                 raise _untraceable(self._module, f"it uses the weights of {node.target} twice")
             self._seen.add(id(parameter))
-        if getattr(nn, name, None) is not type(layer):
+        if getattr(nn, name, None) is not cls:
             raise _untraceable(self._module, f"{node.target} is a {name}, which is not traced into")
-        if name in ("Conv2d", "Linear") and "weight" not in dict(layer.named_parameters()):
+        if getattr(layer, "weight", None) is not None and "weight" not in layer._parameters:
             why = f"the weights of {node.target} are computed: remove its parametrisation or mask"
             raise _untraceable(self._module, why)
         shape = self._shape(node)
@@ -224,8 +305,10 @@ class _GraphReader:
     def _constructed(self, path: str, layer: nn.Module) -> dict[str, Any]:
         """Return the arguments that a layer of torch.nn was built with."""
         arguments = {}
-        for name, parameter in inspect.signature(type(layer)).parameters.items():
-            if name in ("device", "dtype", "inplace"):
+        cls = _layer_class(layer) or type(layer)
+        for name, parameter in inspect.signature(cls).parameters.items():
+            variable = parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+            if variable or name in ("device", "dtype", "inplace"):
                 continue
             if not hasattr(layer, name) and parameter.default is None:  # a deprecated one
                 continue
@@ -246,12 +329,16 @@ class _GraphReader:
         shape = self._shape(node)
         assert shape is not None, "others are run where they are read"
         self._alias[node.name] = own = _block_name(node)
-        if len(shape) == 1 and len(program.calls) == 1 and len(program.inputs) == 1:
-            target = program.calls[0]["target"]
-            if target.rpartition(".")[2] in ("flatten", "reshape", "view"):
-                # Sizes as constants would be those of one number of channels.
+        if len(program.calls) == 1 and len(program.inputs) == 1:
+            kind = program.calls[0]["target"].rpartition(".")[2]
+            before = self._shape(node.all_input_nodes[0])
+            # Sizes as constants would be those of one number of channels.
+            if len(shape) == 1 and kind in (*_SIZED, "flatten", "squeeze"):
                 flat = {"target": "torch.flatten", "arguments": {"0": {VALUE: 0}, "1": 1}}
                 program.calls[0] = flat
+            elif kind in _SIZED and before == shape[:1] and shape[1:] == (1, 1):
+                sizes = {"0": {VALUE: 0}, "1": 1, "2": [-1, 1, 1]}
+                program.calls[0] = {"target": "Tensor.unflatten", "arguments": sizes}
         return Traced(
             name=own,
             target="",
@@ -265,11 +352,32 @@ class _GraphReader:
         """Add a function to a program, behind those that it needs; return its position."""
         if node.name not in program.positions:
             keyed = {**{str(i): value for i, value in enumerate(node.args)}, **node.kwargs}
-            keyed.pop("inplace", None)
+            for name in ("inplace", "memory_format"):
+                keyed.pop(name, None)
             arguments = {k: self._argument(node.name, v, program) for k, v in keyed.items()}
+            if str(getattr(node.target, "__name__", node.target)) in _SIZED:
+                arguments = self._with_sizes(node, arguments)
             program.positions[node.name] = len(program.calls)
             program.calls.append({"target": self._name(node), "arguments": arguments})
         return program.positions[node.name]
+
+    def _with_sizes(self, node: fx.Node, arguments: dict[str, Any]) -> dict[str, Any]:
+        """Return the arguments of a function of `_SIZED` with the size that -1 stands for."""
+        found = [values[node.name] for values in self._values]
+
+        def filled(value: Any, axis: int) -> Any:
+            if value != -1:
+                return value
+            return self._constant(node.name, [each.shape[axis] for each in found])
+
+        return {
+            name: value
+            if name == "0"
+            else [filled(each, axis) for axis, each in enumerate(value)]
+            if isinstance(value, list)
+            else filled(value, int(name) - 1 if name.isdecimal() else 0)
+            for name, value in arguments.items()
+        }
 
     def _name(self, node: fx.Node) -> str:
         """Return the name of a function or method, of one that changes nothing in place."""
@@ -306,10 +414,11 @@ class _GraphReader:
                 program.inputs.append(name)
             return {VALUE: program.inputs.index(name)}
         if node.op == "get_attr":
-            self._check_read_once(node)
-            key = f"tensor{len(program.tensors)}"
-            program.tensors[key] = str(node.target)
-            return {TENSOR: key}
+            path = str(node.target)
+            if path not in program.tensors.values():
+                self._check_read_once(node)
+                program.tensors[f"tensor{len(program.tensors)}"] = path
+            return {TENSOR: next(k for k, held in program.tensors.items() if held == path)}
         found = [values[node.name] for values in self._values]
         if any(_has_tensors(each) for each in found):
             return {CALL: self._add(node, program)}
@@ -340,6 +449,8 @@ class _GraphReader:
     def _plain(self, where: str, value: Any) -> Any:
         if isinstance(value, torch.dtype):
             return {"dtype": str(value).removeprefix("torch.")}
+        if isinstance(value, torch.device):
+            return {DEVICE: "input"}
         if value is Ellipsis:
             return {"slice": "..."}
         if isinstance(value, float) and not math.isfinite(value):
@@ -415,15 +526,15 @@ def run_calls(
         if not isinstance(value, Mapping):
             return value
         [(kind, held)] = value.items()
-        known: dict[str, Any] = {VALUE: inputs, CALL: found, TENSOR: tensors}
+        known: dict[str, Any] = {VALUE: inputs, CALL: found, TENSOR: tensors, "dtype": _DTYPES}
         if kind in known:
             return known[kind][held]
         if kind == BATCH:
             return held * inputs[0].shape[0]
         if kind == NUMBER:
             return float(held)
-        if kind == "dtype":
-            return _DTYPES[held]
+        if kind == DEVICE:
+            return inputs[0].device
         return ... if held == "..." else slice(*map(filled, held))
 
     for each in calls:

@@ -339,7 +339,7 @@ def _layer(
     return Layer(
         kind=kind.lower(),
         precision=layer_precision(module) if module else FP32,
-        has_weights=isinstance(module, nn.Conv2d | nn.Linear),
+        has_weights=isinstance(module, _WITH_WEIGHTS) or _reads_weights(node, kind),
         input_shape=operands[0].meta["shape"] if operands else (),
         output_shape=node.meta["shape"],
         input_values=sum(read),
@@ -347,6 +347,17 @@ def _layer(
         params=params,
         macs=int(node.meta["macs"]),
     )
+
+
+_WITH_WEIGHTS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
+
+
+def _reads_weights(node: fx.Node, kind: str) -> bool:
+    """Whether it is a function that computes as such a layer, with weights of the module."""
+    if node.op != "call_function" or kind not in ("conv1d", "conv2d", "conv3d", "linear"):
+        return False
+    weight = node.args[1] if len(node.args) > 1 else node.kwargs.get("weight")
+    return isinstance(weight, fx.Node) and weight.op == "get_attr"
 
 
 def _convolution(module: _ConvNd) -> str:
@@ -372,9 +383,10 @@ def _step(
     node: fx.Node, modules: Mapping[str, nn.Module], positions: Mapping[fx.Node, int]
 ) -> Step:
     module = _module(node, modules)
+    reads = tuple(positions[n] for n in node.all_input_nodes if n in positions)
     return Step(
-        reads=tuple(positions[n] for n in node.all_input_nodes if n in positions),
+        reads=reads,
         values=int(node.meta["values"]),
         works_in_place=isinstance(module, IN_PLACE_MODULES),
-        is_view=_is_view(node, module),
+        is_view=bool(reads) and _is_view(node, module),  # one of a parameter reads nothing
     )
