@@ -218,7 +218,10 @@ def test_layers_that_stay_are_counted_where_others_are_quantised(tmp_path: Path)
             nn.Sequential(nn.Flatten(2), nn.TransformerEncoderLayer(256, 2, 8)),
             "write attention with functions",
         ),
-        (nn.utils.parametrizations.weight_norm(nn.Conv2d(3, 8, 3)), "weights of .* are computed"),
+        (
+            nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Conv2d(3, 8, 3))),
+            "weights of .* are computed",
+        ),
     ],
 )
 def test_what_is_refused_says_why(module: nn.Module, why: str) -> None:
