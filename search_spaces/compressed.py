@@ -396,6 +396,29 @@ class CompressedSpace(SearchSpace):
         block.fill(weight, source["bias"][outputs] if "bias" in source else None)
 
     @property
+    def remarks(self) -> tuple[str, ...]:
+        """Which layers stay as they are."""
+        channels, found = self._channels, []
+        outputs = set(channels.written[self._layers[-1].name])
+        others = [layer for layer in self._layers if layer.target and not layer.has_weights]
+        left = [
+            f"{layer.name} ({layer.target})"
+            for layer in others
+            if any(tensor.ndim > 1 for tensor in self._base.state(layer.path).values())
+        ]
+        if left:
+            found.append(f"layers without choices, which stay as they are: {', '.join(left)}")
+        whole = [
+            layer.name
+            for layer in self._layers
+            if layer.has_weights and not outputs.intersection(parts := channels.written[layer.name])
+            if all(channels.group(part).fixed for part in parts)
+        ]
+        if whole and len(self.channels) > 1:
+            found.append(f"layers that keep all of their outputs: {', '.join(whole)}")
+        return tuple(one_line(line) for line in found)
+
+    @property
     def initial_sources(self) -> Mapping[str, Mapping[str, str]]:
         """That of the base."""
         return {"search_space.base": {"folder": self.base, "sha256": self._base.sha256}}

@@ -115,6 +115,11 @@ class SearchSpace(ABC):
         return ()
 
     @property
+    def remarks(self) -> tuple[str, ...]:
+        """Lines about the space that are printed when a search begins."""
+        return ()
+
+    @property
     def initial_sources(self) -> Mapping[str, Mapping[str, str]]:
         """Where the weights come from that a pretrained space's networks begin with.
 

@@ -325,7 +325,7 @@ class _Study:
             raise ConfigError("evaluation.threads_per_worker", threads, expected, fix)
         with self.reporter.progress("checking the data", None):
             fingerprint = record.data_fingerprint(self.settings, self.folder, self.splits)
-        for line in record.data_lines(fingerprint, self.splits):
+        for line in (*record.data_lines(fingerprint, self.splits), *self.space.remarks):
             self.reporter.stage(line)
         if isinstance(self._job, TrainingJob):
             self.reporter.stage(f"candidates are trained for {self._job.recipe.summary}")

@@ -109,6 +109,16 @@ class WithBuffers(nn.Module):
         return self.head(torch.relu(x[:, self.order] + self.shift))
 
 
+class Upsampled(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.up = nn.Conv2d(1, 8, 3), nn.ConvTranspose2d(8, 8, 2, 2)
+        self.head = nn.Linear(8, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.up(self.stem(x)).mean((2, 3)))
+
+
 class InPlace(nn.Module):
     """Goes on with a tensor that an operation has changed in place."""
 
@@ -162,7 +172,7 @@ class Twice(Branching):
 
 
 CLASSES = (
-    *(ResNet, Mixed, Transformer, ChannelsLast, WithBuffers),
+    *(ResNet, Mixed, Transformer, ChannelsLast, WithBuffers, Upsampled),
     *(InPlace, ReadTwice, Tied, Branching, Twice),
 )
 
@@ -232,6 +242,15 @@ def test_channels_that_belong_together_are_one_gene(
     found = {frozenset(group.makers) for group in space._channels.removable().values()}
     assert found == groups
     assert len(space.genes) == len(groups)
+
+
+def test_layers_that_stay_are_listed() -> None:
+    whole, left = space_of(Mixed).remarks, space_of(Upsampled).remarks
+    assert [line.rpartition(": ")[2] for line in whole] == [
+        "point, depth, excite, other, grouped, twofold"
+    ]
+    assert [line.rpartition(": ")[2] for line in left] == ["up (ConvTranspose2d)", "stem"]
+    assert not space_of(ResNet).remarks
 
 
 def test_buffers_stay_what_they_are() -> None:
