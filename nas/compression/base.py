@@ -20,7 +20,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import nn
 
-from nas.compression.tracing import Shape, Traced, check_calls, traced
+from nas.compression.functions import check_calls
+from nas.compression.tracing import Shape, Traced, traced
 from nas.core.errors import ConfigError, HwnasError, one_line
 from nas.core.files import hashed, json_values, write_bytes_atomically, write_json_atomically
 from nas.core.records import decoding, read_json
@@ -155,5 +156,8 @@ def _read_layer(values: Mapping[str, Any]) -> Traced:
             "calls": tuple(values["calls"]),
         }
     )
-    check_calls(layer)
+    known = getattr(nn, layer.target, None) if layer.target else nn.Module
+    if not (isinstance(known, type) and issubclass(known, nn.Module)):
+        raise ValueError(f"{layer.name}: got {layer.target!r}, expected a layer of torch.nn")
+    check_calls(layer.calls)
     return layer

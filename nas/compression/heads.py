@@ -16,7 +16,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from nas.compression.tracing import Traced, run_calls
+from nas.compression.functions import run_calls
+from nas.compression.tracing import Traced
 
 SCORES = frozenset({"softmax", "scaled_dot_product_attention", "Softmax"})
 """Functions and layers whose outputs are `(heads, ...)`."""

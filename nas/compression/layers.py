@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from nas.compression.tracing import run_calls
+from nas.compression.functions import run_calls
 from nas.network.compact import FakeQuantisation
 
 OF_CHANNELS = {"BatchNorm1d": "num_features", "BatchNorm2d": "num_features"}

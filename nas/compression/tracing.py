@@ -17,29 +17,21 @@ from typing import Any
 import torch
 from torch import fx, nn
 
+from nas.compression.functions import (
+    ALLOWED,
+    BATCH,
+    CALL,
+    DEVICE,
+    NUMBER,
+    SPACES,
+    TENSOR,
+    VALUE,
+)
 from nas.core.errors import ConfigError, first_line
 from nas.network.blocks import INPUT
 
 BATCHES = (2, 3)
 """Sizes of the batches that a module is run on."""
-
-BATCH = "batch"
-"""Key of a constant that stands for the size of the batch, times its value."""
-
-NUMBER = "number"
-"""Key of a constant that JSON has no form for, as text."""
-
-DEVICE = "device"
-"""Key of a constant that stands for the device of the inputs."""
-
-TENSOR = "tensor"
-"""Key of an argument that stands for a parameter or buffer, by the name that it gets."""
-
-CALL = "call"
-"""Key of an argument that stands for what an earlier function gave, by its position."""
-
-VALUE = "input"
-"""Key of an argument that stands for one of the inputs, by its position."""
 
 Shape = tuple[int, ...]
 
@@ -52,7 +44,8 @@ class Traced:
         name: A Python identifier, unique in the module.
         target: Name of a class of `torch.nn`; empty for functions.
         arguments: Of the layer's constructor, by name.
-        calls: Functions in the order in which they run; the last one gives the output.
+        calls: Functions in the order in which they run, as of `nas.compression.functions`; the last
+            one gives the output.
         inputs: Names of those whose outputs it reads, or `input`.
         shape: Of its output, without the batch.
         path: Of the layer in the module; empty for functions.
@@ -97,7 +90,8 @@ def traced(module: nn.Module, input_shape: Shape) -> list[Traced]:
         graph = fx.GraphModule(module, _Tracer().trace(module, given)).graph
     except Exception as error:  # whatever a module of a user raises
         raise _untraceable(module, f"tracing it says: {first_line(error)}") from error
-    if len(parameters) - len(given) != 1:
+    variable = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    if sum(p.default is p.empty and p.kind not in variable for p in parameters) != 1:
         raise _untraceable(module, "it takes several inputs")
     _remove_unread(graph)
     runs = [_Values(module, graph, torch.zeros(batch, *input_shape)) for batch in BATCHES]
@@ -154,37 +148,6 @@ class _Values(fx.Interpreter):
         self.found[n.name] = value = super().run_node(n)
         return value
 
-
-_SPACES: Mapping[str, Any] = {
-    "torch": torch,
-    "torch.nn.functional": nn.functional,
-    "operator": operator,
-    "math": math,
-}
-
-_OF_TENSORS = frozenset(
-    name
-    for functions in torch.overrides.get_overridable_functions().values()
-    for function in functions
-    if not (name := getattr(function, "__name__", "_")).startswith("_")
-) | {
-    "arange", "as_tensor", "eye", "full", "hardsigmoid", "hardswish", "linspace", "logsigmoid",
-    "new_full", "new_ones", "new_tensor", "new_zeros", "ones", "tensor", "zeros",
-}  # fmt: skip
-
-_DTYPES = {name: value for name, value in vars(torch).items() if isinstance(value, torch.dtype)}
-
-_ALLOWED: Mapping[str, frozenset[str]] = {
-    "torch": _OF_TENSORS,
-    "torch.nn.functional": _OF_TENSORS,
-    "Tensor": _OF_TENSORS,
-    "operator": frozenset({
-        "abs", "add", "and_", "eq", "floordiv", "ge", "getitem", "gt", "inv", "invert", "le", "lt",
-        "matmul", "mod", "mul", "ne", "neg", "not_", "or_", "pos", "pow", "sub", "truediv", "xor",
-    }),
-    "math": frozenset(name for name in vars(math) if not name.startswith("_")),
-}  # fmt: skip
-"""What a network may run: names in a file reach functions of tensors and numbers only."""
 
 _ATTENTION = ("MultiheadAttention", "Transformer")
 """How classes of torch.nn with attention begin, which several tensors go into."""
@@ -263,7 +226,7 @@ class _GraphReader:
         name = getattr(node.target, "__name__", str(node.target))
         if node.op == "call_method" or name in _PASSING_ON:
             return name in _PASSING_ON
-        known = any(getattr(held, name, None) is node.target for held in _SPACES.values())
+        known = any(getattr(held, name, None) is node.target for held in SPACES.values())
         return node.op == "call_function" and not known
 
     def _layer(self, node: fx.Node) -> Iterator[Traced]:
@@ -383,16 +346,16 @@ class _GraphReader:
         """Return the name of a function or method, of one that changes nothing in place."""
         if node.op == "call_method":
             method = str(node.target).removesuffix("_")
-            if method not in _ALLOWED["Tensor"]:
+            if method not in ALLOWED["Tensor"]:
                 raise _untraceable(self._module, f"it calls {node.target}, which is not supported")
             return f"Tensor.{method}"
         name = getattr(node.target, "__name__", str(node.target))
         if node.target in (operator.iadd, operator.isub, operator.imul, operator.itruediv):
             name = name.removeprefix("i")
             return f"operator.{name}"
-        for space, held in _SPACES.items():
+        for space, held in SPACES.items():
             plain = name.removesuffix("_")
-            if getattr(held, name, None) is node.target and plain in _ALLOWED[space]:
+            if getattr(held, name, None) is node.target and plain in ALLOWED[space]:
                 return f"{space}.{plain}"
         raise _untraceable(self._module, f"it calls {name}, which is no function of torch")
 
@@ -490,61 +453,7 @@ def _has_tensors(value: Any) -> bool:
     return any(isinstance(part, torch.Tensor) for part in parts)
 
 
-def check_calls(layer: Traced) -> None:
-    """Check that a layer that was read from a file runs functions of tensors only.
-
-    Raises:
-        ValueError: It runs another one.
-    """
-    known = getattr(nn, layer.target, None) if layer.target else nn.Module
-    if not (isinstance(known, type) and issubclass(known, nn.Module)):
-        raise ValueError(f"{layer.name}: got {layer.target!r}, expected a layer of torch.nn")
-    for call in layer.calls:
-        space, _, name = str(call["target"]).rpartition(".")
-        if name not in _ALLOWED.get(space, ()):
-            got = f"got {call['target']!r}"
-            raise ValueError(f"{layer.name}: {got}, expected a function of tensors")
-
-
 def _untraceable(module: nn.Module, why: str) -> ConfigError:
     name = type(module).__name__
     expected = "a module that torch.fx traces, without control flow on values"
     return ConfigError("search_space.base", name, expected, why)
-
-
-def run_calls(
-    calls: Sequence[Mapping[str, Any]],
-    inputs: Sequence[torch.Tensor],
-    tensors: Mapping[str, torch.Tensor],
-) -> torch.Tensor:
-    """Run the functions of a traced module; see `Traced.calls`."""
-    found: list[Any] = []
-
-    def filled(value: Any) -> Any:
-        if isinstance(value, list):
-            return [filled(each) for each in value]
-        if not isinstance(value, Mapping):
-            return value
-        [(kind, held)] = value.items()
-        known: dict[str, Any] = {VALUE: inputs, CALL: found, TENSOR: tensors, "dtype": _DTYPES}
-        if kind in known:
-            return known[kind][held]
-        if kind == BATCH:
-            return held * inputs[0].shape[0]
-        if kind == NUMBER:
-            return float(held)
-        if kind == DEVICE:
-            return inputs[0].device
-        return ... if held == "..." else slice(*map(filled, held))
-
-    for each in calls:
-        arguments = {name: filled(value) for name, value in each["arguments"].items()}
-        positional = [arguments.pop(name) for name in list(arguments) if name.isdecimal()]
-        space, _, name = each["target"].rpartition(".")
-        owner = positional.pop(0) if space == "Tensor" else _SPACES[space]
-        function = getattr(owner, name)
-        if name == "getitem" and isinstance(positional[1], list):
-            positional[1] = tuple(positional[1])
-        found.append(function(*positional, **arguments))
-    output: torch.Tensor = found[-1]
-    return output
