@@ -1,7 +1,7 @@
 """Functions of torch in plain values, as a JSON file has them, and how they are run.
 
-A call is `{"target": NAME, "arguments": {KEY: VALUE}}`, whose keys are names or positions. A value is
-plain, or a mapping with one of the keys below, which say what it stands for.
+A call is `{"target": NAME, "arguments": {KEY: VALUE}}`, whose keys are names or positions. A value
+is plain, or a mapping with one of the keys below, which say what it stands for.
 """
 
 from __future__ import annotations
