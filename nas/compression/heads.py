@@ -68,7 +68,10 @@ def _of_attention(anchor: Traced, known: Mapping[str, Traced]) -> Heads | None:
     if region is None:
         return None
     functions, output = region
-    number, width = anchor.shape[0], known[output].shape[-1] // anchor.shape[0]
+    number = anchor.shape[0]
+    width, left_over = divmod(known[output].shape[-1], number)
+    if left_over:
+        return None
     read = [name for each in functions.values() for name in each.inputs]
     makers = [known[name] for name in dict.fromkeys(read) if name not in functions]
     readers = {
