@@ -80,3 +80,18 @@ def test_file_says_which_images_it_was_calibrated_with(tmp_path: Path):
         model = onnx.load(quantise(full, SHAPE, tmp_path / "small.onnx", given))
         assert {p.key: p.value for p in model.metadata_props}[CALIBRATION_KEY] == expected
     assert sorted(path.name for path in tmp_path.iterdir()) == ["full.onnx", "small.onnx"]
+
+
+def test_linear_layers_of_tokens_multiply_integers(tmp_path: Path):
+    shape = (1, 8, 8)
+    space = search_spaces.get("vit", input_shape=shape, num_classes=10, precisions=("fp32", "int8"))
+    last = {gene.name: len(gene.choices) - 1 for gene in space.genes}
+    genotype = space.canonical([last[g.name] * g.name.endswith("precision") for g in space.genes])
+    layers = space.deployment(genotype)["layers"]
+    full = export_onnx(space.build(genotype), shape, tmp_path / "full.onnx")
+    file = quantise(full, shape, tmp_path / "mixed.onnx", None, layers)
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "run.onnx")
+    onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+    operators = Counter(node.op_type for node in onnx.load(tmp_path / "run.onnx").graph.node)
+    assert operators["QGemm"] + operators["QLinearConv"] == layers.count("int8") > 4

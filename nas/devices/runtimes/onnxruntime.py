@@ -153,7 +153,7 @@ class _Session(LoadedNetwork):
         operators = Counter(operator for operator, _ in nodes)
         # Of other providers one cannot look into the operators that they fuse.
         quantised = sum(operators[operator] for operator in QUANTISED_OPERATORS)
-        if integers and name == CPU_PROVIDER and not quantised:
+        if self._execution.precision == "int8" and name == CPU_PROVIDER and not quantised:
             ran = ", ".join(sorted(operators))
             raise ModelError(f"runs no quantised operator ({ran}); measure it with precision fp32")
         return facts | {"operators_by_provider": dict(placed), "operators": dict(operators)}
