@@ -193,12 +193,18 @@ def silence() -> Iterator[None]:
 
 
 def _name_linear_layers(graph: onnx.GraphProto) -> None:
-    """Let the products of linear layers be told from others, which have constants as well."""
+    """Let the products of linear layers be told from others, which have constants as well.
+
+    One with batch normalisation behind it is exported as one operator, which no longer says where
+    it comes from.
+    """
+    constants = {each.name for each in graph.initializer}
     for node in graph.node:
         origin = {each.key: each.value for each in node.metadata_props}
         if node.op_type not in ("Gemm", "MatMul"):
             continue  # such as the addition of the bias
-        if "'aten.linear.default'" in origin.get("pkg.torch.onnx.class_hierarchy", ""):
+        linear = "'aten.linear.default'" in origin.get("pkg.torch.onnx.class_hierarchy", "")
+        if linear or (node.op_type == "Gemm" and node.input[1] in constants):
             node.name = f"{LINEAR}{node.name}"
 
 

@@ -129,12 +129,18 @@ class Finalisation:
         write_json_atomically(self.folder.members, chosen)
 
     def _front(self) -> list[Candidate]:
-        """Return the front of the search; of a long one those that add the most hypervolume."""
+        """Return the front of the search; of a long one those that add the most hypervolume.
+
+        The most accurate network is always among them.
+        """
         columns = list(self.results.columns.values())
         front = self.results.pareto(objectives=columns)
         if front.empty:
             raise HwnasError(f"study {self.settings.name!r}: {self._why_empty()}")
         order = hypervolume_order(front[columns].to_numpy(float), self.results.reference_point)
+        if (column := self.results.columns.get(self.results.metric)) is not None:
+            best = int(front[column].to_numpy(float).argmin())
+            order = [best, *(i for i in order if i != best)]
         return [self._member(front.iloc[i]) for i in order[: self.settings.finalise.limit]]
 
     def _why_empty(self) -> str:

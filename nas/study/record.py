@@ -31,8 +31,8 @@ from nas.study.settings import StudySettings
 PACKAGES = ("hwnas", "torch", "onnxruntime", "onnx", "ray", "pymoo", "optuna", "numpy")
 """Packages whose versions a result depends on."""
 
-REFERENCE_SAMPLES = 64
-"""Random architectures whose largest cost becomes the hypervolume's reference point."""
+REFERENCE_SAMPLES, MARGIN = 64, 1.1
+"""Random architectures from whose largest cost, times the margin, hypervolume is measured."""
 
 
 def begin(
@@ -71,7 +71,7 @@ def begin(
             "verified_columns": {name: o.verified_column for name, o in known.items()},
             "units": {name: objective.unit for name, objective in known.items()},
             "constraints": [str(constraint) for constraint in settings.constraints],
-            "reference_point": _reference_point(settings, problem, trivial),
+            "reference_point": _reference_point(settings, problem, trivial, first),
             "genes": [gene.name for gene in problem.space.genes],
             "warm_start": [list(genotype) for genotype in first],
             "imports": list(settings.imports),
@@ -159,9 +159,14 @@ def _named_genotypes(name: str, space: SearchSpace, runs: Path, most: int | None
 
 
 def _reference_point(
-    settings: StudySettings, problem: SearchProblem, trivial: Mapping[str, float]
+    settings: StudySettings,
+    problem: SearchProblem,
+    trivial: Mapping[str, float],
+    first: Sequence[Genotype],
 ) -> dict[str, float]:
     """Return the given reference point, completed by a trivial guess's metrics and large costs.
+
+    Costs are somewhat above the largest that is known, so that its network adds hypervolume, too.
 
     Raises:
         ConfigError: An objective is to be completed that neither tells.
@@ -169,16 +174,17 @@ def _reference_point(
     given = settings.search.reference_point or {}
     space, rng = problem.space, stream(settings.seed, "reference")
     samples = [space.sample(rng) for _ in range(REFERENCE_SAMPLES)]
-    samples.append(space.canonical([n - 1 for n in space.cardinalities]))
+    samples += [space.canonical([n - 1 for n in space.cardinalities]), *first]
     known = problem.known(samples)
     derived = {}
     # No file is larger than what it holds.
-    trivial = {"stored_size_mb": problem.facts.costs(samples)["model_size_mb"].max(), **trivial}
+    largest_mb = MARGIN * problem.facts.costs(samples)["model_size_mb"].max()
+    trivial = {"stored_size_mb": largest_mb, **trivial}
     for name, objective in problem.objectives.items():
         if name in given:
             derived[name] = given[name]
         elif name in known[0]:
-            derived[name] = float(np.nanmax([row[name] for row in known]))
+            derived[name] = MARGIN * float(np.nanmax([row[name] for row in known]))
         else:
             try:
                 # Of a single class there is nothing to guess.

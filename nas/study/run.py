@@ -211,6 +211,10 @@ class _Study:
         # A search that cannot begin leaves its settings open to change.
         feasible = self._survey(problem)
         self._check_targets(problem)
+        if left_out := int((~problem.feasible_rows(first)).sum()) if first else 0:
+            limits = ", ".join(map(str, problem.constraints))
+            line = f"{left_out} of {len(first)} architectures of search.warm_start break {limits}"
+            self.reporter.stage(f"{line} and are not tried")
         ledger = Ledger.open(
             self._ledger_url,
             self._name,

@@ -56,6 +56,8 @@ def sensitivity(
     trials = trials[(trials["status"] == "complete") & (trials["fidelity"] == FULL)]
     known = {tuple(row["genotype"]): row for _, row in trials.iterrows()}
     fix = f"""search with 'search.warm_start=[{of},"{NEIGHBOURS}{of}"]'"""
+    if study.record["constraints"]:
+        fix += f", without limits that they break ({', '.join(study.record['constraints'])})"
     if start not in known:
         raise HwnasError(f"study {study.name!r}: has not tried {of}; {fix}")
     columns = list(study.columns.values())

@@ -138,8 +138,8 @@ class SearchSettings:
         objectives: Names of what to make small: objectives and metrics of the task.
         constraints: Limits such as `latency_ms <= 2` or `worst_class_error <= 20`.
         reference_point: Of the hypervolume, by objective; what is left out is derived: for a metric
-            that of a trivial guess, for the others the largest of some random architectures.
-            `None` derives all of it.
+            that of a trivial guess, for the others a tenth more than the largest of some random
+            architectures and of those of the warm start. `None` derives all of it.
         warm_start: What is proposed first: names of published networks that lie in the space,
             `neighbours:NAME` for all that differ from such a one in a single choice, and
             names or folders of studies, whose fronts are.

@@ -211,6 +211,16 @@ def test_layers_that_stay_are_counted_where_others_are_quantised(tmp_path: Path)
     quantise(file, SHAPE, tmp_path / "small.onnx", None, layers)
 
 
+def test_a_linear_layer_before_batch_normalisation_is_quantised(tmp_path: Path) -> None:
+    hidden = nn.Linear(3 * 16 * 16, 12), nn.BatchNorm1d(12), nn.ReLU()
+    module = nn.Sequential(nn.Flatten(), *hidden, nn.Linear(12, 10)).eval()
+    space = space_of(module, tmp_path, channels=(1.0,), precisions=("fp32", "int8"))
+    layers = space.deployment([1, 0])["layers"]
+    assert layers == ("int8", "fp32")
+    file = export_onnx(space.build([1, 0]).eval(), SHAPE, tmp_path / "full.onnx")
+    quantise(file, SHAPE, tmp_path / "small.onnx", None, layers)
+
+
 @pytest.mark.parametrize(
     ("module", "why"),
     [
