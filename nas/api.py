@@ -205,13 +205,14 @@ def _traced(
 ) -> str:
     """Trace a module for images as the data has, and return the folder in which it is kept."""
     from nas.compression.base import Base
+    from nas.study.bases import BASES
 
     # Nothing looks the placeholder up before the study begins.
     given = {**settings, "search_space.base": "traced"}
     data, device, config_dir = (others.get(name) for name in ("data", "device", "config_dir"))
     checked = _read(None, data, device, given, overrides, config_dir)
     splits = checked.data.search_splits()
-    folder = Path(checked.runs).expanduser().resolve() / "bases"
+    folder = Path(checked.runs).expanduser().resolve() / BASES
     return str(Base.of(module, splits.input_shape).save(folder))
 
 

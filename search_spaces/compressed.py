@@ -45,6 +45,7 @@ from nas.network.compact import (
     OF_FOUR,
     PRECISIONS,
     SETTINGS,
+    compact_layers,
 )
 from nas.network.module import PlacedBlock
 from nas.network.space import SearchSpace
@@ -192,9 +193,13 @@ class CompressedSpace(SearchSpace):
         source, _, name = self.base.rpartition(":")
         if (folder := Path(self.base).expanduser()).is_dir():
             try:
-                return load(folder).network
+                network = load(folder).network
             except HwnasError as error:
                 raise ConfigError("search_space.base", self.base, BASES, str(error)) from error
+            if any(compact_layers(network)):
+                expected = "a network whose weights are not quantised, zero or shared yet"
+                raise ConfigError("search_space.base", self.base, expected)
+            return network
         if not source or not name:
             raise ConfigError("search_space.base", self.base, BASES)
         if source not in names():
@@ -394,6 +399,12 @@ class CompressedSpace(SearchSpace):
         if layer.arguments.get("groups", 1) == 1:
             weight = weight[:, inputs]
         block.fill(weight, source["bias"][outputs] if "bias" in source else None)
+
+    def with_base_in(self, parent: Path) -> CompressedSpace:
+        """Return the space of the same network, read from a folder of its own."""
+        if Path(self.base).expanduser().is_dir():
+            return self
+        return replace(self, base=str(self._base.save(parent)), base_weights="")
 
     @property
     def remarks(self) -> tuple[str, ...]:

@@ -48,7 +48,8 @@ with torch.inference_mode():
 
 _DEPLOYED = """\
 `{file}` is what the device runs: latency, memory and errors above are of it.
-`model.onnx` and `model.py` are the network in fp32.
+`model.onnx` is the network in fp32. So is `model.py`, unless layers have a precision of their own:
+then it rounds as they do.
 
 """
 
@@ -171,12 +172,13 @@ def _loading(record: Mapping[str, Any]) -> str:
 
 def _limits(record: Mapping[str, Any]) -> str:
     channels, height, width = record["input_shape"]
+    difference = record["onnx_max_abs_difference"]
     lines = [
         f"- The ONNX file takes one image of {channels} x {height} x {width} a call; bring others "
         "to that size as the training images were.",
         "- Pixels must be preprocessed as above.",
-        "- The ONNX file's outputs differ from PyTorch's by "
-        f"{record['onnx_max_abs_difference']:.2g} at most on the images that were compared.",
+        f"- Outputs of `model.onnx` and `model.py` differ by {difference:.2g} at most on the images"
+        f" that were compared{', without quantisation' if record['deployed'] else ''}.",
     ]
     if "measurement" in record:
         lines.append("- Latency and memory hold for the device and protocol above, for no other.")

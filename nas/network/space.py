@@ -7,7 +7,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from typing import TYPE_CHECKING, Any, ClassVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -113,6 +114,14 @@ class SearchSpace(ABC):
     def presets(cls) -> tuple[Preset, ...]:
         """Return published settings of the space, each with the size that its paper states."""
         return ()
+
+    def with_base_in(self, parent: Path) -> Self:
+        """Return the space that needs no code of others for the network that it changes, if any.
+
+        Such a network is kept in a folder of `parent`.
+        """
+        del parent
+        return self
 
     @property
     def remarks(self) -> tuple[str, ...]:

@@ -19,6 +19,9 @@ SETTING = "search_space.base"
 RECORDS = ("network.json", "architecture.json")
 """What lies beside the weights of a verified network, and in an export."""
 
+BASES = "bases"
+"""Folder beside the studies in which traced networks are kept, each in one of its own."""
+
 SHOWN = 10
 """Classes that a message names."""
 
@@ -30,7 +33,7 @@ def with_base(values: Mapping[str, Any]) -> dict[str, Any]:
     """Return a configuration whose search space can load its base by itself.
 
     The network of a study is replaced by its folder, and a folder by its full path; the module of a
-    function is among `imports`.
+    function is imported.
 
     Raises:
         ConfigError: The study has no such verified network, or the module cannot be imported.
@@ -57,11 +60,9 @@ def with_base(values: Mapping[str, Any]) -> dict[str, Any]:
             expected = "a verified network of a study"
             raise ConfigError(SETTING, base, expected, str(error)) from error
         return {**values, "search_space": {**space, "base": str(folder.resolve())}}
-    imports = list(values.get("imports") or [])
-    if before not in search_spaces.names() and before not in imports:
+    if before not in search_spaces.names():
         import_modules([before], SETTING)
-        imports.append(before)
-    return {**values, "imports": imports}
+    return dict(values)
 
 
 def check_base(

@@ -287,7 +287,9 @@ class _Wanted:
         references = space.references()
         if name != LARGEST and name not in references:
             known = ", ".join([LARGEST, *references])
-            raise self._error(f"{SPACE}: and one of {known}")
+            unchanged = "let every setting of search_space have the choice that changes nothing"
+            fix = unchanged if space.pretrained else ""
+            raise self._error(f"{SPACE}: and one of {known}", fix)
         genotype = (
             extreme(space, largest=True) if name == LARGEST else space.canonical(references[name])
         )

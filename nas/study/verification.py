@@ -299,9 +299,8 @@ class Verification:
         deployment = self._read(member, JUDGED)
         tested, details = _columns(outcome.metrics, "test"), outcome.details
         if not deployment["as_network"]:
-            file = self._path(member, deployment["file"])
-            tested = _columns(outcome.metrics, "test_fp32")
-            deployed = self._deployed(member, file)
+            deployed = self._deployed(member, self._path(member, deployment["file"]))
+            tested = self._in_fp32(member, outcome.metrics, "test_fp32")
             sums = self._sums_deployed(deployed, test)
             tested |= _columns(test.task.scores(sums), "test")
             details = test.task.details(sums)
@@ -309,6 +308,17 @@ class Verification:
             details = {"split": "test", "images": len(test), **details}
             write_json_atomically(self._path(member, DETAILS), details)
         self._record(member, deployment, {**tested, "test_images": len(test)})
+
+    def _in_fp32(
+        self, member: Candidate, metrics: Mapping[str, float], suffix: str
+    ) -> dict[str, float]:
+        """Return columns of metrics before quantisation.
+
+        There are none where layers have precisions of their own: such a network rounds in PyTorch
+        as well.
+        """
+        layers = self.problem.space.deployment(member.genotype).get("layers")
+        return {} if layers else _columns(metrics, suffix)
 
     def _record(
         self, member: Candidate, deployment: Mapping[str, Any], tested: Mapping[str, float]
@@ -336,7 +346,7 @@ class Verification:
         if metrics:
             if not deployment["as_network"]:
                 errors = {n: value for n, value in metrics.items() if n in deployment["metrics"]}
-                numbers |= _columns(errors, "final_fp32")
+                numbers |= self._in_fp32(member, errors, "final_fp32")
                 metrics = {**metrics, **deployment["metrics"]}
             numbers |= _columns(metrics, "final")
             for objective in (*self.problem.limited.values(), *self.problem.objectives.values()):
