@@ -138,10 +138,9 @@ class _Values(fx.Interpreter):
             with torch.no_grad():
                 self.run(images)
         except Exception as error:  # whatever a module of a user raises
-            shape = tuple(images.shape[1:])
-            raise _untraceable(
-                module, f"on images of {shape} it says: {first_line(error)}"
-            ) from error
+            expected = f"a module for images of {tuple(images.shape[1:])}, as the data has"
+            name, line = type(module).__name__, first_line(error)
+            raise ConfigError("search_space.base", name, expected, f"it says: {line}") from error
 
     def run_node(self, n: fx.Node) -> Any:
         """Run a node and keep what it returns."""

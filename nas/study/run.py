@@ -266,6 +266,7 @@ class _Study:
                 or settings.evaluation.final_weights(self._job, folder.prepared),
             ).run()
         self._say(noise.front_line(results, self._counted))
+        self._say(_broken_line(results))
         self._say(self._planner.ended_line())
         outside_s = self._planner.spent_s - max(trial.ended_s for trial in trials)
         folder.update(**{OUTSIDE_SEARCH: outside_s, "stages": self._planner.stages})
@@ -612,3 +613,13 @@ class _Study:
         for name, objective in problem.objectives.items():
             if objective.needs_training:
                 self._say(noise.agreement_line(self._trials, name))
+
+
+def _broken_line(results: StudyResults) -> str | None:
+    """Return a line about verified networks that break a limit, if there are any."""
+    trials = results.trials()
+    broken = trials[trials["verified"].astype(bool) & ~trials["feasible"].astype(bool)]
+    if broken.empty or results.pareto().empty:  # of which there is a line already
+        return None
+    names, limits = ", ".join(broken["arch_id"]), ", ".join(results.record["constraints"])
+    return f"as verified, {names} {'break' if len(broken) > 1 else 'breaks'} {limits}: not shown"
