@@ -401,10 +401,18 @@ class CompressedSpace(SearchSpace):
         block.fill(weight, source["bias"][outputs] if "bias" in source else None)
 
     def with_base_in(self, parent: Path) -> CompressedSpace:
-        """Return the space of the same network, read from a folder of its own."""
+        """Return the space of the same network, in a folder of `parent`; see `SearchSpace`."""
         if Path(self.base).expanduser().is_dir():
             return self
-        return replace(self, base=str(self._base.save(parent)), base_weights="")
+        own = copy.copy(self)  # with the base, whose folder is not written yet
+        object.__setattr__(own, "base", str(parent / self._base.name))
+        object.__setattr__(own, "base_weights", "")
+        return own
+
+    def save_base(self) -> None:
+        """Write the base into its folder; see `SearchSpace`."""
+        if not Path(self.base).expanduser().is_dir():
+            self._base.save(Path(self.base).parent)
 
     @property
     def remarks(self) -> tuple[str, ...]:

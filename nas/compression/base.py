@@ -91,6 +91,11 @@ class Base:
             digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
         return digest.hexdigest()
 
+    @property
+    def name(self) -> str:
+        """Of its folder: the beginning of the digest."""
+        return self.sha256[:12]
+
     def state(self, path: str) -> dict[str, torch.Tensor]:
         """Return the tensors of a layer of the module, by their names in it."""
         own = f"{path}."
@@ -106,8 +111,8 @@ class Base:
         }
 
     def save(self, parent: Path) -> Path:
-        """Write it into a folder of `parent` that is named by its digest; return that folder."""
-        folder = parent / self.sha256[:12]
+        """Write it into the folder `name` of `parent`; return that folder."""
+        folder = parent / self.name
         folder.mkdir(parents=True, exist_ok=True)
         content = save({**self.tensors, ANSWER: self.answer.contiguous()})
         write_bytes_atomically(folder / WEIGHTS, content)

@@ -116,12 +116,16 @@ class SearchSpace(ABC):
         return ()
 
     def with_base_in(self, parent: Path) -> Self:
-        """Return the space that needs no code of others for the network that it changes, if any.
+        """Return the space whose base, if it has one that is no folder, lies in one of `parent`.
 
-        Such a network is kept in a folder of `parent`.
+        It does after `save_base`. Code of others is not needed then.
         """
         del parent
         return self
+
+    def save_base(self) -> None:
+        """Write the base, if there is one, into its folder; see `with_base_in`."""
+        return
 
     @property
     def remarks(self) -> tuple[str, ...]:

@@ -81,7 +81,7 @@ def run(settings: StudySettings, reporter: Reporter | None = None) -> StudyResul
     if finished is not None:
         reporter.stage(f"{folder.path}: finished before, nothing is left to do")
         return finished
-    study = _Study(settings, folder, reporter, writes=True)
+    study = _Study(settings, folder, reporter)
     with folder.locked():
         folder.check(settings.config)
         with settings.evaluation.connected(settings.ray.address):
@@ -89,6 +89,7 @@ def run(settings: StudySettings, reporter: Reporter | None = None) -> StudyResul
                 # By other settings, or it would have been found finished.
                 folder.update(status="searched")
             folder.save(settings.config)
+            study.space.save_base()
             try:
                 return study.run()
             except DeviceError as error:
@@ -104,7 +105,7 @@ def check(settings: StudySettings) -> None:
         NoFeasibleArchitectureError: Nothing is found that keeps the limits.
     """
     folder = StudyFolder(Path(settings.runs).expanduser() / settings.name)
-    study = _Study(settings, folder, Reporter(), writes=False)
+    study = _Study(settings, folder, Reporter())
     folder.check(settings.config)
     study.check()
 
@@ -125,21 +126,15 @@ def _finished(settings: StudySettings, folder: StudyFolder) -> StudyResults | No
 class _Study:
     """A study with its data and its space; the stages of `run` in their order."""
 
-    def __init__(
-        self, settings: StudySettings, folder: StudyFolder, reporter: Reporter, *, writes: bool
-    ) -> None:
-        """Load the data, and make the job, which refuses recipes that the space cannot follow.
-
-        Where it `writes`, a base that is no folder yet is kept in one.
-        """
+    def __init__(self, settings: StudySettings, folder: StudyFolder, reporter: Reporter) -> None:
+        """Load the data, and make the job, which refuses recipes that the space cannot follow."""
         started = time.monotonic()
         self.folder, self.reporter = folder, reporter
         with reporter.progress("reading the data", None):
             self.splits = splits = settings.data.search_splits()
         self.settings = settings = settings.of_task(splits.task)
-        space = settings.space(splits.input_shape, splits.task.output_size)
-        if writes:
-            space = space.with_base_in(Path(settings.runs).expanduser().resolve() / BASES)
+        bases = Path(settings.runs).expanduser().resolve() / BASES
+        space = settings.space(splits.input_shape, splits.task.output_size).with_base_in(bases)
         self.space = space
         # Before any is started it is not known how many workers there are on a cluster.
         here = settings.ray.address is None
