@@ -12,6 +12,7 @@ from nas.core.recipe import Recipe
 from nas.core.task import Task
 from nas.network.inheritance import PretrainedWeights
 from nas.network.space import SearchSpace
+from nas.study.bases import SETTING
 from search_spaces.pretrained import load_member
 
 SAMPLES = 8
@@ -32,8 +33,12 @@ def check_unchanged(
     """
     for setting, source in sources.items():
         before = known.get(setting, source)
-        if before["folder"] == source["folder"] and before != source:
-            line = f"{setting}: the network or weights of {source['folder']} have changed"
+        # The folder of a base is named by its weights.
+        is_base = setting == SETTING
+        same = {**before, "folder": ""} == {**source, "folder": ""}
+        if not same and (is_base or before["folder"] == source["folder"]):
+            of = "the base" if is_base else source["folder"]
+            line = f"{setting}: the network or weights of {of} have changed"
             fix = "restore them, or give the new study another name"
             raise HwnasError(f"{line} since the study began; {fix}")
 
