@@ -411,8 +411,10 @@ class CompressedSpace(SearchSpace):
 
     def save_base(self) -> None:
         """Write the base into its folder; see `SearchSpace`."""
-        if not Path(self.base).expanduser().is_dir():
-            self._base.save(Path(self.base).parent)
+        folder = Path(self.base)
+        # A folder that was not written to its end has no record.
+        if folder.name == self._base.name and not (folder / RECORD).is_file():
+            self._base.save(folder.parent)
 
     @property
     def remarks(self) -> tuple[str, ...]:

@@ -90,7 +90,7 @@ def _of_attention(anchor: Traced, known: Mapping[str, Traced]) -> Heads | None:
         for rewritten in itertools.islice(_rewritten(functions, number, width), _TRIES):
             division = dict(zip((maker.name for maker in makers), divided, strict=True))
             heads = Heads(number, width, division, output, rewritten)
-            if _holds(heads, functions, makers):
+            if _removes_heads(heads, functions, makers):
                 return heads
     return None
 
@@ -132,7 +132,7 @@ def _rewritten(
         if str(call["target"]).rpartition(".")[2] in SIZED
     ]
     options = [
-        list(_opened(functions[name].calls[position]["arguments"], sizes))
+        list(_with_open_size(functions[name].calls[position]["arguments"], sizes))
         for name, position in places
     ]
     for chosen in itertools.product(*options):
@@ -142,7 +142,9 @@ def _rewritten(
         yield {name: replace(layer, calls=tuple(calls[name])) for name, layer in functions.items()}
 
 
-def _opened(arguments: Mapping[str, Any], sizes: Sequence[int]) -> Iterator[Mapping[str, Any]]:
+def _with_open_size(
+    arguments: Mapping[str, Any], sizes: Sequence[int]
+) -> Iterator[Mapping[str, Any]]:
     """Yield the arguments of a function of `SIZED` with one of `sizes` as -1, then as they are."""
     for size in sizes:
         for key, value in arguments.items():
@@ -155,7 +157,7 @@ def _opened(arguments: Mapping[str, Any], sizes: Sequence[int]) -> Iterator[Mapp
     yield arguments
 
 
-def _holds(heads: Heads, functions: Mapping[str, Traced], makers: Sequence[Traced]) -> bool:
+def _removes_heads(heads: Heads, functions: Mapping[str, Traced], makers: Sequence[Traced]) -> bool:
     """Whether functions without some heads return what they returned before, without these."""
     generator = torch.Generator().manual_seed(0)
     whole = {m.name: torch.randn(_BATCH, *m.shape, generator=generator) for m in makers}

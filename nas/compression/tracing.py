@@ -87,7 +87,7 @@ def traced(module: nn.Module, input_shape: Shape) -> list[Traced]:
     try:
         parameters = list(inspect.signature(module.forward).parameters.values())
         given = {p.name: p.default for p in parameters if p.default is not p.empty}
-        graph = fx.GraphModule(module, _Tracer().trace(module, given)).graph
+        graph = fx.GraphModule(module, _ModuleTracer().trace(module, given)).graph
     except Exception as error:  # whatever a module of a user raises
         raise _untraceable(module, f"tracing it says: {first_line(error)}") from error
     variable = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
@@ -98,7 +98,7 @@ def traced(module: nn.Module, input_shape: Shape) -> list[Traced]:
     return list(_GraphReader(module, graph, runs).layers())
 
 
-class _Tracer(fx.Tracer):
+class _ModuleTracer(fx.Tracer):
     """Takes layers of torch.nn for one operation, and those that compute as they do."""
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:

@@ -261,7 +261,7 @@ class _Study:
                 or settings.evaluation.final_weights(self._job, folder.prepared),
             ).run()
         self._say(noise.front_line(results, self._counted))
-        self._say(_broken_line(results))
+        self._say(_limits_line(results))
         self._say(self._planner.ended_line())
         outside_s = self._planner.spent_s - max(trial.ended_s for trial in trials)
         folder.update(**{OUTSIDE_SEARCH: outside_s, "stages": self._planner.stages})
@@ -610,7 +610,7 @@ class _Study:
                 self._say(noise.agreement_line(self._trials, name))
 
 
-def _broken_line(results: StudyResults) -> str | None:
+def _limits_line(results: StudyResults) -> str | None:
     """Return a line about verified networks that break a limit, if there are any."""
     trials = results.trials()
     broken = trials[trials["verified"].astype(bool) & ~trials["feasible"].astype(bool)]

@@ -69,6 +69,18 @@ def test_the_base_is_judged_first_and_its_neighbours_next(
     assert (changed == 1).sum() >= 10
 
 
+def test_the_base_adds_hypervolume_and_the_most_accurate_network_is_verified(
+    compressed: Nas,
+) -> None:
+    study = results.open_study("small", compressed.folder / "runs")
+    trials = study.trials().sort_values("number")
+    columns = list(study.columns.values())
+    assert (trials.iloc[0][columns].to_numpy(float) < np.array(study.reference_point)).all()
+    found = study.pareto(objectives=columns)
+    least = found.loc[found["error"].idxmin(), "error"]
+    assert trials.loc[trials["verified"].astype(bool), "error"].min() == least
+
+
 def test_the_front_is_smaller_and_deployed_as_it_is_judged(compressed: Nas) -> None:
     study = results.open_study("small", compressed.folder / "runs")
     front = study.pareto()

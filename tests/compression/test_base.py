@@ -149,3 +149,16 @@ def test_damaged_files_are_named(saved: Path) -> None:
     (saved / RECORD).write_text(record.replace('"Conv2d"', '"Conv9d"'))
     with pytest.raises(HwnasError, match="Conv9d"):
         space_of(saved)
+
+
+def test_a_folder_that_was_not_written_to_its_end_is_written_again(tmp_path: Path) -> None:
+    shape = {"input_shape": (1, 8, 8), "num_classes": 10}
+    kept = search_spaces.get("compressed", **shape, base="bases:net_1_8_8_10").with_base_in(
+        tmp_path
+    )
+    assert not list(tmp_path.iterdir())
+    Path(kept.base).mkdir()
+    kept.save_base()
+    again = search_spaces.get("compressed", **shape, base=kept.base)
+    assert again.space_id == kept.space_id
+    assert again.with_base_in(tmp_path / "other") is again
