@@ -1,9 +1,9 @@
 """Attention heads of a traced module: which linear layers compute them, and what reads them.
 
-However a module writes its attention, its functions lie between the linear layers of queries, keys
-and values and the one tensor in which all heads stand side by side again. Which channels belong to
-a head is found by running these functions: without the channels of a head they must return what
-they returned before, without that head.
+Attention is written in many ways. In all of them some functions lie between the linear layers of
+queries, keys and values and the one tensor in which the heads are concatenated. Which channels
+belong to a head is found by running these functions: without the channels of some heads they must
+return what they returned before, without these heads.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ class Heads:
     Attributes:
         number: How many they are.
         width: Values of a head in the output.
-        makers: By the name of a linear layer how its outputs are divided: `(parts, repeat)`, of
-            which each part has `repeat` values of every head, one head behind the other.
+        makers: How the outputs of each linear layer are divided, by its name: `(parts, repeat)`.
+            Each part has `repeat` values of every head, one head after the other.
         output: Name of the function whose last axis has `number * width` values.
-        functions: All functions between, by name, for any number of heads.
+        functions: All functions in between, by name, rewritten for any number of heads.
     """
 
     number: int

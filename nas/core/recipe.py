@@ -274,9 +274,9 @@ class Recipe:
             the steps (progressive learning, Tan and Le, ICML 2021), so that partial trainings have
             smaller images; 1 keeps them as they are.
         full_resolution_from: Share of the training from which images have their own size.
-        sparse_from: Share of the training from which compact layers have all of their zero weights.
-            Before, their number grows, fast at first, in ten steps (gradual pruning, Zhu and Gupta,
-            2017); 0 has all of them from the beginning.
+        sparse_from: Share of the training after which the layers of `sparsities` have all of their
+            zero weights. Until then the number of zeros grows in ten steps, by the cubic schedule
+            of Zhu and Gupta (To prune, or not to prune, 2017). 0 has all of them from the start.
 
     Example:
         >>> recipe = Recipe.of("full", "transformer", epochs=50, optimizer={"weight_decay": 0.1})

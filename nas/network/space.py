@@ -116,9 +116,10 @@ class SearchSpace(ABC):
         return ()
 
     def with_base_in(self, parent: Path) -> Self:
-        """Return the space whose base, if it has one that is no folder, lies in one of `parent`.
+        """Return the space with its base in a folder of `parent`, unless it is in a folder already.
 
-        It does after `save_base`. Code of others is not needed then.
+        `save_base` writes that folder. Afterwards the code and the weights that the base was made
+        of are not needed. A space without a base returns itself.
         """
         del parent
         return self
