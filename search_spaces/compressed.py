@@ -13,7 +13,7 @@ import copy
 import math
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -25,6 +25,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from nas.compression.base import RECORD, Base, images
+from nas.compression.bias import correcting_biases
 from nas.compression.channels import Channels, Part
 from nas.compression.importance import importance
 from nas.compression.layers import (
@@ -48,6 +49,7 @@ from nas.network.compact import (
     compact_layers,
 )
 from nas.network.module import PlacedBlock
+from nas.network.recalibration import recalibrating
 from nas.network.space import SearchSpace
 from nas.network.trainable import TrainableNetwork
 from search_spaces import get, names, register
@@ -155,14 +157,11 @@ class CompressedSpace(SearchSpace):
         What is traced is another network where the base changes a tensor in place and reads it
         afterwards, for example.
         """
-        unchanged = copy.copy(self)
-        for name, setting in SETTINGS_OF.items():
-            object.__setattr__(unchanged, setting, (UNCHANGED[name],))
         seen, expected = images(self.input_shape), self._base.answer
         same = "a network whose traced form has the same outputs"
         with torch.no_grad():
             try:
-                difference = (unchanged.build(()).eval()(seen) - expected).abs().max()
+                difference = (self._unchanged.build(()).eval()(seen) - expected).abs().max()
             except Exception as error:  # whatever functions raise, or a file that was changed
                 fix = f"the traced form fails: {one_line(error)}"
                 raise ConfigError("search_space.base", self.base, same, fix) from error
@@ -176,6 +175,14 @@ class CompressedSpace(SearchSpace):
                 fix = f"the smallest network fails: {one_line(error)}"
                 got = list(self.channels)
                 raise ConfigError("search_space.channels", got, "[1]", fix) from error
+
+    @cached_property
+    def _unchanged(self) -> CompressedSpace:
+        """The space that holds the base alone."""
+        own = copy.copy(self)
+        for name, setting in SETTINGS_OF.items():
+            object.__setattr__(own, setting, (UNCHANGED[name],))
+        return own
 
     @cached_property
     def _base(self) -> Base:
@@ -318,8 +325,33 @@ class CompressedSpace(SearchSpace):
         with torch.no_grad():
             for layer in self._layers:
                 self._fill(network.get_submodule(layer.name), layer, kept)
-        network.lacks_statistics = self.canonical(genotype) != self.references().get("base")
         return network
+
+    def calibrate(
+        self, network: nn.Module, genotype: Sequence[int], batches: Iterable[torch.Tensor]
+    ) -> None:
+        """As of `SearchSpace`; batch statistics as well, and biases are corrected.
+
+        The base keeps what it knows.
+        """
+        genotype = self.canonical(genotype)
+        if genotype == self.references().get("base"):
+            super().calibrate(network, genotype, batches)
+            return
+        kept = self._indices(genotype)
+        outputs = {
+            layer.name: self._index(self._channels.written[layer.name], kept)
+            for layer in self._layers
+            if layer.has_weights
+        }
+        base = self._unchanged.build(())
+        with (
+            recalibrating(network),
+            correcting_biases(network, base, outputs),
+            torch.no_grad(),
+        ):
+            for batch in batches:
+                network(batch)
 
     def _in_8_bits(self, genotype: Genotype) -> list[str]:
         """Return the blocks whose outputs a runtime quantises; see `nas.network.quantisation`.

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from base_networks import CACHE, folder_of
+from base_networks import CACHE, WIDTH, folder_of
 from recipes import append_row, markdown, splits
 from scipy import stats
 
@@ -106,7 +106,10 @@ def main() -> None:
     text = markdown(pd.DataFrame(table))
     (HERE / "search.md").write_text(text + "\n")
     print(text)
-    sizes = [study(f"width_{w}", f"resnet18-{w}", 0, "guided", ALONE) for w in WIDTHS]
+    sizes = [
+        study(f"width_{w}", "resnet18" if w == WIDTH else f"resnet18-{w}", 0, "guided", ALONE)
+        for w in WIDTHS
+    ]
     plot_fronts(sizes, [each.pareto() for each in sizes], HERE / "explorer.png")
 
 

@@ -88,6 +88,11 @@ class CompressedConvolution(CompressedBlock):
             number = inputs if groups == "depthwise" else int(groups)
             self.first = nn.Conv2d(inputs, outputs, **whole, groups=number, bias=bias)
 
+    @property
+    def last(self) -> nn.Conv2d:
+        """The convolution that computes the outputs."""
+        return self.first if self.second is None else self.second
+
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map `(N, C, H, W)` to `(N, outputs, H', W')`."""
         x = self.first(x)
@@ -122,6 +127,11 @@ class CompressedLinear(nn.Module):
             self.second = nn.Linear(between, outputs, bias=bias)
         else:
             self.first = nn.Linear(inputs, outputs, bias=bias)
+
+    @property
+    def last(self) -> nn.Linear:
+        """The layer that computes the outputs."""
+        return self.first if self.second is None else self.second
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map `(N, ..., inputs)` to `(N, ..., outputs)`."""

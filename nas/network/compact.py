@@ -284,10 +284,14 @@ def compact_layers(network: nn.Module) -> Iterator[CompactLayer]:
 def calibrating(network: nn.Module) -> Iterator[bool]:
     """Let a network take the ranges of quantised values for a while, and keep them at the end.
 
+    Weights that are zero or share values are so from the beginning.
+
     Yields:
         Whether there are any such values, so that it needs to be run.
     """
     quantisations = [each for each in network.modules() if isinstance(each, FakeQuantisation)]
+    for layer in compact_layers(network):
+        layer.share_values()
     for quantisation in quantisations:
         quantisation.observe()
     try:
@@ -295,8 +299,6 @@ def calibrating(network: nn.Module) -> Iterator[bool]:
     finally:
         for quantisation in quantisations:
             quantisation.keep_range()
-        for layer in compact_layers(network):
-            layer.share_values()
 
 
 @contextlib.contextmanager

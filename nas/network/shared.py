@@ -7,7 +7,7 @@ al., ICLR 2020) and AutoFormer (Chen et al., ICCV 2021). Gradients flow into the
 
 Statistics of batch normalisation belong to one network and are not shared: a network that runs with
 shared weights normalises by the batch, and one that is to be judged has its statistics estimated by
-`recalibrate` (Yu and Huang, ICCV 2019, section 3.2).
+`nas.network.recalibration` (Yu and Huang, ICCV 2019, section 3.2).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import json
 import math
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, lru_cache
 
@@ -31,7 +31,6 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from nas.core.errors import HwnasError, UnknownNameError
 from nas.core.space import Genotype
 from nas.network.blocks import ModuleSpec
-from nas.network.compact import calibrating
 from nas.network.costs import Shape, trace_spec
 from nas.network.inheritance import (
     LayerOfBlock,
@@ -362,38 +361,6 @@ def share_layers(space: SearchSpace) -> bool:
         if trace_spec(ModuleSpec(block.module, block.arguments).key, block.input_shapes).params
     )
     return max(found.values(), default=0) > 1
-
-
-def recalibrate(
-    network: nn.Module, batches: Iterable[torch.Tensor], *, statistics: bool = True
-) -> int:
-    """Estimate anew what a network knows of its activations, and the values that its weights share.
-
-    Args:
-        network: Is changed: the batch statistics of its normalisations are means over batches, the
-            ranges of inputs in 8 bits are those of all images. It is put into evaluation mode.
-        batches: Normalised training images, `(N, C, H, W)`.
-        statistics: Whether the batch statistics are estimated; they stay otherwise.
-
-    Returns:
-        How many images there were.
-    """
-    layers = [layer for layer in network.modules() if isinstance(layer, _BatchNorm)] * statistics
-    momenta = [layer.momentum for layer in layers]
-    network.eval()
-    images = 0
-    for layer in layers:
-        layer.reset_running_stats()
-        layer.momentum = None  # the mean of all batches
-        layer.train()
-    with calibrating(network) as rounds, torch.no_grad():
-        for batch in batches if layers or rounds else ():
-            network(batch)
-            images += len(batch)
-    for layer, momentum in zip(layers, momenta, strict=True):
-        layer.momentum = momentum
-    network.eval()
-    return images
 
 
 @lru_cache(maxsize=16)

@@ -21,6 +21,7 @@ from nas.core.space import Architecture, Gene, Genotype, Graph, Preset
 
 if TYPE_CHECKING:
     import pandas as pd
+    import torch
     from torch import nn
 
     from nas.network.blocks import Block, IntArray
@@ -430,6 +431,23 @@ class SearchSpace(ABC):
             network = TrainableNetwork(self.place(genotype, auxiliary=auxiliary))
             self.initialise(network)
         return network
+
+    def calibrate(
+        self, network: nn.Module, genotype: Sequence[int], batches: Iterable[torch.Tensor]
+    ) -> None:
+        """Estimate what a new network needs to know of its activations before it is trained.
+
+        These are the ranges of inputs in 8 bits, here.
+
+        Args:
+            network: What `build` returned; is changed.
+            genotype: Its genotype.
+            batches: Normalised training images, `(N, C, H, W)`.
+        """
+        from nas.network.recalibration import recalibrate
+
+        del genotype
+        recalibrate(network, batches, statistics=False)
 
     def interpreter(self, step: Step) -> Interpreter:
         """Return what goes through the blocks of many networks at once, with `step` for a module.

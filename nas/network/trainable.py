@@ -19,12 +19,9 @@ class TrainableNetwork(Network):
         recompute: Whether training keeps the inputs of blocks only, and computes what is inside of
             blocks again for their gradients, which takes less memory and about a third more time
             (Chen et al., arXiv:1604.06174). Gradients and batch statistics are the same.
-        lacks_statistics: Whether its weights are trained, but not its batch statistics: they are
-            those of another network that it was made of.
     """
 
     recompute = False
-    lacks_statistics = False
 
     @property
     def has_drop_path(self) -> bool:

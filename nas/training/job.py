@@ -21,7 +21,8 @@ from nas.core.space import Genotype
 from nas.core.trial import Candidate, Job, Outcome, Parent
 from nas.network.compact import compressed_bytes
 from nas.network.inheritance import InitialWeights, inherit
-from nas.network.shared import SharedWeights, recalibrate
+from nas.network.recalibration import recalibrate
+from nas.network.shared import SharedWeights
 from nas.network.space import SearchSpace
 from nas.network.trainable import TrainableNetwork
 from nas.network.trained import Preprocessing, TrainedNetwork
@@ -140,8 +141,8 @@ class TrainingJob:
             self._check_memory(network, device)
             teacher = self._started_teacher(device)
             if candidate.checkpoint is None:
-                lacking = getattr(network, "lacks_statistics", False)
-                recalibrate(network, self.batches(CALIBRATION_IMAGES), statistics=lacking)
+                batches = self.batches(CALIBRATION_IMAGES)
+                self.space.calibrate(network, candidate.genotype, batches)
         cut_after_s = math.inf if candidate.cut_after_s is None else candidate.cut_after_s
         training = train(
             network,

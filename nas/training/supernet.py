@@ -16,12 +16,12 @@ from nas.core.host import training_step
 from nas.core.sampling import SamplingSettings
 from nas.core.space import Genotype
 from nas.core.trial import FULL, Candidate, Job, Outcome
+from nas.network.recalibration import recalibrate
 from nas.network.shared import (
     SharedWeights,
     SupernetWeights,
     extreme,
     position_of_split,
-    recalibrate,
     share_layers,
 )
 from nas.network.space import SearchSpace

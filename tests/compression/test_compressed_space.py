@@ -19,6 +19,7 @@ from nas.compression.importance import importance
 from nas.compression.layers import CompressedConvolution
 from nas.core.errors import ConfigError
 from nas.network.compact import compact_layers
+from nas.network.recalibration import recalibrate
 from nas.network.space import SearchSpace
 
 IMAGES = {"input_shape": (1, 28, 28), "num_classes": 10}
@@ -289,6 +290,39 @@ def test_removed_channels_are_as_if_they_were_zero() -> None:
                 norm.bias.data[gone] = 0
         network = space.build(genotype).eval()
         torch.testing.assert_close(network(images), base(images), rtol=1e-5, atol=1e-5)
+
+
+CHANGES = {
+    "channels": {"channels": (1.0, 0.5)},
+    "zeros": {"sparsities": (0.0, 0.7)},
+    "values": {"clusters": (0, 4)},
+    "bits": {"precisions": ("fp32", "int4_weights")},
+    "rank": {"ranks": (1.0, 0.5)},
+}
+
+
+@pytest.mark.parametrize("settings", CHANGES.values(), ids=CHANGES)
+@pytest.mark.parametrize("cls", [ResNet, Transformer, ChannelsLast])
+def test_biases_are_corrected_for_what_is_lost(cls: type[nn.Module], settings: dict) -> None:
+    space = space_of(cls, **{"channels": (1.0,), **settings})
+    images, genotype = torch.randn(64, 1, 28, 28), [1 for _ in space.genes]
+    base, network = made(cls).eval(), space.build(genotype).eval()
+    with torch.no_grad():
+        expected = base(images).mean(0)
+        recalibrate(network, [images])
+        assert (network(images).mean(0) - expected).abs().max() > 1e-3
+        space.calibrate(network, genotype, [images])
+        torch.testing.assert_close(network(images).mean(0), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_the_base_keeps_its_statistics_and_biases() -> None:
+    space = space_of(ResNet)
+    genotype = space.references()["base"]
+    network, images = space.build(genotype).eval(), torch.randn(64, 1, 28, 28)
+    with torch.no_grad():
+        before = network(images)
+        space.calibrate(network, genotype, [images])
+        assert torch.equal(network(images), before)
 
 
 def test_a_single_choice_holds_for_all_layers() -> None:

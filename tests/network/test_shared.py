@@ -19,7 +19,8 @@ from nas.network import shared as shared_module
 from nas.network.blocks import Block, Choices, ModuleSpec
 from nas.network.inheritance import declared_inputs, layers_of
 from nas.network.module import AdaptingLayer
-from nas.network.shared import SharedWeights, extreme, recalibrate
+from nas.network.recalibration import recalibrate
+from nas.network.shared import SharedWeights, extreme
 from nas.network.space import SearchSpace
 
 KINDS = ("mbconv", "fused", "residual", "extra_dw", "convnext", "ffn")
