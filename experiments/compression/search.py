@@ -65,7 +65,7 @@ def study(name: str, base: str, seed: int, algorithm: str, choices: Mapping[str,
             "runs": str(RUNS),
             **{f"search_space.{setting}": list(values) for setting, values in choices.items()},
             "latency_predictor.samples": 20,
-            "evaluation.validation_images": 5000,
+            "evaluation.validation_images": 2000,
             "finalise.limit": 0,
         },
     )

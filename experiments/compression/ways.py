@@ -1,7 +1,7 @@
 """What single ways of compression make of a residual network.
 
 Run `python experiments/compression/ways.py [--seeds N]`. ResNet-18 is compressed in one way at a
-time, the same in all layers, as it is and with some epochs of training by which it learns from the
+time, the same in all layers, as it is and after some epochs of training by which it learns from the
 base, and judged on the test split of Fashion-MNIST. Rows go to `ways.csv`, the table to `ways.md`;
 what is there is not done again.
 """
@@ -15,7 +15,15 @@ from typing import Any
 
 import pandas as pd
 from base_networks import folder_of, space_of
-from recipes import TUNED, append_row, compressed, genotype_of, markdown, mean_and_deviation
+from recipes import (
+    BASE_EPOCHS,
+    TUNED,
+    append_row,
+    compressed,
+    genotype_of,
+    markdown,
+    mean_and_deviation,
+)
 
 HERE = Path(__file__).resolve().parent
 
@@ -41,14 +49,20 @@ WAYS: dict[str, dict[str, Any]] = {
 GROWING = ", growing in number"
 """Behind the name of a way whose zero weights are all there after half of the training only."""
 
+LONGER = ("base", "70% of the weights zero", "90% of the weights zero" + GROWING)
+"""What is trained for as long as the base was, too."""
+
 
 def trainings() -> Iterator[tuple[str, Mapping[str, Any], int, float]]:
     """Yield what is done: a way, its choices, epochs, and from when on all zeros are there."""
     for way, chosen in WAYS.items():
         for epochs in (0, TUNED):
             yield way, chosen, epochs, 0.0
-        if chosen.get("sparsity", 0) == 0.9:
+        if chosen.get("sparsity") == 0.9:
             yield way + GROWING, chosen, TUNED, 0.5
+    for name in LONGER:
+        way = name.removesuffix(GROWING)
+        yield name, WAYS[way], BASE_EPOCHS, 0.5 * (way != name)
 
 
 def summary(found: pd.DataFrame) -> pd.DataFrame:
