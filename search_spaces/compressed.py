@@ -47,6 +47,7 @@ from nas.network.compact import (
     PRECISIONS,
     SETTINGS,
     compact_layers,
+    with_plain_layers,
 )
 from nas.network.module import PlacedBlock
 from nas.network.recalibration import recalibrating
@@ -203,10 +204,10 @@ class CompressedSpace(SearchSpace):
                 network = load(folder).network
             except HwnasError as error:
                 raise ConfigError("search_space.base", self.base, BASES, str(error)) from error
-            if any(compact_layers(network)):
-                expected = "a network whose weights are not quantised, zero or shared yet"
+            if any(layer.precision != FP32 for layer in compact_layers(network)):
+                expected = "a network whose weights are not quantised yet"
                 raise ConfigError("search_space.base", self.base, expected)
-            return network
+            return with_plain_layers(network)
         if not source or not name:
             raise ConfigError("search_space.base", self.base, BASES)
         if source not in names():

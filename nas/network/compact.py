@@ -275,6 +275,22 @@ def compact(
     return module
 
 
+def with_plain_layers(module: nn.Module) -> nn.Module:
+    """Give a module layers of PyTorch in place of compact ones, with the same weights; return it.
+
+    Weights that are zero or shared stay so, until they are trained. Those of a layer in 8 or 4 bits
+    lose their precision.
+    """
+    for name, child in module.named_children():
+        if isinstance(child, CompactConv2d | CompactLinear):
+            made = _alike(child, nn.Conv2d, nn.Linear)
+            made.weight, made.bias = nn.Parameter(child.stored_weight()), child.bias
+            setattr(module, name, made)
+        else:
+            with_plain_layers(child)
+    return module
+
+
 def compact_layers(network: nn.Module) -> Iterator[CompactLayer]:
     """Yield the layers of a network that have compact weights."""
     return (layer for layer in network.modules() if isinstance(layer, CompactLayer))
@@ -401,27 +417,31 @@ def _codes(layer: CompactLayer) -> npt.NDArray[Any]:
 def _compact(
     layer: nn.Conv2d | nn.Linear, precision: str, sparsity: float | str, clusters: int
 ) -> CompactLayer:
-    made: CompactLayer
-    if isinstance(layer, nn.Conv2d):
-        made = CompactConv2d(
-            layer.in_channels,
-            layer.out_channels,
-            layer.kernel_size,  # type: ignore[arg-type]
-            layer.stride,  # type: ignore[arg-type]
-            layer.padding,  # type: ignore[arg-type]
-            layer.dilation,  # type: ignore[arg-type]
-            layer.groups,
-            layer.bias is not None,
-            layer.padding_mode,
-            device="meta",
-        )
-        precision = INT8_WEIGHTS if precision == INT4_WEIGHTS else precision
-    else:
-        bias = layer.bias is not None
-        made = CompactLinear(layer.in_features, layer.out_features, bias, device="meta")
+    made: CompactLayer = _alike(layer, CompactConv2d, CompactLinear)
+    if isinstance(layer, nn.Conv2d) and precision == INT4_WEIGHTS:
+        precision = INT8_WEIGHTS
     made.weight, made.bias = layer.weight, layer.bias
     made.set_up(precision, sparsity, clusters)
     return made
+
+
+def _alike(layer: nn.Conv2d | nn.Linear, of_conv: type[Any], of_linear: type[Any]) -> Any:
+    """Return a layer of one of two classes with the settings of another layer, on `meta`."""
+    bias = layer.bias is not None
+    if isinstance(layer, nn.Linear):
+        return of_linear(layer.in_features, layer.out_features, bias, device="meta")
+    return of_conv(
+        layer.in_channels,
+        layer.out_channels,
+        layer.kernel_size,
+        layer.stride,
+        layer.padding,
+        layer.dilation,
+        layer.groups,
+        bias,
+        layer.padding_mode,
+        device="meta",
+    )
 
 
 def _through(weight: torch.Tensor, value: torch.Tensor) -> torch.Tensor:

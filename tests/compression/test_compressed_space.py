@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 import types
+from dataclasses import asdict
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,6 +23,7 @@ from nas.core.errors import ConfigError
 from nas.network.compact import compact_layers
 from nas.network.recalibration import recalibrate
 from nas.network.space import SearchSpace
+from nas.network.trained import Preprocessing, TrainedNetwork
 
 IMAGES = {"input_shape": (1, 28, 28), "num_classes": 10}
 
@@ -338,6 +341,32 @@ def test_a_single_choice_holds_for_all_layers() -> None:
     layers = list(compact_layers(sparse))
     assert layers
     assert all((layer.deployed_weight() == 0).float().mean() >= 0.49 for layer in layers)
+
+
+def test_a_sparse_network_is_a_base_whose_zeros_stay(tmp_path: Path) -> None:
+    shape = IMAGES["input_shape"]
+    folder = Base.of(made(ResNet), shape).save(tmp_path)
+    settings = {**IMAGES, "channels": (1.0,), "precisions": ("fp32",)}
+    half = search_spaces.get("compressed", **settings, base=str(folder), sparsities=(0.5,))
+    first = half.build(()).eval()
+    (saved := tmp_path / "half").mkdir()
+    recorded = {"class": f"{type(half).__module__}.{type(half).__name__}"}
+    TrainedNetwork(
+        module=first,
+        preprocessing=Preprocessing(mean=(0.5,), std=(0.5,), image_size=shape[1:]),
+        outputs=tuple("abcdefghij"),
+        provenance={"space": {**recorded, "settings": asdict(half)}, "genotype": ()},
+        metrics={},
+    ).save(saved)
+    space = search_spaces.get("compressed", **settings, base=str(saved), sparsities=(0.0, 0.7))
+    seen, same = torch.randn(2, 1, 28, 28), space.build(space.references()["base"]).eval()
+    torch.testing.assert_close(same(seen), first(seen))
+    sparser = space.build([1 for _ in space.genes])
+    before, after = compact_layers(first), compact_layers(sparser)
+    for one, other in zip(before, after, strict=True):
+        zeros, more = one.deployed_weight() == 0, other.deployed_weight() == 0
+        assert more[zeros].all()
+        assert more.float().mean() >= 0.69
 
 
 def test_channels_that_nothing_reads_go_first(monkeypatch: pytest.MonkeyPatch) -> None:
