@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from base_networks import folder_of, space_of
+from base_networks import CACHE, folder_of, space_of
 from recipes import (
     BASE_EPOCHS,
     TUNED,
@@ -24,6 +24,9 @@ from recipes import (
     markdown,
     mean_and_deviation,
 )
+
+from nas.compression.base import Base
+from nas.network.compact import with_plain_layers
 
 HERE = Path(__file__).resolve().parent
 
@@ -53,6 +56,12 @@ LONGER = ("base", "70% of the weights zero", "90% of the weights zero" + GROWING
 """What is trained for as long as the base was, too."""
 
 
+STEPS = (0.3, 0.5, 0.7)
+"""Shares of zero weights after which a network is trained, each time by a whole schedule."""
+
+IN_STEPS = f"{STEPS[-1]:.0%} of the weights zero, in {len(STEPS)} steps"
+
+
 def trainings() -> Iterator[tuple[str, Mapping[str, Any], int, float]]:
     """Yield what is done: a way, its choices, epochs, and from when on all zeros are there."""
     for way, chosen in WAYS.items():
@@ -63,6 +72,20 @@ def trainings() -> Iterator[tuple[str, Mapping[str, Any], int, float]]:
     for name in LONGER:
         way = name.removesuffix(GROWING)
         yield name, WAYS[way], BASE_EPOCHS, 0.5 * (way != name)
+
+
+def in_steps(seed: int) -> dict[str, Any]:
+    """Set more weights to zero in every step, and train with the base as teacher in between."""
+    folder, seconds = folder_of("resnet18", seed), 0.0
+    teacher = space_of(folder, **ALL)
+    for sparsity in STEPS:
+        space = space_of(folder, **ALL)
+        genotype = genotype_of(space, {"sparsity": sparsity})
+        network, facts = compressed(space, genotype, seed=seed, epochs=TUNED, teacher=teacher)
+        seconds += facts["processor_s"]
+        base = Base.of(with_plain_layers(network), space.input_shape)
+        folder = base.save(CACHE / f"resnet18-{seed}-sparse")
+    return {**facts, "processor_s": seconds}
 
 
 def summary(found: pd.DataFrame) -> pd.DataFrame:
@@ -91,6 +114,9 @@ def main() -> None:
                 genotype = genotype_of(space, chosen)
                 _, facts = compressed(space, genotype, seed=seed, epochs=epochs, sparse_from=growth)
                 append_row(file, {"way": way, "epochs": epochs, "seed": seed, **facts})
+        if (IN_STEPS, TUNED * len(STEPS), seed) not in done:
+            row = {"way": IN_STEPS, "epochs": TUNED * len(STEPS), "seed": seed}
+            append_row(file, {**row, **in_steps(seed)})
     text = markdown(summary(pd.read_csv(file)))
     (HERE / "ways.md").write_text(text + "\n")
     print(text)
