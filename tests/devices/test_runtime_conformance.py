@@ -219,7 +219,8 @@ def test_torch_compiles(network: nn.Module, tmp_path: Path):
 
 
 def test_missing_package_names_the_extra(monkeypatch: pytest.MonkeyPatch, network: nn.Module):
-    extras = {"onnxruntime": "agent", "openvino": "openvino", "mnn": "mnn", "torch": "search"}
+    own = {"onnxruntime": "agent", "torch": "search"}
+    extras = own | {name: name for name in ("openvino", "mnn", "ncnn")}
     for name, extra in extras.items():
         package = runtimes.component(name).package
         monkeypatch.setattr(runtimes.component(name), "package", f"{package}_is_missing")
@@ -229,13 +230,13 @@ def test_missing_package_names_the_extra(monkeypatch: pytest.MonkeyPatch, networ
 
 def test_unknown_runtime_lists_those_there_are():
     with pytest.raises(
-        ConfigError, match=r"device.runtime: got 'tflite', expected one of mnn, onn"
+        ConfigError, match=r"device.runtime: got 'tflite', expected one of mnn, ncnn, onn"
     ):
         cpu(runtime="tflite")
 
 
 def test_precision_that_a_runtime_lacks_is_refused():
-    for name in ("torch", "mnn"):
+    for name in ("torch", "mnn", "ncnn"):
         with pytest.raises(
             ConfigError, match=r"device.precision: got 'int8', expected one of fp32"
         ):
