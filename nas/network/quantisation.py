@@ -87,7 +87,7 @@ def quantise(
     operators = Counter(node.op_type for node in onnx.load(source).graph.node)
     if operators[_QDQ]:
         return source
-    batch, origin = _calibration(input_shape, images)
+    batch, origin = calibration_batch(input_shape, images)
     if layers:
         mixed = _mixed(source, _Reader(name, batch), layers)
         onnx.helper.set_model_props(mixed, {CALIBRATION_KEY: origin})
@@ -134,7 +134,7 @@ def _input_name(source: Path, input_shape: tuple[int, int, int]) -> str:
     return str(inputs[0].name)
 
 
-def _calibration(
+def calibration_batch(
     input_shape: tuple[int, int, int], images: ImageArray | None
 ) -> tuple[ImageArray, str]:
     """Return calibration images and what to call them."""

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import pytest
 from fast_device import installed
 from onnx import TensorProto, helper, numpy_helper
 
@@ -48,12 +49,12 @@ def test_file_is_what_is_written_here(tmp_path: Path):
     assert (FOLDER / "sentinel.onnx").read_bytes() == written
 
 
-def test_file_of_mnn_is_the_same_network():
-    name = installed("mnn")
+@pytest.mark.parametrize("name", ["mnn", "ncnn", "litert"])
+def test_file_of_a_runtime_is_the_same_network(name: str):
     images = np.random.default_rng(1).standard_normal((1, *SHAPE), dtype=np.float32)
-    logits = []
-    for kind in ("onnxruntime", name):
+    outputs = []
+    for kind in ("onnxruntime", installed(name)):
         made = runtimes.get(kind)
         network = made.load(FOLDER / f"sentinel.{made.takes}", images, runtime.Execution())
-        logits.append(network.run(images))
-    np.testing.assert_allclose(*logits, atol=1e-4)
+        outputs.append(network.run(images))
+    np.testing.assert_allclose(*outputs, atol=1e-4)
