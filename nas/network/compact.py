@@ -127,10 +127,13 @@ class CompactLayer(nn.Module):
             self.register_buffer("codebook", torch.full((clusters,), torch.inf, device=device))
 
     def share_values(self) -> None:
-        """Find the values that the weights share; weights that are zero or shared are so then."""
+        """Find the values that the weights share; weights that are zero or shared are so then.
+
+        Values that were found before stay: others after a training were not those of the training.
+        """
         with torch.no_grad():
             weight = self._sparse()
-            if self.clusters:
+            if self.clusters and bool(torch.isinf(self.codebook).any()):
                 self.codebook.copy_(_clustered(weight.flatten(), self.clusters))
             self.weight.copy_(self._shared(weight))
 

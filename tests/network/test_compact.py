@@ -96,6 +96,19 @@ def test_weights_share_values_after_calibration() -> None:
         assert ((weight - before) ** 2).mean() < before.var() / 3
 
 
+def test_weights_are_deployed_as_they_were_trained() -> None:
+    for layer in layers():
+        made = compacted(layer, clusters=4, sparsity=0.5)
+        with calibrating(made):
+            pass
+        with torch.no_grad():  # as a training does
+            made.weight += 0.1 * torch.randn_like(made.weight)
+        trained = made.deployed_weight().detach().clone()
+        with calibrating(made):
+            pass
+        assert torch.equal(made.deployed_weight(), trained)
+
+
 @pytest.mark.parametrize(
     "how",
     [{"precision": "int8"}, {"precision": "int4_weights"}, {"sparsity": 0.5}, {"clusters": 4}],
