@@ -54,9 +54,10 @@ def _make(name: str, folder: Path, python: Path, ours: str, requirements: tuple[
         made = parent / "environment"
         _run(name, sys.executable, "-m", "venv", str(made))
         inside = str(made / python)
-        packages = Path(_run(name, inside, "-c", _PACKAGES).strip())
+        # Isolated from `PYTHONPATH`, whose packages pip would take for installed ones.
+        packages = Path(_run(name, inside, "-I", "-c", _PACKAGES).strip())
         (packages / "hwnas.pth").write_text(f"{ours}\n")
-        _run(name, inside, "-m", "pip", "install", "--quiet", *requirements)
+        _run(name, inside, "-I", "-m", "pip", "install", "--quiet", *requirements)
         made.rename(folder)
 
 

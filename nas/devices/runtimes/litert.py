@@ -84,7 +84,8 @@ class LiteRt(Runtime):
             try:
                 _converter().ask("convert", about="LiteRT's converter", **asked)
             except DeviceError as error:
-                _converter.cache_clear()  # it may have died
+                _converter().close()  # it may have died
+                _converter.cache_clear()
                 raise ExportError(str(error)) from error
         if origin is not None:
             # Files that belong to a network are in a ZIP archive behind it; LiteRT's metadata.
