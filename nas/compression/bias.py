@@ -23,15 +23,16 @@ from nas.compression.layers import CompressedConvolution, CompressedLinear
 def correcting_biases(
     network: nn.Module, base: nn.Module, outputs: Mapping[str, torch.Tensor]
 ) -> Iterator[None]:
-    """Let a network correct its biases by the images that it is run on, for a while.
+    """Correct the biases of a network by the batches that it is run on in a `with` block.
 
-    Layers are corrected in their order, each with the corrected ones before it. Of several batches
-    the mean is taken.
+    Layers are corrected in the order in which they run, so that each one reads what the corrected
+    layers before it return. The correction is the mean of those of the batches. Gradients must be
+    disabled.
 
     Args:
         network: Of a space `compressed`; its biases are changed.
         base: What it was made of, with blocks of the same names; it is run on the same images.
-        outputs: Which outputs of a block of the base the network's has, by the block's name.
+        outputs: By a block's name, which outputs of the base's block it has, `(outputs,)`.
     """
     expected: dict[str, torch.Tensor] = {}
     corrections: dict[str, torch.Tensor] = {}

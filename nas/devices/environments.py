@@ -6,6 +6,7 @@ environment behind their own, so that PyTorch is not installed a second time.
 
 from __future__ import annotations
 
+import importlib.metadata
 import logging
 import subprocess
 import sys
@@ -33,7 +34,8 @@ def python_with(name: str, requirements: tuple[str, ...], size: str) -> Path:
         DeviceError: They cannot be installed.
     """
     ours = sysconfig.get_path("purelib")
-    folder = cache_path("environments") / f"{name}-{hashed([requirements, sys.version, ours], 12)}"
+    seen = [requirements, sys.version, ours, importlib.metadata.version("torch")]
+    folder = cache_path("environments") / f"{name}-{hashed(seen, 12)}"
     python = folder / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python")
     if python.is_file():
         return python

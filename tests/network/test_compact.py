@@ -96,6 +96,16 @@ def test_weights_share_values_after_calibration() -> None:
         assert ((weight - before) ** 2).mean() < before.var() / 3
 
 
+def test_ranges_are_those_behind_weights_that_are_zero_or_shared() -> None:
+    for how in ({"clusters": 4}, {"sparsity": 0.9}):
+        first = compacted(nn.Linear(40, 8), **how)
+        network = nn.Sequential(first, compacted(nn.Linear(8, 8), precision="int8"))
+        images = torch.randn(64, 40)
+        with calibrating(network):
+            network(images)
+        assert network[1].input_quantisation.high == network[0](images).max()
+
+
 def test_weights_are_deployed_as_they_were_trained() -> None:
     for layer in layers():
         made = compacted(layer, clusters=4, sparsity=0.5)

@@ -111,7 +111,11 @@ class ProcessDevice(ProtocolSettings, Device):
                 raise DeviceError(f"{about}: got no such file, expected a network")
             try:
                 runtime, execution = self.runtime.chosen(self._execution, given.choices)
-                path = runtime.prepare(network, input_shape, folder / str(index), images, execution)
+                if isinstance(network, Path) and network.suffix == f".{runtime.takes}" != ".onnx":
+                    path = network  # which is in the runtime's own form
+                else:
+                    stem = folder / str(index)
+                    path = runtime.prepare(network, input_shape, stem, images, execution)
             except (ExportError, DeviceError) as error:
                 raise DeviceError(f"{about}: {error}") from error
             prepared.append(PreparedNetwork(path, given.choices))

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from nas.core.errors import ConfigError, DeviceError, one_line
+from nas.core.errors import ConfigError, DeviceError, ExportError, one_line
 from nas.core.measurement import ImageArray
 
 if TYPE_CHECKING:
@@ -192,7 +192,7 @@ class Runtime(ABC):
         """Bring a network into the form that `load` takes.
 
         Args:
-            model: A network, or the path of an ONNX file.
+            model: A network, or the path of an ONNX file; never a file that `load` takes.
             input_shape: `(channels, height, width)`.
             stem: Of the files to write, to which suffixes are added.
             images: For the ranges of a quantised network's activations; see `Device.prepare`.
@@ -218,6 +218,24 @@ class Runtime(ABC):
         name = "mixed" if execution.layers else execution.precision
         quantised = stem.with_suffix(f".{name}.onnx")
         return quantise(path, input_shape, quantised, images, execution.layers)
+
+    def onnx_of(
+        self,
+        model: nn.Module | Path,
+        input_shape: tuple[int, int, int],
+        stem: Path,
+        execution: Execution,
+    ) -> Path:
+        """Return the ONNX file of a network, for a converter that takes no other images.
+
+        Arguments and errors are those of `prepare`.
+        """
+        from nas.network.onnx import image_shape
+
+        path = Runtime.prepare(self, model, input_shape, stem, None, execution)
+        if (shape := image_shape(path)) != input_shape:  # converters take a free size for 1
+            raise ExportError(f"takes images of shape {list(shape)}, expected {list(input_shape)}")
+        return path
 
     def sentinel(self, execution: Execution) -> LoadedNetwork:
         """Load the sentinel: a small fixed network that tells the machine's pace."""

@@ -28,7 +28,8 @@ from nas.devices.runtimes import register
 if TYPE_CHECKING:
     from torch import nn
 
-_CONVERTER = ("litert-torch>=0.10,<0.11", "ai-edge-quantizer>=0.10,<0.11")
+_CONVERTER = ("litert-torch==0.10.0", "litert-converter==0.5.0", "ai-edge-quantizer==0.10.0")
+"""Exact, as a network that another release converts is another network to measure."""
 _CONVERT_SECONDS = 600.0
 _PRODUCTS = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "BATCH_MATMUL")
 
@@ -48,6 +49,7 @@ class LiteRt(Runtime):
     takes: ClassVar[str] = "tflite"
     takes_onnx: ClassVar[bool] = False
     precisions: ClassVar[tuple[str, ...]] = ("fp32", INT8)
+    constants: ClassVar[dict[str, Any]] = {"converter": " ".join(_CONVERTER)}
 
     def check(self, execution: Execution) -> None:
         super().check(execution)
@@ -64,8 +66,6 @@ class LiteRt(Runtime):
         execution: Execution,
     ) -> Path:
         if isinstance(model, Path):
-            if model.suffix == f".{self.takes}":
-                return model
             raise ExportError(
                 "runtime litert: got a file, expected the network as an nn.Module, or a .tflite "
                 "file; LiteRT's converter reads no ONNX files"
@@ -82,10 +82,10 @@ class LiteRt(Runtime):
                 np.save(folder / "images.npy", batch)
                 asked["images"] = str(folder / "images.npy")
             try:
-                _converter().ask("convert", about="LiteRT's converter", **asked)
+                _converter_process().ask("convert", about="LiteRT's converter", **asked)
             except DeviceError as error:
-                _converter().close()  # it may have died
-                _converter.cache_clear()
+                _converter_process().close()  # it may have died
+                _converter_process.cache_clear()
                 raise ExportError(str(error)) from error
         if origin is not None:
             # Files that belong to a network are in a ZIP archive behind it; LiteRT's metadata.
@@ -111,7 +111,7 @@ class LiteRt(Runtime):
 
 
 @functools.cache
-def _converter() -> MeasuringProcess:
+def _converter_process() -> MeasuringProcess:
     """Return the process that converts networks, which lasts as long as this one."""
     python = python_with("litert", _CONVERTER, "0.9 GB")
     # Isolated: this folder has modules of the same names, and the paths of this process others.
@@ -146,10 +146,15 @@ class _Interpreted(LoadedNetwork):
         return outputs
 
     def inspect(self) -> dict[str, Any]:
-        facts: dict[str, Any] = {"provider": "XNNPACK", "threads": self._execution.threads}
         operators = Counter(each["op_name"] for each in self._interpreter._get_ops_details())
-        facts["delegates"] = operators.pop("DELEGATE", 0)
-        facts["operators"] = dict(operators)
+        # A delegate runs a part of the network; without one, LiteRT's own kernels run all of it.
+        delegates = operators.pop("DELEGATE", 0)
+        facts: dict[str, Any] = {
+            "provider": "XNNPACK" if delegates else "CPU",
+            "threads": self._execution.threads,
+            "delegates": delegates,
+            "operators": dict(operators),
+        }
         if self._execution.precision == INT8:
             facts["calibration"] = self._calibration
             details = self._interpreter.get_tensor_details()

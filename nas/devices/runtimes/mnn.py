@@ -53,17 +53,10 @@ class Mnn(Runtime):
         images: ImageArray | None,
         execution: Execution,
     ) -> Path:
-        if isinstance(model, Path) and model.suffix == f".{self.takes}":
-            return model
+        del images
         self.version()  # which fails where MNN, whose converter is needed here, is missing
-        from nas.network.onnx import image_shape
-
-        source = super().prepare(model, input_shape, stem, images, execution)
         path = stem.with_suffix(f".{self.takes}")
-        # The converter takes a size that is not fixed for 1.
-        if (shape := image_shape(source)) != input_shape:
-            raise ExportError(f"takes images of shape {list(shape)}, expected {list(input_shape)}")
-        _convert(source, path)
+        _convert(self.onnx_of(model, input_shape, stem, execution), path)
         return path
 
     def load(self, path: Path, images: ImageArray, execution: Execution) -> LoadedNetwork:

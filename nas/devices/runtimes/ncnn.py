@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from nas.core.errors import DeviceError, ExportError, last_lines
+from nas.core.errors import DeviceError, ExportError, last_lines, one_line
 from nas.core.files import temporary_folder
 from nas.core.measurement import ImageArray
 from nas.devices.measuring.runtime import (
@@ -43,9 +43,9 @@ _COMPARED, _TOLERANCE = 100, 1e-3
 class Ncnn(Runtime):
     """Runs what its converter, pnnx, makes of ONNX files.
 
-    The converter writes files that do not load, or that compute something else, without a word. So
-    a prepared file has the outputs of ONNX Runtime for one image, and is refused where the
-    device's are others.
+    The converter may write a file that does not load, or that computes something else, and report
+    success. A prepared file therefore has the outputs of ONNX Runtime for one image with it, and
+    is refused on a device that computes others.
     """
 
     package: ClassVar[str] = "ncnn"
@@ -62,17 +62,12 @@ class Ncnn(Runtime):
         images: ImageArray | None,
         execution: Execution,
     ) -> Path:
-        if isinstance(model, Path) and model.suffix == f".{self.takes}":
-            return model
-        converter = _converter()
-        from nas.network.onnx import image_shape
-
-        source = super().prepare(model, input_shape, stem, images, execution)
-        if (shape := image_shape(source)) != input_shape:
-            raise ExportError(f"takes images of shape {list(shape)}, expected {list(input_shape)}")
+        del images
+        converter = _converter_program()
+        source = self.onnx_of(model, input_shape, stem, execution)
         image = random_images((1, *input_shape))
         outputs = _outputs(source, image)
-        facts = {"input": image.shape, "output": outputs.shape, "some": _some(outputs).tolist()}
+        facts = {"input": image.shape, "output": outputs.shape, "sample": _sample(outputs).tolist()}
         path = stem.with_suffix(f".{self.takes}")
         with (
             _converted(converter, source, image.shape) as (param, weights),
@@ -104,8 +99,8 @@ class Ncnn(Runtime):
             if failed or network.load_model(str(folder / _BIN)):
                 raise ModelError("ncnn cannot load it, as it lacks one of its operators")
         loaded = _NcnnNetwork(network, tuple(facts["output"]))
-        expected = np.array(facts["some"], np.float32)
-        difference = np.abs(_some(loaded.run(random_images(images.shape))) - expected).max()
+        expected = np.array(facts["sample"], np.float32)
+        difference = np.abs(_sample(loaded.run(random_images(images.shape))) - expected).max()
         if not difference <= _TOLERANCE * np.abs(expected).max():
             said = f"its outputs differ by {difference:.2g} of {np.abs(expected).max():.2g}"
             raise ModelError(f"ncnn computes something else than ONNX Runtime: {said}")
@@ -113,7 +108,7 @@ class Ncnn(Runtime):
         return loaded
 
 
-def _converter() -> Path:
+def _converter_program() -> Path:
     """Return the program that converts networks."""
     found = importlib.util.find_spec("pnnx")
     if found is None or found.origin is None:
@@ -155,12 +150,15 @@ def _outputs(path: Path, images: ImageArray) -> ImageArray:
     """Return the outputs of an ONNX file."""
     import onnxruntime
 
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    outputs: ImageArray = session.run(None, {session.get_inputs()[0].name: images})[0]
+    try:
+        session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+        outputs: ImageArray = session.run(None, {session.get_inputs()[0].name: images})[0]
+    except Exception as error:  # which have no common base
+        raise ExportError(f"ONNX Runtime cannot run it ({one_line(error)})") from error
     return outputs
 
 
-def _some(outputs: ImageArray) -> ImageArray:
+def _sample(outputs: ImageArray) -> ImageArray:
     """Return values of an output, `_COMPARED` at most, at equal distances."""
     flat = outputs.ravel()
     return flat[:: -(-len(flat) // _COMPARED)]

@@ -63,8 +63,6 @@ class Torch(Runtime):
         """
         del images, execution
         if isinstance(model, Path):
-            if model.suffix == f".{self.takes}":
-                return model
             raise ExportError(
                 "runtime torch: got a file, expected the network as an nn.Module, or a .pt2 file "
                 "of torch.export; an ONNX file says what other runtimes run, so use one of those"
