@@ -286,7 +286,7 @@ def with_plain_layers(module: nn.Module) -> nn.Module:
     """
     for name, child in module.named_children():
         if isinstance(child, CompactConv2d | CompactLinear):
-            made = _alike(child, nn.Conv2d, nn.Linear)
+            made = _empty_layer(child, nn.Conv2d, nn.Linear)
             made.weight, made.bias = nn.Parameter(child.stored_weight()), child.bias
             setattr(module, name, made)
         else:
@@ -420,7 +420,7 @@ def _codes(layer: CompactLayer) -> npt.NDArray[Any]:
 def _compact(
     layer: nn.Conv2d | nn.Linear, precision: str, sparsity: float | str, clusters: int
 ) -> CompactLayer:
-    made: CompactLayer = _alike(layer, CompactConv2d, CompactLinear)
+    made: CompactLayer = _empty_layer(layer, CompactConv2d, CompactLinear)
     if isinstance(layer, nn.Conv2d) and precision == INT4_WEIGHTS:
         precision = INT8_WEIGHTS
     made.weight, made.bias = layer.weight, layer.bias
@@ -428,7 +428,7 @@ def _compact(
     return made
 
 
-def _alike(layer: nn.Conv2d | nn.Linear, of_conv: type[Any], of_linear: type[Any]) -> Any:
+def _empty_layer(layer: nn.Conv2d | nn.Linear, of_conv: type[Any], of_linear: type[Any]) -> Any:
     """Return a layer of one of two classes with the settings of another layer, on `meta`."""
     bias = layer.bias is not None
     if isinstance(layer, nn.Linear):

@@ -19,7 +19,7 @@ import search_spaces
 from nas import data, devices, evaluation, logging, objectives, tables, tasks
 from nas.core.errors import ConfigError, UnknownNameError
 from nas.core.files import check_folder
-from nas.core.measurement import FP32, INT8, Device
+from nas.core.measurement import FP32, Device
 from nas.core.objective import Constraint, Objective
 from nas.core.recipe import OPTIMIZERS, PRESETS, Recipe
 from nas.core.registry import Registry
@@ -412,7 +412,7 @@ def _check_precisions(settings: StudySettings) -> None:
     """Refuse precisions of layers that the device's setting or its runtime contradicts.
 
     Raises:
-        ConfigError: The device has one for all layers, or its runtime knows no other than fp32.
+        ConfigError: The device has one for all layers, or its runtime runs all in one precision.
     """
     of_layers = settings.config["search_space"].get("precisions") or [FP32]
     of_all = settings.config["device"].get("precision", FP32)
@@ -420,7 +420,7 @@ def _check_precisions(settings: StudySettings) -> None:
         expected = f"{FP32}, where search_space.precisions has those of layers: {list(of_layers)}"
         raise ConfigError("device.precision", of_all, expected)
     runtime = getattr(settings.device, "runtime", None)
-    if runtime is not None and list(of_layers) != [FP32] and INT8 not in runtime.precisions:
+    if runtime is not None and list(of_layers) != [FP32] and not runtime.mixes_precisions:
         name = settings.config["device"]["runtime"]["name"]
         raise ConfigError("search_space.precisions", list(of_layers), f"[{FP32}] with {name}")
 

@@ -223,6 +223,10 @@ COMMANDS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("compress", "bases:net_1_8_8_10", "device.runtime=mnn"),
         ("search_space.precisions: got ['fp32', 'int8']", "mnn"),
     ),
+    "precisions of layers in a runtime with one of all": (
+        ("compress", "bases:net_1_8_8_10", "device.runtime=litert"),
+        ("search_space.precisions: got ['fp32', 'int8']", "litert"),
+    ),
     "precisions of layers beside one of all": (
         ("compress", "bases:net_1_8_8_10", "device.precision=int8"),
         ("device.precision: got 'int8'", "search_space.precisions"),

@@ -55,7 +55,7 @@ def test_what_it_does_not_take_is_one_line(network: nn.Module, tmp_path: Path) -
     with pytest.raises(DeviceError, match="reads no ONNX files"):
         device.measure(file.path, SHAPE)
     mixed = Deployable(network, {"layers": ("int8", "fp32")})
-    with pytest.raises(DeviceError, match="one precision of all layers"):
+    with pytest.raises(DeviceError, match="one of all layers"):
         device.prepare([mixed], SHAPE, tmp_path)
 
 

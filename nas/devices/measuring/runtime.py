@@ -127,6 +127,8 @@ class Runtime(ABC):
     takes_onnx: ClassVar[bool] = True
     """Whether `prepare` takes ONNX files; else it takes networks only."""
     precisions: ClassVar[tuple[str, ...]] = ("fp32",)
+    mixes_precisions: ClassVar[bool] = False
+    """Whether layers may have precisions of their own."""
     constants: ClassVar[dict[str, Any]] = {}
     """What else bears on speed and is always set the same way; recorded with the settings."""
 
@@ -141,8 +143,8 @@ class Runtime(ABC):
         if execution.precision not in self.precisions:
             expected = f"one of {', '.join(self.precisions)} in this runtime"
             raise ConfigError("device.precision", execution.precision, expected)
-        if execution.layers and "int8" not in self.precisions:
-            expected = "fp32 in this runtime"
+        if execution.layers and not self.mixes_precisions:
+            expected = "one of all layers in this runtime"
             raise ConfigError("precision of layers", ", ".join(set(execution.layers)), expected)
 
     def chosen(self, execution: Execution, choices: Mapping[str, Any]) -> tuple[Runtime, Execution]:

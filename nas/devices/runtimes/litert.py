@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from nas.core.errors import ConfigError, DeviceError, ExportError
+from nas.core.errors import DeviceError, ExportError
 from nas.core.files import temporary_folder
 from nas.core.measurement import CALIBRATION_KEY, INT8, UNKNOWN_CALIBRATION, ImageArray
 from nas.devices.environments import python_with
@@ -50,12 +50,6 @@ class LiteRt(Runtime):
     takes_onnx: ClassVar[bool] = False
     precisions: ClassVar[tuple[str, ...]] = ("fp32", INT8)
     constants: ClassVar[dict[str, Any]] = {"converter": " ".join(_CONVERTER)}
-
-    def check(self, execution: Execution) -> None:
-        super().check(execution)
-        if execution.layers:
-            expected = "one precision of all layers in this runtime"
-            raise ConfigError("precision of layers", ", ".join(set(execution.layers)), expected)
 
     def prepare(
         self,

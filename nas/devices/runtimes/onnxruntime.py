@@ -48,6 +48,7 @@ class OnnxRuntime(Runtime):
     package: ClassVar[str] = "onnxruntime"
     extra: ClassVar[str | None] = "agent"
     precisions: ClassVar[tuple[str, ...]] = ("fp32", "int8")
+    mixes_precisions: ClassVar[bool] = True
     constants: ClassVar[dict[str, Any]] = {"execution_mode": "sequential", "inter_op_threads": 1}
 
     provider: str = "cpu"

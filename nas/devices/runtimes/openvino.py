@@ -39,6 +39,7 @@ class OpenVino(Runtime):
     package: ClassVar[str] = "openvino"
     extra: ClassVar[str | None] = "openvino"
     precisions: ClassVar[tuple[str, ...]] = ("fp32", "int8")
+    mixes_precisions: ClassVar[bool] = True
     # Without the hint the plugin calculates in bfloat16 wherever the processor can.
     constants: ClassVar[dict[str, Any]] = {
         "performance_hint": "LATENCY",
