@@ -24,6 +24,8 @@ from nas.core.output import Output, output_is_optional, tell
 
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
+REPORT = "report.html"
+
 _SHOWN_PACKAGES = 3
 """Of those that are missing, how many are named."""
 
@@ -175,6 +177,31 @@ def _pareto(parsed: argparse.Namespace) -> int:
     return 0
 
 
+def _report(parsed: argparse.Namespace) -> int:
+    from nas import results
+    from nas.study.report import report
+
+    studies = [results.open_study(name, parsed.runs) for name in parsed.studies]
+    path = parsed.out or (studies[0].path / REPORT if len(studies) == 1 else Path(REPORT))
+    output_is_optional()
+    report(studies, path, allow_imports=parsed.allow_imports)
+    sys.stdout.write(f"{path}\n")
+    return 0
+
+
+def _ui(parsed: argparse.Namespace) -> int:
+    from nas import results
+    from nas.study.report import serve
+
+    studies = [results.open_study(name, parsed.runs) for name in parsed.studies]
+    with serve(studies, parsed.port, allow_imports=parsed.allow_imports) as server:
+        host, port = server.server_address[:2]
+        sys.stdout.write(f"http://{host}:{port}/ shows {', '.join(parsed.studies)}; Ctrl-C ends\n")
+        sys.stdout.flush()
+        server.serve_forever()
+    return 0
+
+
 def _sensitivity(parsed: argparse.Namespace) -> int:
     from nas import results
     from nas.results.frame import records
@@ -261,6 +288,8 @@ _CONFIGURED = {"compress": "nas.cli.search"}
 _COMMANDS = {
     "studies": _studies,
     "pareto": _pareto,
+    "report": _report,
+    "ui": _ui,
     "sensitivity": _sensitivity,
     "export": _export,
     "spaces": _spaces,

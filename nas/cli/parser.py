@@ -130,14 +130,19 @@ def _add_studies(commands: Commands) -> None:
     """Add the commands that read studies."""
     studies = commands.add_parser("studies", help="list studies, newest first")
     pareto = commands.add_parser("pareto", help="print the Pareto fronts of studies")
+    report = commands.add_parser("report", help="write studies as a page for the browser")
+    ui = commands.add_parser("ui", help="show the page of studies while they go on")
     sensitivity = commands.add_parser(
         "sensitivity", help="what each choice alone changes in a network"
     )
     export = commands.add_parser("export", help="write one network for use")
-    pareto.add_argument("studies", metavar="STUDY", nargs="+", help="names of studies, or folders")
+    for command in (pareto, report, ui):
+        command.add_argument(
+            "studies", metavar="STUDY", nargs="+", help="names of studies, or folders"
+        )
     for command in (sensitivity, export):
         command.add_argument("study", metavar="STUDY", help="name of a study, or its folder")
-    for command in (studies, pareto, sensitivity, export):
+    for command in (studies, pareto, report, ui, sensitivity, export):
         command.add_argument("--runs", default="runs", help="folder of studies (default: runs)")
     for command in (studies, pareto, sensitivity):
         command.add_argument("--json", action="store_true", help="print a JSON list of records")
@@ -150,7 +155,13 @@ def _add_studies(commands: Commands) -> None:
         "--fidelity", type=float, default=1.0, help="share of the full training (default: 1)"
     )
     pareto.add_argument("--out", type=Path, help="draw the fronts into this PNG file")
-    for command in (sensitivity, export):
+    report.add_argument(
+        "--out",
+        type=Path,
+        help="HTML file (default: report.html, in the study's folder where there is one study)",
+    )
+    ui.add_argument("--port", type=int, default=8000, help="of 127.0.0.1 (default: 8000)")
+    for command in (report, ui, sensitivity, export):
         command.add_argument(
             "--allow-imports",
             action="store_true",

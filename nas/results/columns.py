@@ -116,6 +116,9 @@ _IDENTITY = (
 
 _DECLARED = (
     _latency(name="latency_ms_predicted", kind="predicted", heading="predicted", own=True),
+    _latency(
+        name="latency_ms_predicted_std", quantity="standard deviation of the predicted latency"
+    ),
     _MEASURED,
     _interval(_MEASURED),
     _MEASURED_FP32,
@@ -136,11 +139,15 @@ _DECLARED = (
     _memory(
         name="peak_memory_mb_measured", kind="measured", heading="measured", verified=True, own=True
     ),
+    Column(name="model_size_mb_predicted", quantity="model size", unit="MB", kind="predicted"),
     Column(name="model_size_mb", quantity="model size", unit="MB", verified=True),
     _measured(name="energy_mj_measured", quantity="energy", unit="mJ"),
     Column(name="parent", quantity="trial whose weights the training began with"),
     Column(name="params_m", quantity="parameters", unit="M", heading="params"),
     Column(name="macs_m", quantity="multiply-accumulates", unit="M", heading="MACs"),
+    Column(name="fidelity", quantity="share of the full training"),
+    Column(name="seconds", quantity="training", unit="s"),
+    Column(name="ended_s", quantity="time in the search by its end", unit="s"),
 )
 """The columns that do not depend on the task; a table shows them in this order, after metrics.
 

@@ -12,12 +12,12 @@ from matplotlib.text import Text
 
 from nas.core.files import write_bytes_atomically
 from nas.core.space import Graph
+from nas.results.layout import is_chain, layers, node_positions, without_empty
 
 DPI = 120
 LAYER_INCHES, NODE_INCHES, BLOCK_INCHES = 1.9, 0.55, 0.34
 _COLOURS = ("#dbe7f5", "#fde3cf", "#dcefdc", "#f3dce6", "#e6e0f2", "#f4efd0", "#d8eff0", "#e8e8e8")
 _EDGE, _LINE = "#5b6770", "#9aa5ae"
-_SWEEPS = 8
 
 
 def draw_graphs(graphs: Mapping[str, Graph], title: str, path_png: Path) -> None:
@@ -29,7 +29,7 @@ def draw_graphs(graphs: Mapping[str, Graph], title: str, path_png: Path) -> None
     Raises:
         HwnasError: The file cannot be written.
     """
-    drawn = {name: _without_empty(graph) for name, graph in graphs.items()}
+    drawn = {name: without_empty(graph) for name, graph in graphs.items()}
     sizes = [_inches(graph) for graph in drawn.values()]
     width, heights = max(w for w, _ in sizes), [h for _, h in sizes]
     figure = Figure(figsize=(width, sum(heights) + 0.6), dpi=DPI, layout="constrained")
@@ -50,58 +50,16 @@ def draw_graphs(graphs: Mapping[str, Graph], title: str, path_png: Path) -> None
     write_bytes_atomically(path_png, picture.getvalue())
 
 
-def _without_empty(graph: Graph) -> Graph:
-    kept = [i for i, operation in enumerate(graph.operations) if operation]
-    place = {old: new for new, old in enumerate(kept)}
-    edges = tuple((place[i], place[j]) for i, j in graph.edges if i in place and j in place)
-    return Graph(tuple(graph.operations[i] for i in kept), edges)
-
-
-def _is_chain(graph: Graph) -> bool:
-    return sorted(graph.edges) == [(i, i + 1) for i in range(len(graph.operations) - 1)]
-
-
-def _layers(graph: Graph) -> list[list[int]]:
-    """Return nodes by the length of the longest way to them, each layer in an order to draw."""
-    depth = [0] * len(graph.operations)
-    for i, j in sorted(graph.edges):
-        depth[j] = max(depth[j], depth[i] + 1)
-    layers: list[list[int]] = [[] for _ in range(max(depth) + 1)]
-    for node, level in enumerate(depth):
-        layers[level].append(node)
-    # Sugiyama's heuristic: a node stands at the mean height of its neighbours.
-    height = {node: float(i) for layer in layers for i, node in enumerate(layer)}
-    neighbours: dict[int, list[int]] = {node: [] for node in height}
-    for i, j in graph.edges:
-        neighbours[i].append(j)
-        neighbours[j].append(i)
-    for _ in range(_SWEEPS):
-        for layer in layers:
-            mean = {
-                n: sum(height[m] for m in neighbours[n]) / max(len(neighbours[n]), 1) for n in layer
-            }
-            layer.sort(key=lambda node: (mean[node], node))
-            height |= {node: i - (len(layer) - 1) / 2 for i, node in enumerate(layer)}
-    return layers
-
-
 def _inches(graph: Graph) -> tuple[float, float]:
-    if _is_chain(graph):
+    if is_chain(graph):
         return 7.0, BLOCK_INCHES * len(graph.operations)
-    layers = _layers(graph)
-    return LAYER_INCHES * len(layers), NODE_INCHES * max(map(len, layers)) + 0.4
+    depth = layers(graph)
+    return LAYER_INCHES * len(depth), NODE_INCHES * max(map(len, depth)) + 0.4
 
 
 def _draw_nodes(axes: Axes, graph: Graph) -> list[Text]:
-    if _is_chain(graph):
-        positions = {node: (0.0, -float(node)) for node in range(len(graph.operations))}
-    else:
-        positions = {
-            node: (float(x), (len(layer) - 1) / 2 - i)
-            for x, layer in enumerate(_layers(graph))
-            for i, node in enumerate(layer)
-        }
-    across, down = zip(*positions.values(), strict=True)
+    positions = node_positions(graph)
+    across, down = zip(*positions, strict=True)
     axes.set_xlim(min(across) - 0.6, max(across) + 0.6)
     axes.set_ylim(min(down) - 0.6, max(down) + 0.6)
     kinds = sorted({operation.split()[0] for operation in graph.operations})

@@ -54,7 +54,7 @@ def trials_frame(
     """
     columns, verified_columns = record["columns"], record["verified_columns"]
     own_names = verified_names(record)
-    verified, measured = _read_verified(folder, record, own_names), _read_measured(folder)
+    verified, measured = _read_verified(folder, record, own_names), measured_in_search(folder)
     of_verified = list(dict.fromkeys([*own_names, *verified_columns.values()]))
     added = set(of_verified) - set(columns.values())
     # A column at a time: pandas takes 20 times as long to make a table of rows.
@@ -118,7 +118,7 @@ def _read_result(path: Path, needed: Iterable[str], known: Collection[str]) -> d
     return record
 
 
-def _read_measured(folder: Path) -> dict[str, dict[str, float]]:
+def measured_in_search(folder: Path) -> dict[str, dict[str, float]]:
     """Return the columns of the architectures that a search measured, by `arch_id`.
 
     What is predicted of them is what was predicted once the predictor had learned from them.

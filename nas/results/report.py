@@ -62,7 +62,7 @@ def table(study: StudyResults, front: pd.DataFrame | None = None) -> Table:
         kind = "verified"
     title = f"{study.name}: Pareto front ({kind})"
     drawn = Table(title=_text(title), caption=_text(_caption(study, front)))
-    columns = _shown_columns(study, frame)
+    columns = shown_columns(study, frame)
     for column in columns:
         justify: Literal["left", "right"] = "left" if column.name == "arch_id" else "right"
         drawn.add_column(_text(column.table_heading()), justify=justify)
@@ -91,7 +91,7 @@ def _caption(study: StudyResults, front: pd.DataFrame | None) -> str:
     return f"{caption}; measured on {device}" if device else caption
 
 
-def _shown_columns(study: StudyResults, frame: pd.DataFrame) -> list[Column]:
+def shown_columns(study: StudyResults, frame: pd.DataFrame) -> list[Column]:
     """Return the columns that a front is shown with, those of its objectives among them."""
     names = [*study.columns.values(), *study.verified_columns.values()]
     known = columns_of(study.record, names)

@@ -63,6 +63,16 @@ def test_table_and_figure_lie_in_the_study(finished: Finished) -> None:
         assert min(image.size) > 300
 
 
+def test_the_page_draws_the_networks_of_the_front(finished: Finished, nas: Nas) -> None:
+    path = Path(nas("report", str(finished.folder)).stdout.strip())
+    assert path == finished.folder / "report.html"
+    page = path.read_text()
+    [text] = re.findall(r'<script type="application/json" id="contents">(.*?)</script>', page)
+    [study] = json.loads(text)["studies"]
+    assert set(study["drawings"]) >= set(finished.study.pareto()["arch_id"])
+    assert {row["what"] for row in study["times"]} >= {"calibration", "search", "verification"}
+
+
 def test_the_output_is_plain_lines_that_do_not_wrap(finished: Finished) -> None:
     lines = finished.printed.splitlines()
     assert "\x1b" not in finished.printed

@@ -7,15 +7,16 @@ from PIL import Image
 
 from nas.core.errors import HwnasError
 from nas.core.space import Graph
-from nas.results.drawing import _layers, draw_graphs
+from nas.results.drawing import draw_graphs
+from nas.results.layout import layers
 
 CELL = Graph(("input", "conv", "pool", "", "output"), ((0, 1), (0, 2), (1, 4), (2, 4), (0, 4)))
 CHAIN = Graph(("input", "conv 3", "conv 5"), ((0, 1), (1, 2)))
 
 
 def test_nodes_stand_behind_what_they_read():
-    assert [sorted(layer) for layer in _layers(CELL)[:2]] == [[0, 3], [1, 2]]
-    assert _layers(CELL)[2] == [4]
+    assert [sorted(layer) for layer in layers(CELL)[:2]] == [[0, 3], [1, 2]]
+    assert layers(CELL)[2] == [4]
 
 
 def test_pictures_grow_with_what_they_show(tmp_path: Path):
