@@ -363,9 +363,7 @@ class CompressedSpace(SearchSpace):
         chosen = self.decode(genotype)
         readers = Counter(name for layer in self._layers for name in layer.inputs)
         absorbing = {
-            layer.inputs[0]: layer.name
-            for layer in self._layers
-            if layer.target in ABSORBED or layer.function.rpartition(".")[2] in ABSORBED
+            layer.inputs[0]: layer.name for layer in self._layers if layer.kind in ABSORBED
         }
         found: dict[str, None] = {}
         for layer in self._layers:
@@ -373,9 +371,8 @@ class CompressedSpace(SearchSpace):
                 only = self._choices(layer)["precision"][0]
                 quantises = chosen.get(f"{layer.name}.precision", only) == INT8
             else:
-                kind = layer.target or layer.function.rpartition(".")[2]
                 whole = bool(layer.inputs) and not layer.tensors
-                quantises = kind in PASSED and whole and found.keys() >= {*layer.inputs}
+                quantises = layer.kind in PASSED and whole and found.keys() >= {*layer.inputs}
             if quantises:
                 found[layer.name] = None
         absorbed = {name for name in found if readers[name] == 1 and absorbing.get(name) in found}

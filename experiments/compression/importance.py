@@ -29,11 +29,17 @@ Scores = Mapping[int, torch.Tensor]
 
 
 def magnitude(base: Base, channels: Channels) -> Scores:
-    """Return the mean square of the weights that make a channel (Li et al., ICLR 2017)."""
-    paths, scores = {layer.name: layer.path for layer in base.layers}, {}
-    for number, group in channels.removable().items():
-        weights = [base.state(paths[maker])["weight"].flatten(1) for maker in group.makers]
-        scores[number] = torch.stack([weight.square().mean(1) for weight in weights]).sum(0)
+    """Return the sum of squares of the weights that make a channel (Li et al., ICLR 2017)."""
+    groups = channels.removable()
+    scores = {number: torch.zeros(group.size) for number, group in groups.items()}
+    for layer in base.layers:
+        if layer.has_weights:
+            made = base.state(layer.path)["weight"].square().flatten(1).sum(1)
+            for part in channels.written[layer.name]:
+                number, size = channels.number(part), channels.group(part).size * part.repeat
+                if number in groups:
+                    scores[number] += made[:size].view(-1, part.repeat).sum(1)
+                made = made[size:]
     return scores
 
 

@@ -136,7 +136,7 @@ class Channels:
         if layer.name in self._parts_of_heads:
             return self._parts_of_heads[layer.name]
         if self._channels_last.intersection(layer.inputs):
-            kind = layer.target or layer.function.rpartition(".")[2]
+            kind = layer.kind
             if kind not in ACTIVATIONS | UNARY or layer.tensors or len(read) > 1:
                 return self._unknown(layer, read)
             self._channels_last.add(layer.name)

@@ -71,6 +71,11 @@ class Traced:
         """Name of the only function; empty where there are several, or a layer."""
         return str(self.calls[0]["target"]) if len(self.calls) == 1 else ""
 
+    @property
+    def kind(self) -> str:
+        """Last name of the layer's class or of the only function, such as `ReLU`, `relu`, `add`."""
+        return self.target or self.function.rpartition(".")[2]
+
 
 def traced(module: nn.Module, input_shape: Shape) -> list[Traced]:
     """Return the layers and functions of a module in the order in which they run.
