@@ -132,10 +132,11 @@ def front_noise_line(errors: Sequence[float], images: int, recipe: str) -> str |
     )
 
 
-def front_line(results: StudyResults, images: int) -> str | None:
+def front_line(results: StudyResults, judged: int, images: int) -> str | None:
     """Return a line where a study's front is empty, or its members cannot be told apart.
 
-    `images` are those of the validation split; see `front_noise_line`.
+    Candidates are judged on `judged` images, verified architectures on all `images` of the
+    validation split; see `front_noise_line`.
     """
     front = results.pareto()
     verified = int(results.trials()["verified"].sum())
@@ -145,7 +146,7 @@ def front_line(results: StudyResults, images: int) -> str | None:
         return f"none of the {verified} verified architectures keeps {limits}; {fix}"
     if "error" not in results.columns:
         return None
-    column, recipe = "error", "evaluation.recipe"
+    column, recipe, counted = "error", "evaluation.recipe", judged
     if verified:
-        column, recipe = "error_final", "finalise.recipe"
-    return front_noise_line(front[column].dropna().tolist(), images, recipe)
+        column, recipe, counted = "error_final", "finalise.recipe", images
+    return front_noise_line(front[column].dropna().tolist(), counted, recipe)

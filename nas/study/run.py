@@ -260,7 +260,8 @@ class _Study:
                 initial=self._initial.get("finalise")
                 or settings.evaluation.final_weights(self._job, folder.prepared),
             ).run()
-        self._say(noise.front_line(results, self._counted))
+        judged = self.settings.evaluation.judged(self._counted)
+        self._say(noise.front_line(results, judged, self._counted))
         self._say(_limits_line(results))
         self._say(self._planner.ended_line())
         outside_s = self._planner.spent_s - max(trial.ended_s for trial in trials)

@@ -28,6 +28,7 @@ from nas.results.frame import records
 from nas.results.plot import fronts_figure, pareto_figure, plot_pareto
 from nas.results.report import report_frame, table, write_pareto_csv
 from nas.results.study import LEDGER_URL, StudyResults
+from nas.study.noise import front_line
 
 Build = Callable[..., Path]
 
@@ -496,3 +497,9 @@ def test_a_ledger_outside_of_the_folder_is_read_where_the_user_names_it(
         with monkeypatch.context() as environment:
             environment.setenv(LEDGER_URL, url)
             assert len(StudyResults(folder).trials()) == 3
+
+
+def test_noise_is_of_the_images_that_candidates_were_judged_on(study_folder: Build) -> None:
+    study = StudyResults(study_folder([make_trial(0, 10.0, 2.0), make_trial(1, 12.0, 1.0)]))
+    assert front_line(study, judged=100, images=1_000_000) is not None
+    assert front_line(study, judged=1_000_000, images=100) is None
