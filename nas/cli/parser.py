@@ -171,7 +171,11 @@ def _add_studies(commands: Commands) -> None:
         "--of", default="base", help="a published network of the space (default: base)"
     )
     sensitivity.add_argument("--out", type=Path, help="picture (default: in the study's folder)")
-    export.add_argument("--pick", default="knee", help="knee, best, fastest or an arch_id")
+    export.add_argument(
+        "--pick",
+        default="knee",
+        help="knee, best, fastest, an arch_id, or the best with a condition: 'params_m < 1'",
+    )
     export.add_argument(
         "--refit",
         action="store_true",

@@ -235,21 +235,24 @@ class StudyResults:
         """Return one architecture's row of `trials`.
 
         Args:
-            text: Of the default front, "knee", "best" (least `metric`) or "fastest"; or the first
-                digits of the `arch_id` of any complete trial; of an architecture's trials, the one
-                of the highest fidelity.
+            text: Of the default front, "knee", "best" (least `metric`) or "fastest"; a condition
+                such as "latency_ms_measured < 1", for the best architecture that meets it, see
+                `pareto`; or the first digits of the `arch_id` of any complete trial; of an
+                architecture's trials, the one of the highest fidelity.
 
         Raises:
             ConfigError: There is no such architecture, or several.
         """
         if text in PICKS:
             return self._pick_of_front(text)
+        if set(text) & set("<>="):
+            return self._pick_of_front("best", text)
         frame = self.trials().sort_values("fidelity", ascending=False, kind="stable")
         frame = frame.drop_duplicates("arch_id").sort_values("number")
         found = frame[frame["arch_id"].str.startswith(text)] if text else frame
         if len(found) != 1:
             known = "none" if found.empty else ", ".join(found["arch_id"].head(5))
-            expected = f"{', '.join(PICKS)} or the beginning of one arch_id"
+            expected = f"{', '.join(PICKS)}, a condition or the beginning of one arch_id"
             fix = did_you_mean(text, PICKS) or f"it fits {known}"
             raise ConfigError("architecture", text, expected, fix)
         row = found.iloc[0]
@@ -276,12 +279,15 @@ class StudyResults:
         """
         return self.hypervolume(front) / math.prod(self.reference_point)
 
-    def _pick_of_front(self, text: str) -> pd.Series[Any]:
-        front = self.pareto()
+    def _pick_of_front(self, text: str, where: str | None = None) -> pd.Series[Any]:
+        front = self.pareto(where)
         if front.empty:
             limits = ", ".join(str(limit) for limit in self.constraints)
             fix = f"no trial keeps {limits}" if limits else "no trial is complete"
-            raise ConfigError("architecture", text, "a study with a front", fix)
+            if where is not None and (reach := self.reach(where)):
+                ends = [f"{name} is {low:.4g} to {high:.4g}" for name, (low, high) in reach.items()]
+                raise ConfigError("architecture", where, "what one keeps", "; ".join(ends))
+            raise ConfigError("architecture", where or text, "a study with a front", fix)
         if text == "knee":
             return front.iloc[knee(front[self.front_columns(front)].to_numpy(dtype=float))]
         by = _FASTEST if text == "fastest" else (f"{self.metric}_final", self.metric)

@@ -204,8 +204,12 @@ def test_pick(study_folder: Build) -> None:
     assert study.pick("fastest")["number"] == 2
     assert study.pick("knee")["number"] == 1
     assert study.pick("000000000003")["number"] == 3
+    assert study.pick("latency_ms_predicted < 1.5")["number"] == 1
+    assert study.pick("latency_ms < 1 and error <= 21")["number"] == 2
     for text, message in {
         "0000": "it fits 000000000000, 000000000001",
+        "error < 3": "error is 10 to 21",
+        "speed < 3": "speed",
         "zz": "it fits none",
         "": "one arch_id",
         "000000000004": "timeout: 60 s",
