@@ -480,12 +480,29 @@ class CompressedSpace(SearchSpace):
         return hashed([super().space_id, self._base.sha256], 16)
 
     def references(self) -> dict[str, Genotype]:
-        """The base, where it is in the space."""
-        unchanged = [(gene, UNCHANGED[gene.name.rpartition(".")[2]]) for gene in self.genes]
+        """The base, where it is in the space, and the networks with one choice in all layers.
+
+        These are named `SETTING=CHOICE`, such as `precisions=int8`.
+        """
         fixed = [(getattr(self, setting), UNCHANGED[name]) for name, setting in SETTINGS_OF.items()]
         if not all(value in choices for choices, value in fixed):
             return {}
-        return {"base": self.canonical([gene.choices.index(value) for gene, value in unchanged])}
+        found = {"base": self._everywhere("")}
+        for name, setting in SETTINGS_OF.items():
+            for choice in getattr(self, setting):
+                if choice != UNCHANGED[name]:
+                    found[f"{setting}={choice}"] = self._everywhere(name, choice)
+        return found
+
+    def _everywhere(self, name: str, choice: Any = None) -> Genotype:
+        """Return the base with a choice of the genes that have `name` as their last name."""
+        indices = []
+        for gene in self.genes:
+            last = gene.name.rpartition(".")[2]
+            value = choice if last == name else UNCHANGED[last]
+            # Convolutions have 8 bits where linear layers have 4.
+            indices.append(gene.choices.index(value if value in gene.choices else INT8_WEIGHTS))
+        return self.canonical(indices)
 
 
 def _called(base: str, module: str, function: str) -> nn.Module:

@@ -115,6 +115,9 @@ def data_lines(fingerprint: Mapping[str, Any], splits: SearchSplits) -> list[str
 NEIGHBOURS = "neighbours:"
 """Before a published network's name: what differs from it in one choice."""
 
+REFERENCES = "references"
+"""All published networks of a space."""
+
 
 def warm_start(settings: StudySettings, space: SearchSpace, folder: StudyFolder) -> list[Genotype]:
     """Return the genotypes that `search.warm_start` stands for.
@@ -139,23 +142,32 @@ def warm_start(settings: StudySettings, space: SearchSpace, folder: StudyFolder)
 
 def _named_genotypes(name: str, space: SearchSpace, runs: Path, most: int | None) -> list[Genotype]:
     published = space.references()
+    if name == REFERENCES:
+        return [space.canonical(genotype) for genotype in published.values()]
     around = name.removeprefix(NEIGHBOURS)
     if around in published:
         start = space.canonical(published[around])
-        return [start] if around == name else space.neighbours(start)[:most]
+        return [start] if around == name else _spread(space.neighbours(start), most)
     try:
         study = results.open_study(Path(name).expanduser(), runs)
     except HwnasError as error:
         known = ", ".join(published) or "none"
         expected = (
-            f"a published network of the space ({known}), one with {NEIGHBOURS} before it, or a "
-            f"study of {runs}/"
+            f"a published network of the space ({known}), one with {NEIGHBOURS} before it, "
+            f"{REFERENCES} for all, or a study of {runs}/"
         )
         raise ConfigError("search.warm_start", name, expected, str(error)) from error
     # The same genes mean the same choices, also where images or classes are others.
     if component(search_spaces.registry, study.record["space"], "space").genes != space.genes:
         raise ConfigError("search.warm_start", name, "a study of the same search space")
     return [space.canonical(genotype) for genotype in study.pareto()["genotype"]]
+
+
+def _spread(genotypes: list[Genotype], most: int | None) -> list[Genotype]:
+    """Return so many genotypes at most, evenly from all genes."""
+    if most is None or len(genotypes) <= most:
+        return genotypes
+    return [genotypes[i * len(genotypes) // most] for i in range(most)]
 
 
 def _reference_point(

@@ -141,8 +141,9 @@ class SearchSettings:
             that of a trivial guess, for the others a tenth more than the largest of some random
             architectures and of those of the warm start. `None` derives all of it.
         warm_start: What is proposed first: names of published networks that lie in the space,
-            `neighbours:NAME` for all that differ from such a one in a single choice, and
-            names or folders of studies, whose fronts are.
+            `references` for all of these, `neighbours:NAME` for those that differ from one in a
+            single choice, at most half of the evaluations, and names or folders of studies, whose
+            fronts are.
         adaptive_measurement: When candidates are measured instead of predicted.
         algorithm: Name and settings of the search algorithm.
     """

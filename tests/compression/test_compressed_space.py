@@ -328,6 +328,25 @@ def test_the_base_keeps_its_statistics_and_biases() -> None:
         assert torch.equal(network(images), before)
 
 
+def test_networks_with_one_choice_in_all_layers_are_references() -> None:
+    several = {"channels": (1.0, 0.5), "precisions": ("fp32", "int8_weights", "int4_weights")}
+    found = space_of(ResNet, **several).references()
+    names = {"channels=0.5", "precisions=int8_weights", "precisions=int4_weights"}
+    assert found.keys() == {"base", *names}
+    for name in names:
+        setting, _, choice = name.partition("=")
+        alone = space_of(
+            ResNet,
+            **{"channels": (1.0,), "precisions": ("fp32",)}
+            | {setting: (type(several[setting][0])(choice),)},
+        )
+        costs = [
+            space.costs([genotype])["model_size_mb"][0]
+            for space, genotype in ((space_of(ResNet, **several), found[name]), (alone, ()))
+        ]
+        assert costs[0] == costs[1]
+
+
 def test_a_single_choice_holds_for_all_layers() -> None:
     whole = space_of(ResNet).references()["base"]
     before = space_of(ResNet).costs([whole]).iloc[0]
