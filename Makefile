@@ -6,7 +6,7 @@ INSTALLED := $(VENV)/.installed
 # Two processes; the tests of one file run in the same one, since they share fixtures.
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
 
-.PHONY: help quickstart test test-slow nightly lint data lock clean
+.PHONY: help quickstart test test-slow nightly lint data docs lock clean
 
 help:
 	@echo "make quickstart  set up, search on embedded images, export a network (minutes)"
@@ -14,6 +14,7 @@ help:
 	@echo "make test-slow   the tests that 'make test' leaves out: whole studies, long benchmarks"
 	@echo "make data        fetch Fashion-MNIST"
 	@echo "make nightly     all tests and the benchmarks of experiments/"
+	@echo "make docs        write the documentation's site to build/docs"
 	@echo "make lock        renew requirements.lock from pyproject.toml"
 	@echo "make clean       delete the environment; studies in runs/ stay"
 
@@ -56,6 +57,10 @@ data: $(INSTALLED)
 	$(BIN)/nas fetch fashion_mnist || { command -v apt-get >/dev/null && \
 	  echo ">> trying Debian's package" && apt-get update -qq && \
 	  apt-get install -y -qq dataset-fashion-mnist && $(BIN)/nas fetch fashion_mnist; }
+
+docs: $(INSTALLED)
+	@echo ">> the documentation's site: build/docs/docs/index.html"
+	$(BIN)/sphinx-build -q -W --keep-going -c docs . build/docs
 
 lock:
 	@echo ">> resolving pyproject.toml anew in a fresh environment"

@@ -65,7 +65,7 @@ class Measurement:
 
     @property
     def latency_ms(self) -> float:
-        """The quiet estimate: the `QUIET_PERCENTILE`th percentile of the samples."""
+        """The quiet estimate: the percentile `QUIET_PERCENTILE` of the samples."""
         return float(np.percentile(self.samples_ms, QUIET_PERCENTILE))
 
     @property
