@@ -177,6 +177,23 @@ def _pareto(parsed: argparse.Namespace) -> int:
     return 0
 
 
+def _compare(parsed: argparse.Namespace) -> int:
+    from nas import results
+    from nas.results.comparison import outcomes, settings_that_differ
+    from nas.results.frame import records
+
+    studies = [results.open_study(name, parsed.runs) for name in parsed.studies]
+    found = {"settings": settings_that_differ(studies), "outcomes": outcomes(studies)}
+    rows = {what: records(table.rename_axis(what).reset_index()) for what, table in found.items()}
+    if parsed.json:
+        return print_json(rows)
+    from nas.cli.console import print_records
+
+    for what, table in found.items():
+        print_records(rows[what], [what, *table.columns])
+    return 0
+
+
 def _report(parsed: argparse.Namespace) -> int:
     from nas import results
     from nas.study.report import report
@@ -288,6 +305,7 @@ _CONFIGURED = {"compress": "nas.cli.search"}
 _COMMANDS = {
     "studies": _studies,
     "pareto": _pareto,
+    "compare": _compare,
     "report": _report,
     "ui": _ui,
     "sensitivity": _sensitivity,

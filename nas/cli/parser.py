@@ -130,21 +130,22 @@ def _add_studies(commands: Commands) -> None:
     """Add the commands that read studies."""
     studies = commands.add_parser("studies", help="list studies, newest first")
     pareto = commands.add_parser("pareto", help="print the Pareto fronts of studies")
+    compare = commands.add_parser("compare", help="what differs between studies")
     report = commands.add_parser("report", help="write studies as a page for the browser")
     ui = commands.add_parser("ui", help="show the page of studies while they go on")
     sensitivity = commands.add_parser(
         "sensitivity", help="what each choice alone changes in a network"
     )
     export = commands.add_parser("export", help="write one network for use")
-    for command in (pareto, report, ui):
+    for command in (pareto, compare, report, ui):
         command.add_argument(
             "studies", metavar="STUDY", nargs="+", help="names of studies, or folders"
         )
     for command in (sensitivity, export):
         command.add_argument("study", metavar="STUDY", help="name of a study, or its folder")
-    for command in (studies, pareto, report, ui, sensitivity, export):
+    for command in (studies, pareto, compare, report, ui, sensitivity, export):
         command.add_argument("--runs", default="runs", help="folder of studies (default: runs)")
-    for command in (studies, pareto, sensitivity):
+    for command in (studies, pareto, compare, sensitivity):
         command.add_argument("--json", action="store_true", help="print a JSON list of records")
     pareto.add_argument("--where", help='such as "latency_ms_measured < 1 and params_m < 0.5"')
     pareto.add_argument("--sort", metavar="COLUMN", help="smallest first (default: error)")

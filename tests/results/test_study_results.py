@@ -23,6 +23,7 @@ from nas.core.errors import ConfigError, HwnasError, LedgerError
 from nas.core.files import write_json_atomically
 from nas.core.trial import Trial
 from nas.results import studies
+from nas.results.comparison import outcomes, settings_that_differ
 from nas.results.database import sqlite_url
 from nas.results.frame import records
 from nas.results.plot import fronts_figure, pareto_figure, plot_pareto
@@ -507,3 +508,21 @@ def test_noise_is_of_the_images_that_candidates_were_judged_on(study_folder: Bui
     study = StudyResults(study_folder([make_trial(0, 10.0, 2.0), make_trial(1, 12.0, 1.0)]))
     assert front_line(study, judged=100, images=1_000_000) is not None
     assert front_line(study, judged=1_000_000, images=100) is None
+
+
+def test_studies_are_compared_by_settings_and_outcomes(study_folder: Build) -> None:
+    folders = {"all": study_folder(TRIALS, "all"), "some": study_folder(TRIALS[1:], "some")}
+    for (name, folder), evaluations in zip(folders.items(), (5, 4), strict=True):
+        settings = f"name: {name}\nseed: 0\nsearch: {{evaluations: {evaluations}}}\n"
+        (folder / "config.yaml").write_text(settings)
+    studies = [StudyResults(folder) for folder in folders.values()]
+    differing = settings_that_differ(studies)
+    assert differing.to_dict("index") == {"search.evaluations": {"all": 5, "some": 4}}
+    found = outcomes(studies)
+    assert found.loc["complete trials"].tolist() == [4, 3]
+    assert found.loc["least error"].tolist() == [10.0, 12.0]
+    assert found.loc["hypervolume", "all"] == pytest.approx(studies[0].hypervolume_share())
+    assert found.loc["hypervolume", "all"] > found.loc["hypervolume", "some"]
+    (folders["some"] / "config.yaml").write_text("a: [")
+    with pytest.raises(HwnasError, match=r"config\.yaml"):
+        settings_that_differ(studies)
