@@ -38,6 +38,7 @@ function shortened(value, digits) {
     : value.toPrecision(Math.max(digits, Math.ceil(Math.log10(size + 1))));
 }
 
+const objective = (study, name) => study.objectives.find((each) => each.name === name);
 const cell = (study, name, row) => (name in study.trials ? study.trials[name][row] : null);
 
 /** Return a number with its unit, and the interval around it where there is one. */
@@ -63,6 +64,9 @@ const RELATIONS = {
   "==": (a, b) => a === b, "!=": (a, b) => a !== b,
 };
 
+/** Return the column that a name stands for, which may be that of an objective. */
+const columnOf = (study, name) => objective(study, name)?.search ?? name;
+
 /** Return what says whether a row of a study is shown; throws where the text is no condition. */
 function condition(text) {
   if (!text.trim()) return () => true;
@@ -72,11 +76,11 @@ function condition(text) {
     const found = part.trim().match(/^([A-Za-z_]\w*)\s*(<=|>=|==|!=|<|>)\s*(-?[\d.]+(?:e[+-]?\d+)?)$/i);
     if (!found) throw new Error(`"${part.trim()}" is not like "error < 10"`);
     const [, name, relation, value] = found;
-    if (!studies.some((study) => name in study.trials)) throw new Error(`no column is named ${name}`);
+    if (!studies.some((study) => columnOf(study, name) in study.trials)) throw new Error(`no column is named ${name}`);
     return { name, met: RELATIONS[relation], value: Number(value) };
   });
   return (study, row) => parts.every(({ name, met, value }) => {
-    const own = cell(study, name, row);
+    const own = cell(study, columnOf(study, name), row);
     return own !== null && met(own, value);
   });
 }
@@ -126,7 +130,6 @@ function hovered(study, row) {
   return [`<b>${plain(study.trials.arch_id[row])}</b>, ${plain(study.name)}`, ...lines.slice(0, HOVERED), ...more].join("<br>");
 }
 
-const objective = (study, name) => study.objectives.find((each) => each.name === name);
 const common = studies[0].objectives.map(({ name }) => name)
   .filter((name) => studies.every((study) => objective(study, name)));
 
