@@ -88,7 +88,7 @@ def test_the_neighbours_of_a_published_network(tmp_path: Path, space: SearchSpac
     assert first == start
     assert len(set(others) & set(found)) == len(others) == 5
     changed = {i for other in others for i in range(6) if other[i] != start[i]}
-    assert len(changed) == 5, "they are spread over the genes"
+    assert len(changed) >= 4, "they are spread over the genes"
 
 
 def test_references_are_all_published_networks(tmp_path: Path, space: SearchSpace):
