@@ -26,7 +26,7 @@ html_title = "hwnas"
 
 
 def link_pages_alone(app: Sphinx, name: str, source: list[str]) -> None:
-    """Make a text of every link to a folder of the repository, or to a file that is no page."""
+    """Replace links to folders, and to Markdown files outside of the site, by their text."""
     here = Path(app.srcdir, name).parent
 
     def linked(found: re.Match[str]) -> str:

@@ -336,7 +336,7 @@ class CompressedSpace(SearchSpace):
         The base keeps what it knows.
         """
         genotype = self.canonical(genotype)
-        if genotype == self.references().get("base"):
+        if self._holds_base and genotype == self._everywhere():
             super().calibrate(network, genotype, batches)
             return
         kept = self._indices(genotype)
@@ -484,18 +484,24 @@ class CompressedSpace(SearchSpace):
 
         These are named `SETTING=CHOICE`, such as `precisions=int8`.
         """
-        fixed = [(getattr(self, setting), UNCHANGED[name]) for name, setting in SETTINGS_OF.items()]
-        if not all(value in choices for choices, value in fixed):
+        if not self._holds_base:
             return {}
-        found = {"base": self._everywhere("")}
+        found = {"base": self._everywhere()}
         for name, setting in SETTINGS_OF.items():
             for choice in getattr(self, setting):
                 if choice != UNCHANGED[name]:
                     found[f"{setting}={choice}"] = self._everywhere(name, choice)
         return found
 
-    def _everywhere(self, name: str, choice: Any = None) -> Genotype:
-        """Return the base with a choice of the genes that have `name` as their last name."""
+    @property
+    def _holds_base(self) -> bool:
+        """Whether every setting has the choice that leaves a layer as it is."""
+        return all(
+            UNCHANGED[name] in getattr(self, setting) for name, setting in SETTINGS_OF.items()
+        )
+
+    def _everywhere(self, name: str | None = None, choice: Any = None) -> Genotype:
+        """Return the base, or it with one choice of all genes that have `name` as their last."""
         indices = []
         for gene in self.genes:
             last = gene.name.rpartition(".")[2]

@@ -208,14 +208,19 @@ def _report(parsed: argparse.Namespace) -> int:
 
 def _ui(parsed: argparse.Namespace) -> int:
     from nas import results
+    from nas.results.study import StudyResults
     from nas.study.report import serve
 
-    studies = [results.open_study(name, parsed.runs) for name in parsed.studies]
-    with serve(studies, parsed.port, allow_imports=parsed.allow_imports) as server:
-        host, port = server.server_address[:2]
-        sys.stdout.write(f"http://{host}:{port}/ shows {', '.join(parsed.studies)}; Ctrl-C ends\n")
+    def opened() -> list[StudyResults]:
+        return [results.open_study(name, parsed.runs) for name in parsed.studies]
+
+    opened()
+    with serve(opened, parsed.port, allow_imports=parsed.allow_imports) as server:
+        address = f"http://{server.server_name}:{server.server_port}/"
+        sys.stdout.write(f"{address} shows {', '.join(parsed.studies)}; Ctrl-C ends\n")
         sys.stdout.flush()
-        server.serve_forever()
+        with contextlib.suppress(KeyboardInterrupt):
+            server.serve_forever()
     return 0
 
 

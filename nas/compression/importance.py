@@ -66,13 +66,13 @@ def importance(base: Base, channels: Channels) -> Mapping[int, torch.Tensor]:
 
 def rectified_variance(mean: torch.Tensor, deviation: torch.Tensor) -> torch.Tensor:
     """Return the variance of max(x, 0) for normal x, by element."""
-    deviation = deviation.clamp(min=1e-12)
+    mean, deviation = mean.double(), deviation.double().clamp(min=1e-12)
     ratio = mean / deviation
     positive: torch.Tensor = torch.special.ndtr(ratio)
     density = torch.exp(-ratio.square() / 2) / math.sqrt(2 * math.pi)
     first = mean * positive + deviation * density
     second = (mean.square() + deviation.square()) * positive + mean * deviation * density
-    variance: torch.Tensor = (second - first.square()).clamp(min=0)
+    variance: torch.Tensor = (second - first.square()).clamp(min=0).float()
     return variance
 
 

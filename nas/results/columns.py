@@ -146,8 +146,8 @@ _DECLARED = (
     Column(name="params_m", quantity="parameters", unit="M", heading="params"),
     Column(name="macs_m", quantity="multiply-accumulates", unit="M", heading="MACs"),
     Column(name="fidelity", quantity="share of the full training"),
-    Column(name="seconds", quantity="training", unit="s"),
-    Column(name="ended_s", quantity="time in the search by its end", unit="s"),
+    Column(name="seconds", quantity="training time", unit="s"),
+    Column(name="ended_s", quantity="time since the search began", unit="s"),
 )
 """The columns that do not depend on the task; a table shows them in this order, after metrics.
 

@@ -38,36 +38,38 @@ def settings_that_differ(studies: Sequence[StudyResults]) -> pd.DataFrame:
 def outcomes(studies: Sequence[StudyResults]) -> pd.DataFrame:
     """Return what studies found: a column for each study.
 
-    The hypervolume is that of the fronts that `StudyResults.pareto` returns, as a share of the box
-    up to the largest of the studies' reference points; NaN where their objectives differ. Rows
-    with `least` in their names are of these fronts.
+    Fronts are those that `StudyResults.pareto` returns. Their hypervolume is a share of the box up
+    to the largest of the studies' reference points; NaN where the fronts are judged by different
+    columns, such as measured and predicted latency.
 
     Raises:
         HwnasError: A study cannot be read.
     """
-    objectives = list(studies[0].columns)
-    same = all(list(study.columns) == objectives for study in studies)
-    reference = np.max([study.reference_point for study in studies], axis=0) if same else None
-    columns = {}
+    found, judged_by, points = {}, [], []
     for name, study in zip(distinct_names(studies), studies, strict=True):
         trials = study.trials()
         front = study.pareto(trials=trials)
-        points = front[study.front_columns(front)].to_numpy(dtype=float)
-        verified = bool(front["verified"].any())
-        stages = study.record.get("stages") or {}
-        spent = [stage["took_s"] for stage in stages.values() if stage.get("took_s") is not None]
-        columns[name] = {
+        columns = study.front_columns(front)
+        verified = "verified" if front["verified"].any() else "not verified"
+        outside_s = study.record.get("seconds_outside_search")
+        found[name] = {
             "state": study.status,
             "complete trials": int((trials["status"] == "complete").sum()),
             "failed trials": int((trials["status"] == "failed").sum()),
-            "seconds": round(sum(spent), 1) if spent else np.nan,
-            "front": f"{len(front)}, {'verified' if verified else 'not verified'}",
-            **{f"least {column}": front[column].min() for column in study.front_columns(front)},
-            "hypervolume": np.nan
-            if reference is None
-            else hypervolume(points, reference) / reference.prod(),
+            "seconds of search": trials["ended_s"].max(),
+            "seconds before and after": np.nan if outside_s is None else float(outside_s),
+            "front": f"{len(front)}, {verified}",
+            **{f"least {column}": front[column].min() for column in columns},
         }
-    return pd.DataFrame(columns, dtype=object)
+        judged_by.append(columns)
+        points.append(front[columns].to_numpy(dtype=float))
+    same = all(columns == judged_by[0] for columns in judged_by)
+    reference = np.max([study.reference_point for study in studies], axis=0) if same else None
+    for name, own in zip(found, points, strict=True):
+        found[name]["hypervolume"] = (
+            np.nan if reference is None else hypervolume(own, reference) / reference.prod()
+        )
+    return pd.DataFrame(found, dtype=object)
 
 
 def _settings(study: StudyResults) -> Iterator[tuple[str, Any]]:

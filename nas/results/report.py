@@ -61,7 +61,7 @@ def table(study: StudyResults, front: pd.DataFrame | None = None) -> Table:
     if frame["verified"].all() and (len(frame) or study.status == "finalised"):
         kind = "verified"
     title = f"{study.name}: Pareto front ({kind})"
-    drawn = Table(title=_text(title), caption=_text(_caption(study, front)))
+    drawn = Table(title=_text(title), caption=_text(caption(study, front)))
     columns = shown_columns(study, frame)
     for column in columns:
         justify: Literal["left", "right"] = "left" if column.name == "arch_id" else "right"
@@ -77,7 +77,7 @@ def _text(text: str) -> str:
     return escape(printable(text))
 
 
-def _caption(study: StudyResults, front: pd.DataFrame | None) -> str:
+def caption(study: StudyResults, front: pd.DataFrame | None) -> str:
     """Return what the numbers of a front are, and where latency was measured."""
     own = "search error: validation error after the search's training"
     if front is None or front["verified"].any():

@@ -186,7 +186,9 @@ class StudyResults:
         A front has trials of one fidelity, so that no half trained network competes with others.
 
         Args:
-            where: Condition on the columns, applied first; see `nas.results.query.matching`.
+            where: Condition on the columns, applied first; see `nas.results.query.matching`. The
+                name of an objective that is no column, such as `latency_ms`, stands for the column
+                by which the front is judged.
             objectives: Columns of numbers, or names of the study's objectives, all minimised.
                 Rows without a value in one of them are left out. By default, a study with
                 verified architectures gives the front of these by `verified_columns`; another
@@ -211,10 +213,15 @@ class StudyResults:
         order = self._column(frame, sort, "sort") if sort is not None else chosen[0]
         kept = _competing(frame, fidelity, objectives)
         if where is not None:
-            kept &= matching(where, frame, self.columns)
+            kept &= matching(where, frame, self._aliases(frame, verified))
         front = frame[kept].drop_duplicates("arch_id").dropna(subset=chosen)
         front = front[non_dominated(front[chosen].to_numpy(dtype=float))]
         return front.sort_values([order, "number"], ignore_index=True)
+
+    def _aliases(self, frame: pd.DataFrame, verified: pd.Series[bool]) -> dict[str, str]:
+        """Return what names of objectives that are no columns stand for in a condition."""
+        columns = self.verified_columns if verified.any() else self.columns
+        return {name: column for name, column in columns.items() if name not in frame.columns}
 
     def reach(
         self, where: str, objectives: Sequence[str] | None = None, fidelity: float = FULL
@@ -226,7 +233,8 @@ class StudyResults:
             architectures that compete for the front; empty where none does.
         """
         frame = self.trials()
-        names = columns_in(where, frame, self.columns)
+        verified = _verified(frame, fidelity, objectives)
+        names = columns_in(where, frame, self._aliases(frame, verified))
         values = frame[_competing(frame, fidelity, objectives)][names].select_dtypes("number")
         known = values.dropna(axis="columns", how="all")
         return {str(name): (float(c.min()), float(c.max())) for name, c in known.items()}

@@ -3,27 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
-import re
-import sys
 from collections.abc import Collection
-from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-import search_spaces
 from nas.core.errors import ConfigError, HwnasError
 from nas.core.measurement import Measurement
 from nas.core.records import NUMBER, check_kinds, decoding, read_json
 from nas.export.card import DETAILS
 from nas.export.folder import verify, write
 from nas.network.trained import FACTS, TrainedNetwork
-from nas.results import RECORD
 from nas.results.columns import columns_of, metric_units
 from nas.results.study import StudyResults
-from nas.study.checking import component, import_modules
 from nas.study.folder import StudyFolder
+from nas.study.recorded_space import recorded_space
 
 
 def export(
@@ -112,46 +107,11 @@ def _details(path: Path, fix: str) -> dict[str, Any]:
     return found
 
 
-def import_of(study: StudyResults, allowed: bool) -> None:
-    """Import the modules that a study names, which may come from anybody, where that is allowed.
-
-    What this process has imported before, as for its own search, runs nothing anew.
-    """
-    missing = [str(name) for name in study.record.get("imports", []) if name not in sys.modules]
-    own = study.path.resolve()
-    places = {name: _places(name) for name in missing}
-    for name, found in places.items():
-        if any(place.is_relative_to(own) for place in found):
-            line = f"module {name} is {found[0]}, in the study's own folder, where no code is run"
-            raise HwnasError(f"{study.path}: {line}; move it elsewhere if you trust it")
-    if missing and not allowed:
-        code = ", ".join(
-            " ".join([name, *(f"({at})" for at in places[name][:1])]) for name in missing
-        )
-        line = f"the study's search space needs code that is not of hwnas: {code}"
-        fix = "if you trust it, run it with --allow-imports (in Python: allow_imports=True)"
-        raise HwnasError(f"{study.path}: {line}; {fix}")
-    import_modules(missing)
-
-
-def _places(name: str) -> list[Path]:
-    """Return where the package of a module would be imported from; nothing is run."""
-    if not re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)*", name):
-        raise ConfigError("imports", name, "the name of a module")
-    spec = PathFinder.find_spec(name.partition(".")[0], [*sys.path, str(Path.cwd())])
-    if spec is None:
-        return []
-    found = [*([spec.origin] if spec.origin else []), *(spec.submodule_search_locations or ())]
-    return [Path(place).resolve() for place in found]
-
-
 def _trained(
     study: StudyResults, row: pd.Series[Any], parts: Path, allow_imports: bool
 ) -> TrainedNetwork:
     """Return the network in the folder `parts`, with all that is known of it."""
-    import_of(study, allow_imports)
-    with decoding(study.path / RECORD):
-        space = component(search_spaces.registry, study.record["space"], "space")
+    space = recorded_space(study, allow_imports)
     if space.architecture(row["genotype"]).arch_id != row["arch_id"]:
         line = f"study {study.name!r}: architecture {row['arch_id']} is another one by now"
         fix = "export with the release and the modules that the study was searched with"

@@ -131,13 +131,13 @@ def warm_start(settings: StudySettings, space: SearchSpace, folder: StudyFolder)
     if folder.begun:
         return [tuple(genotype) for genotype in folder.record()["warm_start"]]
     runs = Path(settings.runs).expanduser()
-    # Neighbours leave half of the evaluations to the search.
-    most = None if math.isinf(settings.evaluations) else int(settings.evaluations // 2)
-    return [
-        genotype
-        for name in settings.search.warm_start
-        for genotype in _named_genotypes(name, space, runs, most)
-    ]
+    first: list[Genotype] = []
+    for name in settings.search.warm_start:
+        # Neighbours leave half of the evaluations to the search.
+        left = settings.evaluations // 2 - len(first)
+        most = None if math.isinf(left) else max(int(left), 0)
+        first += _named_genotypes(name, space, runs, most)
+    return first
 
 
 def _named_genotypes(name: str, space: SearchSpace, runs: Path, most: int | None) -> list[Genotype]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -10,16 +11,11 @@ from typing import Any
 
 import pandas as pd
 
-import search_spaces
-from nas.core.errors import HwnasError
-from nas.core.records import decoding
-from nas.network.space import SearchSpace
-from nas.results import RECORD
-from nas.results.page import contents, page, write_page
+from nas.core.errors import ConfigError, HwnasError
+from nas.results.page import contents_json, page, write_page
 from nas.results.page.contents import Networks
 from nas.results.study import StudyResults
-from nas.study.checking import component
-from nas.study.export import import_of
+from nas.study.recorded_space import recorded_space
 
 HOST = "127.0.0.1"
 REFRESH_S = 5.0
@@ -44,46 +40,56 @@ def report(
     Example:
         >>> report([nas.open("photos")], Path("photos.html"))  # doctest: +SKIP
     """
-    write_page(studies, path_html, [networks_of(study, allow_imports) for study in studies])
+    write_page(studies, path_html, [Drawer(allow_imports).networks(study) for study in studies])
 
 
-def networks_of(study: StudyResults, allow_imports: bool) -> Networks:
-    """Return what the search space of a study says about the networks of its fronts.
+class Drawer:
+    """Asks the search space of a study for the networks of its fronts, and keeps the answers."""
 
-    Where the space cannot be had, the result says why.
-    """
-    try:
-        import_of(study, allow_imports)
-        with decoding(study.path / RECORD):
-            settings = study.record["space"]
-        space: SearchSpace = component(search_spaces.registry, settings, "space")
+    def __init__(self, allow_imports: bool) -> None:
+        self._allow_imports = allow_imports
+        self._known: dict[Path, tuple[frozenset[str], Networks]] = {}
+
+    def networks(self, study: StudyResults) -> Networks:
+        """Return the networks of a study's fronts, or why they cannot be had."""
         front = pd.concat([study.pareto(), study.pareto(objectives=list(study.columns.values()))])
-        graphs = {
-            arch_id: space.graphs(genotype)
-            for arch_id, genotype in zip(front["arch_id"], front["genotype"], strict=True)
-            if space.architecture(genotype).arch_id == arch_id
-        }
-    except HwnasError as error:
-        return Networks(why_not=f"Not drawn: {error}")
-    if len(graphs) < front["arch_id"].nunique():
-        return Networks(why_not="Not drawn: the search space is another one now.")
-    return Networks(genes=space.genes, graphs=graphs)
+        front = front.drop_duplicates("arch_id")
+        members = frozenset(front["arch_id"])
+        before, networks = self._known.get(study.path, (None, Networks()))
+        if before != members:
+            networks = self._asked(study, front)
+            self._known[study.path] = members, networks
+        return networks
+
+    def _asked(self, study: StudyResults, front: pd.DataFrame) -> Networks:
+        try:
+            space = recorded_space(study, self._allow_imports)
+        except HwnasError as error:
+            return Networks(why_not=f"Not drawn: {error}")
+        members = dict(zip(front["arch_id"], front["genotype"], strict=True))
+        if any(space.architecture(own).arch_id != arch_id for arch_id, own in members.items()):
+            return Networks(why_not="Not drawn: the code of the search space has changed.")
+        graphs = {arch_id: space.graphs(genotype) for arch_id, genotype in members.items()}
+        return Networks(genes=space.genes, graphs=graphs)
 
 
-def serve(studies: Sequence[StudyResults], port: int, *, allow_imports: bool = False) -> Any:
+def serve(
+    opened: Callable[[], Sequence[StudyResults]], port: int, *, allow_imports: bool = False
+) -> ThreadingHTTPServer:
     """Return a server of the page of studies, for this machine alone; it reads, and writes nothing.
 
     Args:
-        studies: As of `report`.
+        opened: Opens the studies; called for every answer.
         port: 0 for any.
         allow_imports: As of `report`.
 
     Returns:
-        A `http.server.ThreadingHTTPServer`, whose `serve_forever` answers.
+        A server, whose `serve_forever` answers.
 
     Raises:
-        OSError: The port cannot be had.
+        ConfigError: The port cannot be had.
     """
+    drawer, answering = Drawer(allow_imports), threading.Lock()
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -92,10 +98,11 @@ def serve(studies: Sequence[StudyResults], port: int, *, allow_imports: bool = F
             if self.path not in TYPES or host not in (HOST, "localhost"):
                 self.send_error(HTTPStatus.NOT_FOUND)
                 return
-            networks = [networks_of(study, allow_imports) for study in studies]
-            make = page if self.path == "/" else contents
+            make = page if self.path == "/" else contents_json
             try:
-                body = make(studies, networks, REFRESH_S).encode()
+                with answering:
+                    studies = opened()
+                    body = make(studies, list(map(drawer.networks, studies)), REFRESH_S).encode()
             except HwnasError as error:
                 self.send_error(HTTPStatus.SERVICE_UNAVAILABLE, explain=str(error))
                 return
@@ -108,4 +115,7 @@ def serve(studies: Sequence[StudyResults], port: int, *, allow_imports: bool = F
         def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
             """Print nothing."""
 
-    return ThreadingHTTPServer((HOST, port), Handler)
+    try:
+        return ThreadingHTTPServer((HOST, port), Handler)
+    except (OSError, OverflowError) as error:
+        raise ConfigError("--port", port, "a free port, or 0 for any", str(error)) from error

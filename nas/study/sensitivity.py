@@ -10,15 +10,12 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-import search_spaces
 from nas.core.errors import HwnasError, UnknownNameError
 from nas.core.files import write_bytes_atomically
 from nas.core.trial import FULL
-from nas.network.space import SearchSpace
 from nas.results.study import StudyResults
-from nas.study.checking import component
-from nas.study.export import import_of
 from nas.study.record import NEIGHBOURS
+from nas.study.recorded_space import recorded_space
 
 DPI = 120
 ROW_INCHES, COLUMN_INCHES, LABEL_INCHES = 0.26, 0.8, 2.6
@@ -47,8 +44,7 @@ def sensitivity(
     Example:
         >>> sensitivity(nas.open("small")).nlargest(5, "error_change")  # doctest: +SKIP
     """
-    import_of(study, allow_imports)
-    space: SearchSpace = component(search_spaces.registry, study.record["space"], "space")
+    space = recorded_space(study, allow_imports)
     if of not in (references := space.references()):
         raise UnknownNameError("network", of, references)
     start = space.canonical(references[of])

@@ -19,6 +19,7 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 from nas.core.errors import ConfigError
 from nas.core.trial import Trial
 from nas.results.ledger import Ledger
+from nas.results.page.contents import progress
 from nas.results.study import StudyResults
 from nas.study.report import report, serve
 
@@ -120,7 +121,7 @@ def test_a_point_says_what_it_is(
     page.mouse.click(x, y)
     chosen = page.locator("#architecture")
     expect(chosen).to_be_visible()
-    expect(chosen).to_contain_text("nas export digits --pick 000000000000")
+    expect(chosen).to_contain_text(f"nas export {verified.path} --pick 000000000000")
     expect(chosen).to_contain_text("3.10 ± 0.06 ms")
 
 
@@ -141,6 +142,21 @@ def test_rows_are_sorted_and_filtered(
     expect(rows).to_have_count(1)
     page.fill("#filter", "")
     expect(rows).to_have_count(2)
+
+
+def test_progress_counts_all_trials_in_the_order_in_which_they_ended(
+    study_folder: Callable[..., Path],
+) -> None:
+    ended = ((0, 3.0, 20.0, None), (1, 1.0, 30.0, None), (2, 2.0, 0.0, "diverged"))
+    trials = [
+        dataclasses.replace(make_trial(k, error, 1.0, failure), ended_s=seconds)
+        for k, seconds, error, failure in ended
+    ]
+    study = StudyResults(study_folder(trials))
+    found = progress(study, study.trials())
+    assert [(row["trials"], row["seconds"]) for row in found] == [(1, 1.0), (3, 3.0)]
+    # Reference (100 %, 4 ms).
+    assert [row["hypervolume"] for row in found] == pytest.approx([0.7 * 0.75, 0.8 * 0.75])
 
 
 def test_what_is_drawn_is_chosen(
@@ -191,7 +207,7 @@ def test_a_served_page_follows_the_search(
     trials = random_trials(12)
     study = StudyResults(study_folder(trials[:8]))
     ledger = Ledger.open(study.record["ledger_url"], "digits", ("error", "latency_ms"), GENES)
-    with serve([study], 0) as server:
+    with serve(lambda: [StudyResults(study.path)], 0) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         address = f"http://127.0.0.1:{server.server_port}/"
         page = opened(address)
@@ -199,8 +215,12 @@ def test_a_served_page_follows_the_search(
         for trial in trials[8:]:
             ledger.append(trial)
         expect(page.locator("#front .legend")).to_contain_text("trials of the search (11)")
+        record = study.path / "study.json"
+        record.write_text(record.read_text().replace('"seed"', '"status": "searched", "seed"', 1))
+        expect(page.locator("#facts")).to_contain_text("state: searched")
         for path, host in (("study.json", "localhost:1"), ("", "elsewhere.org:80")):
             asked = urllib.request.Request(f"{address}{path}", headers={"Host": host})
             with pytest.raises(urllib.error.HTTPError, match="404"):
                 urllib.request.urlopen(asked)
+        page.close()
         server.shutdown()

@@ -9,6 +9,8 @@ from pathlib import Path
 
 from nas.core.errors import ConfigError
 from nas.core.files import write_bytes_atomically
+from nas.core.records import decoding
+from nas.results import RECORD
 from nas.results.page.contents import Networks, study_contents
 from nas.results.study import StudyResults, distinct_names
 
@@ -32,8 +34,8 @@ def page(
     Args:
         studies: Drawn in one picture, by the objectives that they have in common.
         networks: Of the front of each study.
-        refresh_s: After how many seconds the page asks its server for `contents`, again and again;
-            0 for never.
+        refresh_s: Seconds between two times that the page asks its server for `contents_json`; 0
+            where it has no server.
 
     Raises:
         ConfigError: The studies have no objective in common.
@@ -54,12 +56,12 @@ def page(
             style=style,
             plotly=get_plotlyjs(),
             script=script,
-            contents=contents(studies, networks, refresh_s),
+            contents=contents_json(studies, networks, refresh_s),
         )
     )
 
 
-def contents(
+def contents_json(
     studies: Sequence[StudyResults], networks: Sequence[Networks], refresh_s: float = 0.0
 ) -> str:
     """Return what a page shows, as JSON that may stand in a script element; see `page`."""
@@ -68,6 +70,9 @@ def contents(
         if not set(first.columns) & set(study.columns):
             got, expected = ", ".join(study.columns), f"one of {', '.join(first.columns)}"
             raise ConfigError(f"objectives of {study.name}", got, expected)
-    named = zip(studies, distinct_names(studies), networks, strict=True)
-    shown = {"studies": [study_contents(*each) for each in named], "refresh_s": refresh_s}
-    return json.dumps(shown, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
+    shown = []
+    for study, name, own in zip(studies, distinct_names(studies), networks, strict=True):
+        with decoding(study.path / RECORD):
+            shown.append(study_contents(study, name, own))
+    whole = {"studies": shown, "refresh_s": refresh_s}
+    return json.dumps(whole, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,14 +11,14 @@ import numpy as np
 import pandas as pd
 
 from nas.core.files import json_values
-from nas.core.records import read_json
+from nas.core.records import decoding, read_json
 from nas.core.space import Gene, Graph
 from nas.core.trial import FULL
 from nas.results.columns import Column, columns_of, device_label
 from nas.results.frame import measured_in_search
 from nas.results.hypervolume import hypervolume, non_dominated
 from nas.results.layout import is_chain, node_positions, without_empty
-from nas.results.report import report_frame, shown_columns
+from nas.results.report import caption, report_frame, shown_columns
 from nas.results.study import StudyResults
 
 DIGITS = 6
@@ -57,10 +58,8 @@ def study_contents(study: StudyResults, name: str, networks: Networks) -> dict[s
     known = columns_of(study.record, [*study.columns.values(), *study.verified_columns.values()])
     contents: dict[str, Any] = {
         "name": name,
-        "folder": str(study.path),
-        "status": study.status,
-        "device": device_label(study.record.get("device")),
-        "published": study.published,
+        "export": shlex.join(["nas", "export", str(study.path), "--pick"]),
+        "note": caption(study, front),
         "objectives": [
             {
                 "name": objective,
@@ -70,7 +69,6 @@ def study_contents(study: StudyResults, name: str, networks: Networks) -> dict[s
             }
             for objective in study.columns
         ],
-        "constraints": [str(limit) for limit in study.constraints],
         "columns": {
             column.name: {
                 "label": column.label(),
@@ -133,22 +131,22 @@ def progress(study: StudyResults, trials: pd.DataFrame) -> list[dict[str, float]
     """Return after how many trials and seconds the hypervolume of the search grew, and to what.
 
     It is that of the values that the search saw, as a share of the box between zero and the
-    reference point.
+    reference point. All trials count, in the order in which they ended.
     """
     reference = np.array(study.reference_point)
-    kept = trials[trials["feasible"] & (trials["fidelity"] == FULL)]
-    points = kept[list(study.columns.values())].to_numpy(dtype=float)
-    ended = kept["ended_s"].to_numpy(dtype=float)
-    front, rows = np.empty((0, len(reference))), list[dict[str, float]]()
-    for i, (point, ended_s) in enumerate(zip(points, ended, strict=True)):
-        last = i == len(points) - 1
-        useful = np.isfinite(point).all() and not (front <= point).all(axis=1).any()
-        if useful:
+    trials = trials.sort_values("ended_s", kind="stable")
+    points = trials[list(study.columns.values())].to_numpy(dtype=float)
+    counts = (trials["feasible"] & (trials["fidelity"] == FULL)) & np.isfinite(points).all(axis=1)
+    front, share, rows = np.empty((0, len(reference))), 0.0, list[dict[str, float]]()
+    ended = trials["ended_s"].tolist()
+    for i, (point, counted) in enumerate(zip(points, counts, strict=True)):
+        grows = counted and not (front <= point).all(axis=1).any()
+        if grows:
             front = np.vstack([front, point])
             front = front[non_dominated(front)]
-        if useful or last:
-            share = hypervolume(front, reference) / reference.prod() if len(front) else 0.0
-            rows.append({"trials": i + 1, "seconds": ended_s, "hypervolume": share})
+            share = hypervolume(front, reference) / reference.prod()
+        if grows or i == len(points) - 1:
+            rows.append({"trials": i + 1, "seconds": ended[i], "hypervolume": share})
     return rows
 
 
@@ -255,7 +253,8 @@ def _compared(study: StudyResults) -> dict[str, float]:
     if not path.is_file():
         return {}
     found = read_json(path).get("compared") or {}
-    return {str(name): 100 * float(value) for name, value in found.items()}
+    with decoding(path):
+        return {str(name): 100 * float(value) for name, value in found.items()}
 
 
 def _settings(study: StudyResults) -> str:

@@ -64,8 +64,9 @@ const RELATIONS = {
   "==": (a, b) => a === b, "!=": (a, b) => a !== b,
 };
 
-/** Return the column that a name stands for, which may be that of an objective. */
-const columnOf = (study, name) => objective(study, name)?.search ?? name;
+/** Return the column that a name stands for: one of its own, or that by which a front is judged. */
+const columnOf = (study, name) =>
+  (name in study.trials ? name : objective(study, name)?.[study.verified ? "verified" : "search"]);
 
 /** Return what says whether a row of a study is shown; throws where the text is no condition. */
 function condition(text) {
@@ -115,7 +116,13 @@ function layout(x, y, more = {}) {
 }
 
 const CONFIG = { responsive: true, displaylogo: false, modeBarButtonsToRemove: ["select2d", "lasso2d"] };
-const plot = (id, traces, own) => Plotly.react(find(id), traces, own, CONFIG);
+
+/** Draw a plot; a click on one of its architectures shows that. */
+function plot(id, traces, own) {
+  const node = find(id), first = !node.on;
+  Plotly.react(node, traces, own, CONFIG);
+  if (first) node.on("plotly_click", ({ points: [point] }) => point.customdata && choose(...point.customdata));
+}
 
 function scale(values) {
   const known = values.filter((value) => value !== null);
@@ -178,7 +185,7 @@ function drawFront() {
       });
     }
   });
-  const title = (name) => `${name.replaceAll("_", " ").replace(/ (ms|mb|m)$/, "")} (${objective(studies[0], name).unit || "no unit"})`;
+  const title = (name) => plain(`${name.replaceAll("_", " ").replace(/ (ms|mb|m)$/, "")} (${objective(studies[0], name).unit || "no unit"})`);
   plot("front", traces, layout(title(x), title(y), { xaxis: { type: scale(all.x) }, yaxis: { type: scale(all.y) } }));
 }
 
@@ -192,17 +199,17 @@ function drawParallel() {
   const ends = common.map((_, k) => lines.map(({ values }) => values[k]))
     .map((values) => [Math.min(...values), Math.max(...values)]);
   const traces = lines.map(({ study, i, row, values }) => ({
-    type: "scatter", mode: "lines+markers", x: common,
+    type: "scatter", mode: "lines+markers", x: common.map((_, k) => k),
     y: values.map((value, k) => (value - ends[k][0]) / (ends[k][1] - ends[k][0] || 1)),
     line: { color: COLOURS[i % COLOURS.length] }, customdata: common.map(() => [i, row]),
     text: common.map(() => hovered(study, row)), hovertemplate: "%{text}<extra></extra>", showlegend: false,
   }));
   const ticks = common.map((name, k) => {
     const unit = objective(studies[0], name).unit;
-    return `${name}<br>${ends[k].map((end) => formatted(end)).join(" to ")} ${unit}`;
+    return `${plain(name)}<br>${ends[k].map((end) => formatted(end)).join(" to ")} ${plain(unit)}`;
   });
   plot("parallel", traces, layout("", "between least and largest", {
-    xaxis: { tickvals: common, ticktext: ticks, range: [-0.2, common.length - 0.8] },
+    xaxis: { tickvals: common.map((_, k) => k), ticktext: ticks, range: [-0.2, common.length - 0.8] },
   }));
 }
 
@@ -295,8 +302,11 @@ function drawMembers() {
   find("members").replaceChildren(element("thead", {}, element("tr", {}, ...headings)), element("tbody", {}, ...body));
 }
 
+let chosen = null;
+
 /** Show an architecture: its numbers, its choices beside the front's, its drawing. */
 function choose(i, row) {
+  chosen = [i, row];
   const study = studies[i], archId = study.trials.arch_id[row], article = find("architecture");
   const numbers = valued(study, row).map((name) =>
     element("tr", {}, element("td", {}, label(study, name)), element("td", {}, quantity(study, name, row))));
@@ -309,10 +319,10 @@ function choose(i, row) {
       return element("tr", {}, element("td", {}, gene), element("td", { class: "text" }, names[chosen] ?? String(chosen)), element("td", { class: "text" }, text));
     });
   const command = study.front.includes(row) && study.verified
-    ? element("p", {}, "Export: ", element("code", {}, `nas export ${study.name} --pick ${archId} --out out/${archId}`))
+    ? element("p", {}, "Export: ", element("code", {}, `${study.export} ${archId} --out out/${archId}`))
     : element("p", { class: "note" }, "Not on the verified front: it has no trained weights that could be exported.");
   const drawings = (study.drawings[archId] ?? []).flatMap((graph) => [element("h3", {}, graph.name), element("div", { class: "scroll" }, drawn(graph))]);
-  if (!drawings.length) drawings.push(element("p", { class: "note" }, study.why_no_drawings || "Architectures of the front are drawn only."));
+  if (!drawings.length) drawings.push(element("p", { class: "note" }, study.why_no_drawings || "Only architectures of the front are drawn."));
   const table = (heading, rows) => element("div", { class: "scroll" }, element("table", {}, element("thead", {}, element("tr", {}, ...heading.map((text) => element("th", { class: "text" }, text)))), element("tbody", {}, ...rows)));
   article.replaceChildren(
     element("h3", {}, `${archId} of ${study.name}`), command,
@@ -350,16 +360,14 @@ const duration = (seconds) => (seconds < 90 ? `${seconds.toFixed(0)} s` : second
 const bar = (share, kind = "") => element("span", { class: `bar ${kind}`, style: `width: ${Math.max(1, Math.round(230 * share))}px` });
 
 function drawTexts() {
+  const open = [...document.querySelectorAll("details[open] > summary")].map((each) => each.textContent);
   for (const id of ["times", "preferences", "settings"]) find(id).replaceChildren();
   find("facts").textContent = studies.map((study) => study.facts.map(([name, value]) => `${name}: ${value}`).join(" · ")).join(" | ");
-  const verified = studies.every((study) => study.verified);
-  find("front-note").textContent = verified
-    ? "Verified architectures were trained fully, measured on the device, and judged on the validation images as the device runs them; bars are 95 % intervals of the measurement. Trials of the search have short trainings and predicted latencies."
-    : "What is not verified has the numbers that the search saw: short trainings and predicted latencies.";
+  find("front-note").textContent = studies.map(({ name, note }) => (studies.length > 1 ? `${name}: ${note}` : note)).join(". ");
   for (const study of studies) {
     const longest = Math.max(...study.times.map(({ seconds }) => seconds), 1);
     const rows = study.times.map(({ what, of, seconds, planned }) => element("tr", {},
-      element("td", {}, what), element("td", { class: "text" }, of === "study" ? "stage of the study" : "on the workers, in the search"),
+      element("td", {}, what), element("td", { class: "text" }, of === "workers" ? "on the workers, in the search" : "of the last run"),
       element("td", {}, duration(seconds)), element("td", {}, planned ? `planned ${duration(planned)}` : ""), element("td", { class: "bars" }, bar(seconds / longest))));
     find("times").append(...titled(study), element("div", { class: "scroll" }, element("table", {}, element("tbody", {}, ...rows))));
     find("preferences").append(...titled(study), preferencesOf(study));
@@ -368,6 +376,8 @@ function drawTexts() {
       element("details", {}, element("summary", {}, "settings"), element("pre", {}, study.settings)),
       element("details", {}, element("summary", {}, "environment"), element("table", {}, element("tbody", {}, ...environment))));
   }
+  for (const each of document.querySelectorAll("details > summary"))
+    each.parentElement.open = open.includes(each.textContent);
 }
 
 function preferencesOf(study) {
@@ -377,7 +387,7 @@ function preferencesOf(study) {
     element("td", {}, `${Math.round(100 * front[k])} %`), element("td", {}, `${Math.round(100 * trials[k])} %`),
     element("td", { class: "bars" }, bar(front[k]), bar(trials[k], "other")))));
   const table = (genes) => {
-    const headings = ["gene", "choice", "on the front", "in all trials", ""].map((text) => element("th", {}, text));
+    const headings = ["gene", "choice", "on the front", "in full trials", ""].map((text) => element("th", {}, text));
     return element("div", { class: "scroll" }, element("table", {}, element("thead", {}, element("tr", {}, ...headings)), element("tbody", {}, ...rowsOf(genes))));
   };
   const found = element("div", {}, table(study.preferences.slice(0, SHOWN_GENES)));
@@ -403,23 +413,26 @@ function drawAll() {
 
 /** Draw what the server knows by now, where it is more than what is drawn. */
 async function refresh() {
+  let newer = studies;
   try {
-    const newer = await (await fetch("contents.json")).json();
-    if (JSON.stringify(newer.studies) !== JSON.stringify(studies)) {
-      studies = newer.studies;
-      drawAll();
+    if (!document.hidden) {
+      const answer = await fetch("contents.json");
+      if (!answer.ok) throw new Error(answer.status);
+      newer = (await answer.json()).studies;
     }
+    find("connection").textContent = "";
   } catch {
-    find("connection").textContent = "The server does not answer: this is what it said last.";
-    return;
+    find("connection").textContent = "The server does not answer: the page shows what it had before.";
   }
   setTimeout(refresh, 1000 * refreshS);
+  if (JSON.stringify(newer) === JSON.stringify(studies)) return;
+  studies = newer;
+  drawAll();
+  if (chosen) choose(...chosen);
 }
 
 drawAll();
 find("over").addEventListener("change", drawProgress);
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
-for (const id of ["front", "parallel", "predictor"])
-  find(id).on?.("plotly_click", ({ points: [point] }) => point.customdata && choose(...point.customdata));
 document.querySelectorAll("form").forEach((form) => form.addEventListener("submit", (event) => event.preventDefault()));
 if (refreshS > 0) setTimeout(refresh, 1000 * refreshS);
