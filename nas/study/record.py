@@ -147,7 +147,7 @@ def _named_genotypes(name: str, space: SearchSpace, runs: Path, most: int | None
     around = name.removeprefix(NEIGHBOURS)
     if around in published:
         start = space.canonical(published[around])
-        return [start] if around == name else _spread(space.neighbours(start), most)
+        return [start] if around == name else space.neighbours(start)[:most]
     try:
         study = results.open_study(Path(name).expanduser(), runs)
     except HwnasError as error:
@@ -161,13 +161,6 @@ def _named_genotypes(name: str, space: SearchSpace, runs: Path, most: int | None
     if component(search_spaces.registry, study.record["space"], "space").genes != space.genes:
         raise ConfigError("search.warm_start", name, "a study of the same search space")
     return [space.canonical(genotype) for genotype in study.pareto()["genotype"]]
-
-
-def _spread(genotypes: list[Genotype], most: int | None) -> list[Genotype]:
-    """Return so many genotypes at most, evenly from all genes."""
-    if most is None or len(genotypes) <= most:
-        return genotypes
-    return [genotypes[i * len(genotypes) // most] for i in range(most)]
 
 
 def _reference_point(

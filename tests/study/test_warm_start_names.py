@@ -84,11 +84,7 @@ def test_the_neighbours_of_a_published_network(tmp_path: Path, space: SearchSpac
     every = {space.canonical([*start[:i], c, *start[i + 1 :]]) for i in range(6) for c in range(5)}
     assert set(found) == every
     few = dataclasses.replace(given, search=dataclasses.replace(given.search, evaluations=10))
-    first, *others = warm_start(few, space, StudyFolder(tmp_path / "new"))
-    assert first == start
-    assert len(set(others) & set(found)) == len(others) == 5
-    changed = {i for other in others for i in range(6) if other[i] != start[i]}
-    assert len(changed) >= 4, "they are spread over the genes"
+    assert warm_start(few, space, StudyFolder(tmp_path / "new")) == found[:5]
 
 
 def test_references_are_all_published_networks(tmp_path: Path, space: SearchSpace):
