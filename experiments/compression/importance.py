@@ -1,4 +1,4 @@
-"""Which channels stay: by what they add to the layers behind them, by magnitude, at random.
+"""Which channels stay: by what they add to the following layers, by magnitude, at random.
 
 Run `python experiments/compression/importance.py [--seeds N]`. Of ResNet-18 and a vision
 transformer three quarters and half of the channels of all layers stay; the networks are judged on
@@ -51,8 +51,15 @@ def random(base: Base, channels: Channels) -> Scores:
     return {number: torch.rand(group.size, generator=generator) for number, group in groups}
 
 
+def mean_square(base: Base, channels: Channels) -> Scores:
+    """Return what channels add where means are not restored."""
+    with mock.patch("nas.compression.importance._rectified", return_value=set()):
+        return importance(base, channels)
+
+
 WAYS: Mapping[str, Callable[[Base, Channels], Scores]] = {
     "what it adds": importance,
+    "mean square": mean_square,
     "magnitude": magnitude,
     "random": random,
 }
