@@ -224,6 +224,27 @@ def _ui(parsed: argparse.Namespace) -> int:
     return 0
 
 
+def _pack(parsed: argparse.Namespace) -> int:
+    from nas import results
+    from nas.results.archive import pack
+
+    study = results.open_study(parsed.study, parsed.runs)
+    path = parsed.out or Path(f"{study.name}.tar.gz")
+    output_is_optional()
+    pack(study, path)
+    sys.stdout.write(f"{path}\n")
+    return 0
+
+
+def _unpack(parsed: argparse.Namespace) -> int:
+    from nas.results.archive import unpack
+
+    output_is_optional()
+    folder = unpack(parsed.archive, Path(parsed.runs), largest_mb=parsed.largest_mb)
+    sys.stdout.write(f"{folder}\n")
+    return 0
+
+
 def _sensitivity(parsed: argparse.Namespace) -> int:
     from nas import results
     from nas.results.frame import records
@@ -313,6 +334,8 @@ _COMMANDS = {
     "compare": _compare,
     "report": _report,
     "ui": _ui,
+    "pack": _pack,
+    "unpack": _unpack,
     "sensitivity": _sensitivity,
     "export": _export,
     "spaces": _spaces,

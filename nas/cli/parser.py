@@ -136,14 +136,23 @@ def _add_studies(commands: Commands) -> None:
     sensitivity = commands.add_parser(
         "sensitivity", help="what each choice alone changes in a network"
     )
+    pack = commands.add_parser("pack", help="write a study into one file")
+    unpack = commands.add_parser("unpack", help="unpack a study that somebody has packed")
     export = commands.add_parser("export", help="write one network for use")
     for command in (pareto, compare, report, ui):
         command.add_argument(
             "studies", metavar="STUDY", nargs="+", help="names of studies, or folders"
         )
-    for command in (sensitivity, export):
+    unpack.add_argument("archive", metavar="FILE", type=Path, help="of `nas pack`")
+    unpack.add_argument(
+        "--largest-mb",
+        type=float,
+        default=4096.0,
+        help="refuse what unpacks to more (default: 4096)",
+    )
+    for command in (sensitivity, pack, export):
         command.add_argument("study", metavar="STUDY", help="name of a study, or its folder")
-    for command in (studies, pareto, compare, report, ui, sensitivity, export):
+    for command in (studies, pareto, compare, report, ui, sensitivity, pack, unpack, export):
         command.add_argument("--runs", default="runs", help="folder of studies (default: runs)")
     for command in (studies, pareto, compare, sensitivity):
         command.add_argument("--json", action="store_true", help="print a JSON list of records")
@@ -161,6 +170,7 @@ def _add_studies(commands: Commands) -> None:
         type=Path,
         help="HTML file (default: report.html, in the study's folder where there is one study)",
     )
+    pack.add_argument("--out", type=Path, help="the file (default: STUDY.tar.gz)")
     ui.add_argument("--port", type=int, default=8000, help="of 127.0.0.1 (default: 8000)")
     for command in (report, ui, sensitivity, export):
         command.add_argument(
