@@ -139,8 +139,9 @@ def _studies(parsed: argparse.Namespace) -> int:
         return print_json(records)
     from nas.cli.console import print_records
 
-    columns = ("name", "status", "trials_complete", "trials_failed", "values_of", "error_best")
-    print_records(records, columns)
+    shown = ("name", "status", "data", "space", "device", "objectives")
+    columns = (*shown, "trials_complete", "trials_failed", "values_of", "error_best")
+    print_records([{**r, "objectives": ", ".join(r["objectives"])} for r in records], columns)
     return 0
 
 

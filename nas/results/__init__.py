@@ -58,10 +58,10 @@ def studies(runs: str | Path = "runs") -> list[dict[str, Any]]:
 
     Returns:
         One record a study: `name`, `created_utc`, `status` ("searching", "searched" or
-        "finalised"), `trials_complete`, `trials_failed`, `values_of` ("verified" where the
-        following are of verified architectures, "search" where they are as the search saw them),
-        `error_best` (validation, %; `None` without any), `hypervolume`, `hypervolume_share`,
-        `path`. What a ledger elsewhere would say is `None`.
+        "finalised"), `data`, `space`, `device`, `objectives`, `trials_complete`, `trials_failed`,
+        `values_of` ("verified" where the following are of verified architectures, "search" where
+        they are as the search saw them), `error_best` (validation, %; `None` without any),
+        `hypervolume`, `hypervolume_share`, `path`. What a ledger elsewhere would say is `None`.
     """
     from nas.results.study import StudyResults
 
@@ -81,10 +81,16 @@ def _folders(runs: str | Path) -> list[Path]:
 
 
 def _summary(study: StudyResults) -> dict[str, Any]:
+    from nas.results.columns import device_label
+
     known = {
         "name": study.name,
         "created_utc": study.created_utc,
         "status": study.status,
+        "data": (study.record.get("data") or {}).get("name"),
+        "space": (study.record.get("space") or {}).get("name"),
+        "device": device_label(study.record.get("device")),
+        "objectives": list(study.columns),
         **dict.fromkeys(_OF_TRIALS),
         "path": str(study.path),
     }

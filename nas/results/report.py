@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import html
 import json
 from pathlib import Path
 from typing import Any, Literal
@@ -70,6 +71,20 @@ def table(study: StudyResults, front: pd.DataFrame | None = None) -> Table:
         style = "bold" if row["knee"] else None
         drawn.add_row(*(_text(_cell(row, column)) for column in columns), style=style)
     return drawn
+
+
+def html_table(study: StudyResults) -> str:
+    """Return the study's own front as an HTML table, with what its numbers are.
+
+    Raises:
+        HwnasError: The study cannot be read.
+    """
+    frame = report_frame(study)
+    columns = shown_columns(study, frame)
+    rows = [[_cell(row, column) for column in columns] for row in frame.to_dict("records")]
+    shown = pd.DataFrame(rows, columns=[column.table_heading() for column in columns])
+    state = html.escape(f"{study.name}: {study.status}; {caption(study, None)}")
+    return f"<p>{state}</p>{shown.to_html(index=False, border=0)}"
 
 
 def _text(text: str) -> str:

@@ -78,6 +78,12 @@ class StudyResults:
         objectives = ", ".join(self.columns)
         return f"StudyResults({self.name!r}, {self.status}, minimises {objectives}: {self.path})"
 
+    def _repr_html_(self) -> str:
+        """Return the front as notebooks show it."""
+        from nas.results.report import html_table
+
+        return html_table(self)
+
     @property
     def name(self) -> str:
         """Name of the study's folder, by which commands find it."""

@@ -526,3 +526,11 @@ def test_studies_are_compared_by_settings_and_outcomes(study_folder: Build) -> N
     (folders["some"] / "config.yaml").write_text("a: [")
     with pytest.raises(HwnasError, match=r"config\.yaml"):
         settings_that_differ(studies)
+
+
+def test_a_notebook_shows_the_front(study_folder: Build) -> None:
+    study = nas.results.open_study(study_folder(TRIALS, name="<i>"))
+    shown = study._repr_html_()
+    assert all(arch_id in shown for arch_id in study.pareto()["arch_id"])
+    assert "search error %" in shown
+    assert "<i>" not in shown
