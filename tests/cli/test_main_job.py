@@ -63,9 +63,11 @@ def test_table_and_figure_lie_in_the_study(finished: Finished) -> None:
         assert min(image.size) > 300
 
 
-def test_the_page_draws_the_networks_of_the_front(finished: Finished, nas: Nas) -> None:
-    path = Path(nas("report", str(finished.folder)).stdout.strip())
-    assert path == finished.folder / "report.html"
+def test_the_page_draws_the_networks_of_the_front(
+    finished: Finished, nas: Nas, tmp_path: Path
+) -> None:
+    path = tmp_path / "report.html"
+    assert nas("report", str(finished.folder), "--out", str(path)).stdout.strip() == str(path)
     page = path.read_text()
     [text] = re.findall(r'<script type="application/json" id="contents">(.*?)</script>', page)
     [study] = json.loads(text)["studies"]
