@@ -13,7 +13,7 @@ from pathlib import Path
 from playwright.sync_api import sync_playwright
 
 import nas
-from nas.study.report import report
+from nas.study.page import report
 
 FOLDER = Path(__file__).resolve().parent / "pictures"
 PICTURES = {"light": (1280, "light"), "dark": (1280, "dark"), "small": (400, "light")}

@@ -184,6 +184,8 @@ def _compare(parsed: argparse.Namespace) -> int:
     from nas.results.frame import records
 
     studies = [results.open_study(name, parsed.runs) for name in parsed.studies]
+    if len(studies) < 2:
+        raise ConfigError("STUDY", ", ".join(parsed.studies), "two studies or more")
     found = {"settings": settings_that_differ(studies), "outcomes": outcomes(studies)}
     rows = {what: records(table.rename_axis(what).reset_index()) for what, table in found.items()}
     if parsed.json:
@@ -197,7 +199,7 @@ def _compare(parsed: argparse.Namespace) -> int:
 
 def _report(parsed: argparse.Namespace) -> int:
     from nas import results
-    from nas.study.report import report
+    from nas.study.page import report
 
     studies = [results.open_study(name, parsed.runs) for name in parsed.studies]
     path = parsed.out or (studies[0].path / REPORT if len(studies) == 1 else Path(REPORT))
@@ -210,7 +212,7 @@ def _report(parsed: argparse.Namespace) -> int:
 def _ui(parsed: argparse.Namespace) -> int:
     from nas import results
     from nas.results.study import StudyResults
-    from nas.study.report import serve
+    from nas.study.page import serve
 
     def opened() -> list[StudyResults]:
         return [results.open_study(name, parsed.runs) for name in parsed.studies]

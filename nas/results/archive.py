@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import sqlite3
 import tarfile
 import tempfile
@@ -10,7 +11,7 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
-from nas.core.errors import HwnasError, one_line
+from nas.core.errors import ConfigError, HwnasError, one_line
 from nas.results import RECORD
 from nas.results.study import StudyResults
 
@@ -29,11 +30,14 @@ def pack(study: StudyResults, path: Path) -> None:
         path: The archive, `.tar.gz`.
 
     Raises:
+        ConfigError: `path` is a folder, or lies in none.
         HwnasError: The ledger lies elsewhere, or a file cannot be read or written.
     """
     if study.ledger_elsewhere:
         line = f"{study.path}: its ledger lies outside of its folder, so it cannot be packed"
         raise HwnasError(line)
+    if path.is_dir() or not path.absolute().parent.is_dir():
+        raise ConfigError("--out", str(path), "a file in a folder that exists")
     study.trials()  # which also undoes what a killed search left half written
     with tempfile.TemporaryDirectory(dir=path.absolute().parent) as folder:
         made = Path(folder) / path.name
@@ -59,10 +63,23 @@ def unpack(path: Path, runs: Path, *, largest_mb: float = LARGEST_MB) -> Path:
         The study's folder.
 
     Raises:
+        ConfigError: `largest_mb` is not above 0.
         HwnasError: It holds something else than one study, is larger, or cannot be read; or the
             folder of studies has one of that name.
     """
+    if not 0 < largest_mb < math.inf:  # NaN is neither
+        raise ConfigError("--largest-mb", largest_mb, "a number above 0")
+    new = not runs.exists()
     runs.mkdir(parents=True, exist_ok=True)
+    try:
+        return _checked_and_moved(path, runs, largest_mb)
+    except BaseException:
+        if new:
+            runs.rmdir()
+        raise
+
+
+def _checked_and_moved(path: Path, runs: Path, largest_mb: float) -> Path:
     with tempfile.TemporaryDirectory(dir=runs) as folder:
         try:
             with tarfile.open(path, "r:gz") as archive:

@@ -27,7 +27,7 @@ def settings_that_differ(studies: Sequence[StudyResults]) -> pd.DataFrame:
         HwnasError: A study's `config.yaml` cannot be read.
     """
     columns = {
-        name: dict(_settings(study))
+        name: dict(_settings_of_study(study))
         for name, study in zip(distinct_names(studies), studies, strict=True)
     }
     table = pd.DataFrame(columns, dtype=object)
@@ -72,7 +72,7 @@ def outcomes(studies: Sequence[StudyResults]) -> pd.DataFrame:
     return pd.DataFrame(found, dtype=object)
 
 
-def _settings(study: StudyResults) -> Iterator[tuple[str, Any]]:
+def _settings_of_study(study: StudyResults) -> Iterator[tuple[str, Any]]:
     """Yield the settings of a study by their names, such as `search.evaluations`."""
     path = study.path / "config.yaml"
     with decoding(path):
@@ -80,12 +80,12 @@ def _settings(study: StudyResults) -> Iterator[tuple[str, Any]]:
             settings = yaml.safe_load(path.read_text(encoding="utf-8"))
         except yaml.YAMLError as error:
             raise ValueError(one_line(error)) from error
-    yield from _flat("", settings)
+    yield from _by_dotted_name("", settings)
 
 
-def _flat(name: str, value: Any) -> Iterator[tuple[str, Any]]:
+def _by_dotted_name(name: str, value: Any) -> Iterator[tuple[str, Any]]:
     if isinstance(value, Mapping) and value:
         for key, part in value.items():
-            yield from _flat(f"{name}.{key}" if name else str(key), part)
+            yield from _by_dotted_name(f"{name}.{key}" if name else str(key), part)
     else:
         yield name, value

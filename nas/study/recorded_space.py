@@ -27,7 +27,7 @@ def recorded_space(study: StudyResults, allow_imports: bool) -> SearchSpace:
         HwnasError: It needs modules that are not imported yet, and `allow_imports` is not given, or
             they lie in its own folder; or its space cannot be read.
     """
-    _import(study, allow_imports)
+    _import_modules_of(study, allow_imports)
     with decoding(study.path / RECORD):
         settings = dict(study.record["space"])
         base = str(settings.get("base") or "")
@@ -39,14 +39,14 @@ def recorded_space(study: StudyResults, allow_imports: bool) -> SearchSpace:
     return space
 
 
-def _import(study: StudyResults, allowed: bool) -> None:
+def _import_modules_of(study: StudyResults, allowed: bool) -> None:
     """Import the modules that a study names, which may come from anybody, where that is allowed.
 
     What this process has imported before, as for its own search, runs nothing anew.
     """
     missing = [str(name) for name in study.record.get("imports", []) if name not in sys.modules]
     own = study.path.resolve()
-    places = {name: _places(name) for name in missing}
+    places = {name: _origins(name) for name in missing}
     for name, found in places.items():
         if any(place.is_relative_to(own) for place in found):
             line = f"module {name} is {found[0]}, in the study's own folder, where no code is run"
@@ -61,7 +61,7 @@ def _import(study: StudyResults, allowed: bool) -> None:
     import_modules(missing)
 
 
-def _places(name: str) -> list[Path]:
+def _origins(name: str) -> list[Path]:
     """Return where the package of a module would be imported from; nothing is run."""
     if not re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)*", name):
         raise ConfigError("imports", name, "the name of a module")

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from made_up_studies import finalise, random_trials
 
-from nas.core.errors import HwnasError
+from nas.core.errors import ConfigError, HwnasError
 from nas.results.archive import pack, unpack
 from nas.results.study import StudyResults
 
@@ -70,7 +70,7 @@ def test_what_is_no_study_leaves_nothing(
     path = archive_of(tmp_path / "some.tar.gz", members)
     with pytest.raises(HwnasError, match=message):
         unpack(path, tmp_path / "runs", largest_mb=30)
-    assert not list((tmp_path / "runs").iterdir())
+    assert not (tmp_path / "runs").exists()
     assert not (tmp_path / "outside").exists()
 
 
@@ -89,3 +89,18 @@ def test_an_archive_that_is_cut_is_one_line(
     path.write_bytes(path.read_bytes()[:-2000])
     with pytest.raises(HwnasError, match=r"digits\.tar\.gz: no archive"):
         unpack(path, tmp_path / "other")
+
+
+@pytest.mark.parametrize("largest_mb", [0.0, -1.0, float("nan"), float("inf")])
+def test_a_limit_that_is_none_is_refused(tmp_path: Path, largest_mb: float) -> None:
+    with pytest.raises(ConfigError, match="largest-mb"):
+        unpack(archive_of(tmp_path / "some.tar.gz", []), tmp_path / "runs", largest_mb=largest_mb)
+
+
+def test_an_archive_is_written_where_a_file_can_be(
+    study_folder: Callable[..., Path], tmp_path: Path
+) -> None:
+    study = StudyResults(study_folder(random_trials(3)))
+    for path in (tmp_path, tmp_path / "none" / "digits.tar.gz"):
+        with pytest.raises(ConfigError, match="--out"):
+            pack(study, path)

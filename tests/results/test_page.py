@@ -21,7 +21,7 @@ from nas.core.trial import Trial
 from nas.results.ledger import Ledger
 from nas.results.page.contents import progress
 from nas.results.study import StudyResults
-from nas.study.report import report, serve
+from nas.study.page import report, serve
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
@@ -203,7 +203,7 @@ def test_a_served_page_follows_the_search(
     opened: Callable[..., Page],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("nas.study.report.REFRESH_S", 0.2)
+    monkeypatch.setattr("nas.study.page.REFRESH_S", 0.2)
     trials = random_trials(12)
     study = StudyResults(study_folder(trials[:8]))
     ledger = Ledger.open(study.record["ledger_url"], "digits", ("error", "latency_ms"), GENES)

@@ -82,11 +82,11 @@ def study_contents(study: StudyResults, name: str, networks: Networks) -> dict[s
             {"name": column.name, "heading": column.table_heading()}
             for column in shown_columns(study, front)
         ],
-        "trials": _columns(whole, known),
-        "front": _places(whole, front),
-        "knee": _places(whole, front[front["knee"]]),
+        "trials": _values_by_column(whole, known),
+        "front": _row_positions(whole, front),
+        "knee": _row_positions(whole, front[front["knee"]]),
         "verified": bool(front["verified"].any()),
-        "search_front": _places(whole, searched),
+        "search_front": _row_positions(whole, searched),
         "progress": progress(study, trials),
         "preferences": list(preferences(whole, front, study.record["genes"], networks.genes)),
         "drawings": {
@@ -96,9 +96,9 @@ def study_contents(study: StudyResults, name: str, networks: Networks) -> dict[s
         "why_no_drawings": networks.why_not,
         "facts": facts(study, trials),
         "times": times(study, trials),
-        "learned": _learned(study, whole),
-        "predictors": _compared(study),
-        "settings": _settings(study),
+        "learned": _seen_by_the_predictor(study, whole),
+        "predictors": _errors_of_predictors(study),
+        "settings": _settings_text(study),
         "environment": {
             **(study.record.get("hardware") or {}),
             **(study.record.get("versions") or {}),
@@ -108,7 +108,7 @@ def study_contents(study: StudyResults, name: str, networks: Networks) -> dict[s
     return found
 
 
-def _columns(frame: pd.DataFrame, known: Mapping[str, Column]) -> dict[str, list[Any]]:
+def _values_by_column(frame: pd.DataFrame, known: Mapping[str, Column]) -> dict[str, list[Any]]:
     """Return the columns that have a value, in the order of `known`, `DIGITS` digits each."""
     found: dict[str, list[Any]] = {"number": frame["number"].tolist()}
     found["arch_id"] = frame["arch_id"].tolist()
@@ -121,7 +121,7 @@ def _columns(frame: pd.DataFrame, known: Mapping[str, Column]) -> dict[str, list
     return found
 
 
-def _places(whole: pd.DataFrame, rows: pd.DataFrame) -> list[int]:
+def _row_positions(whole: pd.DataFrame, rows: pd.DataFrame) -> list[int]:
     """Return where rows of a frame stand in it."""
     places = {number: place for place, number in enumerate(whole["number"].tolist())}
     return [places[number] for number in rows["number"].tolist() if number in places]
@@ -241,13 +241,13 @@ def _drawing(name: str, graph: Graph) -> dict[str, Any]:
     }
 
 
-def _learned(study: StudyResults, whole: pd.DataFrame) -> list[int]:
+def _seen_by_the_predictor(study: StudyResults, whole: pd.DataFrame) -> list[int]:
     """Return the rows of what the search measured: the predictor has learned from these."""
     measured = measured_in_search(study.path)
     return [i for i, arch_id in enumerate(whole["arch_id"]) if arch_id in measured]
 
 
-def _compared(study: StudyResults) -> dict[str, float]:
+def _errors_of_predictors(study: StudyResults) -> dict[str, float]:
     """Return by predictor the root mean square of its relative error, in cross-validation, %."""
     path = study.path / "predictor" / "predictor.json"
     if not path.is_file():
@@ -257,7 +257,7 @@ def _compared(study: StudyResults) -> dict[str, float]:
         return {str(name): 100 * float(value) for name, value in found.items()}
 
 
-def _settings(study: StudyResults) -> str:
+def _settings_text(study: StudyResults) -> str:
     try:
         return (study.path / "config.yaml").read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):
