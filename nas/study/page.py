@@ -28,7 +28,7 @@ def report(
     """Write studies as one HTML file that needs no network.
 
     Args:
-        studies: Drawn in one picture, by the objectives that they have in common.
+        studies: Drawn in one plot, with the objectives that they have in common.
         path_html: The file.
         allow_imports: Whether to import the modules that the studies name, which runs their code;
             without them, networks of their spaces are not drawn.

@@ -30,6 +30,7 @@ from nas.results.plot import fronts_figure, pareto_figure, plot_pareto
 from nas.results.report import report_frame, table, write_pareto_csv
 from nas.results.study import LEDGER_URL, StudyResults
 from nas.study.noise import front_line
+from nas.study.recorded_space import recorded_space
 
 Build = Callable[..., Path]
 
@@ -534,3 +535,23 @@ def test_a_notebook_shows_the_front(study_folder: Build) -> None:
     assert all(arch_id in shown for arch_id in study.pareto()["arch_id"])
     assert "search error %" in shown
     assert "<i>" not in shown
+
+
+def test_a_condition_on_an_objective_is_about_the_front_it_picks_from(study_folder: Build) -> None:
+    folder = study_folder(TRIALS)
+    finalise(folder, TRIALS[0], measured_ms=3.0)
+    finalise(folder, TRIALS[1], measured_ms=1.2)
+    study = StudyResults(folder)
+    # The first was predicted at 2 ms.
+    assert study.pick("latency_ms < 2.5")["number"] == 1
+    assert study.pick("latency_ms_predicted < 2.5")["number"] == 0
+    with pytest.raises(ConfigError, match=r"latency_ms_measured is 1\.2 to 3"):
+        study.pick("latency_ms < 1")
+
+
+def test_no_function_that_a_study_names_is_called(study_folder: Build) -> None:
+    space = {"name": "compressed", "input_shape": [1, 8, 8], "num_classes": 10, "base": "sys:exit"}
+    study = StudyResults(study_folder(TRIALS, space=space))
+    for allowed in (False, True):
+        with pytest.raises(HwnasError, match=r"sys:exit.* is no folder"):
+            recorded_space(study, allowed)

@@ -32,7 +32,7 @@ def page(
     """Return studies as an HTML page.
 
     Args:
-        studies: Drawn in one picture, by the objectives that they have in common.
+        studies: Drawn in one plot, with the objectives that they have in common.
         networks: Of the front of each study.
         refresh_s: Seconds between two times that the page asks its server for `contents_json`; 0
             where it has no server.
