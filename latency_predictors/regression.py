@@ -49,10 +49,6 @@ class MacsRegression(Regression):
 
     def features(self, genotypes: IntArray) -> FloatArray:
         """Return one and the MACs, shape `(n, 2)`."""
-        if self.space.deployment_genes:
-            genes = ", ".join(self.space.deployment_genes)
-            expected = f"a predictor that tells deployments apart, for a space with {genes}"
-            raise ConfigError("latency_predictor", self.name, expected)
         macs = self.space.costs(genotypes)["macs_m"].to_numpy()
         return np.stack([np.ones(len(macs)), macs], 1)
 
@@ -74,6 +70,22 @@ class MacsSettings(RegressionSettings):
     """Settings of the baseline; those of every predictor."""
 
     regression: ClassVar[type[Regression]] = MacsRegression
+
+    def fit(
+        self, space: SearchSpace, genotypes: Sequence[Genotype], latency_ms: FloatArray
+    ) -> LatencyPredictor:
+        """Fit to measured networks; see `PredictorSettings.fit`.
+
+        Raises:
+            ConfigError: They are deployed in several ways, such as in several precisions, which
+                operations do not tell apart.
+        """
+        deployed = space.deployment(genotypes[0])
+        if any(space.deployment(genotype) != deployed for genotype in genotypes):
+            expected = "another predictor, such as auto, for networks deployed in several ways"
+            fix = "they have equal operations in different precisions, for example"
+            raise ConfigError("latency_predictor", "macs", expected, fix)
+        return super().fit(space, genotypes, latency_ms)
 
 
 class RidgeRegression(Regression):

@@ -19,6 +19,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -39,7 +40,7 @@ from nas.core.errors import ConfigError, HwnasError, one_line
 from nas.core.files import hashed
 from nas.core.measurement import FP32, INT8
 from nas.core.space import Gene, Genotype
-from nas.network.blocks import Block, Choices, ModuleSpec
+from nas.network.blocks import Block, Choices, IntArray, ModuleSpec
 from nas.network.compact import (
     INT4_WEIGHTS,
     INT8_WEIGHTS,
@@ -478,6 +479,18 @@ class CompressedSpace(SearchSpace):
     def space_id(self) -> str:
         """As of `SearchSpace`, and of the weights of the base."""
         return hashed([super().space_id, self._base.sha256], 16)
+
+    def samples(self, n: int, rng: np.random.Generator) -> IntArray:
+        """Draw networks in which a share of the genes is drawn, and the others leave the base.
+
+        The share is uniform between none and all: with all genes drawn, hardly a network of many
+        layers is of use, and none is like those that a search ends with.
+        """
+        drawn = super().samples(n, rng)
+        if not self._holds_base:
+            return drawn
+        changed = rng.random(drawn.shape) < rng.random((n, 1))
+        return self.canonicalise(np.where(changed, drawn, np.array(self._everywhere())))
 
     def references(self) -> dict[str, Genotype]:
         """The base, where it is in the space, and the networks with one choice in all layers.

@@ -300,15 +300,16 @@ class SearchSpace(ABC):
         return {gene.name: gene.choices[i] for gene, i, active in choices if active}
 
     def sample(self, rng: np.random.Generator) -> Genotype:
-        """Draw every gene uniformly and return the canonical form.
-
-        This is uniform over genotypes, not over networks: a choice that makes other genes
-        inactive, such as a small depth, is as frequent as one that opens a thousand networks.
-        """
+        """Draw a genotype; see `samples`."""
         return _genotype(self.samples(1, rng)[0])
 
     def samples(self, n: int, rng: np.random.Generator) -> IntArray:
-        """Draw `n` genotypes as `sample` does, shape `(n, g)`; some may be equal."""
+        """Draw every gene uniformly and return the canonical forms, shape `(n, g)`.
+
+        This is uniform over genotypes, not over networks: a choice that makes other genes
+        inactive, such as a small depth, is as frequent as one that opens a thousand networks. Some
+        of them may be equal. A space overrides this where most such networks are of no use.
+        """
         return self.canonicalise(rng.integers(0, self.cardinalities, (n, len(self.cardinalities))))
 
     def mutate(self, genotype: Sequence[int], rng: np.random.Generator, genes: int = 1) -> Genotype:

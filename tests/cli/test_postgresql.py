@@ -292,4 +292,6 @@ def test_after_a_longer_outage_the_same_command_goes_on(
     assert here(*command).returncode == 0
     trials = Ledger.load(url, "away").trials()
     assert len(trials) == 8
-    assert trials[: len(kept)] == kept
+    # Workers finish in any order: what was kept need not be the first trials.
+    numbers = {trial.number for trial in kept}
+    assert [trial for trial in trials if trial.number in numbers] == kept

@@ -347,6 +347,23 @@ def test_networks_with_one_choice_in_all_layers_are_references() -> None:
         assert costs[0] == costs[1]
 
 
+def test_samples_change_between_none_and_all_of_the_genes() -> None:
+    space = space_of(ResNet, ranks=(1.0, 0.75, 0.5))
+    drawn, base = space.samples(2000, np.random.default_rng(0)), space.references()["base"]
+    changed = (drawn != np.array(base)).mean(axis=1)
+    # A gene that is drawn has one choice of n that changes nothing.
+    most = np.mean([1 - 1 / n for n in space.cardinalities])
+    assert changed.mean() == pytest.approx(most / 2, abs=0.02)
+    counts, _ = np.histogram(changed / most, bins=4, range=(0, 1))
+    assert counts.min() > 2000 / 4 / 2
+    for column, n in zip(drawn.T, space.cardinalities, strict=True):
+        assert set(column) == set(range(n))
+    without_base = space_of(ResNet, channels=(0.75, 0.5), precisions=("int8", "int8_weights"))
+    drawn = without_base.samples(2000, np.random.default_rng(0))
+    raw = np.random.default_rng(0).integers(0, without_base.cardinalities, drawn.shape)
+    np.testing.assert_array_equal(drawn, without_base.canonicalise(raw))
+
+
 def test_a_single_choice_holds_for_all_layers() -> None:
     whole = space_of(ResNet).references()["base"]
     before = space_of(ResNet).costs([whole]).iloc[0]

@@ -49,6 +49,16 @@ def test_when_none_can_be_fitted_all_reasons_are_given(
     assert str(caught.value).count("genes that can be tabulated") == len(candidates)
 
 
+def test_operations_do_not_stand_for_latencies_in_several_precisions():
+    images = {"input_shape": (1, 28, 28), "num_classes": 10}
+    space = search_spaces.get("mobilenet", **images, precisions=("fp32", "int8"))
+    genotypes, latency_ms = samples(space)
+    with pytest.raises(ConfigError, match=r"^latency_predictor: got 'macs', expected another"):
+        latency_predictors.get("macs").fit(space, genotypes, latency_ms)
+    fitted = latency_predictors.get("auto", candidates=("macs", "gaussian_process"))
+    assert set(fitted.fit(space, genotypes, latency_ms).compared) == {"gaussian_process"}
+
+
 @pytest.mark.parametrize("candidates", [(), ("auto",), ("kernels", "maks")])
 def test_a_name_that_is_no_candidate_is_refused(candidates: tuple[str, ...]):
     """A typing error must not pass for a predictor that cannot be fitted."""
