@@ -19,7 +19,7 @@ from nas.cli import device
 from nas.cli.device import print_json
 from nas.cli.parser import CONFIGURED, parser
 from nas.core.ending import Terminated, end_orderly, ignore_interrupts
-from nas.core.errors import ConfigError, HwnasError
+from nas.core.errors import ConfigError, HwnasError, one_line
 from nas.core.output import Output, output_is_optional, tell
 
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -285,6 +285,40 @@ def _export(parsed: argparse.Namespace) -> int:
     return 0
 
 
+def _predict(parsed: argparse.Namespace) -> int:
+    from nas import results
+    from nas.core.files import temporary_folder
+    from nas.export.predict import SHOWN, predict
+    from nas.study.export import export
+
+    images = parsed.images
+    with temporary_folder() as beside:
+        folder = Path(parsed.network)
+        if not (folder / "architecture.json").is_file():
+            study = results.open_study(parsed.network, parsed.runs)
+            folder = beside / "export"
+            export(study, parsed.pick, folder, allow_imports=parsed.allow_imports)
+        try:
+            found = dict(zip(images, predict(folder, images), strict=True))
+        except (KeyError, TypeError, ValueError) as error:
+            raise HwnasError(f"{parsed.network}: {one_line(error)}") from error
+    if parsed.json:
+        return print_json([{"image": image, "outputs": found[image]} for image in images])
+    from nas.cli.console import print_records
+
+    ranked = {image: sorted(each.items(), key=lambda o: -o[1]) for image, each in found.items()}
+    numbers = [str(number + 1) for number in range(min(SHOWN, len(next(iter(ranked.values())))))]
+    print_records(
+        [
+            {"image": image}
+            | {n: f"{name} {value:.3f}" for n, (name, value) in zip(numbers, best, strict=False)}
+            for image, best in ranked.items()
+        ],
+        ["image", *numbers],
+    )
+    return 0
+
+
 def _spaces(parsed: argparse.Namespace) -> int:
     from nas.cli import spaces
 
@@ -341,6 +375,7 @@ _COMMANDS = {
     "unpack": _unpack,
     "sensitivity": _sensitivity,
     "export": _export,
+    "predict": _predict,
     "spaces": _spaces,
     "show": _show,
     "fetch": _fetch,

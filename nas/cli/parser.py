@@ -139,6 +139,7 @@ def _add_studies(commands: Commands) -> None:
     pack = commands.add_parser("pack", help="write a study into one file")
     unpack = commands.add_parser("unpack", help="unpack a study that somebody has packed")
     export = commands.add_parser("export", help="write one network for use")
+    predict = commands.add_parser("predict", help="what a network sees in images")
     for command in (pareto, compare, report, ui):
         command.add_argument(
             "studies", metavar="STUDY", nargs="+", help="names of studies, or folders"
@@ -152,9 +153,12 @@ def _add_studies(commands: Commands) -> None:
     )
     for command in (sensitivity, pack, export):
         command.add_argument("study", metavar="STUDY", help="name of a study, or its folder")
-    for command in (studies, pareto, compare, report, ui, sensitivity, pack, unpack, export):
+    predict.add_argument("network", metavar="STUDY|FOLDER", help="a study, or an exported network")
+    predict.add_argument("images", metavar="IMAGE", nargs="+", help="an image file")
+    of_studies = (studies, pareto, compare, report, ui, sensitivity, pack, unpack, export, predict)
+    for command in of_studies:
         command.add_argument("--runs", default="runs", help="folder of studies (default: runs)")
-    for command in (studies, pareto, compare, sensitivity):
+    for command in (studies, pareto, compare, sensitivity, predict):
         command.add_argument("--json", action="store_true", help="print a JSON list of records")
     pareto.add_argument("--where", help='such as "latency_ms_measured < 1 and params_m < 0.5"')
     pareto.add_argument("--sort", metavar="COLUMN", help="smallest first (default: error)")
@@ -172,7 +176,7 @@ def _add_studies(commands: Commands) -> None:
     )
     pack.add_argument("--out", type=Path, help="the file (default: STUDY.tar.gz)")
     ui.add_argument("--port", type=int, default=8000, help="of 127.0.0.1 (default: 8000)")
-    for command in (report, ui, sensitivity, export):
+    for command in (report, ui, sensitivity, export, predict):
         command.add_argument(
             "--allow-imports",
             action="store_true",
@@ -182,11 +186,12 @@ def _add_studies(commands: Commands) -> None:
         "--of", default="base", help="a published network of the space (default: base)"
     )
     sensitivity.add_argument("--out", type=Path, help="picture (default: in the study's folder)")
-    export.add_argument(
-        "--pick",
-        default="knee",
-        help="knee, best, fastest, an arch_id, or the best with a condition: 'params_m < 1'",
-    )
+    for command in (export, predict):
+        command.add_argument(
+            "--pick",
+            default="knee",
+            help="knee, best, fastest, an arch_id, or the best with a condition: 'params_m < 1'",
+        )
     export.add_argument(
         "--refit",
         action="store_true",

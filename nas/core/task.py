@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 Array = npt.NDArray[Any]
 Sums = npt.NDArray[np.float64]
 
+DETAILS = "test_details.json"
+"""The file of a verified or exported network with what `Task.details` returns."""
+
 
 @dataclass(frozen=True)
 class Metric:

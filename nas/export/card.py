@@ -6,17 +6,19 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from nas.core.measurement import QUIET_PERCENTILE, Measurement
+from nas.core.task import DETAILS
 from nas.export.record import title
 
 _SECTIONS = {"dataset": "Data", "training": "Training", "teacher": "Teacher", "study": "Study"}
 _MOST_OUTPUTS_LISTED = 20
 _MOST_CLASSES_LISTED = 10
 
-DETAILS = "test_details.json"
-"""The file of an export with what the task tells of the test split beside its metrics."""
-
 _LOADING = """\
 ## Loading
+
+What the network sees in images, with NumPy, ONNX Runtime and Pillow:
+
+    python predict.py IMAGE ...
 
 {files}ONNX Runtime, one image at a time:
 

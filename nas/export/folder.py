@@ -18,15 +18,23 @@ from safetensors.torch import save
 from nas.core.errors import ConfigError, ExportError, last_lines
 from nas.core.files import temporary_folder, write_json_atomically
 from nas.core.measurement import ImageArray, Measurement
-from nas.export import fresh_process
-from nas.export.card import DETAILS, model_card
+from nas.core.task import DETAILS
+from nas.export import fresh_process, predict
+from nas.export.card import model_card
 from nas.export.parity import TOLERANCE, check_parity, onnx_outputs
 from nas.export.record import DEPLOYED, architecture_record, check_record, sha256, title
 from nas.export.source import PLAIN_PACKAGES, module_source
 from nas.network.onnx import export_onnx
 from nas.network.trained import Preprocessing, TrainedNetwork
 
-FILES = ("model.onnx", "model.safetensors", "model.py", "architecture.json", "MODEL_CARD.md")
+FILES = (
+    "model.onnx",
+    "model.safetensors",
+    "model.py",
+    "predict.py",
+    "architecture.json",
+    "MODEL_CARD.md",
+)
 """What an export consists of; the device may run another file, `deployed` with its own suffix."""
 
 PROJECT_PACKAGES = ("nas", "search_spaces", "latency_predictors")
@@ -159,6 +167,7 @@ def _write_files(
     source = module_source(trained.module, header=_header(record), preprocessing=preprocessing)
     (folder / "model.safetensors").write_bytes(save(trained.weights()))
     (folder / "model.py").write_text(source, "utf-8")
+    shutil.copyfile(predict.__file__, folder / "predict.py")
     if deployed is not None:
         copy = shutil.copytree if deployed.is_dir() else shutil.copyfile
         copy(deployed, folder / record["deployed"]["file"])

@@ -18,7 +18,7 @@ from nas.core.space import Architecture
 from nas.network.module import Network
 from nas.network.trained import TrainedNetwork
 
-FORMAT = "hwnas-export-4"
+FORMAT = "hwnas-export-5"
 """Marks a folder as an export; a later layout gets another name."""
 
 DEPLOYED = "deployed"
@@ -55,6 +55,7 @@ def architecture_record(
         "blocks": _blocks(trained),
         "input_shape": preprocessing.input_shape,
         "outputs": trained.outputs,
+        "task": facts.pop("task", ""),
         "reading": facts.pop("reading", ""),
         "preprocessing": {
             "formula": "(pixels / scale - mean) / std",

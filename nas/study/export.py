@@ -12,7 +12,7 @@ import pandas as pd
 from nas.core.errors import ConfigError, HwnasError
 from nas.core.measurement import Measurement
 from nas.core.records import NUMBER, check_kinds, decoding, read_json
-from nas.export.card import DETAILS
+from nas.core.task import DETAILS
 from nas.export.folder import verify, write
 from nas.network.trained import FACTS, TrainedNetwork
 from nas.results.columns import columns_of, metric_units

@@ -15,16 +15,15 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from nas import data
+from nas import data, tasks
 from nas.core.dataset import Examples
 from nas.core.errors import DataError, ExportError, counted
 from nas.core.files import temporary_folder, write_json_atomically
 from nas.core.measurement import Deployable, ImageArray, Measurement, PreparedNetwork
 from nas.core.records import Kinds, decoding, read_json
-from nas.core.task import Sums
+from nas.core.task import DETAILS, Sums
 from nas.core.trial import Candidate, Evaluation
 from nas.devices.measuring.environment import threads_line
-from nas.export.card import DETAILS
 from nas.export.parity import TOLERANCE, check_parity, max_abs_difference
 from nas.export.record import DEPLOYED
 from nas.logging import Logger
@@ -160,6 +159,7 @@ class Verification:
             },
             genotype=architecture.genotype,
             choices=space.decode(architecture.genotype),
+            task=tasks.registry.name_of(type(self.train.task)),
             reading=self.train.task.reading,
             dataset=data.registry.settings(settings.data),
             training={

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import importlib.util
 import json
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,6 +18,7 @@ import pytest
 import torch
 from nas_command import SMALL, Ended
 from PIL import Image
+from scipy import special
 
 from nas import data
 from nas.cluster.connection import connected
@@ -120,6 +122,22 @@ def test_the_numbers_of_every_file_agree(
     assert deployed.stat().st_size == pytest.approx(row["model_size_mb"] * 1e6)
     measured_file = study.path / "finalised" / row["arch_id"] / deployed.name
     assert deployed.read_bytes() == measured_file.read_bytes()
+
+    # From image files the network sees the same, by the command and by the exported script alone.
+    files = [str(tmp_path / f"{i}.png") for i in range(8)]
+    for file, pixels in zip(files, test.pixels, strict=False):
+        Image.fromarray(pixels[0]).save(file)
+    by_hand = run_onnxruntime(deployed, images[: len(files)])
+    predicted = here("predict", str(out), *files, "--json")
+    assert predicted.returncode == 0, predicted.stderr
+    outputs = [list(image["outputs"].values()) for image in json.loads(predicted.stdout)]
+    assert np.allclose(outputs, special.softmax(by_hand, axis=1), atol=1e-5)
+    of_study = here("predict", "small", *files, "--pick", "best", "--json")
+    assert of_study.stdout == predicted.stdout
+    script = [sys.executable, "-I", str(out / "predict.py"), *files]
+    said = subprocess.run(script, capture_output=True, text=True, check=True, cwd="/").stdout
+    first = [line.split(": ")[1].split()[0] for line in said.splitlines()]
+    assert first == [str(number) for number in by_hand.argmax(axis=1)]
 
     # The card says the same of the same files, and its id can be picked.
     card = (out / "MODEL_CARD.md").read_text()

@@ -57,6 +57,7 @@ def trained(space: SampleSpace, network: nn.Module) -> TrainedNetwork:
                 "space_id": architecture.space_id,
             },
             "genotype": architecture.genotype,
+            "task": "classification",
             "reading": Classification(class_names=("ant", "bee", "cat")).reading,
             "dataset": {"name": "insects"},
             "training": {"epochs": 3},

@@ -13,13 +13,16 @@ import pytest
 import torch
 from export_layers import Pooled
 from export_space import SampleSpace
+from PIL import ExifTags, Image
 from safetensors.torch import load_file, save_file
 from torch import nn
 
 from nas.core import files
 from nas.core.errors import ConfigError, ExportError
 from nas.core.measurement import Measurement
+from nas.data import decoding
 from nas.export import folder as folder_module
+from nas.export import predict
 from nas.export.folder import FILES, verify, write
 from nas.export.fresh_process import load_module
 from nas.export.parity import TOLERANCE, check_parity
@@ -57,6 +60,36 @@ def test_the_loaded_network_equals_the_trained_one(folder: Path, network: nn.Mod
     assert state["features.blocks.0.norm.running_var"].mean() > 1.5
     images = torch.randn(5, 3, 12, 8, generator=torch.Generator().manual_seed(1))
     assert torch.equal(loaded(images), network(images))
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("mode", ["L", "LA", "RGB", "RGBA", "P", "CMYK", "1"])
+def test_the_exported_script_reads_images_as_they_were_trained_on(
+    tmp_path: Path, mode: str, channels: int
+) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (20, 31, 4), np.uint8)
+    image, file = Image.fromarray(pixels, "RGBA").convert(mode), tmp_path / "one.tiff"
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    image.save(file, exif=exif)
+    form = decoding._Form((12, 8), channels, resized=True, notes=())
+    expected = decoding._pixels(file, form).reshape(12, 8, channels).transpose(2, 0, 1)
+    np.testing.assert_array_equal(predict.read_pixels(file, channels, 12, 8), expected)
+
+
+@pytest.mark.parametrize("task", ["classification", "another"])
+def test_predictions_are_those_of_the_model(folder: Path, tmp_path: Path, task: str) -> None:
+    record = json.loads((folder / "architecture.json").read_text())
+    (folder / "architecture.json").write_text(json.dumps({**record, "task": task}))
+    pixels = np.random.default_rng(0).integers(0, 256, (12, 8, 3), np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "one.png")
+    [found] = predict.predict(folder, [tmp_path / "one.png"])
+    model = load_module(folder / "model.py")
+    with torch.inference_mode():
+        outputs = model.load()(model.preprocess(torch.from_numpy(pixels.transpose(2, 0, 1))[None]))
+        expected = outputs.softmax(1) if task == "classification" else outputs
+    assert list(found) == ["ant", "bee", "cat"]
+    np.testing.assert_allclose(list(found.values()), expected[0], atol=TOLERANCE)
 
 
 def test_missing_damaged_and_foreign_weights_are_refused(folder: Path, network: nn.Module) -> None:

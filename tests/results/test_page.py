@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
 import shutil
 import threading
@@ -12,16 +13,19 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from made_up_studies import GENES, finalise, make_trial, random_trials
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from nas.core.errors import ConfigError
+from nas.core.errors import ConfigError, HwnasError
+from nas.core.task import DETAILS
 from nas.core.trial import Trial
 from nas.results.ledger import Ledger
 from nas.results.page.contents import progress
 from nas.results.study import StudyResults
 from nas.study.page import report, serve
+from nas.tasks.classification import Classification
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
@@ -123,6 +127,27 @@ def test_a_point_says_what_it_is(
     expect(chosen).to_be_visible()
     expect(chosen).to_contain_text(f"nas export {verified.path} --pick 000000000000")
     expect(chosen).to_contain_text("3.10 ± 0.06 ms")
+
+
+def test_an_architecture_says_which_classes_it_mistakes(
+    verified: StudyResults, opened: Callable[..., Page], tmp_path: Path
+) -> None:
+    matrix = np.array([[8, 1, 0], [3, 4, 2], [0, 0, 0]])
+    names = ("<cat>", "dog", "emu")
+    path = verified.path / "finalised" / "000000000000" / DETAILS
+    details = Classification(class_names=names).details(np.c_[matrix, [1, 0, 0]])
+    path.write_text(json.dumps(details))
+    page = opened(written([verified], tmp_path))
+    page.locator("#members tr[data-arch='000000000000']").click()
+    rows = page.locator("#architecture table", has_text="recall (%)").locator("tbody tr")
+    expect(rows).to_have_text([f"dog9{400 / 9:.2f}<cat> 3, emu 2", "<cat>1080.00dog 1", "emu0-"])
+    cells = page.locator(".confusion tbody tr")
+    expect(cells).to_have_text(["<cat>81", "dog342", "emu"])
+    page.locator("#members tr[data-arch='000000000001']").click()
+    expect(page.locator("#architecture")).not_to_contain_text("recall")
+    path.write_text(json.dumps({**details, "confusion_matrix": [[1]]}))
+    with pytest.raises(HwnasError, match=re.escape(str(path))):
+        written([verified], tmp_path)
 
 
 def test_rows_are_sorted_and_filtered(

@@ -13,6 +13,7 @@ import pandas as pd
 from nas.core.files import json_values
 from nas.core.records import decoding, read_json
 from nas.core.space import Gene, Graph
+from nas.core.task import DETAILS
 from nas.core.trial import FULL
 from nas.results.columns import Column, columns_of, device_label
 from nas.results.frame import measured_in_search
@@ -23,6 +24,12 @@ from nas.results.study import StudyResults
 
 DIGITS = 6
 """Significant digits of numbers."""
+
+MOST_CLASSES = 40
+"""Of which a confusion matrix is shown."""
+
+TAKEN_FOR = 3
+"""Classes that are named for which another is taken."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,6 +101,7 @@ def study_contents(study: StudyResults, name: str, networks: Networks) -> dict[s
             for arch_id, graphs in networks.graphs.items()
         },
         "why_no_drawings": networks.why_not,
+        "classes": {arch_id: classes(study, arch_id) for arch_id in front["arch_id"]},
         "facts": facts(study, trials),
         "times": times(study, trials),
         "learned": _seen_by_the_predictor(study, whole),
@@ -227,6 +235,39 @@ def times(study: StudyResults, trials: pd.DataFrame) -> list[dict[str, Any]]:
             {"what": "measuring candidates", "of": "workers", "seconds": measured["seconds"]}
         )
     return [row for row in rows if row["seconds"] is not None]
+
+
+def classes(study: StudyResults, arch_id: str) -> dict[str, Any] | None:
+    """Return how a verified network does on each class of the test split, where that is known.
+
+    `rows` has the classes, those of least recall first: `name`, `images`, `recall` in percent, and
+    `taken_for`, pairs of the classes that it is most often taken for and how often. `names` and
+    `matrix` are the confusion matrix, where there are at most `MOST_CLASSES`.
+    """
+    path = study.path / "finalised" / arch_id / DETAILS
+    details = read_json(path) if path.is_file() else {}
+    if "confusion_matrix" not in details:
+        return None
+    with decoding(path):
+        names, matrix = list(map(str, details["classes"])), np.array(details["confusion_matrix"])
+        if matrix.shape != (len(names), len(names)) or matrix.dtype.kind != "i":
+            raise ValueError(f"confusion_matrix: expected whole numbers, {len(names)} a class")
+        not_finite = details.get("outputs_not_finite") or [0] * len(names)
+        rows = list[dict[str, Any]]()
+        for number, (name, counts) in enumerate(zip(names, matrix, strict=True)):
+            images = int(counts.sum()) + int(not_finite[number])
+            others = [i for i in np.argsort(-counts, kind="stable") if counts[i] and i != number]
+            rows.append(
+                {
+                    "name": name,
+                    "images": images,
+                    "recall": 100 * int(counts[number]) / images if images else None,
+                    "taken_for": [(names[i], int(counts[i])) for i in others[:TAKEN_FOR]],
+                }
+            )
+    rows.sort(key=lambda row: np.inf if row["recall"] is None else row["recall"])
+    whole = {"names": names, "matrix": matrix.tolist()} if len(names) <= MOST_CLASSES else {}
+    return {"rows": rows, **whole}
 
 
 def _drawing(name: str, graph: Graph) -> dict[str, Any]:

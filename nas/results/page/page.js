@@ -323,14 +323,41 @@ function choose(i, row) {
     : element("p", { class: "note" }, "Not on the verified front: it has no trained weights that could be exported.");
   const drawings = (study.drawings[archId] ?? []).flatMap((graph) => [element("h3", {}, graph.name), element("div", { class: "scroll" }, drawn(graph))]);
   if (!drawings.length) drawings.push(element("p", { class: "note" }, study.why_no_drawings || "Only architectures of the front are drawn."));
-  const table = (heading, rows) => element("div", { class: "scroll" }, element("table", {}, element("thead", {}, element("tr", {}, ...heading.map((text) => element("th", { class: "text" }, text)))), element("tbody", {}, ...rows)));
   article.replaceChildren(
     element("h3", {}, `${archId} of ${study.name}`), command,
     element("div", { class: "columns" },
-      table(["", "value"], numbers), table(["gene", "choice", "on the front"], choices), element("div", {}, ...drawings)),
+      tableOf(["", "value"], numbers), tableOf(["gene", "choice", "on the front"], choices), element("div", {}, ...drawings)),
+    ...classesOf(study.classes[archId]),
   );
   article.hidden = false;
   document.querySelectorAll("#members tr").forEach((each) => each.classList.toggle("chosen", each.dataset.arch === archId));
+}
+
+const tableOf = (heading, rows) => element("div", { class: "scroll" }, element("table", {}, element("thead", {}, element("tr", {}, ...heading.map((text) => element("th", { class: "text" }, text)))), element("tbody", {}, ...rows)));
+
+/** Return how a network does on each class, and the confusion matrix. */
+function classesOf(classes) {
+  if (!classes) return [];
+  const rows = classes.rows.map(({ name, images, recall, taken_for: others }) => element("tr", {},
+    element("td", {}, name), element("td", {}, String(images)), element("td", {}, formatted(recall, ".2f")),
+    element("td", { class: "text" }, others.map(([other, count]) => `${other} ${count}`).join(", "))));
+  const found = [
+    element("h3", {}, "Classes on the test split"),
+    element("div", { class: "columns" }, tableOf(["class", "images", "recall (%)", "taken for"], rows)),
+  ];
+  if (!classes.matrix) return found;
+  const lines = classes.matrix.map((counts, i) => {
+    const all = counts.reduce((a, b) => a + b, 0) || 1;
+    const cells = counts.map((count, j) => element("td", {
+      class: i === j ? "right" : "", style: `--share: ${Math.sqrt(count / all).toFixed(3)}`,
+      title: `${classes.names[i]} taken for ${classes.names[j]}: ${count} of ${all}`,
+    }, count ? String(count) : ""));
+    return element("tr", {}, element("th", { scope: "row" }, classes.names[i]), ...cells);
+  });
+  const heading = ["class", ...classes.names].map((name) => element("th", { scope: "col" }, element("span", {}, name)));
+  const matrix = element("table", { class: "confusion" }, element("thead", {}, element("tr", {}, ...heading)), element("tbody", {}, ...lines));
+  found[1].append(element("div", { class: "scroll" }, matrix, element("p", { class: "note" }, "A row is a class, a column what its images are taken for.")));
+  return found;
 }
 
 /** Return the drawing of a graph. */
