@@ -66,6 +66,10 @@ def _of_metric(name: str, unit: str, *, shown: bool) -> Iterator[Column]:
         ("_final_fp32", f"validation {metric}", f"val. {metric} fp32"),
         ("_test", f"test {metric}", f"test {metric}"),
         ("_test_fp32", f"test {metric}", f"test {metric} fp32"),
+        ("_final_mean", f"validation {metric}, mean of seeds", f"val. {metric} mean"),
+        ("_final_std", f"validation {metric}, std. of seeds", f"val. {metric} std."),
+        ("_test_mean", f"test {metric}, mean of seeds", f"test {metric} mean"),
+        ("_test_std", f"test {metric}, std. of seeds", f"test {metric} std."),
         ("_test_refit", f"test {metric} after the refit", f"test {metric} refit"),
     ):
         yield Column(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
+from statistics import mean, stdev
 from typing import Any
 
 import numpy as np
@@ -95,7 +96,14 @@ def _read_verified(
         for path in sorted(folder.glob("finalised/*/result.json"))
     }
     tested = [f"{name}_test" for name in metric_units(record)]
+    judged = [f"{name}_{split}" for name in metric_units(record) for split in ("final", "test")]
     for arch_id, numbers in found.items():
+        repeats = sorted(folder.glob(f"finalised/seeds/*/{arch_id}/result.json"))
+        every = [numbers, *(_read_result(path, judged, known) for path in repeats)]
+        with decoding(folder / "finalised" / arch_id / "result.json"):
+            for name in judged if repeats else ():
+                values = [result[name] for result in every]
+                numbers |= {f"{name}_mean": mean(values), f"{name}_std": stdev(values)}
         refitted = folder / "finalised" / "refit" / arch_id / "result.json"
         if refitted.is_file():
             again = _read_result(refitted, [], known)

@@ -57,6 +57,7 @@ class Speeds:
         sample_s: Seconds that a network of the calibration takes.
         workers: Candidates at a time.
         how: What they rest on.
+        seeds: How often each network is verified.
         refit_ratio: How many times as long as its final training a network's refit takes; 0 where
             none is refitted.
     """
@@ -66,6 +67,7 @@ class Speeds:
     sample_s: float
     workers: int
     how: str
+    seeds: int = 1
     refit_ratio: float = 0.0
 
     @property
@@ -82,15 +84,16 @@ class Speeds:
             final_s: Seconds of their trainings, each alone on a worker; 0 of those that have been
                 verified.
         """
-        rounds_s = [sorted((seconds for seconds in final_s if seconds), reverse=True)]
+        trainings_s = sorted((seconds for seconds in final_s if seconds), reverse=True)
+        rounds_s = [trainings_s] * self.seeds
         if self.refit_ratio:
-            rounds_s.append([self.refit_ratio * seconds for seconds in rounds_s[0][: len(PICKS)]])
+            rounds_s.append([self.refit_ratio * seconds for seconds in trainings_s[: len(PICKS)]])
         total_s = 0.0
-        for trainings_s in rounds_s:
+        for round_s in rounds_s:
             free_s = [0.0] * self.workers
-            for seconds in trainings_s:
+            for seconds in round_s:
                 heapq.heappush(free_s, heapq.heappop(free_s) + seconds)
-            total_s += max(free_s) + len(trainings_s) * (self.sample_s + DEPLOYED_S)
+            total_s += max(free_s) + len(round_s) * (self.sample_s + DEPLOYED_S)
         return total_s
 
     def fitting(self, final_s: Sequence[float], room_s: float, least: int = 1) -> int:
@@ -291,6 +294,7 @@ def speeds_of(
         sample_s=sample_s,
         workers=workers,
         how=how,
+        seeds=settings.finalise.seeds,
         refit_ratio=refit_ratio,
     )
 

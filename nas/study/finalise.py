@@ -75,6 +75,15 @@ class Finalisation:
             members, further = [*members, *further[:number]], further[number:]
             self._choose(members, further)
             complete = verification.run(members)
+        # Conditions of picks are met by verified values, where there are some.
+        if picked := self._picked(members):
+            members = [*members, *picked]
+            self._choose(members, further)
+            complete = verification.run(picked) and complete
+        for repeat in range(1, self.settings.finalise.seeds):
+            self.reporter.stage(f"training once more, with seed {repeat + 1} of each architecture")
+            again = dataclasses.replace(verification, folder=self.folder.repeated / str(repeat))
+            complete = again.run([self._reseeded(each, repeat) for each in members]) and complete
         if not (complete and members and self.settings.finalise.refit):
             return complete
         self.reporter.stage("refitting the front's picks on train and validation images together")
@@ -151,6 +160,18 @@ class Finalisation:
         limits = ", ".join(map(str, self.problem.constraints))
         fix = "loosen search.constraints under another name or raise search.evaluations"
         return f"no trial meets {limits}; {kept}, {fix}"
+
+    def _picked(self, members: Sequence[Candidate]) -> list[Candidate]:
+        """Return the architectures of `finalise.picks` that are not among the members."""
+        rows = [self.results.pick(text) for text in self.settings.finalise.picks]
+        picked = {str(row["arch_id"]): self._member(row) for row in rows}
+        known = {member.arch_id for member in members}
+        return [each for arch_id, each in picked.items() if arch_id not in known]
+
+    def _reseeded(self, member: Candidate, repeat: int) -> Candidate:
+        """Return a member that is trained with another seed."""
+        seed = training_seed(self.settings.seed, f"{member.arch_id}, {repeat}")
+        return dataclasses.replace(member, seed=seed)
 
     def _picks(self) -> list[Candidate]:
         """Return the architectures that the names of picks stand for in the verified front."""

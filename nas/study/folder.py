@@ -81,6 +81,7 @@ class StudyFolder:
         members: File of the architectures that are to be verified.
         finalised: Holds a folder for every verified architecture, named by its `arch_id`.
         refitted: The same for those that were trained on train and validation images together.
+        repeated: The same for each further seed that they were trained with, `repeated/1/ARCH_ID`.
         place: Where the folder lies: host and path.
     """
 
@@ -97,6 +98,7 @@ class StudyFolder:
         self.finalised = path / "finalised"
         self.members = self.finalised / "members.json"
         self.refitted = self.finalised / "refit"
+        self.repeated = self.finalised / "seeds"
         self.place = f"{socket.gethostname()}:{path.resolve().as_posix()}"
 
     @property

@@ -192,18 +192,28 @@ class FinaliseSettings:
 
     Attributes:
         limit: Most members of the front that are verified; 0 for none.
+        picks: Further architectures of the search that are verified as these are: the first digits
+            of an `arch_id`, or a condition; see `StudyResults.pick`.
+        seeds: How often each of them is trained and verified. The first network is the one that
+            others are compared with and that is exported; of all, tables have mean and standard
+            deviation.
         refit: Whether the front's picks (`knee`, `best`, `fastest`) are then trained once more, on
             train and validation images together, as an extra.
         recipe: How they are trained.
     """
 
     limit: int = 8
+    picks: tuple[str, ...] = ()
+    seeds: int = 1
     refit: bool = False
     recipe: Recipe = field(default_factory=lambda: Recipe.of("full"))
 
     def __post_init__(self) -> None:
         if self.limit < 0:
             raise ConfigError("finalise.limit", self.limit, "0 or more")
+        if self.seeds < 1:
+            raise ConfigError("finalise.seeds", self.seeds, "1 or more")
+        _check_texts("finalise.picks", self.picks)
 
 
 @dataclass(frozen=True, kw_only=True)

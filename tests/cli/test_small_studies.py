@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -45,6 +46,39 @@ def test_an_impossible_constraint_names_the_nearest_value(here: Here, tmp_path: 
     tightened = here("search", *SEARCH, impossible)
     assert tightened.returncode == 2
     assert tightened.stderr.startswith("nas: search.constraints: got ['params_m <= 0.0001']")
+
+
+def test_any_architecture_is_verified_with_several_seeds(here: Here, tmp_path: Path) -> None:
+    first = here("search", *SEARCH, "finalise.limit=1")
+    assert first.returncode == 0, first.stderr
+    study = StudyResults(tmp_path / "runs" / "small")
+    trials = study.trials()
+    [member], other = trials[trials["verified"]]["arch_id"], trials[~trials["verified"]].iloc[0]
+    more = ("finalise.limit=1", f"finalise.picks=[{other['arch_id'][:6]}]", "finalise.seeds=3")
+    again = here("search", *SEARCH, *more)
+    assert again.returncode == 0, again.stderr
+    trials = study.trials().set_index("arch_id")
+    assert set(trials.index[trials["verified"]]) == {member, other["arch_id"]}
+    results = {
+        arch_id: [
+            json.loads((study.path / "finalised" / part / arch_id / "result.json").read_text())
+            for part in (".", "seeds/1", "seeds/2")
+        ]
+        for arch_id in (member, other["arch_id"])
+    }
+    for arch_id, found in results.items():
+        row = trials.loc[arch_id]
+        assert row["error_final"] == found[0]["error_final"]
+        for name in ("error_final", "error_test", "worst_class_error_test"):
+            values = [result[name] for result in found]
+            assert row[f"{name}_mean"] == pytest.approx(np.mean(values))
+            assert row[f"{name}_std"] == pytest.approx(np.std(values, ddof=1))
+        assert len({result["error_final"] for result in found}) > 1, "seeds are those of the first"
+    assert "finished before" in here("search", *SEARCH, *more).stdout
+    assert here("export", "small", "--pick", other["arch_id"]).returncode == 0
+    wrong = here("search", *SEARCH, "finalise.limit=1", "finalise.picks=[fastes]")
+    assert wrong.returncode == 2
+    assert "fastest" in wrong.stderr
 
 
 def test_a_constraint_need_not_be_an_objective(here: Here, tmp_path: Path) -> None:
