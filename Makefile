@@ -29,10 +29,8 @@ $(INSTALLED): requirements.lock pyproject.toml
 	@touch $(INSTALLED)
 
 quickstart: $(INSTALLED)
-	@echo ">> searching: runs/quickstart"
-	$(BIN)/nas search experiment=quickstart
-	@echo ">> exporting the front's knee: out/quickstart"
-	$(BIN)/nas export quickstart --pick knee --out out/quickstart
+	@echo ">> searching: runs/quickstart; exporting the front's knee: out/quickstart"
+	$(BIN)/nas quickstart
 
 lint: $(INSTALLED)
 	@echo ">> ruff, mypy --strict, import-linter"

@@ -71,11 +71,11 @@ def _list(parsed: argparse.Namespace) -> int:
         {"device": name, "what it is": summary.strip().partition("\n")[0]}
         for name, summary in summaries.items()
     ]
-    records = [_runtime_record(name) for name in runtimes.names()]
+    records = [runtime_record(name) for name in runtimes.names()]
     if parsed.json:
         record = {"host": describe_host(), "devices": devices, "runtimes": records}
         return print_json(record)
-    _print_records(devices, ("device", "what it is"))
+    print_table(devices, ("device", "what it is"))
     rows = [
         {
             **each,
@@ -85,11 +85,11 @@ def _list(parsed: argparse.Namespace) -> int:
         }
         for each in records
     ]
-    _print_records(rows, ("runtime", "version", "providers", "precisions", "takes"))
+    print_table(rows, ("runtime", "version", "providers", "precisions", "takes"))
     return 0
 
 
-def _runtime_record(name: str) -> dict[str, Any]:
+def runtime_record(name: str) -> dict[str, Any]:
     """Return what is known of a registered runtime, installed or not."""
     from nas.devices import runtimes
 
@@ -144,10 +144,10 @@ def _print_measurement(model: Path, measurement: Measurement) -> None:
     }
     rows |= {name: measurement.environment.get(name) for name in _FACTS}
     kept = [{"what": name, "value": value} for name, value in rows.items() if value is not None]
-    _print_records(kept, ("what", "value"))
+    print_table(kept, ("what", "value"))
 
 
-def _print_records(records: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> None:
+def print_table(records: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> None:
     """Print records in columns; a board has no package that draws tables."""
     rows = [columns, *([printed(record[column]) for column in columns] for record in records)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]

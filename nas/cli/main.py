@@ -11,6 +11,7 @@ import errno
 import importlib
 import os
 import re
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,6 +26,12 @@ from nas.core.output import Output, output_is_optional, tell
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 REPORT = "report.html"
+
+QUICKSTART = (
+    ("search", "experiment=quickstart"),
+    ("export", "quickstart", "--pick", "knee", "--out", "out/quickstart"),
+)
+"""Commands that `nas quickstart` runs."""
 
 _SHOWN_PACKAGES = 3
 """Of those that are missing, how many are named."""
@@ -362,6 +369,22 @@ def _fetch(parsed: argparse.Namespace) -> int:
     return 0
 
 
+def _doctor(parsed: argparse.Namespace) -> int:
+    from nas.cli.doctor import doctor_command
+
+    return doctor_command(parsed)
+
+
+def _quickstart(parsed: argparse.Namespace) -> int:
+    del parsed
+    for command in QUICKSTART:
+        sys.stdout.write(f"$ {shlex.join(['nas', *command])}\n")
+        sys.stdout.flush()
+        if status := _run_command(command):
+            return status
+    return 0
+
+
 _CONFIGURED = {"compress": "nas.cli.search"}
 """Modules of the commands whose settings Hydra composes, where they are not named like these."""
 
@@ -380,6 +403,8 @@ _COMMANDS = {
     "show": _show,
     "fetch": _fetch,
     "device": device.device_command,
+    "doctor": _doctor,
+    "quickstart": _quickstart,
 }
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -14,6 +15,7 @@ import pytest
 
 import nas
 import nas.devices
+from nas.core.host import usable_cores
 
 pytestmark = pytest.mark.slow
 
@@ -114,6 +116,21 @@ def test_help_and_version_need_nothing(light: Path, tmp_path: Path) -> None:
     assert run(light / "nas", "--version", folder=tmp_path).stdout == f"nas {nas.__version__}\n"
     printed = run(light / "nas", "device", "--help", folder=tmp_path).stdout
     assert "measure" in printed
+
+
+def test_the_doctor_says_what_is_missing(light: Path, tmp_path: Path) -> None:
+    ended = run(light / "nas", "doctor", "--json", folder=tmp_path)
+    assert ended.returncode == 0, ended.stderr
+    rows = {row["what"]: row for row in json.loads(ended.stdout)}
+    assert rows["package onnxruntime"]["found"] == metadata.version("onnxruntime")
+    assert rows["runtime onnxruntime"]["fix"] is None
+    assert rows["package torch"] == {
+        "what": "package torch",
+        "found": None,
+        "fix": "pip install 'hwnas[search]'",
+    }
+    assert rows["runtime torch"]["fix"]
+    assert f"{usable_cores()} cores" in rows["processor"]["found"]
 
 
 def test_a_board_lists_what_it_has(light: Path, tmp_path: Path) -> None:
