@@ -234,6 +234,32 @@ def _ui(parsed: argparse.Namespace) -> int:
     return 0
 
 
+def _plot(parsed: argparse.Namespace) -> int:
+    from nas import results
+    from nas.results import figures
+    from nas.results.drawing import draw_graphs
+    from nas.results.pictures import write_picture
+    from nas.results.plot import pareto_figure
+    from nas.study.page import Drawer
+    from nas.study.recorded_space import recorded_space
+
+    study, what = results.open_study(parsed.study, parsed.runs), parsed.what
+    path = parsed.out or Path(f"{study.name}_{what}.png")
+    output_is_optional()
+    if what == "architecture":
+        row = study.pick(parsed.pick)
+        graphs = recorded_space(study, parsed.allow_imports).graphs(row["genotype"])
+        draw_graphs(graphs, f"{study.name} {row['arch_id']}", path)
+    elif what == "genes":
+        genes = Drawer(parsed.allow_imports).networks(study).genes
+        write_picture(figures.genes_figure(study, genes), path)
+    else:
+        draw = {"front": pareto_figure, "progress": figures.progress_figure}
+        write_picture(draw.get(what, figures.predictor_figure)(study), path)
+    sys.stdout.write(f"{path}\n")
+    return 0
+
+
 def _pack(parsed: argparse.Namespace) -> int:
     from nas import results
     from nas.results.archive import pack
@@ -394,6 +420,7 @@ _COMMANDS = {
     "compare": _compare,
     "report": _report,
     "ui": _ui,
+    "plot": _plot,
     "pack": _pack,
     "unpack": _unpack,
     "sensitivity": _sensitivity,

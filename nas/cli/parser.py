@@ -137,6 +137,7 @@ def _add_studies(commands: Commands) -> None:
     compare = commands.add_parser("compare", help="what differs between studies")
     report = commands.add_parser("report", help="write studies as a page for the browser")
     ui = commands.add_parser("ui", help="show the page of studies while they go on")
+    plot = commands.add_parser("plot", help="draw a picture of a study")
     sensitivity = commands.add_parser(
         "sensitivity", help="what each choice alone changes in a network"
     )
@@ -155,12 +156,12 @@ def _add_studies(commands: Commands) -> None:
         default=4096.0,
         help="refuse what unpacks to more (default: 4096)",
     )
-    for command in (sensitivity, pack, export):
+    for command in (plot, sensitivity, pack, export):
         command.add_argument("study", metavar="STUDY", help="name of a study, or its folder")
     predict.add_argument("network", metavar="STUDY|FOLDER", help="a study, or an exported network")
     predict.add_argument("images", metavar="IMAGE", nargs="+", help="an image file")
-    of_studies = (studies, pareto, compare, report, ui, sensitivity, pack, unpack, export, predict)
-    for command in of_studies:
+    one = (plot, sensitivity, pack, unpack, export, predict)
+    for command in (studies, pareto, compare, report, ui, *one):
         command.add_argument("--runs", default="runs", help="folder of studies (default: runs)")
     for command in (studies, pareto, compare, sensitivity, predict):
         command.add_argument("--json", action="store_true", help="print a JSON list of records")
@@ -172,7 +173,7 @@ def _add_studies(commands: Commands) -> None:
     pareto.add_argument(
         "--fidelity", type=float, default=1.0, help="share of the full training (default: 1)"
     )
-    pareto.add_argument("--out", type=Path, help="draw the fronts into this PNG file")
+    pareto.add_argument("--out", type=Path, help="draw the fronts into this PNG, SVG or PDF file")
     report.add_argument(
         "--out",
         type=Path,
@@ -180,7 +181,7 @@ def _add_studies(commands: Commands) -> None:
     )
     pack.add_argument("--out", type=Path, help="the file (default: STUDY.tar.gz)")
     ui.add_argument("--port", type=int, default=8000, help="of 127.0.0.1 (default: 8000)")
-    for command in (report, ui, sensitivity, export, predict):
+    for command in (report, ui, plot, sensitivity, export, predict):
         command.add_argument(
             "--allow-imports",
             action="store_true",
@@ -190,7 +191,9 @@ def _add_studies(commands: Commands) -> None:
         "--of", default="base", help="a published network of the space (default: base)"
     )
     sensitivity.add_argument("--out", type=Path, help="picture (default: in the study's folder)")
-    for command in (export, predict):
+    plot.add_argument("what", choices=["front", "progress", "genes", "predictor", "architecture"])
+    plot.add_argument("--out", type=Path, help="PNG, SVG or PDF file (default: STUDY_WHAT.png)")
+    for command in (plot, export, predict):
         command.add_argument(
             "--pick",
             default="knee",

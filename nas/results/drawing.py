@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -10,9 +9,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from nas.core.files import write_bytes_atomically
 from nas.core.space import Graph
 from nas.results.layout import is_chain, layers, node_positions, without_empty
+from nas.results.pictures import write_picture
 
 DPI = 120
 LAYER_INCHES, NODE_INCHES, BLOCK_INCHES = 1.9, 0.55, 0.34
@@ -20,8 +19,8 @@ _COLOURS = ("#dbe7f5", "#fde3cf", "#dcefdc", "#f3dce6", "#e6e0f2", "#f4efd0", "#
 _EDGE, _LINE = "#5b6770", "#9aa5ae"
 
 
-def draw_graphs(graphs: Mapping[str, Graph], title: str, path_png: Path) -> None:
-    """Draw an architecture into a PNG file: each graph below the other.
+def draw_graphs(graphs: Mapping[str, Graph], title: str, path: Path) -> None:
+    """Draw an architecture into a file, each graph below the other.
 
     A graph in which every node reads the one before is drawn as a stack of blocks from top to
     bottom, any other from left to right. Nodes that a genotype leaves empty are left out.
@@ -45,9 +44,7 @@ def draw_graphs(graphs: Mapping[str, Graph], title: str, path_png: Path) -> None
     figure.draw_without_rendering()
     for axes, (name, graph) in zip(columns[:, 0], drawn.items(), strict=True):
         _draw_edges(axes, graph, nodes[name])
-    picture = io.BytesIO()
-    figure.savefig(picture, format="png")
-    write_bytes_atomically(path_png, picture.getvalue())
+    write_picture(figure, path)
 
 
 def _inches(graph: Graph) -> tuple[float, float]:

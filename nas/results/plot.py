@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,14 +13,14 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import ScalarFormatter
 
 from nas.core.errors import ConfigError
-from nas.core.files import write_bytes_atomically
 from nas.core.trial import FULL
 from nas.results.columns import CONFIDENCE_INTERVAL, Column, columns_of, device_label
+from nas.results.pictures import write_picture
 from nas.results.report import report_frame
 from nas.results.study import StudyResults, distinct_names
 
 SIZE_INCHES, DPI = (12.0, 7.5), 100
-_GREY, _BLUE, _RED, _BLACK = "#a8b0b8", "#2f6db3", "#c8381f", "#303030"
+GREY, BLUE, _RED, _BLACK = "#a8b0b8", "#2f6db3", "#c8381f", "#303030"
 _STUDIES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#303030")
 """Colours that are told apart without seeing all colours (Okabe and Ito, 2008)."""
 _MARKERS = "osD^vPX"
@@ -41,30 +40,24 @@ class _View:
     known: dict[str, Column]
 
 
-def plot_pareto(study: StudyResults, path_png: Path) -> None:
-    """Draw `pareto_figure` into a PNG file of 1200 by 750 pixels.
+def plot_pareto(study: StudyResults, path: Path) -> None:
+    """Draw `pareto_figure` into a file; see `write_picture`.
 
     Raises:
         HwnasError: The study cannot be read, or the file cannot be written.
     """
-    _write(pareto_figure(study), path_png)
+    write_picture(pareto_figure(study), path)
 
 
 def plot_fronts(
-    studies: Sequence[StudyResults], fronts: Sequence[pd.DataFrame], path_png: Path
+    studies: Sequence[StudyResults], fronts: Sequence[pd.DataFrame], path: Path
 ) -> None:
-    """Draw `fronts_figure` into a PNG file of 1200 by 750 pixels.
+    """Draw `fronts_figure` into a file; see `write_picture`.
 
     Raises:
         HwnasError: The studies have other objectives, or the file cannot be written.
     """
-    _write(fronts_figure(studies, fronts), path_png)
-
-
-def _write(figure: Figure, path_png: Path) -> None:
-    picture = io.BytesIO()
-    figure.savefig(picture, format="png")
-    write_bytes_atomically(path_png, picture.getvalue())
+    write_picture(fronts_figure(studies, fronts), path)
 
 
 def pareto_figure(study: StudyResults) -> Figure:
@@ -160,7 +153,7 @@ def _draw_trials(figure: Figure, axes: Axes, trials: pd.DataFrame, view: _View) 
     style: dict[str, Any] = {"s": 34, "linewidths": 0, "zorder": 1}
     text = f"trials of the search ({len(trials)})"
     if view.colour is None:
-        axes.scatter(trials[view.x], trials[view.y], color=_GREY, alpha=0.6, label=text, **style)
+        axes.scatter(trials[view.x], trials[view.y], color=GREY, alpha=0.6, label=text, **style)
         return
     drawn = axes.scatter(
         trials[view.x], trials[view.y], c=trials[view.colour], cmap="viridis", label=text, **style
@@ -170,7 +163,7 @@ def _draw_trials(figure: Figure, axes: Axes, trials: pd.DataFrame, view: _View) 
 
 def _draw_search_front(axes: Axes, study: StudyResults, view: _View) -> None:
     front = study.pareto(objectives=list(study.columns.values())).sort_values(view.x)
-    style: dict[str, Any] = {"color": _BLUE, "zorder": 2, "label": "front of the search"}
+    style: dict[str, Any] = {"color": BLUE, "zorder": 2, "label": "front of the search"}
     if view.joined:
         style |= {"drawstyle": "steps-post", "linewidth": 1.4}
     else:
@@ -234,10 +227,10 @@ def _finish(
     """Label and scale axes on which `points` are drawn, in the columns `view.x` and `view.y`."""
     axes.set_xlabel(_axis_label(view, view.x, view.x_verified, study, device), fontsize=14)
     axes.set_ylabel(_axis_label(view, view.y, view.y_verified, study, device), fontsize=14)
-    if view.x != "number" and _is_wide(points[view.x].dropna()):
+    if view.x != "number" and is_wide(points[view.x].dropna()):
         axes.set_xscale("log")
         axes.xaxis.set_major_formatter(ScalarFormatter())
-    if _is_wide(points[view.y].dropna()):
+    if is_wide(points[view.y].dropna()):
         axes.set_yscale("log")
         axes.yaxis.set_major_formatter(ScalarFormatter())
     axes.set_title(study.name, fontsize=15, loc="left")
@@ -248,7 +241,7 @@ def _finish(
     axes.legend(fontsize=12, frameon=False, loc="upper right")
 
 
-def _is_wide(values: pd.Series[float]) -> bool:
+def is_wide(values: pd.Series[float]) -> bool:
     """Return whether values span so much that a linear axis would hide the small ones."""
     return len(values) > 0 and bool(0 < values.min() < values.max() / _WIDE)
 

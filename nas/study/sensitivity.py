@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,8 +10,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from nas.core.errors import HwnasError, UnknownNameError
-from nas.core.files import write_bytes_atomically
 from nas.core.trial import FULL
+from nas.results.pictures import write_picture
 from nas.results.study import StudyResults
 from nas.study.record import NEIGHBOURS
 from nas.study.recorded_space import recorded_space
@@ -72,14 +71,14 @@ def sensitivity(
     return pd.DataFrame([facts for _, facts in sorted(rows, key=lambda each: each[0])])
 
 
-def plot_sensitivity(found: pd.DataFrame, column: str, title: str, path_png: Path) -> None:
-    """Draw how a column changes with every choice into a PNG file, a panel a kind of gene.
+def plot_sensitivity(found: pd.DataFrame, column: str, title: str, path: Path) -> None:
+    """Draw how a column changes with every choice into a file, a panel a kind of gene.
 
     Args:
         found: What `sensitivity` returned.
         column: Such as `error`.
         title: Above the picture.
-        path_png: Of the file.
+        path: Of the file.
 
     Raises:
         HwnasError: The file cannot be written.
@@ -108,9 +107,7 @@ def plot_sensitivity(found: pd.DataFrame, column: str, title: str, path_png: Pat
         layers = [str(gene).rpartition(".")[0] for gene in genes]
         axes.set_yticks(range(len(genes)), layers, fontsize=7)
         axes.set_xlabel(panel["gene"].iloc[0].rpartition(".")[2])
-    picture = io.BytesIO()
-    figure.savefig(picture, format="png")
-    write_bytes_atomically(path_png, picture.getvalue())
+    write_picture(figure, path)
 
 
 def _ordered(values: Sequence[object]) -> list[object]:
