@@ -302,6 +302,29 @@ def _sensitivity(parsed: argparse.Namespace) -> int:
     return 0
 
 
+def _explain(parsed: argparse.Namespace) -> int:
+    from nas import results
+    from nas.results.frame import records
+    from nas.study.explanation import explain, place
+
+    study = results.open_study(parsed.study, parsed.runs)
+    found = explain(study, parsed.pick, allow_imports=parsed.allow_imports)
+    columns = list(study.columns.values())
+    rows = records(found.sort_values(f"{columns[0]}_change"))
+    if parsed.json:
+        return print_json(rows)
+    from nas.cli.console import print_records
+
+    for row in rows:
+        for name in columns:
+            around = f" ± {row[f'{name}_std']:.2g}" if row[f"{name}_std"] else ""
+            row[f"change of {name}"] = f"{row[f'{name}_change']:+.3g}{around}"
+    changes = [f"change of {name}" for name in columns]
+    print_records(rows, ["gene", "choice", *changes, "tried", "on_front"])
+    sys.stdout.write(f"{place(study, parsed.pick)}\n")
+    return 0
+
+
 def _export(parsed: argparse.Namespace) -> int:
     from nas import results
     from nas.study.export import export
@@ -424,6 +447,7 @@ _COMMANDS = {
     "pack": _pack,
     "unpack": _unpack,
     "sensitivity": _sensitivity,
+    "explain": _explain,
     "export": _export,
     "predict": _predict,
     "spaces": _spaces,

@@ -143,6 +143,7 @@ def _add_studies(commands: Commands) -> None:
     )
     pack = commands.add_parser("pack", help="write a study into one file")
     unpack = commands.add_parser("unpack", help="unpack a study that somebody has packed")
+    explain = commands.add_parser("explain", help="what a change of one gene would do")
     export = commands.add_parser("export", help="write one network for use")
     predict = commands.add_parser("predict", help="what a network sees in images")
     for command in (pareto, compare, report, ui):
@@ -156,14 +157,14 @@ def _add_studies(commands: Commands) -> None:
         default=4096.0,
         help="refuse what unpacks to more (default: 4096)",
     )
-    for command in (plot, sensitivity, pack, export):
+    for command in (plot, sensitivity, explain, pack, export):
         command.add_argument("study", metavar="STUDY", help="name of a study, or its folder")
     predict.add_argument("network", metavar="STUDY|FOLDER", help="a study, or an exported network")
     predict.add_argument("images", metavar="IMAGE", nargs="+", help="an image file")
-    one = (plot, sensitivity, pack, unpack, export, predict)
+    one = (plot, sensitivity, explain, pack, unpack, export, predict)
     for command in (studies, pareto, compare, report, ui, *one):
         command.add_argument("--runs", default="runs", help="folder of studies (default: runs)")
-    for command in (studies, pareto, compare, sensitivity, predict):
+    for command in (studies, pareto, compare, sensitivity, explain, predict):
         command.add_argument("--json", action="store_true", help="print a JSON list of records")
     pareto.add_argument("--where", help='such as "latency_ms_measured < 1 and params_m < 0.5"')
     pareto.add_argument("--sort", metavar="COLUMN", help="smallest first (default: error)")
@@ -181,7 +182,7 @@ def _add_studies(commands: Commands) -> None:
     )
     pack.add_argument("--out", type=Path, help="the file (default: STUDY.tar.gz)")
     ui.add_argument("--port", type=int, default=8000, help="of 127.0.0.1 (default: 8000)")
-    for command in (report, ui, plot, sensitivity, export, predict):
+    for command in (report, ui, plot, sensitivity, explain, export, predict):
         command.add_argument(
             "--allow-imports",
             action="store_true",
@@ -193,7 +194,7 @@ def _add_studies(commands: Commands) -> None:
     sensitivity.add_argument("--out", type=Path, help="picture (default: in the study's folder)")
     plot.add_argument("what", choices=["front", "progress", "genes", "predictor", "architecture"])
     plot.add_argument("--out", type=Path, help="PNG, SVG or PDF file (default: STUDY_WHAT.png)")
-    for command in (plot, export, predict):
+    for command in (plot, explain, export, predict):
         command.add_argument(
             "--pick",
             default="knee",

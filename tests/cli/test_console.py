@@ -17,11 +17,13 @@ from nas_command import Ended, Finished, wait_until
 from PIL import Image
 from rich.console import Console
 
+import latency_predictors
 from nas.cli.search import next_command
 from nas.core.trial import Trial
 from nas.results.study import StudyResults
 from nas.search.stopping import StopSettings
 from nas.study import reporting
+from nas.study.recorded_space import recorded_space
 from nas.study.reporting import Reporter, SearchPlan
 
 PLAN = SearchPlan(
@@ -233,3 +235,32 @@ def test_every_stage_has_a_bar_on_a_terminal(monkeypatch: pytest.MonkeyPatch) ->
         show(10)
     assert "calibration" in file.getvalue()
     assert "10/40" in file.getvalue()
+
+
+def test_changes_of_an_architecture_are_explained(
+    finished: Finished, here: Callable[..., Ended]
+) -> None:
+    study, runs = finished.study, f"--runs={finished.folder.parent}"
+    ended = here("explain", "small", runs, "--pick", "best", "--json")
+    assert ended.returncode == 0, ended.stderr
+    rows, own = json.loads(ended.stdout), study.pick("best")
+    space = recorded_space(study, allow_imports=False)
+    neighbours = space.neighbours(own["genotype"])
+    assert len(rows) == len(neighbours)
+    predictor = latency_predictors.load(study.path / "predictor")
+    predicted_ms = predictor.predict(neighbours).mean_ms
+    assert sorted(row["latency_ms_predicted"] for row in rows) == pytest.approx(
+        sorted(predicted_ms)
+    )
+    [now_ms] = predictor.predict([own["genotype"]]).mean_ms
+    for row in rows:
+        change = row["latency_ms_predicted"] - now_ms
+        assert row["latency_ms_predicted_change"] == pytest.approx(change)
+        assert row["error_change"] == pytest.approx(row["error"] - own["error"])
+        assert row["tried"] == (row["error_std"] == 0)
+    assert [row["error_change"] for row in rows] == sorted(row["error_change"] for row in rows)
+    shown = here("explain", "small", runs, "--pick", own["arch_id"])
+    others = study.trials()["arch_id"].nunique() - 1
+    assert shown.stdout.splitlines()[-1].startswith(f"{own['arch_id']}: ")
+    assert f"of {others} others" in shown.stdout
+    assert "±" in shown.stdout
