@@ -302,6 +302,23 @@ def _sensitivity(parsed: argparse.Namespace) -> int:
     return 0
 
 
+def _reproduce(parsed: argparse.Namespace) -> int:
+    from nas import results
+    from nas.study.reproduction import changed_versions, command
+
+    study = results.open_study(parsed.study, parsed.runs)
+    name = parsed.name or f"{study.name}_again"
+    words = command(study, name, allow_imports=parsed.allow_imports)
+    changed = changed_versions(study)
+    if parsed.json:
+        return print_json({"command": words, "changed_versions": changed})
+    compare = ["nas", "compare", str(study.path), str(study.path.with_name(name))]
+    sys.stdout.write(f"{shlex.join(words)}\n{shlex.join(compare)}\n")
+    for package, (then, now) in changed.items():
+        tell(f"{package} was {then} and is {now} here: the outcome may differ")
+    return 0
+
+
 def _explain(parsed: argparse.Namespace) -> int:
     from nas import results
     from nas.results.frame import records
@@ -448,6 +465,7 @@ _COMMANDS = {
     "unpack": _unpack,
     "sensitivity": _sensitivity,
     "explain": _explain,
+    "reproduce": _reproduce,
     "export": _export,
     "predict": _predict,
     "spaces": _spaces,

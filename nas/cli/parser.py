@@ -143,6 +143,7 @@ def _add_studies(commands: Commands) -> None:
     )
     pack = commands.add_parser("pack", help="write a study into one file")
     unpack = commands.add_parser("unpack", help="unpack a study that somebody has packed")
+    reproduce = commands.add_parser("reproduce", help="print the command that searches again")
     explain = commands.add_parser("explain", help="what a change of one gene would do")
     export = commands.add_parser("export", help="write one network for use")
     predict = commands.add_parser("predict", help="what a network sees in images")
@@ -157,14 +158,14 @@ def _add_studies(commands: Commands) -> None:
         default=4096.0,
         help="refuse what unpacks to more (default: 4096)",
     )
-    for command in (plot, sensitivity, explain, pack, export):
+    for command in (plot, sensitivity, explain, reproduce, pack, export):
         command.add_argument("study", metavar="STUDY", help="name of a study, or its folder")
     predict.add_argument("network", metavar="STUDY|FOLDER", help="a study, or an exported network")
     predict.add_argument("images", metavar="IMAGE", nargs="+", help="an image file")
-    one = (plot, sensitivity, explain, pack, unpack, export, predict)
+    one = (plot, sensitivity, explain, reproduce, pack, unpack, export, predict)
     for command in (studies, pareto, compare, report, ui, *one):
         command.add_argument("--runs", default="runs", help="folder of studies (default: runs)")
-    for command in (studies, pareto, compare, sensitivity, explain, predict):
+    for command in (studies, pareto, compare, sensitivity, explain, reproduce, predict):
         command.add_argument("--json", action="store_true", help="print a JSON list of records")
     pareto.add_argument("--where", help='such as "latency_ms_measured < 1 and params_m < 0.5"')
     pareto.add_argument("--sort", metavar="COLUMN", help="smallest first (default: error)")
@@ -182,7 +183,7 @@ def _add_studies(commands: Commands) -> None:
     )
     pack.add_argument("--out", type=Path, help="the file (default: STUDY.tar.gz)")
     ui.add_argument("--port", type=int, default=8000, help="of 127.0.0.1 (default: 8000)")
-    for command in (report, ui, plot, sensitivity, explain, export, predict):
+    for command in (report, ui, plot, sensitivity, explain, reproduce, export, predict):
         command.add_argument(
             "--allow-imports",
             action="store_true",
@@ -192,6 +193,7 @@ def _add_studies(commands: Commands) -> None:
         "--of", default="base", help="a published network of the space (default: base)"
     )
     sensitivity.add_argument("--out", type=Path, help="picture (default: in the study's folder)")
+    reproduce.add_argument("--name", help="of the new study (default: STUDY_again)")
     plot.add_argument("what", choices=["front", "progress", "genes", "predictor", "architecture"])
     plot.add_argument("--out", type=Path, help="PNG, SVG or PDF file (default: STUDY_WHAT.png)")
     for command in (plot, explain, export, predict):

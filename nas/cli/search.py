@@ -58,16 +58,12 @@ def compress_command(arguments: Sequence[str]) -> int:
         if override.startswith("experiment="):
             chosen = override.partition("=")[2]
             raise ConfigError("experiment", chosen, "none, as `nas compress` has its own")
+    from nas.study.composition import quoted
+
     given = {"search_space.base": parsed.base, "search_space.base_weights": parsed.weights}
     named = [f"{name}={quoted(value)}" for name, value in given.items() if value is not None]
     parsed.overrides = ["experiment=compression", *named, *parsed.overrides]
     return composed(parsed, _print_check if parsed.check else _run_study)
-
-
-def quoted(text: str) -> str:
-    """Return a text as Hydra reads it, whatever characters it has."""
-    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
-    return f'"{escaped}"'
 
 
 def composed(parsed: argparse.Namespace, run: Callable[[DictConfig], None]) -> int:

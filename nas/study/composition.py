@@ -107,13 +107,18 @@ def compose(
     return config
 
 
+def quoted(text: str) -> str:
+    """Return a text as Hydra reads it, whatever characters it has."""
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
+
+
 def _parsed(overrides: Sequence[str]) -> list[Override]:
     try:
         parsed = OverridesParser.create().parse_overrides(list(overrides))
     except OverrideParseException as error:
         name, equals, value = str(error.override).partition("=")
-        quoted = value.replace("\\", "\\\\").replace('"', '\\"')
-        setting = f'{name}="{quoted}"'
+        setting = f"{name}={quoted(value)}"
         fix = f"quote its special characters: {shlex.quote(setting)}"
         line = f"{error.override}: cannot be read, expected NAME=VALUE"
         raise HwnasError(f"{line}; {fix}" if equals else line) from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Iterable
 from importlib.machinery import PathFinder
 from pathlib import Path
 
@@ -27,7 +28,7 @@ def recorded_space(study: StudyResults, allow_imports: bool) -> SearchSpace:
         HwnasError: It needs modules that are not imported yet, and `allow_imports` is not given, or
             they lie in its own folder; or its space cannot be read.
     """
-    _import_modules_of(study, allow_imports)
+    import_modules_of(study, study.record.get("imports", []), allow_imports)
     with decoding(study.path / RECORD):
         settings = dict(study.record["space"])
         base = str(settings.get("base") or "")
@@ -39,12 +40,15 @@ def recorded_space(study: StudyResults, allow_imports: bool) -> SearchSpace:
     return space
 
 
-def _import_modules_of(study: StudyResults, allowed: bool) -> None:
-    """Import the modules that a study names, which may come from anybody, where that is allowed.
+def import_modules_of(study: StudyResults, modules: Iterable[object], allowed: bool) -> None:
+    """Import modules that a study names, which may come from anybody, where that is allowed.
 
     What this process has imported before, as for its own search, runs nothing anew.
+
+    Raises:
+        HwnasError: It is not allowed, or a module lies in the study's own folder.
     """
-    missing = [str(name) for name in study.record.get("imports", []) if name not in sys.modules]
+    missing = [str(name) for name in modules if name not in sys.modules]
     own = study.path.resolve()
     places = {name: _origins(name) for name in missing}
     for name, found in places.items():
