@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from nas.core.measurement import QUIET_PERCENTILE, Measurement
 from nas.core.task import DETAILS
 from nas.export.record import title
 
-_SECTIONS = {"dataset": "Data", "training": "Training", "teacher": "Teacher", "study": "Study"}
+_SECTIONS = {"dataset": "data", "training": "training", "teacher": "teacher", "study": "study"}
 _MOST_OUTPUTS_LISTED = 20
 _MOST_CLASSES_LISTED = 10
 
@@ -67,20 +67,42 @@ def model_card(
     `record` is the network's `architecture.json`, `labels` say what a figure is, with its unit,
     `details` are those of the test split; see `Task.details`.
     """
-    parts = [f"# {title(record)}", _opening(record)]
     figures = record["figures"]
+    parts = [f"# {title(record)}", _opening(record)]
+    parts += [text for text in (_summary(figures, measurement),) if text]
+    parts += [_loading(record), _limits(record)]
     if figures:
         parts.append("## Figures\n\n" + _table(figures, labels))
     if "recall_percent" in details:
         parts.append("## Classes on the test split\n\n" + _classes(details))
     if measurement is not None:
         measured = [*_measured(measurement), *_against_fp32(measurement, figures)]
-        lines = "\n".join(f"- {line}" for line in measured)
-        parts.append(f"## Latency and memory, measured\n\n{lines}")
+        parts.append("## Latency and memory, measured\n\n" + _list(measured))
     for key, value in record["provenance"].items():
-        parts.append(f"## {_SECTIONS.get(key, key)}\n\n" + "\n".join(_bullets(value)))
-    parts += [_loading(record), _limits(record)]
+        parts.append(f"## Appendix: {_SECTIONS.get(key, key)}\n\n" + "\n".join(_bullets(value)))
+    if measurement is not None:
+        parts.append("## Appendix: how latency was measured\n\n" + _list(_protocol(measurement)))
     return "\n\n".join(parts) + "\n"
+
+
+def _list(lines: Iterable[str]) -> str:
+    return "\n".join(f"- {line}" for line in lines)
+
+
+def _summary(figures: Mapping[str, float], measurement: Measurement | None) -> str:
+    """Return in sentences how well and how fast the network is, as far as that is known."""
+    sentences = []
+    if (error := figures.get("error_test")) is not None:
+        images = figures.get("test_images")
+        of = "" if images is None else f" of {images:.0f} images"
+        sentences.append(f"Its error on the test split{of} is {error:.2f} %.")
+    if measurement is not None:
+        facts = measurement.environment
+        where = facts.get("cpu_model") or measurement.device.get("name") or "the device"
+        by = f", by {facts['runtime']}" if facts.get("runtime") else ""
+        latency = f"{measurement.latency_ms:.4g} ms ± {measurement.ci_ms:.2g} ms"
+        sentences.append(f"One image takes {latency} on {where}{by}.")
+    return " ".join(sentences)
 
 
 def _opening(record: Mapping[str, Any]) -> str:
@@ -115,6 +137,9 @@ def _measured(measurement: Measurement) -> Iterator[str]:
     yield f"median {measurement.median_ms:.4g} ms, 95th percentile {measurement.p95_ms:.4g} ms"
     if measurement.peak_memory_mb is not None:
         yield f"peak memory above the runtime's own: {measurement.peak_memory_mb:.4g} MB"
+
+
+def _protocol(measurement: Measurement) -> Iterator[str]:
     for name in ("device", "protocol", "environment"):
         facts = _flat(getattr(measurement, name))
         if facts:
@@ -183,5 +208,5 @@ def _limits(record: Mapping[str, Any]) -> str:
         f" that were compared{', without quantisation' if record['deployed'] else ''}.",
     ]
     if "measurement" in record:
-        lines.append("- Latency and memory hold for the device and protocol above, for no other.")
+        lines.append("- Latency and memory hold for the device and the protocol of the appendix, for no other.")
     return "## Limits\n\n" + "\n".join(lines)
