@@ -208,7 +208,5 @@ def _limits(record: Mapping[str, Any]) -> str:
         f" that were compared{', without quantisation' if record['deployed'] else ''}.",
     ]
     if "measurement" in record:
-        lines.append(
-            "- Latency and memory hold for the device and the protocol of the appendix, for no other."
-        )
+        lines.append("- Latency and memory hold for the device and protocol of the appendix alone.")
     return "## Limits\n\n" + "\n".join(lines)
