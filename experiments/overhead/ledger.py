@@ -1,4 +1,4 @@
-"""What a ledger costs at several sizes: appending a trial, `nas pareto` and `nas studies`.
+"""What a ledger costs at several sizes: appending a trial, and the commands that read it.
 
     python experiments/overhead/ledger.py
     python experiments/overhead/ledger.py --against PATH   # of another checkout of this repository
@@ -82,6 +82,8 @@ def write_study(folder: Path, trials: list[Trial]) -> None:
         "task": {"name": "classification", "metrics": [{"name": "error", "unit": "%"}]},
         "objectives": list(OBJECTIVES),
         "columns": columns,
+        "space": search_spaces.registry.settings(space),
+        "genes": [gene.name for gene in space.genes],
         "verified_columns": {"error": "error_final", "latency_ms": "latency_ms_measured"},
         "constraints": [],
         "reference_point": {"error": 100.0, "latency_ms": 4.0},
@@ -186,10 +188,15 @@ def main() -> None:
             rows: dict[str, dict[str, list[dict[str, float]]]] = {}
             for _ in range(parsed.repeats):
                 for label, checkout in checkouts.items():
-                    into = rows.setdefault(label, {"pareto": [], "studies": []})
-                    at = ("--runs", str(runs))
-                    into["pareto"].append(command(checkout, "pareto", study, *at))
-                    into["studies"].append(command(checkout, "studies", "--json", *at))
+                    into = rows.setdefault(label, {})
+                    at, page = ("--runs", str(runs)), str(Path(name) / "report.html")
+                    for what, arguments in {
+                        "help": ("--help",),
+                        "pareto": ("pareto", study, *at),
+                        "studies": ("studies", "--json", *at),
+                        "report": ("report", study, *at, "--out", page),
+                    }.items():
+                        into.setdefault(what, []).append(command(checkout, *arguments))
             found: dict[str, Any] = {
                 label: {key: medians(measured) for key, measured in of_one.items()}
                 for label, of_one in rows.items()
