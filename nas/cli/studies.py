@@ -266,8 +266,11 @@ def predict_command(parsed: argparse.Namespace) -> int:
             export(study, parsed.pick, folder, allow_imports=parsed.allow_imports)
         try:
             found = dict(zip(images, predict(folder, images), strict=True))
-        except (KeyError, TypeError, ValueError) as error:
-            raise HwnasError(f"{parsed.network}: {one_line(error)}") from error
+        except ValueError as error:
+            raise HwnasError(one_line(error)) from error
+        except (AttributeError, KeyError, TypeError) as error:
+            line = f"{parsed.network}: architecture.json is damaged ({one_line(error)})"
+            raise HwnasError(f"{line}; export the network again") from error
     if parsed.json:
         return print_json([{"image": image, "outputs": found[image]} for image in images])
     from nas.cli.console import print_records

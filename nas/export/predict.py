@@ -23,7 +23,8 @@ def read_pixels(path: str | Path, channels: int, height: int, width: int) -> np.
     """Return the pixels of an image file, shape `(channels, height, width)`, from 0 to 255.
 
     Raises:
-        OSError, ValueError: The file is no image, or the network's input is none.
+        ValueError: The network takes no images.
+        Exception: Whatever Pillow raises of a file that is missing, damaged or no image.
     """
     if channels not in (1, 3):
         raise ValueError(f"the network takes {channels} channels, an image has 1 or 3")
@@ -41,16 +42,24 @@ def predict(folder: Path, images: Iterable[str | Path]) -> Iterator[dict[str, fl
     """Yield the outputs of an export's network for image files, by name; of a classifier shares.
 
     Raises:
-        OSError, ValueError: A file is missing or damaged.
+        OSError: The export lacks a file.
+        ValueError: A file of the export is damaged, or an image cannot be read.
     """
     record = json.loads((folder / "architecture.json").read_text("utf-8"))
     deployed = (record["deployed"] or {}).get("file", "")
     file = folder / (deployed if deployed.endswith(".onnx") else "model.onnx")
-    session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+    try:
+        session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+    except Exception as error:  # of the runtime's own kinds
+        raise ValueError(f"{file}: cannot be loaded ({error})") from error
     steps = record["preprocessing"]
     mean, std = (np.array(steps[name], np.float32)[:, None, None] for name in ("mean", "std"))
     for path in images:
-        scaled = read_pixels(path, *record["input_shape"]).astype(np.float32) / steps["scale"]
+        try:
+            pixels = read_pixels(path, *record["input_shape"])
+        except Exception as error:  # a damaged file may fail a decoder in any way
+            raise ValueError(f"{path}: {getattr(error, 'strerror', None) or error}") from error
+        scaled = pixels.astype(np.float32) / steps["scale"]
         inputs = ((scaled - mean) / std).astype(np.float32)[None]
         outputs = session.run(["outputs"], {"images": inputs})[0][0]
         if record["task"] == "classification":

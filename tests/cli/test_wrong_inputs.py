@@ -254,6 +254,22 @@ COMMANDS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("search", "device=remote", "device.command='\"'"),
         ("device.command: got", "ssh"),
     ),
+    "an image that is not there": (
+        ("predict", "small", "{runs}", "{files}/none.png"),
+        ("{files}/none.png", "No such file"),
+    ),
+    "a picture of an unknown kind": (
+        ("plot", "small", "front", "{runs}", "--out", "{files}/front.bmp"),
+        ("--out: got", ".png, .svg, .pdf"),
+    ),
+    "an architecture that is not there": (
+        ("explain", "small", "{runs}", "--pick", "zzz"),
+        ("architecture: got 'zzz'", "knee"),
+    ),
+    "a study to reproduce that is not there": (
+        ("reproduce", "smal", "{runs}"),
+        ("study: got 'smal'", "small"),
+    ),
     "unknown hardware": (
         ("search", "device=table", "device.hardware=pixel33"),
         ("device.hardware: got 'pixel33'", "did you mean 'pixel3'?"),
@@ -481,6 +497,7 @@ def test_a_command_that_cannot_work_is_refused(
     before = contents(files) | contents(finished.folder.parent)
     for name, value in known.items():
         arguments = tuple(argument.replace(name, value) for argument in arguments)
+    holds = tuple(text.replace("{files}", str(files)) for text in holds)
     assert_refused(here(*arguments), *holds)
     assert contents(files) | contents(finished.folder.parent) == before
 

@@ -92,6 +92,20 @@ def test_predictions_are_those_of_the_model(folder: Path, tmp_path: Path, task: 
     np.testing.assert_allclose(list(found.values()), expected[0], atol=TOLERANCE)
 
 
+def test_what_is_no_image_is_named(folder: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "broken.png"
+    Image.new("RGB", (20, 20)).save(broken)
+    broken.write_bytes(broken.read_bytes()[:-30])
+    text, absent = tmp_path / "text.jpg", tmp_path / "absent.jpg"
+    text.write_text("no image")
+    for file in (broken, text, absent, tmp_path):
+        with pytest.raises(ValueError, match=re.escape(f"{file}: ")):
+            list(predict.predict(folder, [file]))
+    (folder / "model.onnx").write_bytes(b"no network")
+    with pytest.raises(ValueError, match=r"model\.onnx: cannot be loaded"):
+        list(predict.predict(folder, [broken]))
+
+
 def test_missing_damaged_and_foreign_weights_are_refused(folder: Path, network: nn.Module) -> None:
     model = load_module(folder / "model.py")
     weights = folder / "model.safetensors"
