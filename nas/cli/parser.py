@@ -175,7 +175,11 @@ def _add_studies(commands: Commands) -> None:
     pareto.add_argument(
         "--fidelity", type=float, default=1.0, help="share of the full training (default: 1)"
     )
-    pareto.add_argument("--out", type=Path, help="draw the fronts into this PNG, SVG or PDF file")
+    pareto.add_argument(
+        "--out",
+        type=Path,
+        help="a table (.csv, .md, .parquet) or a picture (.png, .svg, .pdf) of the fronts",
+    )
     report.add_argument(
         "--out",
         type=Path,

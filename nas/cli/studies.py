@@ -9,11 +9,18 @@ import argparse
 import contextlib
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from nas.cli.device import print_json
 from nas.core.errors import ConfigError, HwnasError, one_line
 from nas.core.output import output_is_optional, tell
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from nas.results.study import StudyResults
 
 REPORT = "report.html"
 
@@ -42,16 +49,12 @@ def pareto_command(parsed: argparse.Namespace) -> int:
     studies = [results.open_study(name, parsed.runs) for name in parsed.studies]
     objectives = None if parsed.objectives is None else parsed.objectives.split(",")
     fronts = [s.pareto(parsed.where, objectives, parsed.sort, parsed.fidelity) for s in studies]
+    names = distinct_names(studies)
     if parsed.out is not None:
-        from nas.results.plot import plot_fronts
-
-        if objectives is not None:
-            expected = "no --objectives, as the studies' own are drawn"
-            raise ConfigError("--out", str(parsed.out), expected)
         output_is_optional()
-        plot_fronts(studies, fronts, parsed.out)
+        _write_fronts(studies, names, fronts, parsed.out, objectives)
     if parsed.json:
-        named = zip(distinct_names(studies), map(records, fronts), strict=True)
+        named = zip(names, map(records, fronts), strict=True)
         return print_json([{"study": name, **row} for name, rows in named for row in rows])
     from nas.cli.console import print_front
 
@@ -65,6 +68,36 @@ def pareto_command(parsed: argparse.Namespace) -> int:
     if parsed.out is not None:
         sys.stdout.write(f"{parsed.out}\n")
     return 0
+
+
+def _write_fronts(
+    studies: Sequence[StudyResults],
+    names: Sequence[str],
+    fronts: Sequence[pd.DataFrame],
+    path: Path,
+    objectives: Sequence[str] | None,
+) -> None:
+    """Write fronts as a table or as a picture, by the file's suffix."""
+    from nas.results.pictures import FORMATS
+    from nas.results.report import TABLES, write_table
+
+    if path.suffix.lower() in TABLES:
+        import pandas as pd
+
+        pairs = zip(names, fronts, strict=True)
+        rows = [front.assign(study=name) for name, front in pairs]
+        whole = pd.concat(rows, ignore_index=True)
+        write_table(whole[["study", *whole.columns.drop("study")]], path)
+        return
+    from nas.results.plot import plot_fronts
+
+    if path.suffix.lower() not in FORMATS:
+        expected = f"a file that ends with {', '.join((*TABLES, *FORMATS))}"
+        raise ConfigError("--out", str(path), expected)
+    if objectives is not None:
+        expected = "no --objectives, as the studies' own are drawn"
+        raise ConfigError("--out", str(path), expected)
+    plot_fronts(studies, fronts, path)
 
 
 def compare_command(parsed: argparse.Namespace) -> int:
@@ -103,7 +136,6 @@ def report_command(parsed: argparse.Namespace) -> int:
 def ui_command(parsed: argparse.Namespace) -> int:
     """Serve the page of studies until Ctrl-C."""
     from nas import results
-    from nas.results.study import StudyResults
     from nas.study.page import serve
 
     def opened() -> list[StudyResults]:

@@ -1,4 +1,4 @@
-"""The Pareto front as a table on the terminal and as a CSV file."""
+"""The Pareto front as a table, on the terminal and in files."""
 
 from __future__ import annotations
 
@@ -13,12 +13,15 @@ import pandas as pd
 from rich.markup import escape
 from rich.table import Table
 
-from nas.core.errors import printable
+from nas.core.errors import ConfigError, printable
 from nas.core.files import write_bytes_atomically
 from nas.core.trial import FULL
 from nas.results.columns import CONFIDENCE_INTERVAL, Column, columns_of, device_label
 from nas.results.hypervolume import knee
 from nas.results.study import StudyResults
+
+TABLES = (".csv", ".md", ".parquet")
+"""Endings of files of tables."""
 
 _ABSENT = "-"
 
@@ -46,9 +49,35 @@ def write_pareto_csv(study: StudyResults, path: Path) -> None:
     Raises:
         HwnasError: The study cannot be read, or the file cannot be written.
     """
-    frame = report_frame(study)
-    frame["genotype"] = [json.dumps(list(genotype)) for genotype in frame["genotype"]]
-    write_bytes_atomically(path, frame.to_csv(index=False).encode())
+    write_table(report_frame(study), path)
+
+
+def write_table(frame: pd.DataFrame, path: Path) -> None:
+    """Write rows of architectures into a file, whose suffix says how: one of `TABLES`.
+
+    Genotypes are JSON lists.
+
+    Raises:
+        ConfigError: The suffix is another one, or a package for it is missing.
+        HwnasError: The file cannot be written.
+    """
+    rows = frame.assign(genotype=[json.dumps(list(genotype)) for genotype in frame["genotype"]])
+    suffix = path.suffix.lower()
+    if suffix == ".csv":
+        write_bytes_atomically(path, rows.to_csv(index=False).encode())
+    elif suffix == ".md":
+        lines = [list(rows.columns), ["---"] * len(rows.columns), *rows.to_numpy().tolist()]
+        cells = [[f"{v:.6g}" if isinstance(v, float) else str(v) for v in line] for line in lines]
+        text = "".join(f"| {' | '.join(line)} |\n" for line in cells)
+        write_bytes_atomically(path, text.encode())
+    elif suffix == ".parquet":
+        try:
+            content = rows.to_parquet(index=False)
+        except ImportError as error:
+            raise ConfigError("--out", str(path), "pyarrow", "pip install pyarrow") from error
+        write_bytes_atomically(path, content)
+    else:
+        raise ConfigError("--out", str(path), f"a file that ends with {', '.join(TABLES)}")
 
 
 def table(study: StudyResults, front: pd.DataFrame | None = None) -> Table:

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from nas_command import Ended, Finished, wait_until
 from PIL import Image
@@ -152,6 +153,19 @@ def test_several_fronts_are_printed_and_drawn(
     with Image.open(tmp_path / "fronts.png") as image:
         assert image.size == (1200, 750)
     rows = json.loads(here("pareto", "first", "second", "--json").stdout)
+    for file, read in (("a.csv", pd.read_csv), ("a.parquet", pd.read_parquet)):
+        assert here("pareto", "first", "second", "--out", file).returncode == 0
+        table = read(tmp_path / file)
+        assert table["study"].tolist() == [row["study"] for row in rows]
+        assert table["arch_id"].astype(str).tolist() == [row["arch_id"] for row in rows]
+        assert table["error_final"].tolist() == [row["error_final"] for row in rows]
+        assert [json.loads(g) for g in table["genotype"]] == [row["genotype"] for row in rows]
+    assert here("pareto", "first", "--out", "a.md").returncode == 0
+    lines = (tmp_path / "a.md").read_text().splitlines()
+    assert len(lines) == 2 + len(finished.study.pareto())
+    assert len({line.count("|") for line in lines}) == 1
+    refused = here("pareto", "first", "--out", "a.bmp")
+    assert ".parquet" in refused.stderr
     front = len(finished.study.pareto())
     assert [row["study"] for row in rows] == ["first"] * front + ["second"] * front
     elsewhere = shutil.copytree(finished.folder, tmp_path / "elsewhere" / "first")
