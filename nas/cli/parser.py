@@ -207,6 +207,11 @@ def _add_studies(commands: Commands) -> None:
             help="knee, best, fastest, an arch_id, or the best with a condition: 'params_m < 1'",
         )
     export.add_argument(
+        "--pixels",
+        action="store_true",
+        help="also an ONNX file that takes uint8 pixels and names its outputs: pixels.onnx",
+    )
+    export.add_argument(
         "--refit",
         action="store_true",
         help="the network that finalise.refit trained on train and validation images together",

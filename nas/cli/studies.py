@@ -273,7 +273,12 @@ def export_command(parsed: argparse.Namespace) -> int:
     output_is_optional()
     study = results.open_study(parsed.study, parsed.runs)
     folder, difference = export(
-        study, parsed.pick, parsed.out, refit=parsed.refit, allow_imports=parsed.allow_imports
+        study,
+        parsed.pick,
+        parsed.out,
+        refit=parsed.refit,
+        pixels=parsed.pixels,
+        allow_imports=parsed.allow_imports,
     )
     sys.stdout.write(
         f"{folder}: runs without this project; PyTorch and ONNX Runtime differ by "

@@ -22,6 +22,7 @@ from nas.core.task import DETAILS
 from nas.export import fresh_process, predict
 from nas.export.card import model_card
 from nas.export.parity import TOLERANCE, check_parity, onnx_outputs
+from nas.export.pixels import PIXELS, write_from_pixels
 from nas.export.record import DEPLOYED, architecture_record, check_record, sha256, title
 from nas.export.source import PLAIN_PACKAGES, module_source
 from nas.network.onnx import export_onnx
@@ -53,6 +54,7 @@ def write(
     deployed: Path | None = None,
     details: Mapping[str, Any] | None = None,
     labels: Mapping[str, str] | None = None,
+    pixels: bool = False,
 ) -> Path:
     """Export a network into a folder and return the folder.
 
@@ -69,6 +71,7 @@ def write(
         deployed: The file or folder that was measured, where that is not the network's ONNX file.
         details: Of the test split; see `Task.details`. They become `test_details.json`.
         labels: What the numbers of `trained.metrics` are, with their units, by name.
+        pixels: Whether to write the ONNX file that takes pixels as they are as well.
 
     Raises:
         ConfigError: The network has another number of outputs than names of them.
@@ -87,6 +90,10 @@ def write(
             new = beside / "new"
             new.mkdir()
             _write_files(new, trained, measurement, deployed, details or {}, labels or {})
+            if pixels:
+                run = new / f"{DEPLOYED}.onnx"
+                model = run if run.is_file() else new / "model.onnx"
+                write_from_pixels(model, trained.preprocessing, trained.outputs, new / PIXELS)
             if former.exists():
                 former.rename(beside / "older")
             if folder.exists():
@@ -139,7 +146,7 @@ def _check_target(folder: Path) -> None:
         raise ExportError(f"{folder}: is a file, expected a folder; choose another name")
     names = {path.name for path in folder.iterdir()} - {_BYTECODE}
     deployed = {name for name in names if Path(name).stem == DEPLOYED}
-    others = sorted(names - deployed - {*FILES, DETAILS})
+    others = sorted(names - deployed - {*FILES, DETAILS, PIXELS})
     if others or (names and not names.issuperset(FILES)):
         found = ", ".join(others or sorted(names))
         raise ExportError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -59,8 +60,12 @@ def check_parity(network: nn.Module, onnx_path: Path, images: npt.NDArray[np.flo
     return difference
 
 
-def onnx_outputs(path: Path, images: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+def onnx_outputs(
+    path: Path, images: npt.NDArray[Any], name: str = INPUT_NAME
+) -> npt.NDArray[np.float32]:
     """Return what ONNX Runtime makes of images, one at a time, on the processor.
+
+    `name` is that of the file's input.
 
     Raises:
         ExportError: The file is not valid ONNX.
@@ -70,4 +75,4 @@ def onnx_outputs(path: Path, images: npt.NDArray[np.float32]) -> npt.NDArray[np.
     except onnx.checker.ValidationError as error:
         raise ExportError(f"{path.name}: not a valid ONNX file: {first_line(error)}") from error
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    return np.concatenate([session.run([OUTPUT_NAME], {INPUT_NAME: i[None]})[0] for i in images])
+    return np.concatenate([session.run([OUTPUT_NAME], {name: i[None]})[0] for i in images])

@@ -27,6 +27,7 @@ def export(
     out: Path,
     *,
     refit: bool = False,
+    pixels: bool = False,
     allow_imports: bool = False,
 ) -> tuple[Path, float]:
     """Write a verified architecture of `study` into the folder `out`, and check it there.
@@ -37,6 +38,8 @@ def export(
         out: New, empty or a former export.
         refit: Whether to take the network that was trained on train and validation images together,
             which `finalise.refit` makes of the front's picks.
+        pixels: Whether to write `pixels.onnx` as well, which takes uint8 pixels as they are and has
+            the names of the outputs in its metadata.
         allow_imports: Whether to import the modules that the study names, which runs their code. A
             study of the platform's own search spaces needs none.
 
@@ -66,6 +69,7 @@ def export(
         deployed=None if deployed.name == "model.onnx" else deployed,
         details=_details(parts / DETAILS, fix),
         labels={name: column.label() for name, column in columns_of(study.record).items()},
+        pixels=pixels,
     )
     return written, verify(written)
 

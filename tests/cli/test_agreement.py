@@ -107,7 +107,7 @@ def test_the_numbers_of_every_file_agree(
 
     # The exported files, run by hand on the images of the splits.
     out = tmp_path / "out"
-    exported = here("export", "small", "--pick", "best", "--out", str(out))
+    exported = here("export", "small", "--pick", "best", "--pixels", "--out", str(out))
     assert exported.returncode == 0, exported.stderr
     digits = data.get("digits")
     test, validation = digits.test_split(), digits.search_splits().validation
@@ -122,6 +122,10 @@ def test_the_numbers_of_every_file_agree(
     assert deployed.stat().st_size == pytest.approx(row["model_size_mb"] * 1e6)
     measured_file = study.path / "finalised" / row["arch_id"] / deployed.name
     assert deployed.read_bytes() == measured_file.read_bytes()
+
+    session = onnxruntime.InferenceSession(out / "pixels.onnx")
+    found = [session.run(None, {"pixels": pixels[None]})[0] for pixels in test.pixels[:8]]
+    assert np.allclose(np.concatenate(found), run_onnxruntime(deployed, images[:8]), atol=1e-4)
 
     # From image files the network sees the same, by the command and by the exported script alone.
     files = [str(tmp_path / f"{i}.png") for i in range(8)]

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 import pytest
 import torch
 from export_layers import Pooled
@@ -90,6 +91,27 @@ def test_predictions_are_those_of_the_model(folder: Path, tmp_path: Path, task: 
         expected = outputs.softmax(1) if task == "classification" else outputs
     assert list(found) == ["ant", "bee", "cat"]
     np.testing.assert_allclose(list(found.values()), expected[0], atol=TOLERANCE)
+
+
+def test_a_file_that_takes_pixels_computes_the_same(
+    trained: TrainedNetwork, tmp_path: Path
+) -> None:
+    folder = write(tmp_path / "out", trained, pixels=True)
+    assert {path.name for path in folder.iterdir()} == {*FILES, "pixels.onnx"}
+    assert verify(folder) <= TOLERANCE
+    session = onnxruntime.InferenceSession(folder / "pixels.onnx")
+    [taken] = session.get_inputs()
+    assert (taken.name, taken.type, taken.shape) == ("pixels", "tensor(uint8)", [1, 3, 12, 8])
+    names = json.loads(session.get_modelmeta().custom_metadata_map["outputs"])
+    assert names == ["ant", "bee", "cat"]
+    pixels = np.random.default_rng(1).integers(0, 256, (1, 3, 12, 8), np.uint8)
+    model = load_module(folder / "model.py")
+    with torch.inference_mode():
+        expected = model.load()(model.preprocess(torch.from_numpy(pixels)))
+    found = session.run(["outputs"], {"pixels": pixels})[0]
+    np.testing.assert_allclose(found, expected, atol=TOLERANCE)
+    write(folder, trained)
+    assert not (folder / "pixels.onnx").exists()
 
 
 def test_what_is_no_image_is_named(folder: Path, tmp_path: Path) -> None:
