@@ -5,8 +5,9 @@ ResNet-18 is compressed by studies of equal numbers of evaluations, without trai
 latency and stored size; compared are the hypervolumes of their fronts, relative to 1.1 of the
 base's latency and stored size and to an error of 30 %. Random choices are random but for the base;
 the others begin as `nas compress` does. Then networks of four widths are compressed, and their
-fronts drawn into `explorer.png`. Rows go to `search.csv`, the table to `search.md`; studies that
-are there are not run again.
+fronts drawn into `explorer.png`; `explorer.md` has of each the least latency and stored size that
+cost at most one point. Rows go to `search.csv`, the table to `search.md`; studies that are there
+are not run again.
 """
 
 from __future__ import annotations
@@ -34,6 +35,9 @@ WIDTHS = (8, 12, 16, 24)
 ONLY_BASE = "search.warm_start=[base]"
 WORST = 30.0
 """Error of the reference point, in percent."""
+
+LOST = 1.0
+"""Points of validation error that a network of `explorer.md` may lose."""
 
 MARGIN = 1.1
 """Its latency and stored size, as shares of the base's."""
@@ -76,6 +80,21 @@ def study(name: str, base: str, seed: int, algorithm: str, choices: Mapping[str,
     )
 
 
+def smaller(found: StudyResults) -> dict[str, str]:
+    """Return the latency and the stored size of a base, and the least ones within `LOST`."""
+    trials = found.trials()
+    error, *costs = found.columns.values()
+    complete = trials[trials["status"] == "complete"].sort_values("number")
+    base = complete.iloc[0]
+    kept = complete[complete[error] <= base[error] + LOST]
+    row = {"base": found.name, "error, %": f"{base[error]:.2f}"}
+    for name, column in zip(("latency, ms", "stored, MB"), costs, strict=True):
+        least = float(kept[column].min())
+        row[name], row[f"least {name}"] = f"{base[column]:.3f}", f"{least:.3f}"
+        row[f"share of {name.partition(',')[0]}"] = f"{least / base[column]:.2f}"
+    return row
+
+
 def share(found: StudyResults) -> float:
     """Return the hypervolume of a study's front, as a share of the box up to the reference."""
     trials = found.trials()
@@ -116,6 +135,9 @@ def main() -> None:
         for w in WIDTHS
     ]
     plot_fronts(sizes, [each.pareto() for each in sizes], HERE / "explorer.png")
+    text = markdown(pd.DataFrame(map(smaller, sizes)))
+    (HERE / "explorer.md").write_text(text + "\n")
+    print(text)
 
 
 if __name__ == "__main__":

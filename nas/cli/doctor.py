@@ -80,6 +80,9 @@ def _gpus() -> str:
 def _packages() -> Iterator[dict[str, Any]]:
     """Yield the version of each package that is required, by hwnas or by one of its extras."""
     needed_by: dict[str, str] = {}
+    if _version("hwnas") is None:
+        yield _row("package hwnas", None, "pip install .")
+        return
     for line in metadata.requires("hwnas") or []:
         requirement, _, condition = line.partition(";")
         extra = re.search(r"""extra\s*==\s*["']([^"']+)["']""", condition)

@@ -94,8 +94,9 @@ def place(study: StudyResults, pick: str = "knee") -> str:
         ConfigError: There is no such architecture.
     """
     row, names = study.pick(pick), list(study.columns.values())
-    trials = study.trials().drop_duplicates("arch_id", keep="last")
+    trials = study.trials()
     trials = trials[(trials["status"] == "complete") & (trials["fidelity"] == FULL)]
+    trials = trials.drop_duplicates("arch_id", keep="last")
     others = trials[trials["arch_id"] != row["arch_id"]]
     own, values = row[names].to_numpy(dtype=float), others[names].to_numpy(dtype=float)
     better = (values <= own).all(axis=1) & (values < own).any(axis=1)

@@ -57,16 +57,8 @@ def command(study: StudyResults, name: str, *, allow_imports: bool = False) -> l
     if before and before not in search_spaces.names():
         modules.append(before)  # of a function that returns the network
     import_modules_of(study, modules, allow_imports)
-    overrides = [f"imports={_hydra(wanted['imports'])}"] if wanted["imports"] else []
-    for section, registry in COMPONENTS.items():
-        chosen = wanted[section]
-        overrides.append(f"{section}={chosen['name']}")
-        overrides += [
-            f"{section}.{field.name}={_hydra(chosen[field.name])}"
-            for field in dataclasses.fields(registry.component(chosen["name"]))
-            if field.default is field.default_factory and field.name in chosen
-        ]
-    overrides.append(f"search={wanted['search']['algorithm']['name']}")
+    with decoding(study.path / CONFIG):
+        overrides = list(_selected(wanted))
     selecting = _differences(every_setting(compose(overrides)), wanted)
     overrides += [text for path, text in selecting if path.rpartition(".")[2] in SELECTING]
     overrides += [text for _, text in _differences(every_setting(compose(overrides)), wanted)]
@@ -75,6 +67,19 @@ def command(study: StudyResults, name: str, *, allow_imports: bool = False) -> l
         line = f"this release cannot set {', '.join(left)}"
         raise HwnasError(f"{study.path}: {line}; take the release that the study was made with")
     return ["nas", "search", *_needed(overrides)]
+
+
+def _selected(wanted: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the overrides that choose the components, with what these cannot do without."""
+    if wanted["imports"]:
+        yield f"imports={_hydra(wanted['imports'])}"
+    for section, registry in COMPONENTS.items():
+        chosen = wanted[section]
+        yield f"{section}={chosen['name']}"
+        for field in dataclasses.fields(registry.component(chosen["name"])):
+            if field.default is field.default_factory and field.name in chosen:
+                yield f"{section}.{field.name}={_hydra(chosen[field.name])}"
+    yield f"search={wanted['search']['algorithm']['name']}"
 
 
 def changed_versions(study: StudyResults) -> dict[str, tuple[str, str]]:

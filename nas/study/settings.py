@@ -211,6 +211,9 @@ class FinaliseSettings:
     def __post_init__(self) -> None:
         if self.limit < 0:
             raise ConfigError("finalise.limit", self.limit, "0 or more")
+        if self.limit == 0 and (self.picks or self.seeds > 1):
+            expected = "1 or more, as finalise.picks or finalise.seeds is set"
+            raise ConfigError("finalise.limit", self.limit, expected)
         if self.seeds < 1:
             raise ConfigError("finalise.seeds", self.seeds, "1 or more")
         _check_texts("finalise.picks", self.picks)
