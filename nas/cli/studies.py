@@ -226,7 +226,7 @@ def sensitivity_command(parsed: argparse.Namespace) -> int:
 def reproduce_command(parsed: argparse.Namespace) -> int:
     """Print the command that searches again."""
     from nas import results
-    from nas.study.reproduction import changed_versions, command
+    from nas.study.reproduction import changed_versions, command, folder_of
 
     study = results.open_study(parsed.study, parsed.runs)
     name = parsed.name or f"{study.name}_again"
@@ -234,7 +234,7 @@ def reproduce_command(parsed: argparse.Namespace) -> int:
     changed = changed_versions(study)
     if parsed.json:
         return print_json({"command": words, "changed_versions": changed})
-    compare = ["nas", "compare", str(study.path), str(study.path.with_name(name))]
+    compare = ["nas", "compare", str(study.path), str(folder_of(study, name))]
     sys.stdout.write(f"{shlex.join(words)}\n{shlex.join(compare)}\n")
     for package, (then, now) in changed.items():
         tell(f"{package} was {then} and is {now} here: the outcome may differ")
