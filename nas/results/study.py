@@ -246,22 +246,23 @@ class StudyResults:
         known = values.dropna(axis="columns", how="all")
         return {str(name): (float(c.min()), float(c.max())) for name, c in known.items()}
 
-    def pick(self, text: str) -> pd.Series[Any]:
+    def pick(self, text: str, objectives: Sequence[str] | None = None) -> pd.Series[Any]:
         """Return one architecture's row of `trials`.
 
         Args:
-            text: Of the default front, "knee", "best" (least `metric`) or "fastest"; a condition
+            text: Of the front, "knee", "best" (least `metric`) or "fastest"; a condition
                 such as "latency_ms_measured < 1", for the best architecture that meets it, see
                 `pareto`; or the first digits of the `arch_id` of any complete trial; of an
                 architecture's trials, the one of the highest fidelity.
+            objectives: Of the front, see `pareto`.
 
         Raises:
             ConfigError: There is no such architecture, or several.
         """
         if text in PICKS:
-            return self._pick_of_front(text)
+            return self._pick_of_front(text, None, objectives)
         if set(text) & set("<>="):
-            return self._pick_of_front("best", text)
+            return self._pick_of_front("best", text, objectives)
         frame = self.trials().sort_values("fidelity", ascending=False, kind="stable")
         frame = frame.drop_duplicates("arch_id").sort_values("number")
         found = frame[frame["arch_id"].str.startswith(text)] if text else frame
@@ -294,17 +295,20 @@ class StudyResults:
         """
         return self.hypervolume(front) / math.prod(self.reference_point)
 
-    def _pick_of_front(self, text: str, where: str | None = None) -> pd.Series[Any]:
-        front = self.pareto(where)
+    def _pick_of_front(
+        self, text: str, where: str | None, objectives: Sequence[str] | None
+    ) -> pd.Series[Any]:
+        front = self.pareto(where, objectives)
         if front.empty:
             limits = ", ".join(str(limit) for limit in self.constraints)
             fix = f"no trial keeps {limits}" if limits else "no trial is complete"
-            if where is not None and (reach := self.reach(where)):
+            if where is not None and (reach := self.reach(where, objectives)):
                 ends = [f"{name} is {low:.4g} to {high:.4g}" for name, (low, high) in reach.items()]
                 raise ConfigError("architecture", where, "what one keeps", "; ".join(ends))
             raise ConfigError("architecture", where or text, "a study with a front", fix)
         if text == "knee":
-            return front.iloc[knee(front[self.front_columns(front)].to_numpy(dtype=float))]
+            names = self.front_columns(front) if objectives is None else list(objectives)
+            return front.iloc[knee(front[names].to_numpy(dtype=float))]
         by = _FASTEST if text == "fastest" else (f"{self.metric}_final", self.metric)
         known = [name for name in by if name in front and front[name].notna().all()]
         if not known:

@@ -547,6 +547,14 @@ def test_a_condition_on_an_objective_is_about_the_front_it_picks_from(study_fold
     assert study.pick("latency_ms_predicted < 2.5")["number"] == 0
     with pytest.raises(ConfigError, match=r"latency_ms_measured is 1\.2 to 3"):
         study.pick("latency_ms < 1")
+    # Of the search's front there are others than those that are verified.
+    searched = list(study.columns.values())
+    numbers = set(study.pareto(objectives=searched)["number"])
+    for text in ("knee", "best", "fastest", "latency_ms < 2.5"):
+        assert study.pick(text, searched)["number"] in numbers
+    assert study.pick("number == 2", searched)["number"] == 2
+    with pytest.raises(ConfigError, match="number is 0 to 1"):
+        study.pick("number == 2")
 
 
 def test_no_function_that_a_study_names_is_called(study_folder: Build) -> None:
