@@ -91,7 +91,9 @@ def predict(folder: Path, images: Iterable[str | Path]) -> Iterator[dict[str, fl
     record = read_record(folder)
     deployed = (record["deployed"] or {}).get("file", "")
     if deployed != Path(deployed).name:
-        raise ValueError(f"{folder / 'architecture.json'}: names {deployed!r}, expected a file in it")
+        raise ValueError(
+            f"{folder / 'architecture.json'}: names {deployed!r}, expected a file in it"
+        )
     file = folder / (deployed if deployed.endswith(".onnx") else "model.onnx")
     try:
         session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])

@@ -146,8 +146,9 @@ def _values(
     genotypes: Sequence[Genotype],
 ) -> tuple[dict[str, FloatArray], dict[str, FloatArray]]:
     """Return columns of architectures, and how unsure they are, each of shape `(n,)`."""
-    found = Calibration.load(StudyFolder(study.path).predictor, space)
-    facts = Facts(space.costs, found and found.predictor, found and found.memory)
+    facts = Facts(space.costs, None)
+    if calibration := Calibration.load(StudyFolder(study.path).predictor, space):
+        facts = Facts(space.costs, calibration.predictor, calibration.memory)
     before = columns_before_training(facts, genotypes)
     kinds = {name: column.kind for name, column in columns_of(study.record, columns).items()}
     values, stds = dict[str, FloatArray](), dict[str, FloatArray]()
