@@ -163,13 +163,13 @@ class StudyResults:
         Of verified architectures, else NaN: `error_final` (validation error, %) and `error_test`
         (%) after the final training; `error_test_refit` (%) where it was trained again on both
         splits; `error_final_mean`, `error_final_std`, `error_test_mean` and `error_test_std` (%)
-        where it was trained with several seeds; the same of every other metric of the task, such as
-        `balanced_error_test`; `latency_ms_measured`, `latency_ms_measured_ci` (half width of the
-        95 % interval), `latency_ms_median`, `latency_ms_p95`, `peak_memory_mb_measured`,
-        `model_size_mb` and, where it is counted, `energy_mj_measured`. All are of what the device
-        runs: where that is quantised, `error_final_fp32`, `error_test_fp32` and
-        `latency_ms_measured_fp32` are of the network before. Architectures that were measured
-        during the search have a measured latency too.
+        where it was trained with several `seeds`, as many as have ended; the same of every other
+        metric of the task, such as `balanced_error_test`; `latency_ms_measured`,
+        `latency_ms_measured_ci` (half width of the 95 % interval), `latency_ms_median`,
+        `latency_ms_p95`, `peak_memory_mb_measured`, `model_size_mb` and, where it is counted,
+        `energy_mj_measured`. All are of what the device runs: where that is quantised,
+        `error_final_fp32`, `error_test_fp32` and `latency_ms_measured_fp32` are of the network
+        before. Architectures that were measured during the search have a measured latency too.
 
         Raises:
             HwnasError: The ledger or a verified architecture's record cannot be read.

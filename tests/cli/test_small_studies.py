@@ -69,6 +69,7 @@ def test_any_architecture_is_verified_with_several_seeds(here: Here, tmp_path: P
     for arch_id, found in results.items():
         row = trials.loc[arch_id]
         assert row["error_final"] == found[0]["error_final"]
+        assert row["seeds"] == len(found)
         for name in ("error_final", "error_test", "worst_class_error_test"):
             values = [result[name] for result in found]
             assert row[f"{name}_mean"] == pytest.approx(np.mean(values))
