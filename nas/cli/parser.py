@@ -204,7 +204,8 @@ def _add_studies(commands: Commands) -> None:
         command.add_argument(
             "--pick",
             default="knee",
-            help="knee, best, fastest, an arch_id, or the best with a condition: 'params_m < 1'",
+            help="knee, best, fastest, an arch_id, the best with a condition: 'params_m < 1', or "
+            "what is to be smallest or largest: 'error_final < 10, min latency_ms'",
         )
     export.add_argument(
         "--pixels",

@@ -34,7 +34,8 @@ def export(
 
     Args:
         study: A finalised study.
-        pick: `knee`, `best`, `fastest`, a condition or an `arch_id`; see `StudyResults.pick`.
+        pick: `knee`, `best`, `fastest`, a condition, a goal or an `arch_id`; see
+            `StudyResults.pick`.
         out: New, empty or a former export.
         refit: Whether to take the network that was trained on train and validation images together,
             which `finalise.refit` makes of the front's picks.
