@@ -315,10 +315,10 @@ class StudyResults:
         if goal is not None:
             way, name = goal
             name = self._aliases(front, front["verified"]).get(name, name)
-            values = front[self._numeric(front, name, "architecture")]
-            if values.isna().all():
+            values = front[self._numeric(front, name, "architecture")].to_numpy(dtype=float)
+            if np.isnan(values).all():
                 raise ConfigError("architecture", text, f"a study that knows {name}")
-            return front.loc[values.idxmin() if way == "min" else values.idxmax()]
+            return front.iloc[int(np.nanargmin(values if way == "min" else -values))]
         by = _FASTEST if text == "fastest" else (f"{self.metric}_final", self.metric)
         known = [name for name in by if name in front and front[name].notna().all()]
         if not known:
