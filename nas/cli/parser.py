@@ -213,6 +213,11 @@ def _add_studies(commands: Commands) -> None:
         help="also an ONNX file that takes uint8 pixels and names its outputs: pixels.onnx",
     )
     export.add_argument(
+        "--dynamic-batch",
+        action="store_true",
+        help="also an ONNX file that takes any number of images at a time, in fp32: batches.onnx",
+    )
+    export.add_argument(
         "--refit",
         action="store_true",
         help="the network that finalise.refit trained on train and validation images together",

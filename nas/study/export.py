@@ -28,6 +28,7 @@ def export(
     *,
     refit: bool = False,
     pixels: bool = False,
+    dynamic_batch: bool = False,
     allow_imports: bool = False,
 ) -> tuple[Path, float]:
     """Write a verified architecture of `study` into the folder `out`, and check it there.
@@ -41,6 +42,8 @@ def export(
             which `finalise.refit` makes of the front's picks.
         pixels: Whether to write `pixels.onnx` as well, which takes uint8 pixels as they are and has
             the names of the outputs in its metadata.
+        dynamic_batch: Whether to write `batches.onnx` as well, which takes any number of images, in
+            fp32.
         allow_imports: Whether to import the modules that the study names, which runs their code. A
             study of the platform's own search spaces needs none.
 
@@ -71,6 +74,7 @@ def export(
         details=_details(parts / DETAILS, fix),
         labels={name: column.label() for name, column in columns_of(study.record).items()},
         pixels=pixels,
+        dynamic_batch=dynamic_batch,
     )
     return written, verify(written)
 
