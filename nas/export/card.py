@@ -20,7 +20,11 @@ What the network sees in images, with NumPy, ONNX Runtime and Pillow:
 
     python predict.py IMAGE ...
 
-{files}ONNX Runtime, one image at a time:
+{files}| ONNX file | inputs | outputs |
+| --- | --- | --- |
+{interfaces}
+
+ONNX Runtime, one image at a time:
 
 ```python
 import numpy as np
@@ -61,16 +65,18 @@ def model_card(
     measurement: Measurement | None,
     labels: Mapping[str, str],
     details: Mapping[str, Any],
+    files: Mapping[str, tuple[str, str]],
 ) -> str:
     """Return the model card as Markdown; facts that were not handed in are left out.
 
     `record` is the network's `architecture.json`, `labels` say what a figure is, with its unit,
-    `details` are those of the test split; see `Task.details`.
+    `details` are those of the test split; see `Task.details`. `files` are inputs and outputs of the
+    ONNX files, by name.
     """
     figures = record["figures"]
     parts = [f"# {title(record)}", _opening(record)]
     parts += [text for text in (_summary(figures, measurement),) if text]
-    parts += [_loading(record), _limits(record)]
+    parts += [_loading(record, files), _limits(record)]
     if figures:
         parts.append("## Figures\n\n" + _table(figures, labels))
     if "recall_percent" in details:
@@ -183,11 +189,12 @@ def _flat(facts: Mapping[str, Any], prefix: str = "") -> list[tuple[str, object]
     return flat
 
 
-def _loading(record: Mapping[str, Any]) -> str:
+def _loading(record: Mapping[str, Any], files: Mapping[str, tuple[str, str]]) -> str:
     preprocessing = record["preprocessing"]
     deployed = record["deployed"] and record["deployed"]["file"]
     return _LOADING.format(
         files=_DEPLOYED.format(file=deployed) if deployed else "",
+        interfaces="\n".join(f"| `{file}` | {' | '.join(ends)} |" for file, ends in files.items()),
         onnx=deployed if deployed and deployed.endswith(".onnx") else "model.onnx",
         shape=", ".join(map(str, record["input_shape"])),
         mean=preprocessing["mean"],
@@ -201,9 +208,9 @@ def _limits(record: Mapping[str, Any]) -> str:
     channels, height, width = record["input_shape"]
     difference = record["onnx_max_abs_difference"]
     lines = [
-        f"- The ONNX file takes one image of {channels} x {height} x {width} a call; bring others "
-        "to that size as the training images were.",
-        "- Pixels must be preprocessed as above.",
+        f"- Images have {channels} x {height} x {width} values; bring others to that size as the "
+        "training images were. ONNX files take as many a call as the table says.",
+        "- `images` are pixels that are preprocessed as above; `pixels` are not preprocessed.",
         f"- Outputs of `model.onnx` and `model.py` differ by {difference:.2g} at most on the images"
         f" that were compared{', without quantisation' if record['deployed'] else ''}.",
     ]
