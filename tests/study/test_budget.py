@@ -26,8 +26,8 @@ from nas.study.budget import (
 )
 from nas.study.composition import compose
 from nas.study.planner import Planner
-from nas.study.reading import read
 from nas.study.preview import nothing_complete_line
+from nas.study.reading import read
 from nas.study.settings import EVALUATIONS, StudySettings
 from nas.training.job import TrainingJob
 
