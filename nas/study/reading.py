@@ -8,6 +8,7 @@ here, so that a component's settings are declared once.
 from __future__ import annotations
 
 import dataclasses
+import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -301,6 +302,7 @@ def _general(values: Mapping[str, Any]) -> GeneralSettings:
             holders = [f"{part}.{section}" for part, names in _fields(values) if section in names]
             if not holders:
                 raise UnknownNameError("configuration", section, known)
+            holders += difflib.get_close_matches(section, known, n=1)
             fix = f"did you mean {' or '.join(map(repr, holders))}?"
             raise ConfigError("configuration", section, f"one of {', '.join(sorted(known))}", fix)
     name = values.get("name")
