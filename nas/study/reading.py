@@ -8,7 +8,8 @@ here, so that a component's settings are declared once.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+import difflib
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -286,6 +287,10 @@ def _with_recipes(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _component(values: Mapping[str, Any], section: str) -> Any:
+    name = str((values.get(section) or {}).get("name"))
+    if section == "data" and name not in data.names() and Path(name).is_dir():
+        fix = f"a folder of images is read by data=image_folder data.path={name}"
+        raise ConfigError("data", name, f"one of {', '.join(data.names())}", fix)
     return component(COMPONENTS[section], values.get(section), section)
 
 
@@ -294,7 +299,12 @@ def _general(values: Mapping[str, Any]) -> GeneralSettings:
     known = (*GENERAL, *COMPONENTS, *SECTIONS)
     for section in values:
         if section not in known:
-            raise UnknownNameError("configuration", section, known)
+            holders = [f"{part}.{section}" for part, names in _fields(values) if section in names]
+            if not holders:
+                raise UnknownNameError("configuration", section, known)
+            holders += difflib.get_close_matches(section, known, n=1)
+            fix = f"did you mean {' or '.join(map(repr, holders))}?"
+            raise ConfigError("configuration", section, f"one of {', '.join(sorted(known))}", fix)
     name = values.get("name")
     if isinstance(name, int | float):
         # The command line takes 359_0 for the number 3590, which would be another name.
@@ -308,6 +318,17 @@ def _general(values: Mapping[str, Any]) -> GeneralSettings:
             check_folder(setting, Path(folder).expanduser())
     import_modules(general.imports)
     return general
+
+
+def _fields(values: Mapping[str, Any]) -> Iterator[tuple[str, set[str]]]:
+    """Return the names of the settings of each section, as far as its component is known."""
+    for section, registry in COMPONENTS.items():
+        name = str((values.get(section) or {}).get("name"))
+        if name in registry.names():
+            fields = dataclasses.fields(registry.component(name))
+            yield section, {spec.name for spec in fields}
+    for section, cls in SECTIONS.items():
+        yield section, {spec.name for spec in dataclasses.fields(cls)}
 
 
 def _objective(name: str, device: Device) -> Objective:
