@@ -18,6 +18,7 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import replace
+from typing import TypeVar
 
 from nas.network.blocks import IntArray
 from nas.network.costs import Layer, Step, Trace
@@ -32,7 +33,10 @@ _AVERAGES = ("adaptiveavgpool2d", "adaptive_avg_pool2d", "mean")
 _CONVOLUTION = re.compile(r"(?:conv|depthwise|grouped)(\d+)(?:x(\d+))?(?:d(\d+))?")
 
 
-def aligned(values: int | IntArray) -> int | IntArray:
+_Values = TypeVar("_Values", int, IntArray)
+
+
+def aligned(values: _Values) -> _Values:
     """Return the bytes of a buffer of so many 8-bit values."""
     return -(-values // ALIGNMENT) * ALIGNMENT
 
@@ -48,7 +52,7 @@ def arena_trace(trace: Trace) -> Trace:
     steps: list[Step] = []
 
     def add(reads: tuple[int, ...], values: int, *, shared: bool = False) -> int:
-        size = int(aligned(values))
+        size = aligned(values)
         steps.append(Step(reads=reads, values=size, works_in_place=shared, is_view=shared))
         return inputs + len(steps) - 1
 
@@ -64,7 +68,7 @@ def arena_trace(trace: Trace) -> Trace:
         positions.append(add(reads, step.values, shared=shared))
     return replace(
         trace,
-        input_values=tuple(int(aligned(values)) for values in trace.input_values),
+        input_values=tuple(aligned(values) for values in trace.input_values),
         output=positions[trace.output],
         steps=tuple(steps),
     )
@@ -89,5 +93,3 @@ def _same(side: int, output: int, kernel: int) -> bool:
     total = max((output - 1) * stride + kernel - side, 0)
     unpadded = (side - kernel) // stride + 1 == output
     return total == kernel - 1 or unpadded
-
-
