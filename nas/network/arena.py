@@ -89,7 +89,7 @@ def _padded_values(layer: Layer) -> int:
 
 def _same(side: int, output: int, kernel: int) -> bool:
     """Whether a padding of half the kernel on both sides is TensorFlow's, or there is none."""
-    stride = -(-side // output)
-    total = max((output - 1) * stride + kernel - side, 0)
-    unpadded = (side - kernel) // stride + 1 == output
+    least, most = side // output, -(-side // output)
+    total = max((output - 1) * most + kernel - side, 0)
+    unpadded = any((side - kernel) // max(s, 1) + 1 == output for s in (least, most))
     return total == kernel - 1 or unpadded
