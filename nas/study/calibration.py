@@ -158,7 +158,7 @@ def accuracy_line(calibration: Calibration) -> str:
     """Return how well samples are predicted from the others, beside the noise of measuring."""
     parts = {
         "latency": calibration.predictor,
-        "peak memory": calibration.memory,
+        "peak memory" if calibration.flash is None else "SRAM": calibration.memory,
         "flash": calibration.flash,
     }
     found = []
