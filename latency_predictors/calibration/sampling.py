@@ -121,7 +121,9 @@ def measure_genotypes(
                 Deployable(model, choices) if (choices := space.deployment(genotype)) else model
                 for model, genotype in zip(written, chosen, strict=True)
             ]
-            tell(len(known), f"measuring {counted(len(chosen), 'network')}, interleaved")
+            networks = counted(len(chosen), "network")
+            doing = f"measuring {networks}, interleaved"
+            tell(len(known), f"estimating {networks}" if device.estimated else doing)
             taken = device.measure_many(
                 models, space.input_shape, memory=memory, seed=seed, seconds_per_model=seconds
             )

@@ -186,8 +186,9 @@ class Verification:
 
     def _measure(self, members: Sequence[Candidate], show: Show) -> None:
         """Export and measure trained members, all of them interleaved."""
-        self.reporter.stage(f"exporting and measuring {counted(len(members), 'architecture')}")
         space, device = self.problem.space, self.settings.device
+        doing = "estimating" if device.estimated else "measuring"
+        self.reporter.stage(f"exporting and {doing} {counted(len(members), 'architecture')}")
         if line := threads_line(device):
             self.reporter.stage(line)
         exported, models = [], []
