@@ -1,9 +1,9 @@
 """What a network takes of a microcontroller's memories, learned from the estimates of tools.
 
 The arena of TensorFlow Lite Micro has two parts that follow other laws, as peak memory has. Its
-head holds the activations that are alive at once, which is counted on the network; the tool's
-planner may need more, and Arm's compiler Vela less, as it lets layers share buffers and works on
-some of them piece by piece. Its tail, and the file in flash, grow with every kernel.
+head holds the activations that are alive at once, which is counted on the network. Its tail, and
+the file in flash, grow with every kernel. What Arm's compiler Vela takes is counted by other rules,
+activations in place and nothing padded, and some weights are copied to this memory as well.
 """
 
 from __future__ import annotations
@@ -26,22 +26,38 @@ from nas.core.space import Genotype
 from nas.network.blocks import IntArray
 from nas.network.space import SearchSpace
 
+COUNTS = 2
+"""Ways of counting activations: of TensorFlow Lite Micro, and of runtimes that work in place."""
+
 HEAD, TAIL = "head", "tail"
 """Folders of the parts of a saved predictor of memory."""
 
 
 class ArenaRegression(EncodingRegression):
-    """A smooth function of the activations that are counted alive at once, and of sizes."""
+    """The activations that are counted alive at once, by a factor that is learned.
+
+    Of the two ways of counting that one is taken whose factor varies least.
+    """
 
     name = "arena"
 
     def features(self, genotypes: IntArray) -> FloatArray:
-        """Return logarithms of the counted arena and of costs, shape `(n, 5)`."""
+        """Return logarithms of both counts and of sizes, and the one-hot encoding: `(n, f)`."""
         costs = self.space.costs(genotypes)
-        sizes = costs[["activations_m", "peak_activation_mb", "macs_m", "params_m"]]
-        counted = self.space.arena_kb(genotypes)[:, None]
-        every: FloatArray = np.hstack([counted, sizes.to_numpy(float)])
-        return np.log(np.maximum(every, 1e-9))
+        sizes = costs[["peak_activation_mb", "activations_m", "macs_m", "params_m"]]
+        every: FloatArray = np.hstack(
+            [self.space.arena_kb(genotypes)[:, None], sizes.to_numpy(float)]
+        )
+        return np.hstack([np.log(np.maximum(every, 1e-9)), self.space.one_hot(genotypes)])
+
+    def fit(self, features: FloatArray, latency_ms: FloatArray) -> None:
+        factors = np.log(latency_ms)[:, None] - features[:, :COUNTS]
+        self._count = int(np.argmin(factors.std(axis=0)))
+        super().fit(features, np.exp(factors[:, self._count]))
+
+    def evaluate(self, features: FloatArray) -> FloatArray:
+        counted: FloatArray = np.exp(features[:, [self._count]])
+        return super().evaluate(features) * counted
 
 
 @dataclass(frozen=True)

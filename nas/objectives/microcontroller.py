@@ -35,8 +35,7 @@ class SramKb(Objective):
 
     unit: ClassVar[str] = "KiB"
     column: ClassVar[str] = "sram_kb_predicted"
-    needs_memory: ClassVar[bool] = True
-    needs_estimate: ClassVar[bool] = True
+    needs_estimates: ClassVar[bool] = True
 
     @property
     def verified_column(self) -> str:
@@ -45,9 +44,9 @@ class SramKb(Objective):
 
     def before_training(self, genotypes: Sequence[Genotype], facts: Facts) -> FloatArray:
         """Return the predicted kilobytes, shape `(n,)`."""
-        if facts.memory is None:
+        if facts.sram is None:
             raise TypeError("sram_kb needs a calibrated predictor of memory")
-        return facts.memory.predict_mb(genotypes) * 1e6 / KILOBYTE
+        return facts.sram.predict_mb(genotypes) * 1e6 / KILOBYTE
 
 
 @register("flash_kb")
@@ -57,8 +56,7 @@ class FlashKb(Objective):
 
     unit: ClassVar[str] = "KiB"
     column: ClassVar[str] = "flash_kb_predicted"
-    needs_flash: ClassVar[bool] = True
-    needs_estimate: ClassVar[bool] = True
+    needs_estimates: ClassVar[bool] = True
 
     @property
     def verified_column(self) -> str:

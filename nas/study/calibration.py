@@ -42,7 +42,7 @@ from nas.search.adaptive_measurement import (
 from nas.search.problem import SearchProblem
 from nas.study.settings import CalibrationSettings
 
-MEMORY, FLASH = "memory", "flash"
+MEMORY, SRAM, FLASH = "memory", "sram", "flash"
 """Folders of the predictors of memories, in that of the latency predictor."""
 
 REPEATED = 20
@@ -56,7 +56,8 @@ class Calibration:
     Attributes:
         predictor: The latency predictor, or `None` of a device that tells no time.
         memory: The predictor of peak memory, or `None` where memory was not asked for.
-        flash: The predictor of flash, or `None` of a device that has none.
+        sram: The predictor of a microcontroller's memory, or `None` of other devices.
+        flash: That of its flash.
         cost: Networks `measured` and `reused` from the store, `seconds` of the whole and
             `seconds_reused`, which the reused ones took when they were measured;
             `relative_ci_percent`, the median half width of a measurement's 95 % interval.
@@ -64,6 +65,7 @@ class Calibration:
 
     predictor: LatencyPredictor | None
     memory: MemoryPredictor | None
+    sram: MemoryPredictor | None
     flash: MemoryPredictor | None
     cost: dict[str, Any]
 
@@ -80,16 +82,16 @@ class Calibration:
         Raises:
             ConfigError: It was calibrated for another space, or for other code of the same.
         """
-        timed, has_flash = (folder / "predictor.json").is_file(), (folder / FLASH).is_dir()
-        if not (folder / "calibration.json").is_file() or not (timed or has_flash):
+        timed, estimated = (folder / "predictor.json").is_file(), (folder / FLASH).is_dir()
+        if not (folder / "calibration.json").is_file() or not (timed or estimated):
             return None
         cost = sampling.load_samples(folder, space)[2]
-        kind = Sram if has_flash else PeakMemory
         return cls(
-            latency_predictors.load(folder) if timed else None,
-            kind.load(folder / MEMORY) if (folder / MEMORY).is_dir() else None,
-            Flash.load(folder / FLASH) if has_flash else None,
-            cost,
+            predictor=latency_predictors.load(folder) if timed else None,
+            memory=PeakMemory.load(folder / MEMORY) if (folder / MEMORY).is_dir() else None,
+            sram=Sram.load(folder / SRAM) if estimated else None,
+            flash=Flash.load(folder / FLASH) if estimated else None,
+            cost=cost,
         )
 
     @classmethod
@@ -117,14 +119,13 @@ class Calibration:
             limit_s=settings.limit_s,
             on_progress=on_progress,
         )
-        memory: PeakMemory | Sram | None = None
-        flash, predictor = None, None
+        memory, sram, flash, predictor = None, None, None, None
         if settings.device.estimated:
             sram_mb, tail_mb, flash_mb = (
                 np.array([getattr(m, name) for m in measurements], float)
                 for name in ("peak_memory_mb", "loading_memory_mb", "flash_mb")
             )
-            memory = Sram.fit(space, genotypes, sram_mb, tail_mb)
+            sram = Sram.fit(space, genotypes, sram_mb, tail_mb)
             flash = Flash.fit(space, genotypes, flash_mb)
         elif settings.memory:
             if not measured_memory(measurements):
@@ -143,22 +144,21 @@ class Calibration:
             "seconds_reused": store.counts.reused_s - before.reused_s,
             "relative_ci_percent": float(100 * np.median([m.relative_ci for m in measurements])),
         }
-        if memory is not None:
-            memory.save(settings.folder / MEMORY)
-        if flash is not None:
-            flash.save(settings.folder / FLASH)
-        if predictor is not None:
-            predictor.save(settings.folder)
+        parts = {MEMORY: memory, SRAM: sram, FLASH: flash, "": predictor}
+        for name, part in parts.items():
+            if part is not None:
+                part.save(settings.folder / name)
         # Last, as it tells that all are there.
         sampling.save_samples(settings.folder, space, genotypes, measurements, cost)
-        return cls(predictor, memory, flash, cost)
+        return cls(predictor=predictor, memory=memory, sram=sram, flash=flash, cost=cost)
 
 
 def accuracy_line(calibration: Calibration) -> str:
     """Return how well samples are predicted from the others, beside the noise of measuring."""
     parts = {
         "latency": calibration.predictor,
-        "peak memory" if calibration.flash is None else "SRAM": calibration.memory,
+        "peak memory": calibration.memory,
+        "SRAM": calibration.sram,
         "flash": calibration.flash,
     }
     found = []
@@ -345,7 +345,9 @@ def adaptive_measurement_line(candidate: MeasuredCandidate) -> str:
     if not candidate.kept and candidate.reason == "constraint":
         outcome += ", so it is not trained"
     measured = f"measured {measurement.latency_ms:.4g} ± {measurement.ci_ms:.1g} ms"
-    if not candidate.taken.reused:
+    if measurement.estimated_by:
+        measured = f"estimated {measurement.latency_ms:.4g} ms"
+    elif not candidate.taken.reused:
         took = f"{candidate.taken.seconds:.0f} s"
         measured += f" in {took}, in which trainings on that machine waited"
     return f"  {candidate.arch_id} {interval}; {measured}{outcome}"

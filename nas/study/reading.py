@@ -318,7 +318,7 @@ def _objective(name: str, device: Device) -> Objective:
         ConfigError: The device cannot tell its value.
     """
     found = _named(name)
-    if found.needs_estimate or (device.estimated and found.needs_calibration):
+    if found.needs_estimates or (device.estimated and found.needs_calibration):
         if name not in device.estimated:
             told = ", ".join(device.estimated) or "what it measures, such as latency_ms"
             expected = f"with this device {told}"

@@ -418,6 +418,7 @@ class _Study:
                 predictor=LearningPredictor(predictor) if predictor else None,
                 memory=calibration.memory if calibration else None,
                 published_ms=self.settings.device.published_ms,
+                sram=calibration.sram if calibration else None,
                 flash=calibration.flash if calibration else None,
             ),
         )

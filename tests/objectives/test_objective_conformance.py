@@ -60,7 +60,8 @@ def genotypes(space: SearchSpace) -> list[Genotype]:
 
 @pytest.fixture
 def facts(space: SearchSpace) -> Facts:
-    return Facts(space.costs, PerGene(), MemoryPerGene(), published_ms, MemoryPerGene())
+    memory = MemoryPerGene()
+    return Facts(space.costs, PerGene(), memory, published_ms, sram=memory, flash=memory)
 
 
 def published_ms(genotypes: Sequence[Genotype]) -> FloatArray:
