@@ -77,6 +77,21 @@ def outputs(path: Path, images: ImageArray) -> ImageArray:
     return _run(path, images)[0]
 
 
+def operators(path: Path) -> list[str]:
+    """Return the operators of a `.tflite` file, as the schema calls them: `CONV_2D`, ...
+
+    Raises:
+        DeviceError: The package is not installed.
+    """
+    version()
+    from tflite_micro.tensorflow.lite.micro.python import schema_py_generated as schema
+
+    model = schema.ModelT.InitFromObj(schema.Model.GetRootAsModel(path.read_bytes(), 0))
+    names = {code: name for name, code in vars(schema.BuiltinOperator).items()}
+    codes = [max(each.builtinCode, each.deprecatedBuiltinCode) for each in model.operatorCodes]
+    return [names[code] for code in codes]
+
+
 def _run(path: Path, images: ImageArray) -> tuple[ImageArray, str]:
     """Run a network; return its outputs and what was written to standard error."""
     version()

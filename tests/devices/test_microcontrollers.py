@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +14,12 @@ from torch import nn
 
 import nas.devices
 import search_spaces
-from nas.core.errors import ConfigError, DeviceError
+from nas.core.errors import ConfigError, DeviceError, ExportError
 from nas.core.files import json_values
 from nas.core.measurement import Deployable, Device, ImageArray, Measurement, PreparedNetwork
 from nas.core.space import Genotype
 from nas.devices import tflm
+from nas.devices.cortex_m_project import method, write_project
 from nas.devices.measuring import runtime
 from nas.network.space import SearchSpace
 
@@ -47,6 +49,47 @@ def test_a_package_that_is_missing_is_asked_for_by_name(
     monkeypatch.setattr(runtime, "_installed_version", lambda package: None)
     with pytest.raises(DeviceError, match=r"pip install 'hwnas\[mcu\]'"):
         nas.devices.get(name).identity()
+
+
+def test_qemu_asks_for_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ConfigError, match=r"device\.tflm: got .*a clone of"):
+        nas.devices.get("qemu_cortex_m", tflm=str(tmp_path))
+    (tmp_path / "tensorflow/lite/micro").mkdir(parents=True)
+    device = nas.devices.get("qemu_cortex_m", tflm=str(tmp_path))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(DeviceError, match="make is not installed; apt-get install make"):
+        device.identity()
+    assert set(device.estimated) == {"latency_ms", "sram_kb", "flash_kb"}
+    assert "one instruction a cycle" in device.estimated["latency_ms"]
+
+
+@pytest.mark.parametrize(
+    ("operator", "expected"),
+    [
+        ("CONV_2D", "Conv2D"),
+        ("DEPTHWISE_CONV_2D", "DepthwiseConv2D"),
+        ("FULLY_CONNECTED", "FullyConnected"),
+        ("ADD", "Add"),
+    ],
+)
+def test_operators_are_called_as_the_resolver_calls_them(operator: str, expected: str) -> None:
+    assert method(operator) == expected
+
+
+def test_a_project_holds_the_network_and_replaces_only_a_project(tmp_path: Path) -> None:
+    folder = tmp_path / "project"
+    image = np.zeros((1, 2, 2, 1), np.int8)
+    for model in (b"\x01\x02", b"\x03\xff"):
+        write_project(model, ["MEAN", "CONV_2D", "CONV_2D"], 1000, image, folder)
+    assert "3, 255};" in (folder / "model.cc").read_text()
+    main, makefile = ((folder / name).read_text() for name in ("main.cc", "Makefile"))
+    assert "MicroMutableOpResolver<2>" in main
+    assert "resolver.AddConv2D();" in main
+    assert "KERNELS := conv reduce kernel_util" in makefile
+    assert "$(wildcard $(MICRO)/*.cc" in makefile
+    (folder / "mine.txt").write_text("")
+    with pytest.raises(ExportError, match=r"holds mine\.txt"):
+        write_project(b"", [], 1, image, folder)
 
 
 def test_they_say_what_they_tell_and_by_which_tool() -> None:
@@ -174,6 +217,29 @@ class TestTools:
         with torch.no_grad():
             expected = network(torch.from_numpy(images)).numpy()
         assert 0 < np.abs(found - expected).mean() < 0.1 * np.abs(expected).mean()
+
+    def test_in_qemu_it_answers_as_tensorflow_lite_micro_does(
+        self, file: PreparedNetwork, tmp_path: Path
+    ) -> None:
+        if "HWNAS_TFLM" not in os.environ:
+            pytest.skip("HWNAS_TFLM names no clone of tensorflow/tflite-micro")
+        from tflite_micro.python.tflite_micro.runtime import Interpreter
+
+        device = nas.devices.get("qemu_cortex_m", tflm=os.environ["HWNAS_TFLM"])
+        image = np.random.default_rng(1).integers(-128, 128, (1, 16, 16, 3)).astype(np.int8)
+        interpreter = Interpreter.from_file(str(file.path), arena_size=1 << 24)
+        interpreter.set_input(image, 0)
+        interpreter.invoke()
+        arena = tflm.arena(file.path, SHAPE)
+        found, flash_bytes = device.answer(file.path, image, 1 << 20)
+        assert found["outputs"] == interpreter.get_output(0)[0].tolist()
+        # With pointers of 32 bits the tail is smaller.
+        assert arena.head_bytes < found["arena_used_bytes"]
+        assert found["arena_used_bytes"] < arena.head_bytes + arena.tail_bytes
+        assert flash_bytes > file.path.stat().st_size
+        first, again = device.measure_files([file, file], SHAPE)
+        assert first.columns == again.columns
+        assert first.environment["instructions"] > first.environment["ticks"] > 0
 
     def test_images_of_another_shape_are_refused(self, file: PreparedNetwork) -> None:
         with pytest.raises(DeviceError, match=r"takes int8 of shape \[1, 16, 16, 3\]"):
