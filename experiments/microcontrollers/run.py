@@ -132,7 +132,7 @@ def accuracy(space: SearchSpace, frame: pd.DataFrame) -> list[dict[str, object]]
             told = new[f"{name}_{quantity}"]
             rows.append(_row(f"{name} {quantity}", "learned", predicted_kb, told))
         if (time := f"{name}_latency_ms") in frame:
-            times = latency_predictors.get("auto").fit(space, samples, at[time].to_numpy())
+            times = latency_predictors.get("auto").fit(space, samples, np.array(at[time]))
             predicted_ms = times.predict(others).mean_ms
             rows.append(_row(f"{name} latency_ms", "learned", predicted_ms, new[time]))
     return rows

@@ -9,6 +9,7 @@ networks, they are none of a board.
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import time
@@ -30,6 +31,7 @@ from nas.devices.microcontrollers import Microcontroller
 TICK_INSTRUCTIONS = 40
 """Instructions of a tick of the board's timer, which is at 25 MHz; see `cortex_m/startup.c`."""
 _SECONDS = 1800.0
+_VERSION = re.compile(r"\d+\.\d+\.\d+")
 _PROGRAMS = {
     "make": "make",
     "arm-none-eabi-g++": "gcc-arm-none-eabi libstdc++-arm-none-eabi-newlib",
@@ -78,7 +80,7 @@ class QemuCortexM(Microcontroller):
             if shutil.which(program) is None:
                 raise DeviceError(f"{program} is not installed; apt-get install {packages}")
         compiler, emulator = (
-            _run([program, "--version"], "").splitlines()[0]
+            str(_VERSION.findall(_run([program, "--version"], "").splitlines()[0])[-1])
             for program in ("arm-none-eabi-g++", "qemu-system-arm")
         )
         return {"qemu": emulator, "compiler": compiler, "tflite_micro": tflm.version()}
