@@ -83,11 +83,13 @@ def model_card(
         parts.append("## Classes on the test split\n\n" + _classes(details))
     if measurement is not None:
         measured = [*_measured(measurement), *_against_fp32(measurement, figures)]
-        parts.append("## Latency and memory, measured\n\n" + _list(measured))
+        what = "estimated" if measurement.estimated_by else "measured"
+        parts.append(f"## Latency and memory, {what}\n\n" + _list(measured))
     for key, value in record["provenance"].items():
         parts.append(f"## Appendix: {_SECTIONS.get(key, key)}\n\n" + "\n".join(_bullets(value)))
     if measurement is not None:
-        parts.append("## Appendix: how latency was measured\n\n" + _list(_protocol(measurement)))
+        how = "what was estimated" if measurement.estimated_by else "how latency was measured"
+        parts.append(f"## Appendix: {how}\n\n" + _list(_protocol(measurement)))
     return "\n\n".join(parts) + "\n"
 
 
@@ -102,7 +104,9 @@ def _summary(figures: Mapping[str, float], measurement: Measurement | None) -> s
         images = figures.get("test_images")
         of = "" if images is None else f" of {images:.0f} images"
         sentences.append(f"Its error on the test split{of} is {error:.2f} %.")
-    if measurement is not None:
+    if measurement is not None and measurement.estimated_by:
+        sentences += _estimated(measurement)
+    elif measurement is not None:
         facts = measurement.environment
         where = facts.get("cpu_model") or measurement.device.get("name") or "the device"
         by = f", by {facts['runtime']}" if facts.get("runtime") else ""
@@ -134,7 +138,23 @@ def _against_fp32(measurement: Measurement, figures: Mapping[str, float]) -> Ite
     yield f"in fp32 on the same device: {fp32_ms:.4g} ms ± {ci_ms:.2g} ms{verdict}"
 
 
+def _estimated(measurement: Measurement) -> Iterator[str]:
+    """Yield what a tool has said, as sentences."""
+    place = f"{measurement.device['name']}, as {measurement.estimated_by} estimates"
+    texts = {
+        "latency_ms_estimated": "One image takes {:.4g} ms on {}.",
+        "sram_kb_estimated": "It takes {:.4g} KiB of SRAM on {}.",
+        "flash_kb_estimated": "It takes {:.4g} KiB of flash on {}.",
+    }
+    for name, value in measurement.columns.items():
+        if value is not None:
+            yield texts[name].format(value, place)
+
+
 def _measured(measurement: Measurement) -> Iterator[str]:
+    if measurement.estimated_by:
+        yield from _estimated(measurement)
+        return
     yield (
         f"latency of one image: {measurement.latency_ms:.4g} ms ± {measurement.ci_ms:.2g} ms "
         f"(percentile {QUIET_PERCENTILE} of {len(measurement.samples_ms)} samples, "

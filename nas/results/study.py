@@ -38,7 +38,12 @@ PICKS = ("knee", "best", "fastest")
 LEDGER_URL = "HWNAS_LEDGER_URL"
 """Environment variable with the URL at which ledgers outside of their study's folder are read."""
 
-_FASTEST = ("latency_ms_measured", "latency_ms_predicted", "latency_ms_published")
+_FASTEST = (
+    "latency_ms_measured",
+    "latency_ms_estimated",
+    "latency_ms_predicted",
+    "latency_ms_published",
+)
 
 
 class StudyResults:
@@ -106,6 +111,11 @@ class StudyResults:
         With `source`, who published them. Empty where all numbers are the study's own.
         """
         return dict(self.record.get("published") or {})
+
+    @property
+    def estimated(self) -> dict[str, str]:
+        """What a tool estimated of the device, by objective; empty where it was measured."""
+        return dict(self.record.get("estimated") or {})
 
     @property
     def columns(self) -> dict[str, str]:

@@ -151,5 +151,6 @@ def _figures(
     )
     figures = {n: float(result[n]) for n in of_network if result.get(n) is not None}
     counted = (*metrics, "params_m", "macs_m", "counted_memory_mb")
-    of_search = (*counted, "latency_ms_predicted", "peak_memory_mb_predicted")
+    predicted = ("latency_ms", "peak_memory_mb", "sram_kb", "flash_kb")
+    of_search = (*counted, *(f"{name}_predicted" for name in predicted))
     return figures | {n: float(row[n]) for n in of_search if n in row and pd.notna(row[n])}

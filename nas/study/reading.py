@@ -29,6 +29,7 @@ from nas.devices.table import TableDevice
 from nas.evaluation import proxies
 from nas.evaluation.tabular import TabularSettings
 from nas.objectives.builtin import StoredSizeMb, TaskMetric
+from nas.objectives.microcontroller import LatencyMsEstimated
 from nas.objectives.proxy import ProxyRank
 from nas.search import fidelity
 from nas.study.bases import with_base
@@ -338,6 +339,13 @@ def _objective(name: str, device: Device) -> Objective:
         ConfigError: The device cannot tell its value.
     """
     found = _named(name)
+    if found.needs_estimates or (device.estimated and found.needs_calibration):
+        if name not in device.estimated:
+            told = ", ".join(device.estimated) or "what it measures, such as latency_ms"
+            expected = f"with this device {told}"
+            fix = "device=mcu and device=ethos_u tell sram_kb and flash_kb, ethos_u latency_ms too"
+            raise ConfigError("search.objectives", name, expected, fix)
+        return LatencyMsEstimated() if found.needs_predictor else found
     if isinstance(device, TableDevice):
         if found.needs_memory:
             expected = "what the device's table or the network itself tells"
