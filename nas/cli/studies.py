@@ -226,7 +226,7 @@ def sensitivity_command(parsed: argparse.Namespace) -> int:
 def reproduce_command(parsed: argparse.Namespace) -> int:
     """Print the command that searches again."""
     from nas import results
-    from nas.study.reproduction import changed_versions, command
+    from nas.study.reproduction import changed_versions, command, folder_of
 
     study = results.open_study(parsed.study, parsed.runs)
     name = parsed.name or f"{study.name}_again"
@@ -234,7 +234,7 @@ def reproduce_command(parsed: argparse.Namespace) -> int:
     changed = changed_versions(study)
     if parsed.json:
         return print_json({"command": words, "changed_versions": changed})
-    compare = ["nas", "compare", str(study.path), str(study.path.with_name(name))]
+    compare = ["nas", "compare", str(study.path), str(folder_of(study, name))]
     sys.stdout.write(f"{shlex.join(words)}\n{shlex.join(compare)}\n")
     for package, (then, now) in changed.items():
         tell(f"{package} was {then} and is {now} here: the outcome may differ")
@@ -258,9 +258,8 @@ def explain_command(parsed: argparse.Namespace) -> int:
     for row in rows:
         for name in columns:
             around = f" ± {row[f'{name}_std']:.2g}" if row[f"{name}_std"] else ""
-            row[f"change of {name}"] = f"{row[f'{name}_change']:+.3g}{around}"
-    changes = [f"change of {name}" for name in columns]
-    print_records(rows, ["gene", "choice", *changes, "tried", "on_front"])
+            row[name] = f"{row[name]:.4g}{around} ({row[f'{name}_change']:+.3g})"
+    print_records(rows, ["gene", "choice", *columns, "tried", "on_front"])
     sys.stdout.write(f"{place(study, parsed.pick)}\n")
     return 0
 
@@ -292,7 +291,7 @@ def predict_command(parsed: argparse.Namespace) -> int:
     """Print what a network sees in images."""
     from nas import results
     from nas.core.files import temporary_folder
-    from nas.export.predict import SHOWN, predict
+    from nas.export.predict import listed, predict, read_record
     from nas.study.export import export
 
     images = parsed.images
@@ -304,6 +303,7 @@ def predict_command(parsed: argparse.Namespace) -> int:
             export(study, parsed.pick, folder, allow_imports=parsed.allow_imports)
         try:
             found = dict(zip(images, predict(folder, images), strict=True))
+            record = read_record(folder)
         except ValueError as error:
             raise HwnasError(one_line(error)) from error
         except (AttributeError, KeyError, TypeError) as error:
@@ -313,13 +313,13 @@ def predict_command(parsed: argparse.Namespace) -> int:
         return print_json([{"image": image, "outputs": found[image]} for image in images])
     from nas.cli.console import print_records
 
-    ranked = {image: sorted(each.items(), key=lambda o: -o[1]) for image, each in found.items()}
-    numbers = [str(number + 1) for number in range(min(SHOWN, len(next(iter(ranked.values())))))]
+    shown = {image: listed(record, outputs) for image, outputs in found.items()}
+    numbers = [str(number + 1) for number in range(len(next(iter(shown.values()))))]
     print_records(
         [
             {"image": image}
-            | {n: f"{name} {value:.3f}" for n, (name, value) in zip(numbers, best, strict=False)}
-            for image, best in ranked.items()
+            | {n: f"{name} {value:.3f}" for n, (name, value) in zip(numbers, outputs, strict=True)}
+            for image, outputs in shown.items()
         ],
         ["image", *numbers],
     )

@@ -129,6 +129,14 @@ _IDENTITY = (
 )
 
 _DECLARED = (
+    Column(
+        name="seeds",
+        quantity="seeds of which mean and standard deviation are",
+        heading="seeds",
+        verified=True,
+        number_format=".0f",
+        optional=True,
+    ),
     _latency(name="latency_ms_predicted", kind="predicted", heading="predicted", own=True),
     _latency(
         name="latency_ms_predicted_std", quantity="standard deviation of the predicted latency"

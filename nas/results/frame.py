@@ -101,6 +101,8 @@ def _read_verified(
         repeats = sorted(folder.glob(f"finalised/seeds/*/{arch_id}/result.json"))
         every = [numbers, *(_read_result(path, judged, known) for path in repeats)]
         with decoding(folder / "finalised" / arch_id / "result.json"):
+            if repeats:
+                numbers["seeds"] = len(every)
             for name in judged if repeats else ():
                 values = [result[name] for result in every]
                 numbers |= {f"{name}_mean": mean(values), f"{name}_std": stdev(values)}

@@ -67,7 +67,7 @@ def write_table(frame: pd.DataFrame, path: Path) -> None:
         write_bytes_atomically(path, rows.to_csv(index=False).encode())
     elif suffix == ".md":
         lines = [list(rows.columns), ["---"] * len(rows.columns), *rows.to_numpy().tolist()]
-        cells = [[f"{v:.6g}" if isinstance(v, float) else str(v) for v in line] for line in lines]
+        cells = [[_markdown(value) for value in line] for line in lines]
         text = "".join(f"| {' | '.join(line)} |\n" for line in cells)
         write_bytes_atomically(path, text.encode())
     elif suffix == ".parquet":
@@ -78,6 +78,13 @@ def write_table(frame: pd.DataFrame, path: Path) -> None:
         write_bytes_atomically(path, content)
     else:
         raise ConfigError("--out", str(path), f"a file that ends with {', '.join(TABLES)}")
+
+
+def _markdown(value: object) -> str:
+    """Return a value as a cell of a Markdown table."""
+    if isinstance(value, float):
+        return _ABSENT if np.isnan(value) else f"{value:.6g}"
+    return _ABSENT if value is None else str(value).replace("|", "\\|")
 
 
 def table(study: StudyResults, front: pd.DataFrame | None = None) -> Table:

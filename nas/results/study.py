@@ -173,13 +173,13 @@ class StudyResults:
         Of verified architectures, else NaN: `error_final` (validation error, %) and `error_test`
         (%) after the final training; `error_test_refit` (%) where it was trained again on both
         splits; `error_final_mean`, `error_final_std`, `error_test_mean` and `error_test_std` (%)
-        where it was trained with several seeds; the same of every other metric of the task, such as
-        `balanced_error_test`; `latency_ms_measured`, `latency_ms_measured_ci` (half width of the
-        95 % interval), `latency_ms_median`, `latency_ms_p95`, `peak_memory_mb_measured`,
-        `model_size_mb` and, where it is counted, `energy_mj_measured`. All are of what the device
-        runs: where that is quantised, `error_final_fp32`, `error_test_fp32` and
-        `latency_ms_measured_fp32` are of the network before. Architectures that were measured
-        during the search have a measured latency too.
+        where it was trained with several `seeds`, as many as have ended; the same of every other
+        metric of the task, such as `balanced_error_test`; `latency_ms_measured`,
+        `latency_ms_measured_ci` (half width of the 95 % interval), `latency_ms_median`,
+        `latency_ms_p95`, `peak_memory_mb_measured`, `model_size_mb` and, where it is counted,
+        `energy_mj_measured`. All are of what the device runs: where that is quantised,
+        `error_final_fp32`, `error_test_fp32` and `latency_ms_measured_fp32` are of the network
+        before. Architectures that were measured during the search have a measured latency too.
 
         Raises:
             HwnasError: The ledger or a verified architecture's record cannot be read.
@@ -256,25 +256,25 @@ class StudyResults:
         known = values.dropna(axis="columns", how="all")
         return {str(name): (float(c.min()), float(c.max())) for name, c in known.items()}
 
-    def pick(self, text: str) -> pd.Series[Any]:
+    def pick(self, text: str, objectives: Sequence[str] | None = None) -> pd.Series[Any]:
         """Return one architecture's row of `trials`.
 
         Args:
-            text: Of the default front, "knee", "best" (least `metric`) or "fastest"; a condition
-                such as "latency_ms_measured < 1", for the best architecture that meets it, see
-                `pareto`; what is to be smallest or largest of a front, "max params_m", with a
+            text: Of the front, "knee", "best" (least `metric`) or "fastest"; a condition such as
+                "latency_ms_measured < 1", for the best architecture that meets it, see `pareto`; what is to be smallest or largest of a front, "max params_m", with a
                 condition before it or without: "error_final < 10, min latency_ms"; or the first
                 digits of the `arch_id` of any complete trial; of an architecture's trials, the one
                 of the highest fidelity.
+            objectives: Of the front, see `pareto`.
 
         Raises:
             ConfigError: There is no such architecture, or several.
         """
         if text in PICKS:
-            return self._pick_of_front(text)
+            return self._pick_of_front(text, None, None, objectives)
         where, goal = with_goal(text)
         if goal is not None or set(text) & set("<>="):
-            return self._pick_of_front(text if goal else "best", where, goal)
+            return self._pick_of_front(text if goal else "best", where, goal, objectives)
         frame = self.trials().sort_values("fidelity", ascending=False, kind="stable")
         frame = frame.drop_duplicates("arch_id").sort_values("number")
         found = frame[frame["arch_id"].str.startswith(text)] if text else frame
@@ -310,18 +310,23 @@ class StudyResults:
         return self.hypervolume(front) / math.prod(self.reference_point)
 
     def _pick_of_front(
-        self, text: str, where: str | None = None, goal: tuple[str, str] | None = None
+        self,
+        text: str,
+        where: str | None,
+        goal: tuple[str, str] | None,
+        objectives: Sequence[str] | None,
     ) -> pd.Series[Any]:
-        front = self.pareto(where)
+        front = self.pareto(where, objectives)
         if front.empty:
             limits = ", ".join(str(limit) for limit in self.constraints)
             fix = f"no trial keeps {limits}" if limits else "no trial is complete"
-            if where is not None and (reach := self.reach(where)):
+            if where is not None and (reach := self.reach(where, objectives)):
                 ends = [f"{name} is {low:.4g} to {high:.4g}" for name, (low, high) in reach.items()]
                 raise ConfigError("architecture", where, "what one keeps", "; ".join(ends))
             raise ConfigError("architecture", where or text, "a study with a front", fix)
         if text == "knee":
-            return front.iloc[knee(front[self.front_columns(front)].to_numpy(dtype=float))]
+            names = self.front_columns(front) if objectives is None else list(objectives)
+            return front.iloc[knee(front[names].to_numpy(dtype=float))]
         if goal is not None:
             way, name = goal
             name = self._aliases(front, front["verified"]).get(name, name)

@@ -130,6 +130,8 @@ def _trained(
         facts = dict(network.provenance)
         if facts["arch_id"] != row["arch_id"]:
             raise ValueError(f"it is of architecture {facts['arch_id']}")
+        # Former releases have not written it.
+        facts.setdefault("task", study.record["task"].get("name", ""))
         facts["training"] |= {**facts.pop("recipe"), "seed": facts.pop("seed")}
     result = read_json(parts / "result.json")
     return dataclasses.replace(

@@ -75,7 +75,6 @@ class Finalisation:
             members, further = [*members, *further[:number]], further[number:]
             self._choose(members, further)
             complete = verification.run(members)
-        # Conditions of picks are met by verified values, where there are some.
         if picked := self._picked(members):
             members = [*members, *picked]
             self._choose(members, further)
@@ -162,9 +161,16 @@ class Finalisation:
         return f"no trial meets {limits}; {kept}, {fix}"
 
     def _picked(self, members: Sequence[Candidate]) -> list[Candidate]:
-        """Return the architectures of `finalise.picks` that are not among the members."""
-        rows = [self.results.pick(text) for text in self.settings.finalise.picks]
-        picked = {str(row["arch_id"]): self._member(row) for row in rows}
+        """Return the architectures of `finalise.picks` that are not among the members.
+
+        They are picked by the values of the search, as all of the verified front are members.
+        """
+        picked, columns = dict[str, Candidate](), list(self.results.columns.values())
+        for text in self.settings.finalise.picks:
+            row = self.results.pick(text, columns)
+            if row["fidelity"] != FULL:
+                raise ConfigError("finalise.picks", text, "an architecture that was trained fully")
+            picked[str(row["arch_id"])] = self._member(row)
         known = {member.arch_id for member in members}
         return [each for arch_id, each in picked.items() if arch_id not in known]
 

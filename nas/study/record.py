@@ -18,6 +18,8 @@ from nas import data, devices, objectives, results, tasks
 from nas.core.dataset import SearchSplits, fingerprint_difference
 from nas.core.errors import ConfigError, DataError, HwnasError
 from nas.core.files import write_json_atomically
+from nas.core.objective import Facts
+from nas.core.prediction import FloatArray
 from nas.core.seeding import stream
 from nas.core.space import Genotype
 from nas.devices.measuring.environment import describe_host
@@ -203,8 +205,15 @@ def _reference_point(
 
 def described(problem: SearchProblem, genotypes: Sequence[Genotype]) -> list[dict[str, float]]:
     """Return, of each architecture, every column that is known without training it."""
-    facts = problem.facts.of(genotypes)
-    columns = {}
+    columns = columns_before_training(problem.facts, genotypes)
+    return [
+        {name: float(values[i]) for name, values in columns.items()} for i in range(len(genotypes))
+    ]
+
+
+def columns_before_training(facts: Facts, genotypes: Sequence[Genotype]) -> dict[str, FloatArray]:
+    """Return the same by column, each of shape `(n,)`."""
+    facts, columns = facts.of(genotypes), dict[str, FloatArray]()
     for name in objectives.names():
         objective = objectives.get(name)
         if not objective.ready(facts):
@@ -214,9 +223,7 @@ def described(problem: SearchProblem, genotypes: Sequence[Genotype]) -> list[dic
             columns[objective.column] = values
     if facts.predictor is not None:
         columns["latency_ms_predicted_std"] = facts.predictor.predict(genotypes).std_ms
-    return [
-        {name: float(values[i]) for name, values in columns.items()} for i in range(len(genotypes))
-    ]
+    return columns
 
 
 def versions() -> dict[str, str]:

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import re
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import search_spaces
@@ -17,6 +18,7 @@ from nas.study.folder import StudyFolder
 from nas.study.reading import COMPONENTS, every_setting
 from nas.study.record import versions
 from nas.study.recorded_space import import_modules_of
+from nas.study.settings import GeneralSettings
 
 CONFIG = "config.yaml"
 
@@ -82,9 +84,18 @@ def _selected(wanted: Mapping[str, Any]) -> Iterator[str]:
     yield f"search={wanted['search']['algorithm']['name']}"
 
 
+def folder_of(study: StudyResults, name: str) -> Path:
+    """Return the folder of the study that the `command` of `study` makes under another name.
+
+    It is not beside `study` where that was moved, or was unpacked.
+    """
+    with decoding(study.path / CONFIG):
+        return Path(StudyFolder(study.path).saved().get("runs", GeneralSettings.runs), name)
+
+
 def changed_versions(study: StudyResults) -> dict[str, tuple[str, str]]:
     """Return the versions of Python and packages that are others here, by name: then and now."""
-    then, now = study.record["versions"], versions()
+    then, now = study.record.get("versions") or {}, versions()
     names = dict.fromkeys([*then, *now])
     both = {name: (str(then.get(name, "-")), str(now.get(name, "-"))) for name in names}
     return {name: pair for name, pair in both.items() if pair[0] != pair[1]}

@@ -193,7 +193,7 @@ class FinaliseSettings:
     Attributes:
         limit: Most members of the front that are verified; 0 for none.
         picks: Further architectures of the search that are verified as these are: the first digits
-            of an `arch_id`, or a condition; see `StudyResults.pick`.
+            of an `arch_id`, or a condition on the search's values; see `StudyResults.pick`.
         seeds: How often each of them is trained and verified. The first network is the one that
             others are compared with and that is exported; of all, tables have mean and standard
             deviation.

@@ -69,6 +69,7 @@ def test_any_architecture_is_verified_with_several_seeds(here: Here, tmp_path: P
     for arch_id, found in results.items():
         row = trials.loc[arch_id]
         assert row["error_final"] == found[0]["error_final"]
+        assert row["seeds"] == len(found)
         for name in ("error_final", "error_test", "worst_class_error_test"):
             values = [result[name] for result in found]
             assert row[f"{name}_mean"] == pytest.approx(np.mean(values))
@@ -76,6 +77,11 @@ def test_any_architecture_is_verified_with_several_seeds(here: Here, tmp_path: P
         assert len({result["error_final"] for result in found}) > 1, "seeds are those of the first"
     assert "finished before" in here("search", *SEARCH, *more).stdout
     assert here("export", "small", "--pick", other["arch_id"]).returncode == 0
+    # A condition is met by what the search knows of architectures that are not verified yet.
+    [third, _] = trials[~trials["verified"]].index
+    condition = f'finalise.picks=["number == {trials.loc[third, "number"]}"]'
+    assert here("search", *SEARCH, "finalise.limit=1", condition).returncode == 0
+    assert study.trials().set_index("arch_id").loc[third, "verified"]
     wrong = here("search", *SEARCH, "finalise.limit=1", "finalise.picks=[fastes]")
     assert wrong.returncode == 2
     assert "fastest" in wrong.stderr

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -147,6 +148,51 @@ def test_a_file_that_mixes_the_images_of_a_batch_is_refused(
     with pytest.raises(ExportError, match=r"batches\.onnx: outputs differ"):
         write(tmp_path / "several", own, dynamic_batch=True)
     assert not (tmp_path / "several").exists()
+
+
+def test_images_are_read_as_those_of_a_training_are(folder: Path, tmp_path: Path) -> None:
+    assert predict.FORMATS == decoding.FORMATS
+    # Pillow would have another program draw the first, clip the second and wait for the third.
+    drawing, deep, pipe = tmp_path / "a.png", tmp_path / "b.png", tmp_path / "c.png"
+    Image.new("RGB", (20, 20)).save(drawing, format="EPS")
+    Image.fromarray(np.full((20, 20), 300, np.uint16)).save(deep)
+    os.mkfifo(pipe)
+    for file in (drawing, deep, pipe):
+        with pytest.raises(ValueError, match=re.escape(f"{file}: ")):
+            list(predict.predict(folder, [file]))
+
+
+def test_the_script_prints_all_outputs_of_what_is_no_classifier(
+    folder: Path, tmp_path: Path
+) -> None:
+    record = json.loads((folder / "architecture.json").read_text())
+    outputs = {"width": 1.0, "height": 3.0, "depth": 2.0, "angle": -1.0}
+    assert predict.listed({**record, "task": "another"}, outputs) == list(outputs.items())
+    probable = [name for name, _ in predict.listed(record, outputs)]
+    assert probable == ["height", "depth", "width"]
+    for images in ([], [str(tmp_path / "none.png")]):
+        command = [sys.executable, "-I", str(folder / "predict.py"), *images]
+        ended = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert ended.returncode == 1
+        assert ended.stderr.count("\n") == 1
+
+
+def test_predictions_use_no_file_of_another_folder(folder: Path, tmp_path: Path) -> None:
+    file = folder / "architecture.json"
+    record = json.loads(file.read_text())
+    shutil.copyfile(folder / "model.onnx", tmp_path / "other.onnx")
+    for text in (json.dumps({**record, "deployed": {"file": "../other.onnx"}}), "{"):
+        file.write_text(text)
+        with pytest.raises(ValueError, match=re.escape(str(file))):
+            list(predict.predict(folder, []))
+
+
+def test_outputs_that_are_no_numbers_by_name_are_refused(folder: Path, tmp_path: Path) -> None:
+    file = folder / "architecture.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "outputs": ["ant"]}))
+    Image.new("RGB", (8, 12)).save(tmp_path / "a.png")
+    with pytest.raises(ValueError, match=r"shape \(3,\)"):
+        list(predict.predict(folder, [tmp_path / "a.png"]))
 
 
 def test_what_is_no_image_is_named(folder: Path, tmp_path: Path) -> None:

@@ -94,7 +94,7 @@ def finalise(
 ) -> None:
     """Write what the finalising of one architecture leaves; its error is that of the search."""
     target = folder / "finalised" / trial.arch_id
-    target.mkdir(parents=True)
+    target.mkdir(parents=True, exist_ok=True)
     record = {
         "arch_id": trial.arch_id,
         "number": trial.number,

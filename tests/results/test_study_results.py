@@ -5,6 +5,7 @@ import csv
 import dataclasses
 import json
 import logging
+import re
 import shutil
 import sqlite3
 import subprocess
@@ -27,7 +28,7 @@ from nas.results.comparison import outcomes, settings_that_differ
 from nas.results.database import sqlite_url
 from nas.results.frame import records
 from nas.results.plot import fronts_figure, pareto_figure, plot_pareto
-from nas.results.report import report_frame, table, write_pareto_csv
+from nas.results.report import report_frame, table, write_pareto_csv, write_table
 from nas.results.study import LEDGER_URL, StudyResults
 from nas.study.noise import front_line
 from nas.study.recorded_space import recorded_space
@@ -566,6 +567,14 @@ def test_a_condition_on_an_objective_is_about_the_front_it_picks_from(study_fold
     assert study.pick("latency_ms > 1, max latency_ms")["number"] == 0
     with pytest.raises(ConfigError, match=r"latency_ms_measured is 1\.2 to 3"):
         study.pick("latency_ms < 1")
+    # Of the search's front there are others than those that are verified.
+    searched = list(study.columns.values())
+    numbers = set(study.pareto(objectives=searched)["number"])
+    for text in ("knee", "best", "fastest", "latency_ms < 2.5"):
+        assert study.pick(text, searched)["number"] in numbers
+    assert study.pick("number == 2", searched)["number"] == 2
+    with pytest.raises(ConfigError, match="number is 0 to 1"):
+        study.pick("number == 2")
 
 
 def test_no_function_that_a_study_names_is_called(study_folder: Build) -> None:
@@ -574,3 +583,34 @@ def test_no_function_that_a_study_names_is_called(study_folder: Build) -> None:
     for allowed in (False, True):
         with pytest.raises(HwnasError, match=r"sys:exit.* is no folder"):
             recorded_space(study, allowed)
+
+
+def test_a_markdown_table_has_a_cell_for_every_value(study_folder: Build, tmp_path: Path) -> None:
+    front = StudyResults(study_folder(TRIALS)).pareto().assign(study="a|b")
+    write_table(front, tmp_path / "front.md")
+    lines = (tmp_path / "front.md").read_text().splitlines()
+    cells = [re.split(r"(?<!\\)\|", line)[1:-1] for line in lines]
+    assert {len(line) for line in cells} == {len(front.columns)}
+    for line in cells[2:]:
+        values = dict(zip(front.columns, (cell.strip() for cell in line), strict=True))
+        assert values["study"] == "a\\|b"
+        assert values["error_test"] == values["failure"] == "-"
+
+
+def test_means_say_of_how_many_seeds_they_are(study_folder: Build) -> None:
+    folder = study_folder(TRIALS)
+    for i in (0, 1):
+        finalise(folder, TRIALS[i], measured_ms=1.0)
+    # The second architecture's further trainings have not ended.
+    finalise(folder, TRIALS[0], measured_ms=1.0, error_final=12.0, error_test=14.0)
+    again = folder / "finalised" / "seeds" / "1"
+    again.mkdir(parents=True)
+    shutil.copytree(folder / "finalised" / TRIALS[0].arch_id, again / TRIALS[0].arch_id)
+    finalise(folder, TRIALS[0], measured_ms=1.0)
+    trials = StudyResults(folder).trials()
+    assert trials["seeds"][0] == 2
+    assert np.isnan(trials["seeds"][1])
+    assert trials["error_final_mean"][0] == 11.0
+    assert trials["error_final_std"][0] == pytest.approx(2**0.5)
+    assert trials["error_test_mean"][0] == 13.0
+    assert np.isnan(trials["error_final_mean"][1])

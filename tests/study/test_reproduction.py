@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 
 import pytest
@@ -13,7 +12,7 @@ from nas.core.errors import HwnasError
 from nas.results.study import StudyResults
 from nas.study.composition import compose
 from nas.study.reading import every_setting
-from nas.study.reproduction import changed_versions, command
+from nas.study.reproduction import changed_versions, command, folder_of
 
 EXPERIMENTS = ("quickstart", "compression", "nasbench201")
 OTHERS = (
@@ -97,4 +96,12 @@ def test_versions_that_changed_are_told(tmp_path: Path) -> None:
     changed = changed_versions(study)
     assert changed["torch"][0] == "1.0"
     assert changed["python"][0] == "2.7"
-    shutil.rmtree(study.path)
+    del study.record["versions"]
+    assert changed_versions(study)["torch"][0] == "-"
+
+
+def test_the_new_study_lies_where_its_command_puts_it(tmp_path: Path) -> None:
+    given = ["experiment=quickstart", f"runs={tmp_path / 'runs'}"]
+    study = study_of(tmp_path / "moved", given)
+    assert f"runs={tmp_path / 'runs'}" in " ".join(command(study, "again")).replace('"', "")
+    assert folder_of(study, "again") == tmp_path / "runs" / "again"
