@@ -261,10 +261,11 @@ class StudyResults:
 
         Args:
             text: Of the front, "knee", "best" (least `metric`) or "fastest"; a condition such as
-                "latency_ms_measured < 1", for the best architecture that meets it, see `pareto`; what is to be smallest or largest of a front, "max params_m", with a
-                condition before it or without: "error_final < 10, min latency_ms"; or the first
-                digits of the `arch_id` of any complete trial; of an architecture's trials, the one
-                of the highest fidelity.
+                "latency_ms_measured < 1", for the best architecture that meets it, see `pareto`;
+                what is to be smallest or largest of a front, "max params_m", with a condition
+                before it or without: "error_final < 10, min latency_ms"; or the first digits of
+                the `arch_id` of any complete trial; of an architecture's trials, the one of the
+                highest fidelity.
             objectives: Of the front, see `pareto`.
 
         Raises:
