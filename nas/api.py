@@ -30,8 +30,8 @@ class Study(StudyResults):
         """Write a verified network as files that depend on nothing of this project.
 
         Args:
-            pick: `knee`, `best`, `fastest`, a condition such as "latency_ms_measured < 1", or an
-                `arch_id`.
+            pick: `knee`, `best`, `fastest`, a condition such as "latency_ms_measured < 1", a goal
+                such as "error_final < 10, min latency_ms", or an `arch_id`.
             out: Folder: new, empty or a former export.
             **settings: Others of `nas.study.export.export`.
 

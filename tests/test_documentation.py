@@ -90,6 +90,15 @@ def test_the_site_is_written_without_a_warning(tmp_path: Path) -> None:
     assert all(f'id="{name}"' in page for name in ("nas.search", "search_spaces.get"))
 
 
+def test_every_experiment_has_its_command_among_the_benchmarks() -> None:
+    text = (REPOSITORY / "docs" / "benchmarks.md").read_text()
+    for readme in sorted((REPOSITORY / "experiments").glob("*/README.md")):
+        name = readme.parent.name
+        scripts = re.findall(rf"`python (experiments/{name}/\w+\.py)", text)
+        assert scripts, f"{name} is missing"
+        assert all((REPOSITORY / script).is_file() for script in scripts)
+
+
 def test_every_command_is_described() -> None:
     text = (REPOSITORY / "docs" / "commands.md").read_text()
     assert not [

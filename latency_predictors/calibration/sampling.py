@@ -121,7 +121,9 @@ def measure_genotypes(
                 Deployable(model, choices) if (choices := space.deployment(genotype)) else model
                 for model, genotype in zip(written, chosen, strict=True)
             ]
-            tell(len(known), f"measuring {counted(len(chosen), 'network')}, interleaved")
+            networks = counted(len(chosen), "network")
+            doing = f"measuring {networks}, interleaved"
+            tell(len(known), f"estimating {networks}" if device.estimated else doing)
             taken = device.measure_many(
                 models, space.input_shape, memory=memory, seed=seed, seconds_per_model=seconds
             )
@@ -184,7 +186,8 @@ def measure_samples(
     samples, started = settings.samples, time.monotonic()
     if limit_s is not None:
         settings = replace(settings, samples=samples_within(settings, limit_s))
-    spread = settings.first_samples(space, seed)
+    timed = device.times
+    spread = settings.first_samples(space, seed) if timed else choose(space, samples, seed)
 
     def measured(genotypes: Sequence[Genotype], before: int = 0) -> list[Measurement]:
         return measure_genotypes(
@@ -203,7 +206,7 @@ def measure_samples(
         each_s = (time.monotonic() - started) / len(spread)
         samples = samples_within(replace(settings, samples=samples), limit_s, each_s)
     missing = max(samples - len(spread), 0)
-    if not missing:
+    if not missing or not timed:
         return spread, measurements
     first = settings.fit(space, spread, np.array([m.latency_ms for m in measurements]))
     rng = np.random.default_rng([seed, 1])

@@ -48,19 +48,22 @@ def _calibrate(config: DictConfig) -> None:
     with reporter.progress("calibration", settings.predictor.samples) as show:
         calibration = Calibration.measured(settings, show)
     predictor, cost = calibration.predictor, calibration.cost
-    _print_comparison(predictor)
+    if predictor is not None:
+        _print_comparison(predictor)
     _write(accuracy_line(calibration))
-    again = min(REPEATED, settings.predictor.samples)
-    with reporter.progress("measuring some of them again", again) as show:
-        rows = held_out_accuracy(settings, predictor, show)
-    print_records(rows, list(rows[0]))
+    if predictor is not None:
+        again = min(REPEATED, settings.predictor.samples)
+        with reporter.progress("measuring some of them again", again) as show:
+            rows = held_out_accuracy(settings, predictor, show)
+        print_records(rows, list(rows[0]))
     reused = ""
     if cost["reused"]:
         took = f"in {cost['seconds_reused']:.0f} s"
         reused = f", {cost['reused']} had been measured before, {took}"
     _write(f"{cost['measured']} networks measured{reused}; {cost['seconds'] / 60:.1f} min in all")
     folder = settings.folder.as_posix()
-    _write(f"{folder}: in Python, latency_predictors.load({folder!r}).predict(genotypes)")
+    if predictor is not None:
+        _write(f"{folder}: in Python, latency_predictors.load({folder!r}).predict(genotypes)")
 
 
 def _print_comparison(predictor: LatencyPredictor) -> None:

@@ -132,8 +132,7 @@ def _measure(parsed: argparse.Namespace) -> int:
 
 
 def _print_measurement(model: Path, measurement: Measurement) -> None:
-    rows: dict[str, Any] = {
-        "model": str(model),
+    measured: dict[str, Any] = {
         "latency_ms": f"{measurement.latency_ms:.4g} +- {measurement.ci_ms:.2g} "
         f"(10th percentile of {len(measurement.samples_ms)} samples, 95 % interval)",
         "median_ms": measurement.median_ms,
@@ -142,6 +141,8 @@ def _print_measurement(model: Path, measurement: Measurement) -> None:
         "model_size_mb": measurement.model_size_mb,
         "energy_mj": measurement.energy_mj,
     }
+    estimated = {**measurement.columns, "estimated_by": measurement.estimated_by}
+    rows = {"model": str(model)} | (estimated if measurement.estimated_by else measured)
     rows |= {name: measurement.environment.get(name) for name in _FACTS}
     kept = [{"what": name, "value": value} for name, value in rows.items() if value is not None]
     print_table(kept, ("what", "value"))

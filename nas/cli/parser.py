@@ -204,12 +204,18 @@ def _add_studies(commands: Commands) -> None:
         command.add_argument(
             "--pick",
             default="knee",
-            help="knee, best, fastest, an arch_id, or the best with a condition: 'params_m < 1'",
+            help="knee, best, fastest, an arch_id, the best with a condition: 'params_m < 1', or "
+            "what is to be smallest or largest: 'error_final < 10, min latency_ms'",
         )
     export.add_argument(
         "--pixels",
         action="store_true",
         help="also an ONNX file that takes uint8 pixels and names its outputs: pixels.onnx",
+    )
+    export.add_argument(
+        "--dynamic-batch",
+        action="store_true",
+        help="also an ONNX file that takes any number of images at a time, in fp32: batches.onnx",
     )
     export.add_argument(
         "--refit",

@@ -277,6 +277,7 @@ def export_command(parsed: argparse.Namespace) -> int:
         parsed.out,
         refit=parsed.refit,
         pixels=parsed.pixels,
+        dynamic_batch=parsed.dynamic_batch,
         allow_imports=parsed.allow_imports,
     )
     sys.stdout.write(

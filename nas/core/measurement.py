@@ -34,12 +34,22 @@ UNKNOWN_CALIBRATION = "not said in the file"
 """What a measurement says of a quantised file from elsewhere."""
 
 
+KILOBYTE = 1024
+"""Bytes of a kilobyte where microcontrollers are described: 320 KB of SRAM are 327,680 bytes."""
+
+
+def kilobytes(megabytes: float | None) -> float | None:
+    """Return 10^6 bytes as kilobytes of a microcontroller."""
+    return None if megabytes is None else 1e6 * megabytes / KILOBYTE
+
+
 @dataclass(frozen=True, kw_only=True)
 class Measurement:
-    """The samples of one latency and memory run.
+    """The samples of one latency and memory run, or what a tool estimates without the hardware.
 
     Attributes:
-        samples_ms: Milliseconds per inference of every timed block, in the order taken.
+        samples_ms: Milliseconds per inference of every timed block, in the order taken; the one
+            that a tool says, or none where it says none.
         relative_ci: Half width of the 95 % confidence interval of `latency_ms`, relative to it.
         peak_memory_mb: Rise of the process's high-water mark (10^6 bytes) while the network was
             loaded and run, above the runtime's own; `None` where it was not measured.
@@ -51,6 +61,10 @@ class Measurement:
         energy_mj: Millijoules per inference, as a counter of the machine tells (idle power
             included); `None` where there is none, or it was not read.
         loading_memory_mb: `peak_memory_mb` as it was when the network was loaded and had not run.
+        flash_mb: Flash that a microcontroller needs (10^6 bytes), its code's by an estimate; `None`
+            of other devices.
+        estimated_by: The tool that says all numbers without the hardware; empty where they are
+            measured.
     """
 
     samples_ms: tuple[float, ...]
@@ -62,11 +76,13 @@ class Measurement:
     model_size_mb: float | None = None
     energy_mj: float | None = None
     loading_memory_mb: float | None = None
+    flash_mb: float | None = None
+    estimated_by: str = ""
 
     @property
     def latency_ms(self) -> float:
-        """The quiet estimate: the percentile `QUIET_PERCENTILE` of the samples."""
-        return float(np.percentile(self.samples_ms, QUIET_PERCENTILE))
+        """The quiet estimate: the percentile `QUIET_PERCENTILE` of the samples; NaN of none."""
+        return self._percentile(QUIET_PERCENTILE)
 
     @property
     def ci_ms(self) -> float:
@@ -76,18 +92,38 @@ class Measurement:
     @property
     def median_ms(self) -> float:
         """Median of the samples, the machine's other load included."""
-        return float(np.median(self.samples_ms))
+        return self._percentile(50)
 
     @property
     def p95_ms(self) -> float:
         """95th percentile of the samples."""
-        return float(np.percentile(self.samples_ms, 95))
+        return self._percentile(95)
 
     @property
     def relative_iqr(self) -> float:
         """Interquartile range of the samples, relative to their median."""
-        low, high = np.percentile(self.samples_ms, [25, 75])
-        return float((high - low) / self.median_ms)
+        return (self._percentile(75) - self._percentile(25)) / self.median_ms
+
+    def _percentile(self, percentile: float) -> float:
+        return float(np.percentile(self.samples_ms, percentile)) if self.samples_ms else math.nan
+
+    @property
+    def columns(self) -> dict[str, float | None]:
+        """The numbers by their names in tables, where measured and estimated share no column."""
+        if self.estimated_by:
+            return {
+                "latency_ms_estimated": self.latency_ms if self.samples_ms else None,
+                "sram_kb_estimated": kilobytes(self.peak_memory_mb),
+                "flash_kb_estimated": kilobytes(self.flash_mb),
+            }
+        return {
+            "latency_ms_measured": self.latency_ms,
+            "latency_ms_measured_ci": self.ci_ms,
+            "latency_ms_median": self.median_ms,
+            "latency_ms_p95": self.p95_ms,
+            "peak_memory_mb_measured": self.peak_memory_mb,
+            "energy_mj_measured": self.energy_mj,
+        }
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything, the derived figures included, as plain JSON values."""
@@ -105,10 +141,13 @@ class Measurement:
         """
         objects = ("protocol", "device", "environment")
         kinds: dict[Any, Any] = {f.name: NUMBER | None for f in dataclasses.fields(cls)}
-        kinds |= {"samples_ms": list, **dict.fromkeys(objects, dict)}
+        kinds |= {"samples_ms": list, "estimated_by": str, **dict.fromkeys(objects, dict)}
+        # Which measurements did not have before there were estimates.
+        record = {"flash_mb": None, "estimated_by": "", **record}
         check_kinds(record, kinds)
         samples_ms = dict(enumerate(record["samples_ms"]))
-        check_kinds(samples_ms, dict.fromkeys(samples_ms or [0], NUMBER))
+        needed = samples_ms if record["estimated_by"] else samples_ms or [0]
+        check_kinds(samples_ms, dict.fromkeys(needed, NUMBER))
         fields = {name: record[name] for name in kinds}
         # JSON has no infinities: an interval of few samples has no ends.
         if fields["relative_ci"] is None:
@@ -247,6 +286,19 @@ class Device(ABC):
     def published(self) -> Mapping[str, str]:
         """What numbers are that others have published: text by column; empty of one's own."""
         return {}
+
+    @property
+    def estimated(self) -> Mapping[str, str]:
+        """What a tool estimates without the hardware: text by objective; empty if it is measured.
+
+        Nothing else is known of such a device.
+        """
+        return {}
+
+    @property
+    def times(self) -> bool:
+        """Whether it tells how long networks take."""
+        return not self.estimated or "latency_ms" in self.estimated
 
     @abstractmethod
     def identity(self) -> dict[str, Any]:

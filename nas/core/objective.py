@@ -31,12 +31,16 @@ class Facts:
         memory: The calibrated predictor of peak memory, or `None` where no objective needs one.
         published_ms: Latencies of genotypes on the study's device, as a published table has them,
             in milliseconds, shape `(n,)`; `None` without a table.
+        sram: The calibrated predictor of a microcontroller's memory; `None` of other devices.
+        flash: That of its flash.
     """
 
     costs: Callable[[Sequence[Genotype]], pd.DataFrame]
     predictor: LatencyPredictor | None
     memory: MemoryPredictor | None = None
     published_ms: Callable[[Sequence[Genotype]], FloatArray] | None = None
+    sram: MemoryPredictor | None = None
+    flash: MemoryPredictor | None = None
 
     def of(self, genotypes: Sequence[Genotype]) -> Facts:
         """Return the same facts; the costs of these genotypes are counted at most once."""
@@ -59,12 +63,15 @@ class Objective(ABC):
         needs_predictor: Whether a calibrated latency predictor must be at hand.
         needs_memory: Whether a calibrated predictor of peak memory must be at hand.
         needs_table: Whether a table of published latencies must be at hand.
+        needs_estimates: Whether calibrated predictors of a microcontroller's memories must be at
+            hand, of which a tool tells.
     """
 
     measured_column: ClassVar[str | None] = None
     needs_predictor: ClassVar[bool] = False
     needs_memory: ClassVar[bool] = False
     needs_table: ClassVar[bool] = False
+    needs_estimates: ClassVar[bool] = False
 
     @property
     @abstractmethod
@@ -80,6 +87,11 @@ class Objective(ABC):
     def needs_training(self) -> bool:
         """Whether the value comes out of an evaluation: `after_training` is overridden."""
         return type(self).after_training is not Objective.after_training
+
+    @property
+    def needs_calibration(self) -> bool:
+        """Whether its value is learned from networks that the study's device tells of."""
+        return self.needs_predictor or self.needs_memory or self.needs_estimates
 
     @property
     def verified_column(self) -> str:
@@ -98,6 +110,7 @@ class Objective(ABC):
             (self.needs_predictor, facts.predictor),
             (self.needs_memory, facts.memory),
             (self.needs_table, facts.published_ms),
+            (self.needs_estimates, facts.sram and facts.flash),
         )
         return all(fact is not None for needs, fact in needed if needs)
 

@@ -84,11 +84,11 @@ class LatencyPredictor(Predictor):
 
 
 class MemoryPredictor(Predictor):
-    """Maps architectures to peak memory on the device that it was calibrated on."""
+    """Maps architectures to peak memory, or flash, on the device that it was calibrated on."""
 
     @abstractmethod
     def predict_mb(self, genotypes: Sequence[Genotype] | npt.NDArray[np.int64]) -> FloatArray:
-        """Predict the peak memory of every genotype, in megabytes (10^6 bytes), shape `(n,)`.
+        """Predict the memory of every genotype, in megabytes (10^6 bytes), shape `(n,)`.
 
         Args:
             genotypes: A sequence, or an array of shape `(n, genes)`.

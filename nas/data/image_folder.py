@@ -120,9 +120,13 @@ def _classes_of_folders(folders: dict[str, Path]) -> tuple[str, ...]:
             f" expected {', '.join(SPLITS)} in these letters; rename them"
         )
     if len(expected) < 2:
+        suffixes = _suffixes()
+        beside = sum(path.suffix.lower() in suffixes for path in folders["train"].iterdir())
+        fix = "move each image into the folder of its class, or name them in a table: data=csv"
         raise DataError(
             f"{folders['train']}: got {len(expected)} class folder(s) {list(expected)},"
             " expected 2 or more, one for each class"
+            + (f"; {beside} image(s) lie outside of class folders: {fix}" if beside else "")
         )
     for pool, got in names.items():
         if difference := sorted(set(got) ^ set(expected)):
@@ -146,10 +150,15 @@ def _list_pool(
     return [file for files in per_class for file in files], labels
 
 
+def _suffixes() -> set[str]:
+    """Return the suffixes of the images that are read."""
+    return {s for s, name in Image.registered_extensions().items() if name in FORMATS}
+
+
 def _list_class(top: Path, own: Path | None, seen: set[Path], passed: Counter[str]) -> list[Path]:
     """List the images of a class, those in its sub-folders included."""
     check_inside(top, own)
-    suffixes = {s for s, name in Image.registered_extensions().items() if name in FORMATS}
+    suffixes = _suffixes()
     images = []
     for place, folders, files in os.walk(top, onerror=_stop, followlinks=True):
         for file in (Path(place, name) for name in sorted(files)):

@@ -20,7 +20,11 @@ What the network sees in images, with NumPy, ONNX Runtime and Pillow:
 
     python predict.py IMAGE ...
 
-{files}ONNX Runtime, one image at a time:
+{files}| ONNX file | inputs | outputs |
+| --- | --- | --- |
+{interfaces}
+
+ONNX Runtime, one image at a time:
 
 ```python
 import numpy as np
@@ -61,27 +65,31 @@ def model_card(
     measurement: Measurement | None,
     labels: Mapping[str, str],
     details: Mapping[str, Any],
+    files: Mapping[str, tuple[str, str]],
 ) -> str:
     """Return the model card as Markdown; facts that were not handed in are left out.
 
     `record` is the network's `architecture.json`, `labels` say what a figure is, with its unit,
-    `details` are those of the test split; see `Task.details`.
+    `details` are those of the test split; see `Task.details`. `files` are inputs and outputs of the
+    ONNX files, by name.
     """
     figures = record["figures"]
     parts = [f"# {title(record)}", _opening(record)]
     parts += [text for text in (_summary(figures, measurement),) if text]
-    parts += [_loading(record), _limits(record)]
+    parts += [_loading(record, files), _limits(record)]
     if figures:
         parts.append("## Figures\n\n" + _table(figures, labels))
     if "recall_percent" in details:
         parts.append("## Classes on the test split\n\n" + _classes(details))
     if measurement is not None:
         measured = [*_measured(measurement), *_against_fp32(measurement, figures)]
-        parts.append("## Latency and memory, measured\n\n" + _list(measured))
+        what = "estimated" if measurement.estimated_by else "measured"
+        parts.append(f"## Latency and memory, {what}\n\n" + _list(measured))
     for key, value in record["provenance"].items():
         parts.append(f"## Appendix: {_SECTIONS.get(key, key)}\n\n" + "\n".join(_bullets(value)))
     if measurement is not None:
-        parts.append("## Appendix: how latency was measured\n\n" + _list(_protocol(measurement)))
+        how = "what was estimated" if measurement.estimated_by else "how latency was measured"
+        parts.append(f"## Appendix: {how}\n\n" + _list(_protocol(measurement)))
     return "\n\n".join(parts) + "\n"
 
 
@@ -96,7 +104,9 @@ def _summary(figures: Mapping[str, float], measurement: Measurement | None) -> s
         images = figures.get("test_images")
         of = "" if images is None else f" of {images:.0f} images"
         sentences.append(f"Its error on the test split{of} is {error:.2f} %.")
-    if measurement is not None:
+    if measurement is not None and measurement.estimated_by:
+        sentences += _estimated(measurement)
+    elif measurement is not None:
         facts = measurement.environment
         where = facts.get("cpu_model") or measurement.device.get("name") or "the device"
         by = f", by {facts['runtime']}" if facts.get("runtime") else ""
@@ -128,7 +138,23 @@ def _against_fp32(measurement: Measurement, figures: Mapping[str, float]) -> Ite
     yield f"in fp32 on the same device: {fp32_ms:.4g} ms ± {ci_ms:.2g} ms{verdict}"
 
 
+def _estimated(measurement: Measurement) -> Iterator[str]:
+    """Yield what a tool has said, as sentences."""
+    place = f"{measurement.device['name']}, as {measurement.estimated_by} estimates"
+    texts = {
+        "latency_ms_estimated": "One image takes {:.4g} ms on {}.",
+        "sram_kb_estimated": "It takes {:.4g} KiB of SRAM on {}.",
+        "flash_kb_estimated": "It takes {:.4g} KiB of flash on {}.",
+    }
+    for name, value in measurement.columns.items():
+        if value is not None:
+            yield texts[name].format(value, place)
+
+
 def _measured(measurement: Measurement) -> Iterator[str]:
+    if measurement.estimated_by:
+        yield from _estimated(measurement)
+        return
     yield (
         f"latency of one image: {measurement.latency_ms:.4g} ms ± {measurement.ci_ms:.2g} ms "
         f"(percentile {QUIET_PERCENTILE} of {len(measurement.samples_ms)} samples, "
@@ -183,11 +209,12 @@ def _flat(facts: Mapping[str, Any], prefix: str = "") -> list[tuple[str, object]
     return flat
 
 
-def _loading(record: Mapping[str, Any]) -> str:
+def _loading(record: Mapping[str, Any], files: Mapping[str, tuple[str, str]]) -> str:
     preprocessing = record["preprocessing"]
     deployed = record["deployed"] and record["deployed"]["file"]
     return _LOADING.format(
         files=_DEPLOYED.format(file=deployed) if deployed else "",
+        interfaces="\n".join(f"| `{file}` | {' | '.join(ends)} |" for file, ends in files.items()),
         onnx=deployed if deployed and deployed.endswith(".onnx") else "model.onnx",
         shape=", ".join(map(str, record["input_shape"])),
         mean=preprocessing["mean"],
@@ -201,9 +228,9 @@ def _limits(record: Mapping[str, Any]) -> str:
     channels, height, width = record["input_shape"]
     difference = record["onnx_max_abs_difference"]
     lines = [
-        f"- The ONNX file takes one image of {channels} x {height} x {width} a call; bring others "
-        "to that size as the training images were.",
-        "- Pixels must be preprocessed as above.",
+        f"- Images have {channels} x {height} x {width} values; bring others to that size as the "
+        "training images were. ONNX files take as many a call as the table says.",
+        "- `images` are pixels that are preprocessed as above; `pixels` are not preprocessed.",
         f"- Outputs of `model.onnx` and `model.py` differ by {difference:.2g} at most on the images"
         f" that were compared{', without quantisation' if record['deployed'] else ''}.",
     ]

@@ -25,7 +25,7 @@ from nas.export.parity import TOLERANCE, check_parity, onnx_outputs
 from nas.export.pixels import PIXELS, write_from_pixels
 from nas.export.record import DEPLOYED, architecture_record, check_record, sha256, title
 from nas.export.source import PLAIN_PACKAGES, module_source
-from nas.network.onnx import export_onnx
+from nas.network.onnx import export_onnx, interface
 from nas.network.trained import Preprocessing, TrainedNetwork
 
 FILES = (
@@ -37,6 +37,9 @@ FILES = (
     "MODEL_CARD.md",
 )
 """What an export consists of; the device may run another file, `deployed` with its own suffix."""
+
+BATCHES = "batches.onnx"
+"""Name in an export of the ONNX file that takes several images at a time."""
 
 PROJECT_PACKAGES = ("nas", "search_spaces", "latency_predictors")
 """What an exported network must run without."""
@@ -55,6 +58,7 @@ def write(
     details: Mapping[str, Any] | None = None,
     labels: Mapping[str, str] | None = None,
     pixels: bool = False,
+    dynamic_batch: bool = False,
 ) -> Path:
     """Export a network into a folder and return the folder.
 
@@ -72,6 +76,7 @@ def write(
         details: Of the test split; see `Task.details`. They become `test_details.json`.
         labels: What the numbers of `trained.metrics` are, with their units, by name.
         pixels: Whether to write the ONNX file that takes pixels as they are as well.
+        dynamic_batch: Whether to write one that takes any number of images as well, in fp32.
 
     Raises:
         ConfigError: The network has another number of outputs than names of them.
@@ -89,11 +94,16 @@ def write(
         with temporary_folder(folder.parent) as beside:
             new = beside / "new"
             new.mkdir()
-            _write_files(new, trained, measurement, deployed, details or {}, labels or {})
+            record = _write_files(new, trained, measurement, deployed, details or {})
             if pixels:
                 run = new / f"{DEPLOYED}.onnx"
                 model = run if run.is_file() else new / "model.onnx"
                 write_from_pixels(model, trained.preprocessing, trained.outputs, new / PIXELS)
+            if dynamic_batch:
+                _write_for_batches(trained, new / BATCHES)
+            files = {path.name: interface(path) for path in sorted(new.glob("*.onnx"))}
+            card = model_card(record, measurement, labels or {}, details or {}, files)
+            (new / "MODEL_CARD.md").write_text(card, "utf-8")
             if former.exists():
                 former.rename(beside / "older")
             if folder.exists():
@@ -146,7 +156,7 @@ def _check_target(folder: Path) -> None:
         raise ExportError(f"{folder}: is a file, expected a folder; choose another name")
     names = {path.name for path in folder.iterdir()} - {_BYTECODE}
     deployed = {name for name in names if Path(name).stem == DEPLOYED}
-    others = sorted(names - deployed - {*FILES, DETAILS, PIXELS})
+    others = sorted(names - deployed - {*FILES, DETAILS, PIXELS, BATCHES})
     if others or (names and not names.issuperset(FILES)):
         found = ", ".join(others or sorted(names))
         raise ExportError(
@@ -161,8 +171,8 @@ def _write_files(
     measurement: Measurement | None,
     deployed: Path | None,
     details: Mapping[str, Any],
-    labels: Mapping[str, str],
-) -> None:
+) -> dict[str, Any]:
+    """Write all but the model card and what is asked for; return `architecture.json`'s content."""
     preprocessing = trained.preprocessing
     path = export_onnx(trained.module, preprocessing.input_shape, folder / "model.onnx")
     images = _random_images(preprocessing)
@@ -181,7 +191,15 @@ def _write_files(
     write_json_atomically(folder / "architecture.json", record)
     if details:
         write_json_atomically(folder / DETAILS, details)
-    (folder / "MODEL_CARD.md").write_text(model_card(record, measurement, labels, details), "utf-8")
+    return record
+
+
+def _write_for_batches(trained: TrainedNetwork, path: Path) -> None:
+    """Write the ONNX file that takes any number of images, and compare it at one and at several."""
+    export_onnx(trained.module, trained.preprocessing.input_shape, path, dynamic_batch=True)
+    images = _random_images(trained.preprocessing)
+    for batch in (1, len(images) - 1, len(images)):  # one leaves a last batch that is smaller
+        check_parity(trained.module, path, images, batch)
 
 
 def _random_images(preprocessing: Preprocessing) -> ImageArray:

@@ -38,20 +38,25 @@ def max_abs_difference(
     return float(np.max(np.abs(expected - outputs)))
 
 
-def check_parity(network: nn.Module, onnx_path: Path, images: npt.NDArray[np.float32]) -> float:
+def check_parity(
+    network: nn.Module, onnx_path: Path, images: npt.NDArray[np.float32], batch: int = 1
+) -> float:
     """Return by how much ONNX Runtime's outputs differ from a network's, on the processor.
 
     Args:
         network: On the processor; nothing is quantised in it, as in the file.
         onnx_path: Its ONNX file, with the input `images` and the output `outputs`.
         images: `(n, C, H, W)`, preprocessed.
+        batch: Images that the file sees at a time.
 
     Raises:
         ExportError: It is larger than `TOLERANCE`, an output is not a number, or the file is not
             valid ONNX.
     """
     with without_quantisation(network):
-        difference = max_abs_difference(network, images, onnx_outputs(onnx_path, images))
+        difference = max_abs_difference(
+            network, images, onnx_outputs(onnx_path, images, batch=batch)
+        )
     if not difference <= TOLERANCE:
         raise ExportError(
             f"{onnx_path.name}: outputs differ from the network's by {difference:.3g}, expected "
@@ -61,9 +66,9 @@ def check_parity(network: nn.Module, onnx_path: Path, images: npt.NDArray[np.flo
 
 
 def onnx_outputs(
-    path: Path, images: npt.NDArray[Any], name: str = INPUT_NAME
+    path: Path, images: npt.NDArray[Any], name: str = INPUT_NAME, batch: int = 1
 ) -> npt.NDArray[np.float32]:
-    """Return what ONNX Runtime makes of images, one at a time, on the processor.
+    """Return what ONNX Runtime makes of images, `batch` at a time, on the processor.
 
     `name` is that of the file's input.
 
@@ -75,4 +80,5 @@ def onnx_outputs(
     except onnx.checker.ValidationError as error:
         raise ExportError(f"{path.name}: not a valid ONNX file: {first_line(error)}") from error
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    return np.concatenate([session.run([OUTPUT_NAME], {name: i[None]})[0] for i in images])
+    parts = (images[start : start + batch] for start in range(0, len(images), batch))
+    return np.concatenate([session.run([OUTPUT_NAME], {name: part})[0] for part in parts])

@@ -1,4 +1,4 @@
-"""The files of a network, ONNX's and that of `torch.export`, for one image at a time."""
+"""The files of a network, ONNX's and that of `torch.export`, for one image at a time or several."""
 
 from __future__ import annotations
 
@@ -27,7 +27,13 @@ OPSET = 20
 """The first operator set with GELU as one operator; a small transformer runs 8 % faster with it."""
 
 
-def export_onnx(network: nn.Module, input_shape: tuple[int, int, int], path: Path) -> Path:
+def export_onnx(
+    network: nn.Module,
+    input_shape: tuple[int, int, int],
+    path: Path,
+    *,
+    dynamic_batch: bool = False,
+) -> Path:
     """Write `network` as one ONNX file: `images` `(1, C, H, W)` -> `outputs` `(1, ...)`.
 
     The network is exported in evaluation mode; its own mode and weights, and the global random
@@ -38,6 +44,7 @@ def export_onnx(network: nn.Module, input_shape: tuple[int, int, int], path: Pat
         network: Maps images `(N, C, H, W)` to outputs `(N, ...)`.
         input_shape: `(channels, height, width)` of one image.
         path: Of the file to write; its folder exists.
+        dynamic_batch: Whether the file takes any number of images: `(batch, C, H, W)`.
 
     Returns:
         `path`.
@@ -45,8 +52,10 @@ def export_onnx(network: nn.Module, input_shape: tuple[int, int, int], path: Pat
     Raises:
         ExportError: The network cannot be expressed in ONNX, or the file cannot be written.
     """
-    images = _zeros_for(network, input_shape)
-    return write_model(convert(network, (images,), ([INPUT_NAME], [OUTPUT_NAME])), path)
+    # A dimension of size 1 is taken for a constant when a network is traced.
+    images = _zeros_for(network, input_shape, batch=2 if dynamic_batch else 1)
+    names = ([INPUT_NAME], [OUTPUT_NAME])
+    return write_model(convert(network, (images,), names, dynamic_batch=dynamic_batch), path)
 
 
 def export_program(network: nn.Module, input_shape: tuple[int, int, int], path: Path) -> Path:
@@ -100,6 +109,22 @@ def image_shape(path: Path) -> tuple[int, int, int]:
     return fixed[1], fixed[2], fixed[3]
 
 
+def interface(path: Path) -> tuple[str, str]:
+    """Return inputs and outputs of an ONNX file as text: `images` float32 (1, 3, 32, 32)."""
+    graph = onnx.load(path, load_external_data=False).graph
+    weights = {each.name for each in graph.initializer}
+    given = [each for each in graph.input if each.name not in weights]
+    inputs, outputs = (", ".join(map(_typed, values)) for values in (given, graph.output))
+    return inputs, outputs
+
+
+def _typed(value: onnx.ValueInfoProto) -> str:
+    tensor = value.type.tensor_type
+    kind = onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type).name
+    sizes = ", ".join(str(size.dim_param or size.dim_value) for size in tensor.shape.dim)
+    return f"`{value.name}` {kind} ({sizes})"
+
+
 def write_model(model: onnx.ModelProto, path: Path) -> Path:
     """Write a model as one file, which appears whole or not at all; return `path`.
 
@@ -113,21 +138,27 @@ def write_model(model: onnx.ModelProto, path: Path) -> Path:
     return path
 
 
-def _zeros_for(network: nn.Module, input_shape: tuple[int, int, int]) -> Tensor:
+def _zeros_for(network: nn.Module, input_shape: tuple[int, int, int], batch: int = 1) -> Tensor:
     parameter = next(network.parameters(), None)
-    return torch.zeros(1, *input_shape, device=None if parameter is None else parameter.device)
+    return torch.zeros(batch, *input_shape, device=None if parameter is None else parameter.device)
 
 
 def convert(
-    network: nn.Module, inputs: tuple[Tensor, ...], names: tuple[Sequence[str], Sequence[str]]
+    network: nn.Module,
+    inputs: tuple[Tensor, ...],
+    names: tuple[Sequence[str], Sequence[str]],
+    *,
+    dynamic_batch: bool = False,
 ) -> onnx.ModelProto:
     """Return `network` as an ONNX model, in evaluation mode and without traces of its source.
 
-    It is traced with `inputs`, whose shapes are the model's; `names` are of inputs and outputs.
+    It is traced with `inputs`, whose shapes are the model's, but for the first dimension of each
+    where the batch is dynamic; `names` are of inputs and outputs.
 
     Raises:
         ExportError: The network cannot be expressed in ONNX.
     """
+    batch = torch.export.Dim("batch")
     with evaluation_mode(network), without_quantisation(network), silence(), torch.no_grad():
         try:
             # Without the exporter's own optimisation batch normalisations stay unfolded and come
@@ -142,6 +173,7 @@ def convert(
                 opset_version=OPSET,
                 input_names=list(names[0]),
                 output_names=list(names[1]),
+                dynamic_shapes=tuple({0: batch} for _ in inputs) if dynamic_batch else None,
             )
         except torch.onnx.OnnxExporterError as error:
             cause: BaseException = error

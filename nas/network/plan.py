@@ -5,7 +5,7 @@ from __future__ import annotations
 import keyword
 import math
 from collections import Counter
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ from torch import nn
 
 from nas.core.errors import ConfigError
 from nas.core.space import Gene, Genotype, Graph
+from nas.network.arena import aligned, arena_trace
 from nas.network.blocks import INPUT, Block, IntArray, ModuleSpec
 from nas.network.compact import SETTINGS
 from nas.network.costs import BYTES_PER_VALUE, Shape, Trace, trace_spec
@@ -75,7 +76,8 @@ class Plan:
                 names[block.name] = position
         self._traces = self.interpreter(_trace_step)
         self._summed = np.zeros((len(SUMMED), 1), np.int64)  # the first trace is none
-        self._peaks = Cases(self._peak_of)
+        self._peaks = Cases(lambda case: self._peak_of(case, lambda trace: trace))
+        self._arenas = Cases(lambda case: self._peak_of(case, arena_trace))
         readers = Counter(gene for table in self.tables for gene in table.genes)
         self._own = {gene for gene, count in readers.items() if count == 1} - {*self._deployed}
         firsts = [(t, t.first_of_equals(self._own)) for t in self.tables if t.dense]
@@ -307,13 +309,36 @@ class Plan:
         self._summed = np.concatenate([self._summed, np.array(of_new, np.int64)], axis=1)
         for name, of_traces in zip(SUMMED, self._summed, strict=True):
             costs[name] = of_traces[run.outcomes].sum(axis=0)
-        costs["peak_activation_bytes"] = self._peak_values(run) * BYTES_PER_VALUE
+        peak = self._peak_values(run, self._peaks, self._state_values())
+        costs["peak_activation_bytes"] = peak * BYTES_PER_VALUE
         return costs
 
-    def _peak_values(self, run: Interpretation) -> IntArray:
+    def arena_bytes(self, genotypes: IntArray) -> IntArray:
+        """Return the most bytes alive at once in TensorFlow Lite Micro; see `nas.network.arena`.
+
+        Returns:
+            Of every row of genotypes, shape `(n,)`.
+        """
+        starts = range(0, len(genotypes), ROWS_AT_ONCE)
+        parts = [genotypes[start : start + ROWS_AT_ONCE] for start in starts]
+        runs = [self._traces(part, self._traces.state(self.input_shape)) for part in parts]
+        sizes = aligned(self._state_values())
+        peaks = [self._peak_values(run, self._arenas, sizes) for run in runs]
+        return np.concatenate([np.zeros(0, np.int64), *peaks])
+
+    def _state_values(self) -> IntArray:
+        """Return the values of a tensor in every state that was met."""
+        return np.array([0, *(math.prod(shape) for shape in self._traces.states[1:])], np.int64)
+
+    def _peak_values(self, run: Interpretation, peaks: Cases, values: IntArray) -> IntArray:
         """Return the most values alive at once, shape `(n,)`.
 
         While a block runs, whatever later blocks still read is alive beside its own tensors.
+
+        Args:
+            run: What the blocks of every network are.
+            peaks: Of a block, by its trace and what becomes of its inputs.
+            values: Of a tensor, by its state.
         """
         networks = np.arange(run.outcomes.shape[1])
         last_reader = np.full_like(run.states, -1)
@@ -321,7 +346,6 @@ class Plan:
             last_reader[read, networks] = position
         last_reader[-1] = -1  # nobody reads what is not there
         last_reader[run.output, networks] = len(run.outcomes)
-        values = np.array([0, *(math.prod(shape) for shape in self._traces.states[1:])], np.int64)
         sizes = values[run.states]
         held = sizes[0]
         peak: IntArray = held.copy()
@@ -331,17 +355,21 @@ class Plan:
             same = (read[:, None] == read).argmax(axis=1)
             size = np.where(same == np.arange(len(read))[:, None], sizes[read, networks], 0)
             others = held - size.sum(axis=0)
-            inside = self._peaks.numbers([run.outcomes[position], *(2 * same + kept)])
+            inside = peaks.numbers([run.outcomes[position], *(2 * same + kept)])
             np.maximum(peak, others + inside, out=peak)
             output = sizes[position] * (last_reader[position] > position)
             held = others + (size * kept).sum(axis=0) + output
         return peak
 
-    def _peak_of(self, case: tuple[int, ...]) -> int:
-        """Return the most values alive in a block, by its trace and what becomes of its inputs."""
-        trace = self._traces.outcomes[case[0]]
-        if trace is None:
+    def _peak_of(self, case: tuple[int, ...], seen: Callable[[Trace], Trace]) -> int:
+        """Return the most values alive in a block, by its trace and what becomes of its inputs.
+
+        The trace is taken as `seen` returns it.
+        """
+        traced = self._traces.outcomes[case[0]]
+        if traced is None:
             return 0
+        trace = seen(traced)
         inputs = case[1 : 1 + len(trace.input_values)]
         return int(trace.peak_values([i % 2 > 0 for i in inputs], [i // 2 for i in inputs]))
 

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from nas.core.errors import ConfigError, GenotypeError
 from nas.core.files import hashed
 from nas.core.measurement import FP32
+from nas.core.prediction import FloatArray
 from nas.core.source import source_of
 from nas.core.space import Architecture, Gene, Genotype, Graph, Preset
 
@@ -482,6 +483,14 @@ class SearchSpace(ABC):
                 "model_size_mb": tally["model_bytes"] / MEGA,
             },
         )
+
+    def arena_kb(self, genotypes: Sequence[Sequence[int]] | IntArray) -> FloatArray:
+        """Return the activations that are alive at once in 8 bits on a microcontroller.
+
+        Returns:
+            Of every genotype, in 1024 bytes, shape `(n,)`; see `nas.network.arena`.
+        """
+        return self._plan.arena_bytes(self.canonicalise(self.matrix(genotypes))) / 1024
 
 
 def _genotype(row: npt.NDArray[np.int64]) -> Genotype:

@@ -20,7 +20,8 @@ class Column:
         name: Of the column.
         quantity: What it is, without its unit.
         unit: Empty for what has none.
-        kind: "predicted", "measured", "published" or "counted"; empty where the quantity says it.
+        kind: "predicted", "measured", "estimated" (by a tool), "published" or "counted"; empty
+            where the quantity says it.
         arithmetic: "fp32" where the value is of the network before it was quantised for the device.
         heading: In the table of a front, without the unit; empty for what it does not show.
         verified: Whether only verified architectures have a value, or those measured in a search.
@@ -28,7 +29,7 @@ class Column:
         on_device: Whether the value depends on the device.
         number_format: In the table of a front.
         optional: Whether the table leaves the column out where no row has a value.
-        own: Whether a study of published numbers may have no value in it.
+        own: Whether a study of published or estimated numbers may have no value in it.
     """
 
     name: str
@@ -113,6 +114,15 @@ _MEASURED_FP32 = _latency(
     optional=True,
 )
 
+_ESTIMATED = _latency(
+    name="latency_ms_estimated",
+    kind="estimated",
+    heading="estimated",
+    verified=True,
+    in_search=True,
+    optional=True,
+)
+
 _IDENTITY = (
     Column(name="number", quantity="trial"),
     Column(name="arch_id", quantity="architecture", heading="arch_id"),
@@ -135,6 +145,7 @@ _DECLARED = (
     _interval(_MEASURED),
     _MEASURED_FP32,
     _interval(_MEASURED_FP32),
+    _ESTIMATED,
     _latency(name="latency_ms_published", kind="published", heading="published", optional=True),
     Column(
         name="latency_deviation_percent",
@@ -150,6 +161,20 @@ _DECLARED = (
     _memory(name="peak_memory_mb_predicted", kind="predicted"),
     _memory(
         name="peak_memory_mb_measured", kind="measured", heading="measured", verified=True, own=True
+    ),
+    *(
+        Column(
+            name=f"{name}_kb_{kind}",
+            quantity=quantity,
+            unit="KiB",
+            kind=kind,
+            heading=heading,
+            on_device=True,
+            verified=kind == "estimated",
+            optional=True,
+        )
+        for name, quantity in (("sram", "SRAM"), ("flash", "flash"))
+        for kind, heading in (("predicted", ""), ("estimated", quantity))
     ),
     Column(name="model_size_mb_predicted", quantity="model size", unit="MB", kind="predicted"),
     Column(name="model_size_mb", quantity="model size", unit="MB", verified=True),

@@ -1,4 +1,4 @@
-"""Filters such as `latency_ms_measured < 1.0 and params_m < 0.5`.
+"""Filters such as `latency_ms_measured < 1.0 and params_m < 0.5`, and goals: `min params_m`.
 
 The text is parsed, never run: only the handful of syntax nodes below are read, everything else
 is refused.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import operator
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -65,6 +66,22 @@ def columns_in(where: str, frame: pd.DataFrame, aliases: Mapping[str, str]) -> l
     names = [node.id for node in ast.walk(tree) if isinstance(node, ast.Name)]
     found = (aliases.get(name, name) for name in names)
     return [name for name in dict.fromkeys(found) if name in frame.columns]
+
+
+_GOAL = re.compile(r"(?:(?P<where>.+),)?\s*(?P<way>min|max)\s+(?P<name>\w+)\s*", re.DOTALL)
+
+
+def with_goal(text: str) -> tuple[str | None, tuple[str, str] | None]:
+    """Split `error < 10, min latency_ms` into its condition and its goal.
+
+    Returns:
+        The condition, and what is wanted (`min` or `max`) of which column. Of `min latency_ms` the
+        condition is `None`, of a text without a goal the goal is.
+    """
+    found = _GOAL.fullmatch(text)
+    if found is None:
+        return text, None
+    return found["where"], (found["way"], found["name"])
 
 
 class _Condition:

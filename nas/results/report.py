@@ -129,7 +129,7 @@ def _text(text: str) -> str:
 
 
 def caption(study: StudyResults, front: pd.DataFrame | None) -> str:
-    """Return what the numbers of a front are, and where latency was measured."""
+    """Return what the numbers of a front are, and where latency was measured or estimated."""
     own = "search error: validation error after the search's training"
     if front is None or front["verified"].any():
         own += "; val. and test error: of the network as the device runs it"
@@ -139,7 +139,8 @@ def caption(study: StudyResults, front: pd.DataFrame | None) -> str:
     if "latency_ms" in study.published:
         return f"{caption}; {study.published['latency_ms']}"
     device = device_label(study.record.get("device"))
-    return f"{caption}; measured on {device}" if device else caption
+    how = "estimated for" if study.estimated else "measured on"
+    return f"{caption}; {how} {device}" if device else caption
 
 
 def shown_columns(study: StudyResults, frame: pd.DataFrame) -> list[Column]:
@@ -151,12 +152,11 @@ def shown_columns(study: StudyResults, frame: pd.DataFrame) -> list[Column]:
     shown = {name: column for name, column in known.items() if column.heading}
     for name in names:
         shown.setdefault(name, dataclasses.replace(known[name], heading=name, unit=""))
-    published = bool(study.published)
+    absent = bool(study.published or study.estimated)
     return [
         column
         for name, column in shown.items()
-        if not (column.optional or (published and column.own))
-        or _numbers(frame, name).notna().any()
+        if not (column.optional or (absent and column.own)) or _numbers(frame, name).notna().any()
     ]
 
 

@@ -29,7 +29,7 @@ from nas.results.database import (
 from nas.results.frame import trials_frame
 from nas.results.hypervolume import hypervolume, knee, non_dominated
 from nas.results.ledger import Ledger
-from nas.results.query import Mask, columns_in, matching
+from nas.results.query import Mask, columns_in, matching, with_goal
 from nas.results.record import NEEDED, read_record
 
 PICKS = ("knee", "best", "fastest")
@@ -38,7 +38,12 @@ PICKS = ("knee", "best", "fastest")
 LEDGER_URL = "HWNAS_LEDGER_URL"
 """Environment variable with the URL at which ledgers outside of their study's folder are read."""
 
-_FASTEST = ("latency_ms_measured", "latency_ms_predicted", "latency_ms_published")
+_FASTEST = (
+    "latency_ms_measured",
+    "latency_ms_estimated",
+    "latency_ms_predicted",
+    "latency_ms_published",
+)
 
 
 class StudyResults:
@@ -106,6 +111,11 @@ class StudyResults:
         With `source`, who published them. Empty where all numbers are the study's own.
         """
         return dict(self.record.get("published") or {})
+
+    @property
+    def estimated(self) -> dict[str, str]:
+        """What a tool estimated of the device, by objective; empty where it was measured."""
+        return dict(self.record.get("estimated") or {})
 
     @property
     def columns(self) -> dict[str, str]:
@@ -250,25 +260,30 @@ class StudyResults:
         """Return one architecture's row of `trials`.
 
         Args:
-            text: Of the front, "knee", "best" (least `metric`) or "fastest"; a condition
-                such as "latency_ms_measured < 1", for the best architecture that meets it, see
-                `pareto`; or the first digits of the `arch_id` of any complete trial; of an
-                architecture's trials, the one of the highest fidelity.
+            text: Of the front, "knee", "best" (least `metric`) or "fastest"; a condition such as
+                "latency_ms_measured < 1", for the best architecture that meets it, see `pareto`;
+                what is to be smallest or largest of a front, "max params_m", with a condition
+                before it or without: "error_final < 10, min latency_ms"; or the first digits of
+                the `arch_id` of any complete trial; of an architecture's trials, the one of the
+                highest fidelity.
             objectives: Of the front, see `pareto`.
 
         Raises:
             ConfigError: There is no such architecture, or several.
         """
         if text in PICKS:
-            return self._pick_of_front(text, None, objectives)
-        if set(text) & set("<>="):
-            return self._pick_of_front("best", text, objectives)
+            return self._pick_of_front(text, None, None, objectives)
+        where, goal = with_goal(text)
+        if goal is not None or set(text) & set("<>="):
+            return self._pick_of_front(text if goal else "best", where, goal, objectives)
         frame = self.trials().sort_values("fidelity", ascending=False, kind="stable")
         frame = frame.drop_duplicates("arch_id").sort_values("number")
         found = frame[frame["arch_id"].str.startswith(text)] if text else frame
         if len(found) != 1:
             known = "none" if found.empty else ", ".join(found["arch_id"].head(5))
-            expected = f"{', '.join(PICKS)}, a condition or the beginning of one arch_id"
+            expected = (
+                f"{', '.join(PICKS)}, a condition, 'min COLUMN' or the beginning of one arch_id"
+            )
             fix = did_you_mean(text, PICKS) or f"it fits {known}"
             raise ConfigError("architecture", text, expected, fix)
         row = found.iloc[0]
@@ -296,7 +311,11 @@ class StudyResults:
         return self.hypervolume(front) / math.prod(self.reference_point)
 
     def _pick_of_front(
-        self, text: str, where: str | None, objectives: Sequence[str] | None
+        self,
+        text: str,
+        where: str | None,
+        goal: tuple[str, str] | None,
+        objectives: Sequence[str] | None,
     ) -> pd.Series[Any]:
         front = self.pareto(where, objectives)
         if front.empty:
@@ -309,16 +328,23 @@ class StudyResults:
         if text == "knee":
             names = self.front_columns(front) if objectives is None else list(objectives)
             return front.iloc[knee(front[names].to_numpy(dtype=float))]
+        if goal is not None:
+            way, name = goal
+            name = self._aliases(front, front["verified"]).get(name, name)
+            values = front[self._numeric(front, name, "architecture")].to_numpy(dtype=float)
+            if np.isnan(values).all():
+                raise ConfigError("architecture", text, f"a study that knows {name}")
+            return front.iloc[int(np.nanargmin(values if way == "min" else -values))]
         by = _FASTEST if text == "fastest" else (f"{self.metric}_final", self.metric)
         known = [name for name in by if name in front and front[name].notna().all()]
         if not known:
             raise ConfigError("architecture", text, f"a study that knows {by[-1]}")
         return front.iloc[int(np.nanargmin(front[known[0]].to_numpy(dtype=float)))]
 
-    def _numeric(self, frame: pd.DataFrame, name: str) -> str:
-        column = self._column(frame, name, "objectives")
+    def _numeric(self, frame: pd.DataFrame, name: str, argument: str = "objectives") -> str:
+        column = self._column(frame, name, argument)
         if not pd.api.types.is_float_dtype(frame[column]):
-            raise ConfigError("objectives", name, "a column of measured or predicted numbers")
+            raise ConfigError(argument, name, "a column of measured or predicted numbers")
         return column
 
     def _column(self, frame: pd.DataFrame, name: str, argument: str) -> str:

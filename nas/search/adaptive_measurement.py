@@ -177,7 +177,8 @@ class AdaptiveMeasurement:
         found = {}
         for column in self._columns.values():
             found[column] = measurement.latency_ms
-            found[f"{column}_ci"] = measurement.relative_ci * measurement.latency_ms
+            if not measurement.estimated_by:
+                found[f"{column}_ci"] = measurement.relative_ci * measurement.latency_ms
         return found
 
     def _predicted(

@@ -16,6 +16,7 @@ import numpy as np
 import latency_predictors
 from latency_predictors.calibration import sampling
 from latency_predictors.calibration.accuracy import scores
+from latency_predictors.calibration.footprint import Flash, Sram
 from latency_predictors.calibration.memory import PeakMemory, measured_memory
 from nas.core.errors import DeviceError
 from nas.core.files import write_json_atomically
@@ -31,6 +32,7 @@ from nas.core.seeding import stream
 from nas.core.space import Genotype
 from nas.devices.store import MeasurementStore
 from nas.network.space import SearchSpace
+from nas.results.columns import MEASURED
 from nas.search.adaptive_measurement import (
     AdaptiveMeasurement,
     AdaptiveMeasurementSettings,
@@ -40,8 +42,8 @@ from nas.search.adaptive_measurement import (
 from nas.search.problem import SearchProblem
 from nas.study.settings import CalibrationSettings
 
-MEMORY = "memory"
-"""Folder of the predictor of peak memory, in that of the latency predictor."""
+MEMORY, SRAM, FLASH = "memory", "sram", "flash"
+"""Folders of the predictors of memories, in that of the latency predictor."""
 
 REPEATED = 20
 """Networks of a calibration that are measured a second time."""
@@ -52,15 +54,19 @@ class Calibration:
     """What lies in the folder of a calibrated predictor.
 
     Attributes:
-        predictor: The predictor.
+        predictor: The latency predictor, or `None` of a device that tells no time.
         memory: The predictor of peak memory, or `None` where memory was not asked for.
+        sram: The predictor of a microcontroller's memory, or `None` of other devices.
+        flash: That of its flash.
         cost: Networks `measured` and `reused` from the store, `seconds` of the whole and
             `seconds_reused`, which the reused ones took when they were measured;
             `relative_ci_percent`, the median half width of a measurement's 95 % interval.
     """
 
-    predictor: LatencyPredictor
+    predictor: LatencyPredictor | None
     memory: MemoryPredictor | None
+    sram: MemoryPredictor | None
+    flash: MemoryPredictor | None
     cost: dict[str, Any]
 
     @property
@@ -76,11 +82,17 @@ class Calibration:
         Raises:
             ConfigError: It was calibrated for another space, or for other code of the same.
         """
-        if not (folder / "predictor.json").is_file():
+        timed, estimated = (folder / "predictor.json").is_file(), (folder / FLASH).is_dir()
+        if not (folder / "calibration.json").is_file() or not (timed or estimated):
             return None
         cost = sampling.load_samples(folder, space)[2]
-        memory = PeakMemory.load(folder / MEMORY) if (folder / MEMORY).is_dir() else None
-        return cls(latency_predictors.load(folder), memory, cost)
+        return cls(
+            predictor=latency_predictors.load(folder) if timed else None,
+            memory=PeakMemory.load(folder / MEMORY) if (folder / MEMORY).is_dir() else None,
+            sram=Sram.load(folder / SRAM) if estimated else None,
+            flash=Flash.load(folder / FLASH) if estimated else None,
+            cost=cost,
+        )
 
     @classmethod
     def measured(
@@ -107,16 +119,24 @@ class Calibration:
             limit_s=settings.limit_s,
             on_progress=on_progress,
         )
-        peak = None
-        if settings.memory:
+        memory, sram, flash, predictor = None, None, None, None
+        if settings.device.estimated:
+            sram_mb, tail_mb, flash_mb = (
+                np.array([getattr(m, name) for m in measurements], float)
+                for name in ("peak_memory_mb", "loading_memory_mb", "flash_mb")
+            )
+            sram = Sram.fit(space, genotypes, sram_mb, tail_mb)
+            flash = Flash.fit(space, genotypes, flash_mb)
+        elif settings.memory:
             if not measured_memory(measurements):
                 raise DeviceError(
                     "objective peak_memory_mb: the device cannot tell how much memory a network "
                     "takes; use counted_memory_mb"
                 )
-            peak = PeakMemory.fit(space, genotypes, measurements)
-        latency_ms = np.array([m.latency_ms for m in measurements])
-        predictor = settings.predictor.fit(space, genotypes, latency_ms)
+            memory = PeakMemory.fit(space, genotypes, measurements)
+        if settings.device.times:
+            latency_ms = np.array([m.latency_ms for m in measurements])
+            predictor = settings.predictor.fit(space, genotypes, latency_ms)
         cost = {
             "measured": store.counts.taken - before.taken,
             "reused": store.counts.reused - before.reused,
@@ -124,26 +144,33 @@ class Calibration:
             "seconds_reused": store.counts.reused_s - before.reused_s,
             "relative_ci_percent": float(100 * np.median([m.relative_ci for m in measurements])),
         }
+        parts = {MEMORY: memory, SRAM: sram, FLASH: flash, "": predictor}
+        for name, part in parts.items():
+            if part is not None:
+                part.save(settings.folder / name)
+        # Last, as it tells that all are there.
         sampling.save_samples(settings.folder, space, genotypes, measurements, cost)
-        if peak is not None:
-            peak.save(settings.folder / MEMORY)
-        predictor.save(settings.folder)
-        return cls(predictor, peak, cost)
+        return cls(predictor=predictor, memory=memory, sram=sram, flash=flash, cost=cost)
 
 
 def accuracy_line(calibration: Calibration) -> str:
     """Return how well samples are predicted from the others, beside the noise of measuring."""
-    errors = 100 * np.abs(calibration.predictor.held_out_errors())
-    error, worst = np.percentile(errors, [50, 90])
-    noise = calibration.cost["relative_ci_percent"]
-    line = (
-        f"a sample is predicted from the others within {error:.1f} % (median) and "
-        f"{worst:.1f} % (90 %); a measurement's 95 % interval is ±{noise:.1f} %"
-    )
-    if calibration.memory is None:
-        return line
-    error, worst = np.percentile(100 * np.abs(calibration.memory.held_out_errors()), [50, 90])
-    return f"{line}; its peak memory within {error:.1f} % and {worst:.1f} %"
+    parts = {
+        "latency": calibration.predictor,
+        "peak memory": calibration.memory,
+        "SRAM": calibration.sram,
+        "flash": calibration.flash,
+    }
+    found = []
+    for name, predictor in parts.items():
+        if predictor is not None:
+            errors = 100 * np.abs(predictor.held_out_errors())
+            error, worst = np.percentile(errors, [50, 90])
+            found.append(f"its {name} within {error:.1f} % (median) and {worst:.1f} % (90 %)")
+    line = f"a sample is predicted from the others, {', '.join(found)}"
+    if noise := calibration.cost["relative_ci_percent"]:
+        return f"{line}; a measurement's 95 % interval is ±{noise:.1f} %"
+    return line
 
 
 def held_out_accuracy(
@@ -318,7 +345,9 @@ def adaptive_measurement_line(candidate: MeasuredCandidate) -> str:
     if not candidate.kept and candidate.reason == "constraint":
         outcome += ", so it is not trained"
     measured = f"measured {measurement.latency_ms:.4g} ± {measurement.ci_ms:.1g} ms"
-    if not candidate.taken.reused:
+    if measurement.estimated_by:
+        measured = f"estimated {measurement.latency_ms:.4g} ms"
+    elif not candidate.taken.reused:
         took = f"{candidate.taken.seconds:.0f} s"
         measured += f" in {took}, in which trainings on that machine waited"
     return f"  {candidate.arch_id} {interval}; {measured}{outcome}"
@@ -340,8 +369,7 @@ def _row_of_candidate(candidate: MeasuredCandidate) -> dict[str, Any]:
         row["columns"] = {
             "latency_ms_predicted": candidate.updated_ms,
             "latency_ms_predicted_std": candidate.updated_std_ms,
-            "latency_ms_measured": measurement.latency_ms,
-            "latency_ms_measured_ci": measurement.ci_ms,
+            **{name: value for name, value in measurement.columns.items() if name in MEASURED},
         }
     return row
 

@@ -118,7 +118,9 @@ def _parsed(overrides: Sequence[str]) -> list[Override]:
         parsed = OverridesParser.create().parse_overrides(list(overrides))
     except OverrideParseException as error:
         name, equals, value = str(error.override).partition("=")
-        setting = f"{name}={quoted(value)}"
+        items = value[1:-1].split(",") if value[:1] + value[-1:] == "[]" else []
+        texts = ", ".join(quoted(item.strip()) for item in items)
+        setting = f"{name}=[{texts}]" if items else f"{name}={quoted(value)}"
         fix = f"quote its special characters: {shlex.quote(setting)}"
         line = f"{error.override}: cannot be read, expected NAME=VALUE"
         raise HwnasError(f"{line}; {fix}" if equals else line) from error

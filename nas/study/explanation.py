@@ -148,7 +148,13 @@ def _values(
     """Return columns of architectures, and how unsure they are, each of shape `(n,)`."""
     facts = Facts(space.costs, None)
     if calibration := Calibration.load(StudyFolder(study.path).predictor, space):
-        facts = Facts(space.costs, calibration.predictor, calibration.memory)
+        facts = Facts(
+            space.costs,
+            calibration.predictor,
+            calibration.memory,
+            sram=calibration.sram,
+            flash=calibration.flash,
+        )
     before = columns_before_training(facts, genotypes)
     kinds = {name: column.kind for name, column in columns_of(study.record, columns).items()}
     values, stds = dict[str, FloatArray](), dict[str, FloatArray]()

@@ -28,18 +28,22 @@ def export(
     *,
     refit: bool = False,
     pixels: bool = False,
+    dynamic_batch: bool = False,
     allow_imports: bool = False,
 ) -> tuple[Path, float]:
     """Write a verified architecture of `study` into the folder `out`, and check it there.
 
     Args:
         study: A finalised study.
-        pick: `knee`, `best`, `fastest`, a condition or an `arch_id`; see `StudyResults.pick`.
+        pick: `knee`, `best`, `fastest`, a condition, a goal or an `arch_id`; see
+            `StudyResults.pick`.
         out: New, empty or a former export.
         refit: Whether to take the network that was trained on train and validation images together,
             which `finalise.refit` makes of the front's picks.
         pixels: Whether to write `pixels.onnx` as well, which takes uint8 pixels as they are and has
             the names of the outputs in its metadata.
+        dynamic_batch: Whether to write `batches.onnx` as well, which takes any number of images, in
+            fp32.
         allow_imports: Whether to import the modules that the study names, which runs their code. A
             study of the platform's own search spaces needs none.
 
@@ -70,6 +74,7 @@ def export(
         details=_details(parts / DETAILS, fix),
         labels={name: column.label() for name, column in columns_of(study.record).items()},
         pixels=pixels,
+        dynamic_batch=dynamic_batch,
     )
     return written, verify(written)
 
@@ -148,5 +153,6 @@ def _figures(
     )
     figures = {n: float(result[n]) for n in of_network if result.get(n) is not None}
     counted = (*metrics, "params_m", "macs_m", "counted_memory_mb")
-    of_search = (*counted, "latency_ms_predicted", "peak_memory_mb_predicted")
+    predicted = ("latency_ms", "peak_memory_mb", "sram_kb", "flash_kb")
+    of_search = (*counted, *(f"{name}_predicted" for name in predicted))
     return figures | {n: float(row[n]) for n in of_search if n in row and pd.notna(row[n])}

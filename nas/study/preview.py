@@ -11,6 +11,7 @@ from nas.core.objective import Objective
 from nas.core.trial import Trial
 from nas.search.feasibility import FeasibilityReport
 from nas.search.problem import SearchProblem
+from nas.search.stopping import BY_TIME
 from nas.study.reporting import duration
 
 
@@ -69,6 +70,10 @@ def calibration_line(settings: PredictorSettings) -> str:
 
 def nothing_complete_line(trials: Sequence[Trial], stopped_by: str) -> str:
     """Return why a search that ended at the limit `stopped_by` has no front, and what to do."""
+    if not trials and stopped_by in BY_TIME:
+        setting = "budget" if stopped_by == "budget" else "search.stop.wall_clock_s"
+        line = "no candidate was trained in the time that was left for the search"
+        return f"{line}; raise {setting} and repeat the command: what is finished is kept"
     if not trials:
         return "no trial is complete: every candidate breaks a limit when it is measured"
     [(cause, count)] = Counter(str(trial.failure) for trial in trials).most_common(1)

@@ -8,7 +8,8 @@ here, so that a component's settings are declared once.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+import difflib
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -28,6 +29,7 @@ from nas.devices.table import TableDevice
 from nas.evaluation import proxies
 from nas.evaluation.tabular import TabularSettings
 from nas.objectives.builtin import StoredSizeMb, TaskMetric
+from nas.objectives.microcontroller import LatencyMsEstimated
 from nas.objectives.proxy import ProxyRank
 from nas.search import fidelity
 from nas.study.bases import with_base
@@ -286,6 +288,10 @@ def _with_recipes(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _component(values: Mapping[str, Any], section: str) -> Any:
+    name = str((values.get(section) or {}).get("name"))
+    if section == "data" and name not in data.names() and Path(name).is_dir():
+        fix = f"a folder of images is read by data=image_folder data.path={name}"
+        raise ConfigError("data", name, f"one of {', '.join(data.names())}", fix)
     return component(COMPONENTS[section], values.get(section), section)
 
 
@@ -294,7 +300,12 @@ def _general(values: Mapping[str, Any]) -> GeneralSettings:
     known = (*GENERAL, *COMPONENTS, *SECTIONS)
     for section in values:
         if section not in known:
-            raise UnknownNameError("configuration", section, known)
+            holders = [f"{part}.{section}" for part, names in _fields(values) if section in names]
+            if not holders:
+                raise UnknownNameError("configuration", section, known)
+            holders += difflib.get_close_matches(section, known, n=1)
+            fix = f"did you mean {' or '.join(map(repr, holders))}?"
+            raise ConfigError("configuration", section, f"one of {', '.join(sorted(known))}", fix)
     name = values.get("name")
     if isinstance(name, int | float):
         # The command line takes 359_0 for the number 3590, which would be another name.
@@ -310,6 +321,17 @@ def _general(values: Mapping[str, Any]) -> GeneralSettings:
     return general
 
 
+def _fields(values: Mapping[str, Any]) -> Iterator[tuple[str, set[str]]]:
+    """Return the names of the settings of each section, as far as its component is known."""
+    for section, registry in COMPONENTS.items():
+        name = str((values.get(section) or {}).get("name"))
+        if name in registry.names():
+            fields = dataclasses.fields(registry.component(name))
+            yield section, {spec.name for spec in fields}
+    for section, cls in SECTIONS.items():
+        yield section, {spec.name for spec in dataclasses.fields(cls)}
+
+
 def _objective(name: str, device: Device) -> Objective:
     """Return an objective as a device knows it: `latency_ms` of a table is the published one.
 
@@ -317,6 +339,13 @@ def _objective(name: str, device: Device) -> Objective:
         ConfigError: The device cannot tell its value.
     """
     found = _named(name)
+    if found.needs_estimates or (device.estimated and found.needs_calibration):
+        if name not in device.estimated:
+            told = ", ".join(device.estimated) or "what it measures, such as latency_ms"
+            expected = f"with this device {told}"
+            fix = "device=mcu and device=ethos_u tell sram_kb and flash_kb, ethos_u latency_ms too"
+            raise ConfigError("search.objectives", name, expected, fix)
+        return LatencyMsEstimated() if found.needs_predictor else found
     if isinstance(device, TableDevice):
         if found.needs_memory:
             expected = "what the device's table or the network itself tells"

@@ -80,6 +80,7 @@ def begin(
             "ledger_url": settings.config["ledger"]["url"] or folder.ledger_url,
             "ledger_owner": folder.ledger_owner,
             "published": settings.published,
+            "estimated": dict(settings.device.estimated),
             "calibration": None if calibration is None else calibration.cost,
             "versions": versions(),
             "hardware": {**describe_host(), "memory_mb": psutil.virtual_memory().total / 1e6},

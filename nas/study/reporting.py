@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import html
 import math
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -53,14 +55,43 @@ SILENT_S = 30.0
 """Seconds without a line after which a stage that goes on says so, where there is no terminal."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class NotebookBar:
+    """How far a stage is, as a notebook shows it.
+
+    Attributes:
+        what: The stage.
+        done: Of what it works through.
+        total: All of that; `None` where it is not counted.
+        text: What else there is to say.
+    """
+
+    what: str
+    done: float
+    total: int | None
+    text: str = ""
+
+    def __repr__(self) -> str:
+        """Return the same as text, for what shows no HTML."""
+        count = "" if self.total is None else f"{self.done:.4g}/{self.total}"
+        return " ".join(part for part in (self.what, count, self.text) if part)
+
+    def _repr_html_(self) -> str:
+        """Return a bar, and the text beside it."""
+        # Without a value the bar shows that something goes on.
+        share = "" if self.total is None else f' value="{self.done:.4g}" max="{self.total}"'
+        return f"<progress{share}></progress> {html.escape(repr(self))}"
+
+
 class Reporter:
-    """Shows a study's progress: a live bar for each stage on a terminal, lines elsewhere.
+    """Shows a study's progress: a live bar a stage on terminals and in notebooks, lines elsewhere.
 
     To be told of the progress in another way, override the four methods.
     """
 
     def __init__(self) -> None:
         self._console = console()
+        self._live = self._console.is_terminal or self._console.is_jupyter
         self._started = self._said = time.monotonic()
         self._show: Callable[[float, str], None] | None = None
         self._plan: SearchPlan | None = None
@@ -85,7 +116,8 @@ class Reporter:
         Yields:
             A function to call with the number that is done and, if need be, a summary.
         """
-        shown = self._bar if self._console.is_terminal else self._lines
+        live = self._in_notebook if self._console.is_jupyter else self._bar
+        shown = live if self._live else self._lines
         with shown(what, total) as show:
             yield show
 
@@ -110,6 +142,23 @@ class Reporter:
                 bar.update(task, completed=done, description=text)
 
             yield show
+
+    @contextlib.contextmanager
+    def _in_notebook(self, what: str, total: int | None) -> Iterator[Callable[..., None]]:
+        # Rich and tqdm need ipywidgets for a bar; a display that is updated does not.
+        from IPython.display import display
+
+        started = time.monotonic()
+        shown: Any = display(NotebookBar(what=what, done=0, total=total), display_id=True)
+
+        def show(done: float, summary: str = "") -> None:
+            ran = f"after {duration(time.monotonic() - started)}"
+            text = ", ".join(filter(None, (summary or _left(started, done, total), ran)))
+            shown.update(NotebookBar(what=what, done=done, total=total, text=text))
+
+        yield show
+        if total is None:
+            shown.update(NotebookBar(what=what, done=1, total=1))
 
     @contextlib.contextmanager
     def _lines(self, what: str, total: int | None) -> Iterator[Callable[..., None]]:
@@ -166,9 +215,7 @@ class Reporter:
         summary = self._summary(self._plan)
         if self._show is not None:
             self._show(done, summary)
-        if self._console.is_terminal:
-            return
-        if trial.number not in self._recorded:
+        if not self._live and trial.number not in self._recorded:
             of = "" if math.isinf(self._plan.evaluations) else f"/{self._plan.evaluations:g}"
             count = f"{done:.4g}{of}"
             result = _result(trial, self._plan.columns) + _pace(history)

@@ -294,8 +294,7 @@ class _Study:
 
     @property
     def _needs_calibration(self) -> bool:
-        used = self.settings.used.values()
-        return any(objective.needs_predictor or objective.needs_memory for objective in used)
+        return any(objective.needs_calibration for objective in self.settings.used.values())
 
     @property
     def _counted(self) -> int:
@@ -396,7 +395,8 @@ class _Study:
             if (plan := planner.announce(genotypes, [], calibrated=False)) is not None:
                 samples = plan.samples
         self._say(threads_line(self.settings.device))
-        self.reporter.stage(f"calibrating the latency predictor on {samples} networks")
+        what = "latency predictor" if self.settings.device.times else "predictors of memory"
+        self.reporter.stage(f"calibrating the {what} on {samples} networks")
         with planner.stage("calibration"), self.reporter.progress("calibration", samples) as show:
             calibration = Calibration.measured(self._calibration, show)
         planner.sample_s = calibration.sample_s
@@ -407,6 +407,7 @@ class _Study:
         return calibration
 
     def _problem(self, calibration: Calibration | None) -> SearchProblem:
+        predictor = calibration and calibration.predictor
         return SearchProblem(
             space=self.space,
             objectives=self.settings.objectives,
@@ -414,9 +415,11 @@ class _Study:
             constraints=self.settings.constraints,
             facts=Facts(
                 costs=self.space.costs,
-                predictor=LearningPredictor(calibration.predictor) if calibration else None,
+                predictor=LearningPredictor(predictor) if predictor else None,
                 memory=calibration.memory if calibration else None,
                 published_ms=self.settings.device.published_ms,
+                sram=calibration.sram if calibration else None,
+                flash=calibration.flash if calibration else None,
             ),
         )
 

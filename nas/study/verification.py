@@ -186,8 +186,9 @@ class Verification:
 
     def _measure(self, members: Sequence[Candidate], show: Show) -> None:
         """Export and measure trained members, all of them interleaved."""
-        self.reporter.stage(f"exporting and measuring {counted(len(members), 'architecture')}")
         space, device = self.problem.space, self.settings.device
+        doing = "estimating" if device.estimated else "measuring"
+        self.reporter.stage(f"exporting and {doing} {counted(len(members), 'architecture')}")
         if line := threads_line(device):
             self.reporter.stage(line)
         exported, models = [], []
@@ -209,7 +210,9 @@ class Verification:
             files = device.prepare(deployed, space.input_shape, folder, images)
             shape, seed = space.input_shape, self.settings.seed
             measurements = device.measure_files(files, shape, memory=True, seed=seed)
-            quantised = [i for i, each in enumerate(choices) if device.quantises(each)]
+            # A device that a tool estimates runs nothing in fp32.
+            compared = choices if not device.estimated else ()
+            quantised = [i for i, each in enumerate(compared) if device.quantises(each)]
             in_fp32 = {"precision": "fp32", "layers": ()}
             plain = [Deployable(models[i], {**choices[i], **in_fp32}) for i in quantised]
             measured = device.measure_many(plain, shape, seed=seed)
@@ -334,13 +337,8 @@ class Verification:
             "error_final": None,
             **tested,
             "validation_images": None if self.validation is None else len(self.validation),
-            "latency_ms_measured": measurement.latency_ms,
-            "latency_ms_measured_ci": measurement.ci_ms,
-            "latency_ms_median": measurement.median_ms,
-            "latency_ms_p95": measurement.p95_ms,
-            "peak_memory_mb_measured": measurement.peak_memory_mb,
+            **measurement.columns,
             "model_size_mb": measurement.model_size_mb,
-            "energy_mj_measured": measurement.energy_mj,
             "seconds": seconds,
         }
         if metrics:

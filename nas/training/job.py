@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import safetensors.torch
 import torch
 from torch import nn
@@ -47,6 +48,13 @@ if TYPE_CHECKING:
 
 CALIBRATION_IMAGES = 1024
 """Training images from which a network that is made of a trained one takes its statistics."""
+
+FEW_STEPS = 100
+"""Steps of a training below which the running batch statistics are estimated anew at its end.
+
+They begin at 0 and 1, and each step replaces a tenth of them: after fewer steps they are those of
+no network, and a network that has learned its images well may be judged no better than a guess.
+"""
 
 TIMED_S = 0.3
 """Seconds of training steps from which the time of a training is estimated; at least one step."""
@@ -160,9 +168,13 @@ class TrainingJob:
         )
         if rank() > 0:
             return Outcome(metrics={})
-        if training.checkpoint is None:
+        alone = self.sampling is None and self.processes == 1  # whose statistics it is
+        few = alone and 0 < training.reached * self._total_steps < FEW_STEPS
+        if few or training.checkpoint is None:
+            resolution = self.recipe.resolution(training.reached)
+            images = (resized(batch, resolution) for batch in self.batches(CALIBRATION_IMAGES))
             with training_step():
-                recalibrate(network, self.batches(CALIBRATION_IMAGES), statistics=False)
+                recalibrate(network, images, statistics=few)
         metrics = self.judged(network, training)
         weights = None
         if self.return_weights and training.checkpoint is None:
@@ -178,12 +190,20 @@ class TrainingJob:
             history=training.history,
         )
 
+    @property
+    def _total_steps(self) -> int:
+        """Steps of the full training."""
+        used = min(len(self.train), self.recipe.train_samples or len(self.train))
+        return self.recipe.epochs * steps_an_epoch(used, self.recipe)
+
     def batches(self, images: int) -> Iterator[torch.Tensor]:
         """Yield normalised training images, the same ones every time, on the worker's device."""
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         chosen = self.train.sample(images, seed=0)
-        for start in range(0, len(chosen), EVALUATION_BATCH):
-            pixels, _ = chosen.batch(slice(start, start + EVALUATION_BATCH))
+        number = math.ceil(len(chosen) / EVALUATION_BATCH)
+        # Nearly of one size: a rest of one image would break batch norm.
+        for part in np.array_split(np.arange(len(chosen)), number):
+            pixels, _ = chosen.batch(part)
             batch = self.preprocessing(torch.from_numpy(pixels).to(device))
             yield batch.contiguous(memory_format=torch.channels_last)
 
@@ -311,7 +331,7 @@ class TrainingJob:
     def _timed_seconds(self, genotype: Genotype) -> float:
         used = min(self.recipe.train_samples or len(self.train), len(self.train))
         batch = min(self.recipe.batch_size, used)
-        total_steps = self.recipe.epochs * steps_an_epoch(used, self.recipe)
+        total_steps = self._total_steps
         short = replace(self.recipe, epochs=1, train_samples=None, batch_size=batch, patience=None)
         network = self.network(genotype)
         teacher = self._started_teacher(torch.device("cpu"))

@@ -1,13 +1,16 @@
-"""The command in an empty folder, and one finished study for all tests that read one."""
+"""The command in an empty folder, one finished study for all tests that read one, the wheel."""
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from nas_command import COMMAND, SMALL, Ended, Finished, Nas
 
+import nas as package
 from nas.cli.main import main
 
 
@@ -49,3 +52,14 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
     ended = Nas(folder)("search", *SMALL)
     assert ended.returncode == 0, ended.stderr
     return Finished(folder / "runs" / "small", ended.stdout)
+
+
+@pytest.fixture(scope="session")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Build the archive of sources, and the wheel from what that holds."""
+    out = tmp_path_factory.mktemp("dist")
+    build = [sys.executable, "-m", "build", "--no-isolation", "--outdir", out]
+    root = Path(package.__file__).parent.parent
+    subprocess.run([*build, root], check=True, capture_output=True, timeout=200)
+    [found] = out.glob("*.whl")
+    return found

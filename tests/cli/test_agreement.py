@@ -107,7 +107,9 @@ def test_the_numbers_of_every_file_agree(
 
     # The exported files, run by hand on the images of the splits.
     out = tmp_path / "out"
-    exported = here("export", "small", "--pick", "best", "--pixels", "--out", str(out))
+    pick = ("--pick", "error_final < 100, min error_final")
+    further = ("--pixels", "--dynamic-batch")
+    exported = here("export", "small", *pick, *further, "--out", str(out))
     assert exported.returncode == 0, exported.stderr
     digits = data.get("digits")
     test, validation = digits.test_split(), digits.search_splits().validation
@@ -126,6 +128,8 @@ def test_the_numbers_of_every_file_agree(
     session = onnxruntime.InferenceSession(out / "pixels.onnx")
     found = [session.run(None, {"pixels": pixels[None]})[0] for pixels in test.pixels[:8]]
     assert np.allclose(np.concatenate(found), run_onnxruntime(deployed, images[:8]), atol=1e-4)
+    session = onnxruntime.InferenceSession(out / "batches.onnx")
+    assert np.abs(session.run(None, {"images": images})[0] - logits).max() <= TOLERANCE
 
     # From image files the network sees the same, by the command and by the exported script alone.
     files = [str(tmp_path / f"{i}.png") for i in range(8)]

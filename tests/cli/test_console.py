@@ -8,9 +8,11 @@ import json
 import re
 import shlex
 import shutil
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pandas as pd
 import pytest
@@ -25,7 +27,7 @@ from nas.results.study import StudyResults
 from nas.search.stopping import StopSettings
 from nas.study import reporting
 from nas.study.recorded_space import recorded_space
-from nas.study.reporting import Reporter, SearchPlan
+from nas.study.reporting import NotebookBar, Reporter, SearchPlan
 
 PLAN = SearchPlan(
     evaluations=4,
@@ -249,6 +251,49 @@ def test_every_stage_has_a_bar_on_a_terminal(monkeypatch: pytest.MonkeyPatch) ->
         show(10)
     assert "calibration" in file.getvalue()
     assert "10/40" in file.getvalue()
+
+
+NOTEBOOK = """
+import sys
+sys.path[:0] = {paths}
+from test_console import PLAN, Reporter, trial
+reporter = Reporter()
+with reporter.search(PLAN):
+    reporter.trial(trial(0, 40.0), feasible=True)
+    reporter.trial(trial(1, 20.0), feasible=True)
+with reporter.progress("preparation", None) as show:
+    show(3)
+"""
+
+
+def test_a_notebook_shows_one_live_bar(tmp_path: Path) -> None:
+    nbclient, nbformat = (pytest.importorskip(name) for name in ("nbclient", "nbformat"))
+    pytest.importorskip("ipykernel")
+    code = NOTEBOOK.format(paths=[str(Path(__file__).parent), *sys.path])
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)])
+    nbclient.NotebookClient(notebook, kernel_name="python3", timeout=120).execute()
+    shown = [output["data"] for output in notebook.cells[0].outputs]
+    [bar] = [data for data in shown if data["text/plain"].startswith("search")]
+    assert '<progress value="2" max="4"></progress> search 2/4 best error' in bar["text/html"]
+    for part in ("best error 20.00 %", "hypervolume 80", "3 min left", "after "):
+        assert part in bar["text/plain"]
+    assert "evaluating 4 architectures" in shown[0]["text/plain"]
+    # Neither a line of a trial, nor a bar that goes on after its stage.
+    assert len(shown) == 3
+    assert 'value="1" max="1"' in shown[2]["text/html"]
+
+
+def test_a_bar_in_a_notebook_is_text_and_html() -> None:
+    bar = NotebookBar(what="<search>", done=12.5, total=48, text="3 min left")
+    assert repr(bar) == "<search> 12.5/48 3 min left"
+    written = ElementTree.fromstring(f"<p>{bar._repr_html_()}</p>")
+    [element] = written
+    assert (element.tag, element.attrib) == ("progress", {"value": "12.5", "max": "48"})
+    assert (element.tail or "").strip() == repr(bar)
+    [element] = ElementTree.fromstring(
+        f"<p>{NotebookBar(what='data', done=3, total=None)._repr_html_()}</p>"
+    )
+    assert not element.attrib
 
 
 def test_changes_of_an_architecture_are_explained(

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
-import re
-import subprocess
-import sys
-import venv
 from importlib import metadata
 from pathlib import Path
 
 import pytest
+from wheel_environment import install, needs, run
 
 import nas
 import nas.devices
@@ -19,62 +15,21 @@ from nas.core.host import usable_cores
 
 pytestmark = pytest.mark.slow
 
-ROOT = Path(nas.__file__).parent.parent
 FAST = {"min_rounds": 36, "min_seconds": 0.0, "block_ms": 0.5, "relative_ci": 10.0}
 HEAVY = ("torch", "ray", "optuna", "pandas", "onnx", "hydra", "matplotlib", "psutil", "rich")
 
 
-def name_of(requirement: str) -> str:
-    return re.split(r"[^A-Za-z0-9._-]", requirement)[0]
-
-
-def link(distribution: str, folder: Path, linked: set[str]) -> None:
-    """Link what is installed of a distribution and of what it needs, extras left out."""
-    if distribution in linked:
-        return
-    linked.add(distribution)
-    found = metadata.distribution(distribution)
-    for part in {file.parts[0] for file in found.files or [] if file.parts[0] != ".."}:
-        if not (folder / part).exists() and part != "__pycache__":
-            (folder / part).symlink_to(Path(str(found.locate_file(part))))
-    for requirement in found.requires or []:
-        if "extra ==" not in requirement:
-            link(name_of(requirement), folder, linked)
-
-
 @pytest.fixture(scope="module")
-def light(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def light(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the folder of commands of an environment as `pip install 'hwnas[agent]'` makes it."""
     folder = tmp_path_factory.mktemp("light")
-    build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir"]
-    subprocess.run([*build, folder / "dist", ROOT], check=True, capture_output=True, timeout=200)
-    [wheel] = (folder / "dist").glob("*.whl")
-    venv.create(folder / "venv", symlinks=True)
-    bin_ = folder / "venv" / "bin"
-    python = str(bin_ / "python")
-    pip = [sys.executable, "-m", "pip", "--python", python, "install", "--quiet", "--no-deps"]
-    subprocess.run([*pip, "--no-index", wheel], check=True, capture_output=True, timeout=200)
+    bin_ = install(wheel, "agent", folder / "venv")
     [site] = (folder / "venv" / "lib").glob("python*/site-packages")
     [found] = metadata.distributions(name="hwnas", path=[str(site)])
-    of_agent = re.compile(r"""extra == ["']agent["']""")
-    needs = [r for r in found.requires or [] if "extra" not in r or of_agent.search(r)]
-    assert {name_of(requirement) for requirement in needs} == {"numpy", "onnxruntime"}
-    linked: set[str] = set()
-    for requirement in needs:
-        link(name_of(requirement), site, linked)
+    assert {each.name for each in needs(found, {"agent"})} == {"numpy", "onnxruntime"}
     code = f"import importlib.util as u; print([n for n in {HEAVY} if u.find_spec(n)])"
-    assert run(python, "-c", code, folder=folder).stdout == "[]\n"
+    assert run(bin_ / "python", "-c", code, folder=folder).stdout == "[]\n"
     return bin_
-
-
-def run(*command: str | Path, folder: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        command, cwd=folder, env=plain(), capture_output=True, text=True, timeout=100, check=False
-    )
-
-
-def plain() -> dict[str, str]:
-    return {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
 
 
 def test_a_board_measures(light: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -59,3 +60,24 @@ def test_a_space_of_the_users_own_is_searched_and_exported(
     assert here("export", "keywords").returncode == 2
     exported = here("export", "keywords", "--allow-imports")
     assert exported.returncode == 0, exported.stderr
+
+
+TUTORIAL = Path(__file__).parents[2] / "docs" / "tutorial_components.md"
+
+
+@pytest.mark.slow
+def test_the_tutorial_of_own_components_leads_to_an_export(nas: Nas) -> None:
+    text = TUTORIAL.read_text("utf-8")
+    files = re.findall(r"`(my_\w+\.py)`:\n\n```python\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    assert len(files) == 3
+    for name, code in files:
+        (nas.folder / name).write_text(code)
+    commands = re.findall(r"^nas (.*)$", text.replace("\\\n", " "), re.MULTILINE)
+    for command in commands:
+        ended = nas(*shlex.split(command))
+        assert ended.returncode == 0, ended.stderr
+    front = StudyResults(nas.folder / "runs" / "vibrations").pareto()
+    assert front["error_test"].min() < 20  # guessing is wrong in 67 %
+    assert {"predict.py", "model.onnx"} <= {
+        p.name for p in (nas.folder / "out/vibrations").iterdir()
+    }

@@ -260,6 +260,14 @@ def test_no_classes(tmp_path: Path) -> None:
         load(tmp_path)
 
 
+def test_images_without_class_folders(image_root: Path, tmp_path: Path) -> None:
+    for file in list(image_root.rglob("*.*")):
+        file.rename(tmp_path / f"{file.parent.name}_{file.name}")
+    shutil.rmtree(image_root)
+    with pytest.raises(DataError, match=r"image\(s\) lie outside of class folders.*data=csv"):
+        load(tmp_path)
+
+
 def test_one_class(image_root: Path) -> None:
     shutil.rmtree(image_root / "cat")
     shutil.rmtree(image_root / "dog")

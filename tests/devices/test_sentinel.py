@@ -49,7 +49,7 @@ def test_file_is_what_is_written_here(tmp_path: Path):
     assert (FOLDER / "sentinel.onnx").read_bytes() == written
 
 
-@pytest.mark.parametrize("name", ["mnn", "ncnn", "litert"])
+@pytest.mark.parametrize("name", ["mnn", "ncnn", "litert", "executorch"])
 def test_file_of_a_runtime_is_the_same_network(name: str):
     images = np.random.default_rng(1).standard_normal((1, *SHAPE), dtype=np.float32)
     outputs = []

@@ -13,7 +13,7 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
-from export_layers import Pooled
+from export_layers import Mixed, Pooled
 from export_space import SampleSpace
 from PIL import ExifTags, Image
 from safetensors.torch import load_file, save_file
@@ -111,8 +111,43 @@ def test_a_file_that_takes_pixels_computes_the_same(
         expected = model.load()(model.preprocess(torch.from_numpy(pixels)))
     found = session.run(["outputs"], {"pixels": pixels})[0]
     np.testing.assert_allclose(found, expected, atol=TOLERANCE)
+    card = (folder / "MODEL_CARD.md").read_text()
+    assert "| `model.onnx` | `images` float32 (1, 3, 12, 8) | `outputs` float32 (1, 3) |" in card
+    assert "| `pixels.onnx` | `pixels` uint8 (1, 3, 12, 8) | `outputs` float32 (1, 3) |" in card
     write(folder, trained)
     assert not (folder / "pixels.onnx").exists()
+    assert "pixels.onnx" not in (folder / "MODEL_CARD.md").read_text()
+
+
+def test_a_file_that_takes_several_images_computes_the_same(
+    trained: TrainedNetwork, tmp_path: Path
+) -> None:
+    folder = write(tmp_path / "out", trained, dynamic_batch=True)
+    assert {path.name for path in folder.iterdir()} == {*FILES, "batches.onnx"}
+    assert verify(folder) <= TOLERANCE
+    card = (folder / "MODEL_CARD.md").read_text()
+    taken = "| `batches.onnx` | `images` float32 (batch, 3, 12, 8) | `outputs` float32 (batch, 3) |"
+    assert taken in card
+    alone, several = (
+        onnxruntime.InferenceSession(folder / f"{name}.onnx") for name in ("model", "batches")
+    )
+    images = np.random.default_rng(1).normal(size=(7, 3, 12, 8)).astype(np.float32)
+    expected = np.concatenate([alone.run(None, {"images": image[None]})[0] for image in images])
+    assert np.ptp(expected, axis=0).min() > 100 * TOLERANCE, "images that look alike tell nothing"
+    for number in (1, 2, 7):
+        [found] = several.run(None, {"images": images[:number]})
+        np.testing.assert_allclose(found, expected[:number], atol=TOLERANCE)
+
+
+def test_a_file_that_mixes_the_images_of_a_batch_is_refused(
+    trained: TrainedNetwork, tmp_path: Path
+) -> None:
+    module = Mixed(channels=3, outputs=2)
+    own = dataclasses.replace(trained, module=module, outputs=("no", "yes"), provenance={})
+    assert write(tmp_path / "one", own).is_dir()
+    with pytest.raises(ExportError, match=r"batches\.onnx: outputs differ"):
+        write(tmp_path / "several", own, dynamic_batch=True)
+    assert not (tmp_path / "several").exists()
 
 
 def test_images_are_read_as_those_of_a_training_are(folder: Path, tmp_path: Path) -> None:

@@ -60,7 +60,8 @@ def genotypes(space: SearchSpace) -> list[Genotype]:
 
 @pytest.fixture
 def facts(space: SearchSpace) -> Facts:
-    return Facts(space.costs, PerGene(), MemoryPerGene(), published_ms)
+    memory = MemoryPerGene()
+    return Facts(space.costs, PerGene(), memory, published_ms, sram=memory, flash=memory)
 
 
 def published_ms(genotypes: Sequence[Genotype]) -> FloatArray:
@@ -100,7 +101,7 @@ def test_names_say_what_is_predicted(objective: Objective):
     assert objective.unit
     assert objective.column.startswith(name)
     assert objective.column in (name, f"{name}_predicted")
-    if objective.needs_predictor or objective.needs_memory:
+    if objective.needs_calibration:
         assert objective.column == f"{name}_predicted"
 
 
@@ -113,7 +114,7 @@ def test_an_objective_that_needs_a_predictor_or_a_table_says_so(
     objective: Objective, space: SearchSpace, genotypes: list[Genotype]
 ):
     alone = Facts(space.costs, None)
-    if objective.needs_predictor or objective.needs_memory:
+    if objective.needs_calibration:
         with pytest.raises(TypeError, match="predictor"):
             objective.before_training(genotypes, alone)
     elif objective.needs_table:
@@ -135,5 +136,7 @@ def test_units(space: SearchSpace, facts: Facts, genotypes: list[Genotype]):
     nbytes = costs.model_bytes + costs.peak_activation_bytes
     assert value("peak_memory_mb") == pytest.approx(1 + 0.1 * sum(genotypes[1]))
     assert value("counted_memory_mb") == pytest.approx(nbytes / 1e6, rel=1e-12)
+    for name in ("sram_kb", "flash_kb"):
+        assert value(name) == pytest.approx(value("peak_memory_mb") * 1e6 / 1024)
     assert value("latency_ms") == pytest.approx(0.1 + 0.01 * sum(genotypes[1]))
     assert objectives.get("error").after_training(METRICS) == 12.5

@@ -209,7 +209,24 @@ def test_pick(study_folder: Build) -> None:
     assert study.pick("000000000003")["number"] == 3
     assert study.pick("latency_ms_predicted < 1.5")["number"] == 1
     assert study.pick("latency_ms < 1 and error <= 21")["number"] == 2
+    for text, number in {
+        "min latency_ms": 2,
+        "max latency_ms": 0,
+        "error < 15, min latency_ms": 1,
+        " latency_ms_predicted < 1.5 and error < 100 ,  max error ": 2,
+    }.items():
+        assert study.pick(text)["number"] == number
     for text, message in {
+        "error < 15, min speed": "got 'speed', expected one of",
+        "error < 15, min arch_id": "a column of measured",
+        "error < 3, min error": "error is 10 to 21",
+        "min error_final": "got 'error_final'|knows error_final",
+        "error < 15, min error, min latency_ms": "comparisons",
+        "error < 15, latency_ms < 2, min error": "comparisons",
+        "error < 15, latency_ms": "comparisons",
+        "__import__('os').getcwd(), min error": "comparisons",
+        ", min error": "one arch_id",
+        "min": "one arch_id",
         "0000": "it fits 000000000000, 000000000001",
         "error < 3": "error is 10 to 21",
         "speed < 3": "speed",
@@ -546,6 +563,8 @@ def test_a_condition_on_an_objective_is_about_the_front_it_picks_from(study_fold
     # The first was predicted at 2 ms.
     assert study.pick("latency_ms < 2.5")["number"] == 1
     assert study.pick("latency_ms_predicted < 2.5")["number"] == 0
+    assert study.pick("min latency_ms")["number"] == 1
+    assert study.pick("latency_ms > 1, max latency_ms")["number"] == 0
     with pytest.raises(ConfigError, match=r"latency_ms_measured is 1\.2 to 3"):
         study.pick("latency_ms < 1")
     # Of the search's front there are others than those that are verified.

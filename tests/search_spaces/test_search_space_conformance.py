@@ -226,6 +226,19 @@ def test_corners_export_to_onnx(space: SearchSpace, corner: int, tmp_path: Path)
     assert np.abs(got - expected).max() <= 1e-4
 
 
+@pytest.mark.slow
+def test_largest_networks_export_to_onnx_with_a_dynamic_batch(space: SearchSpace, tmp_path: Path):
+    network = trained(space, corners(space)[1])
+    path = export_onnx(network, SHAPE, tmp_path / "model.onnx", dynamic_batch=True)
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    for number in (1, 2, 5):
+        images = torch.randn(number, *SHAPE, generator=torch.Generator().manual_seed(1))
+        with torch.inference_mode(), without_quantisation(network):
+            expected = network(images).numpy()
+        [found] = session.run(None, {INPUT_NAME: images.numpy()})
+        assert np.abs(found - expected).max() <= 1e-4 * max(np.abs(expected).max(), 1)
+
+
 def test_costs_are_those_of_the_network(space: SearchSpace, rng: np.random.Generator):
     for genotype in (*corners(space), space.sample(rng)):
         costs = costs_of(space, genotype)

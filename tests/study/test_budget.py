@@ -26,6 +26,7 @@ from nas.study.budget import (
 )
 from nas.study.composition import compose
 from nas.study.planner import Planner
+from nas.study.preview import nothing_complete_line
 from nas.study.reading import read
 from nas.study.settings import EVALUATIONS, StudySettings
 from nas.training.job import TrainingJob
@@ -255,3 +256,12 @@ def test_time_of_earlier_runs_counts(planner: Planner) -> None:
     before_s = planner.begin_search(lambda trials, most: [], recorded, ())
     assert before_s == pytest.approx(100, abs=5)
     assert planner.spent_s == pytest.approx(300, abs=5)
+
+
+@pytest.mark.parametrize(
+    ("by", "setting"), [("budget", "raise budget"), ("wall_clock_s", "raise search.stop")]
+)
+def test_a_search_that_had_no_time_blames_no_limit(by: str, setting: str) -> None:
+    line = nothing_complete_line([], by)
+    assert setting in line
+    assert "breaks a limit" not in line

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -226,3 +227,31 @@ def test_a_data_set_says_whether_its_images_may_be_mirrored(
     assert search["flip"] == final["flip"] == flip
     # What makes a long training better makes a short one worse.
     assert (search["shift"], final["shift"]) == (0.0, 0.125)
+
+
+def test_a_folder_in_place_of_a_data_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "photos").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(HwnasError, match=r"data=image_folder data\.path=photos"):
+        read_with("data=photos")
+
+
+@pytest.mark.parametrize(
+    ("mistaken", "meant"),
+    [
+        ("path=a.npz", "data.path"),
+        ("evaluations=9", "search.evaluations"),
+        ("threads=2", "device.threads"),
+    ],
+)
+def test_a_setting_without_its_section(mistaken: str, meant: str) -> None:
+    with pytest.raises(HwnasError, match=rf"did you mean '{meant}'"):
+        read_with("data=npz", mistaken)
+
+
+def test_a_list_that_cannot_be_read_is_quoted_as_a_list() -> None:
+    with pytest.raises(HwnasError) as raised:
+        compose(["search.constraints=[latency_ms <= 2, params_m < 1]"])
+    (suggested,) = shlex.split(str(raised.value).partition("characters: ")[2])
+    constraints = read_with("search.objectives=[error,params_m]", suggested).constraints
+    assert [str(limit) for limit in constraints] == ["latency_ms <= 2", "params_m < 1"]

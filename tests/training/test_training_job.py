@@ -20,6 +20,7 @@ from nas.core.space import Gene
 from nas.core.trial import Candidate
 from nas.network.blocks import Block, ModuleSpec
 from nas.network.module import Network
+from nas.network.recalibration import recalibrate
 from nas.network.space import SearchSpace
 from nas.network.trained import Preprocessing
 from nas.training.job import TrainingJob
@@ -71,6 +72,20 @@ def test_a_candidate_learns_and_its_weights_are_those_that_were_tested(
     network.load_state_dict(safetensors.torch.load(outcome.weights))
     error = evaluate(network, splits.validation, job.preprocessing)["error"]
     assert error == outcome.metrics["error"]
+
+
+@pytest.mark.parametrize("images", [120, 501])  # of the latter, one would be left over
+def test_a_training_of_few_steps_has_the_batch_statistics_of_its_last_weights(
+    job: TrainingJob, splits: SearchSplits, images: int
+):
+    few = splits.train.sample(images, seed=0)
+    short = replace(job, train=few, recipe=Recipe.of(epochs=10, batch_size=100))
+    outcome = short(candidate(job), math.inf)
+    network = job.space.build(candidate(job).genotype)
+    network.load_state_dict(safetensors.torch.load(outcome.weights))
+    recalibrate(network, short.batches(images))
+    for name, tensor in safetensors.torch.load(outcome.weights).items():
+        torch.testing.assert_close(network.state_dict()[name], tensor, rtol=1e-3, atol=1e-3)
 
 
 def test_the_seed_decides_whatever_happened_before(job: TrainingJob):

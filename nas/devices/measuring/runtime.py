@@ -293,11 +293,20 @@ class Runtime(ABC):
         Raises:
             DeviceError: It is not installed.
         """
-        found = _installed_version(cls.package)
-        if found is None:
-            name = cls.package if cls.extra is None else f"hwnas[{cls.extra}]"
-            raise DeviceError(f"{cls.package} is not installed; pip install '{name}'")
-        return found
+        return installed_version(cls.package, cls.extra)
+
+
+def installed_version(package: str, extra: str | None) -> str:
+    """Return the version of a package that is imported as `package`.
+
+    Raises:
+        DeviceError: It is not installed; names what pip installs, the `extra` of ours if any.
+    """
+    found = _installed_version(package)
+    if found is None:
+        name = package if extra is None else f"hwnas[{extra}]"
+        raise DeviceError(f"{package} is not installed; pip install '{name}'")
+    return found
 
 
 @functools.cache

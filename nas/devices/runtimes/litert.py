@@ -28,7 +28,7 @@ from nas.devices.runtimes import register
 if TYPE_CHECKING:
     from torch import nn
 
-_CONVERTER = ("litert-torch==0.10.0", "litert-converter==0.5.0", "ai-edge-quantizer==0.10.0")
+CONVERTER = ("litert-torch==0.10.0", "litert-converter==0.5.0", "ai-edge-quantizer==0.10.0")
 """Exact, as a network that another release converts is another network to measure."""
 _CONVERT_SECONDS = 600.0
 _PRODUCTS = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "BATCH_MATMUL")
@@ -49,7 +49,7 @@ class LiteRt(Runtime):
     takes: ClassVar[str] = "tflite"
     takes_onnx: ClassVar[bool] = False
     precisions: ClassVar[tuple[str, ...]] = ("fp32", INT8)
-    constants: ClassVar[dict[str, Any]] = {"converter": " ".join(_CONVERTER)}
+    constants: ClassVar[dict[str, Any]] = {"converter": " ".join(CONVERTER)}
 
     def prepare(
         self,
@@ -64,28 +64,8 @@ class LiteRt(Runtime):
                 "runtime litert: got a file, expected the network as an nn.Module, or a .tflite "
                 "file; LiteRT's converter reads no ONNX files"
             )
-        from nas.network.onnx import export_program
-        from nas.network.quantisation import calibration_batch
-
-        path, origin = stem.with_suffix(f".{self.takes}"), None
-        with temporary_folder() as folder:
-            asked: dict[str, Any] = {"shape": [1, *input_shape], "path": str(path), "images": None}
-            asked["program"] = str(export_program(model, input_shape, folder / "network.pt2"))
-            if execution.precision == INT8:
-                batch, origin = calibration_batch(input_shape, images)
-                np.save(folder / "images.npy", batch)
-                asked["images"] = str(folder / "images.npy")
-            try:
-                _converter_process().ask("convert", about="LiteRT's converter", **asked)
-            except DeviceError as error:
-                _converter_process().close()  # it may have died
-                _converter_process.cache_clear()
-                raise ExportError(str(error)) from error
-        if origin is not None:
-            # Files that belong to a network are in a ZIP archive behind it; LiteRT's metadata.
-            with zipfile.ZipFile(path, "a") as archive:
-                archive.writestr(CALIBRATION_KEY, origin)
-        return path
+        int8 = execution.precision == INT8
+        return convert(model, input_shape, stem.with_suffix(f".{self.takes}"), images, int8=int8)
 
     def load(self, path: Path, images: ImageArray, execution: Execution) -> LoadedNetwork:
         from ai_edge_litert.interpreter import Interpreter
@@ -104,10 +84,56 @@ class LiteRt(Runtime):
         return _Interpreted(interpreter, images, execution, said)
 
 
+def convert(
+    model: nn.Module,
+    input_shape: tuple[int, int, int],
+    path: Path,
+    images: ImageArray | None,
+    *,
+    int8: bool,
+    integers: bool = False,
+) -> Path:
+    """Write what LiteRT's converter makes of a network to `path`, and return that.
+
+    Args:
+        model: The network.
+        input_shape: `(channels, height, width)`.
+        path: Of the file to write.
+        images: For the ranges of activations in 8 bits; see `Device.prepare`.
+        int8: Whether weights and activations have 8 bits.
+        integers: Whether images, channels last, and outputs have 8 bits as well.
+
+    Raises:
+        ExportError: It cannot be converted.
+    """
+    from nas.network.onnx import export_program
+    from nas.network.quantisation import calibration_batch
+
+    origin = None
+    with temporary_folder() as folder:
+        asked: dict[str, Any] = {"shape": [1, *input_shape], "path": str(path), "images": None}
+        asked["program"] = str(export_program(model, input_shape, folder / "network.pt2"))
+        if int8:
+            batch, origin = calibration_batch(input_shape, images)
+            np.save(folder / "images.npy", batch)
+            asked |= {"images": str(folder / "images.npy"), "integers": integers}
+        try:
+            _converter_process().ask("convert", about="LiteRT's converter", **asked)
+        except DeviceError as error:
+            _converter_process().close()  # it may have died
+            _converter_process.cache_clear()
+            raise ExportError(str(error)) from error
+    if origin is not None:
+        # Files that belong to a network are in a ZIP archive behind it; LiteRT's metadata.
+        with zipfile.ZipFile(path, "a") as archive:
+            archive.writestr(CALIBRATION_KEY, origin)
+    return path
+
+
 @functools.cache
 def _converter_process() -> MeasuringProcess:
     """Return the process that converts networks, which lasts as long as this one."""
-    python = python_with("litert", _CONVERTER, "0.9 GB")
+    python = python_with("litert", CONVERTER, "0.9 GB")
     # Isolated: this folder has modules of the same names, and the paths of this process others.
     script = str(Path(__file__).with_name("litert_converter.py"))
     return MeasuringProcess(timeout_seconds=_CONVERT_SECONDS, command=(str(python), "-I", script))

@@ -12,7 +12,9 @@ import sys
 from typing import Any
 
 
-def convert(program: str, shape: list[int], path: str, images: str | None) -> dict[str, Any]:
+def convert(
+    program: str, shape: list[int], path: str, images: str | None, integers: bool = False
+) -> dict[str, Any]:
     """Convert a program.
 
     Args:
@@ -21,11 +23,16 @@ def convert(program: str, shape: list[int], path: str, images: str | None) -> di
         path: File to write.
         images: NumPy file of images for the ranges of activations, `(n, channels, height, width)`;
             `None` to leave the network in fp32.
+        integers: Whether a quantised network takes images with the channels last, and images and
+            outputs in 8 bits, as microcontrollers have them; else they are as in the program.
     """
     import litert_torch
     import torch
 
     module = torch.export.load(program).module()
+    if integers:
+        module = litert_torch.to_channel_last_io(module, args=[0])
+        shape = [shape[0], *shape[2:], shape[1]]
     litert_torch.convert(module, (torch.zeros(shape),)).export(path)
     if images is not None:
         import numpy as np
@@ -34,12 +41,14 @@ def convert(program: str, shape: list[int], path: str, images: str | None) -> di
 
         ((signature, names),) = Interpreter(model_path=path).get_signature_list().items()
         (name,) = names["inputs"]
-        batches = [{name: image[None]} for image in np.load(images)]
-        # Images and logits stay as they are.
+        batch = np.load(images)
+        batch = batch.transpose(0, 2, 3, 1) if integers else batch
+        batches = [{name: image[None]} for image in batch]
         (rule,) = recipe.static_wi8_ai8()
+        ends = () if integers else (recipe.TFLOperationName.INPUT, recipe.TFLOperationName.OUTPUT)
         left = [
             {**rule, "operation": each, "algorithm_key": recipe.AlgorithmName.NO_QUANTIZE}
-            for each in (recipe.TFLOperationName.INPUT, recipe.TFLOperationName.OUTPUT)
+            for each in ends
         ]
         quantising = quantizer.Quantizer(path, [rule, *left])
         ranges = quantising.calibrate({signature: batches})

@@ -206,6 +206,7 @@ def facts(study: StudyResults, trials: pd.DataFrame) -> list[tuple[str, str]]:
         "ended by": (record.get("stop") or {}).get("detail"),
         "seed": record.get("seed"),
         **{f"published {what}": source for what, source in study.published.items()},
+        **{f"estimated {what}": source for what, source in study.estimated.items()},
     }
     return [(name, str(value)) for name, value in found.items() if value not in (None, "")]
 
