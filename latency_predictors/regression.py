@@ -42,6 +42,10 @@ PENALTIES = np.logspace(-3, 3, 13)
 """Of ridge regression, of which leave-one-out chooses."""
 
 
+DRAWN = 64
+"""Random networks of which it is seen whether all are deployed in one way."""
+
+
 class MacsRegression(Regression):
     """A straight line, fitted to relative errors."""
 
@@ -77,11 +81,12 @@ class MacsSettings(RegressionSettings):
         """Fit to measured networks; see `PredictorSettings.fit`.
 
         Raises:
-            ConfigError: They are deployed in several ways, such as in several precisions, which
-                operations do not tell apart.
+            ConfigError: They, or random networks of the space, are deployed in several ways, such
+                as in several precisions, which operations do not tell apart.
         """
+        drawn = space.samples(DRAWN, np.random.default_rng(0)).tolist()
         deployed = space.deployment(genotypes[0])
-        if any(space.deployment(genotype) != deployed for genotype in genotypes):
+        if any(space.deployment(genotype) != deployed for genotype in [*genotypes, *drawn]):
             expected = "another predictor, such as auto, for networks deployed in several ways"
             fix = "they have equal operations in different precisions, for example"
             raise ConfigError("latency_predictor", "macs", expected, fix)

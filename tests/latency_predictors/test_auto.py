@@ -55,6 +55,10 @@ def test_operations_do_not_stand_for_latencies_in_several_precisions():
     genotypes, latency_ms = samples(space)
     with pytest.raises(ConfigError, match=r"^latency_predictor: got 'macs', expected another"):
         latency_predictors.get("macs").fit(space, genotypes, latency_ms)
+    first = space.deployment(genotypes[0])
+    one_way = [genotype for genotype in genotypes if space.deployment(genotype) == first]
+    with pytest.raises(ConfigError, match=r"^latency_predictor: got 'macs', expected another"):
+        latency_predictors.get("macs").fit(space, one_way, latency_ms[: len(one_way)])
     fitted = latency_predictors.get("auto", candidates=("macs", "gaussian_process"))
     assert set(fitted.fit(space, genotypes, latency_ms).compared) == {"gaussian_process"}
 
